@@ -1,0 +1,26 @@
+"""Images in: from files, folders, zips, arrays and named sets to float32 batches (B, C, H, W) in [0, 1]."""
+
+from __future__ import annotations
+
+from mfimage.datasets.convert import to_batch
+from mfimage.datasets.corrupt import gaussian_noise
+from mfimage.datasets.decode import IMAGE_SUFFIXES, MAX_PIXELS
+from mfimage.datasets.images import load
+from mfimage.datasets.imageset import ImageSet, Skipped
+from mfimage.datasets.named import NAMED
+from mfimage.datasets.pictures import save_png, sheet
+from mfimage.datasets.sources import iter_files
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "NAMED",
+    "ImageSet",
+    "Skipped",
+    "gaussian_noise",
+    "iter_files",
+    "load",
+    "save_png",
+    "sheet",
+    "to_batch",
+]

@@ -1,0 +1,159 @@
+"""The edge: what users hold becomes a batch, and the result becomes what they held.
+
+| given | read as | given back |
+|---|---|---|
+| path | any image file, upright by its EXIF | PIL image, mode L or RGB |
+| PIL image | any mode as it lies (EXIF is not applied) | PIL image of that mode |
+| numpy (H, W), (H, W, C), (B, H, W, C) | uint8, uint16, or floats in [0, 1] | same dimensions and type |
+| torch (H, W), (C, H, W), (B, C, H, W) | uint8, or floats in [0, 1] | same dimensions, type and device |
+
+C is 1 (grey), 2 (grey, alpha), 3 (colour) or 4 (colour, alpha). So numpy is channels last and torch channels
+first, always: three dimensions are never a batch of grey images, and an array that fits only the other
+order is refused. Transparency is laid on white, and what is given back is opaque. Palette images (mode P)
+come back with a new palette of at most 256 colours. Integers are rounded to the nearest, floats clipped to
+[0, 1]. A result with another number of channels than was given is made grey or repeated to fit; height and
+width may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mfimage.datasets.decode import decode, pixels
+from mfimage.datasets.pixels import Pixels, over_white, unit, with_channels
+from mfimage.errors import DataError, ModelError
+
+Restore = Callable[[Tensor], Any]
+
+# Pillow converts to the straight form of these only.
+_STRAIGHT = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+
+
+def to_batch(image: str | Path | Image.Image | np.ndarray | Tensor) -> tuple[Tensor, Restore]:
+    """Turn an image, or a batch of them, into a batch; see the table above.
+
+    Args:
+        image: Path, PIL image, numpy array or torch tensor.
+
+    Returns:
+        The batch, (B, C, H, W) float32 in [0, 1] with C = 1 or 3 (on the tensor's device, else the CPU), and
+        a function that takes a result (B, C', H', W') and gives it back as the kind of thing `image` is.
+
+    Raises:
+        DataError: The image is of another kind, shape or type, or its values lie outside their range.
+    """
+    if isinstance(image, (str, Path)):
+        values = decode(image, str(image))
+        return _tensor(values[None]), lambda x: _picture(_one(x), "RGB" if values.shape[-1] == 3 else "L")
+    if isinstance(image, Image.Image):
+        mode = _STRAIGHT.get(image.mode, image.mode)
+        return _tensor(pixels(image, "image")[None]), lambda x: _picture(_one(x), mode)
+    if isinstance(image, np.ndarray):
+        return _from_numpy(image)
+    if isinstance(image, Tensor):
+        return _from_torch(image)
+    raise DataError(
+        f"an image is a path, a PIL image, a numpy array or a torch tensor, not {type(image).__name__}"
+    )
+
+
+def _from_numpy(image: np.ndarray) -> tuple[Tensor, Restore]:
+    if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
+        raise DataError(f"numpy image: type {image.dtype} is not uint8, uint16 or floating; convert it first")
+    batch = image[None, ..., None] if image.ndim == 2 else image[None] if image.ndim == 3 else image
+    channels = _check_shape(batch.ndim, batch.shape[-1], "numpy image", image.shape, "(H, W, C)")
+    values = unit(batch, "numpy image")
+    values = over_white(values) if channels in (2, 4) else values
+
+    def restore(x: Tensor) -> np.ndarray:
+        out = _with_alpha(_array(x if image.ndim == 4 else _one(x)[None]), channels)
+        if image.dtype.kind != "f":
+            out = np.rint(out * np.float64(np.iinfo(image.dtype).max))
+        return (out[0, ..., 0] if image.ndim == 2 else out[0] if image.ndim == 3 else out).astype(image.dtype)
+
+    return _tensor(values), restore
+
+
+def _from_torch(image: Tensor) -> tuple[Tensor, Restore]:
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise DataError(f"torch image: type {image.dtype} is not uint8 or floating; convert it first")
+    batch = image[None, None] if image.ndim == 2 else image[None] if image.ndim == 3 else image
+    shape = tuple(image.shape)
+    channels = _check_shape(
+        batch.ndim, batch.shape[1] if batch.ndim == 4 else 0, "torch image", shape, "(C, H, W)"
+    )
+    # Its own dtype may be one that numpy lacks (bfloat16).
+    raw = batch.detach() if image.dtype == torch.uint8 else batch.detach().float()
+    values = unit(raw.cpu().movedim(1, -1).numpy(), "torch image")
+    values = over_white(values) if channels in (2, 4) else values
+
+    def restore(x: Tensor) -> Tensor:
+        out = torch.from_numpy(
+            _with_alpha(_array(x if image.ndim == 4 else _one(x)[None]), channels)
+        ).movedim(-1, 1)
+        out = (out * 255).round() if image.dtype == torch.uint8 else out
+        out = (out[0, 0] if image.ndim == 2 else out[0] if image.ndim == 3 else out).contiguous()
+        return out.to(image.device, image.dtype)
+
+    return _tensor(values).to(image.device), restore
+
+
+def _check_shape(dimensions: int, channels: int, what: str, shape: tuple[int, ...], order: str) -> int:
+    if dimensions != 4 or channels not in (1, 2, 3, 4):
+        raise DataError(
+            f"{what}: shape {shape} is not (H, W), {order} or a batch of {order}, with C from 1 to 4"
+        )
+    return channels
+
+
+def _tensor(values: Pixels) -> Tensor:
+    """(B, H, W, C) uint8 or float32 as a new (B, C, H, W) float32 in [0, 1]."""
+    scaled = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(scaled, -1, 1)))
+
+
+def _array(x: Tensor) -> Pixels:
+    """(B, C, H, W) as (B, H, W, C) float32 clipped to [0, 1]."""
+    values = x.detach().to("cpu", torch.float32)
+    if not values.isfinite().all():
+        raise ModelError(
+            "the resulting image holds values that are not finite; the model cannot be used on it"
+        )
+    return values.clamp(0, 1).movedim(1, -1).numpy()
+
+
+def _one(x: Tensor) -> Tensor:
+    if len(x) != 1:
+        raise ValueError(f"one image was given, {len(x)} came back")
+    return x[0]
+
+
+def _with_alpha(values: Pixels, channels: int) -> Pixels:
+    values = with_channels(values, 1 if channels < 3 else 3)
+    return values if channels % 2 else np.concatenate([values, np.ones_like(values[..., :1])], axis=-1)
+
+
+def _picture(x: Tensor, mode: str) -> Image.Image:
+    """(C, H, W) in [0, 1] as a PIL image of a mode."""
+    grey = mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16")
+    values = with_channels(_array(x[None])[0], 1 if grey else 3)
+    if mode == "F":
+        return Image.fromarray(values[..., 0])
+    if mode.startswith("I"):
+        deep = np.rint(values[..., 0] * np.float32(65535)).astype(np.uint16)
+        return Image.fromarray(deep) if mode != "I" else Image.fromarray(deep.astype(np.int32))
+    picture = Image.fromarray(_bytes(values[..., 0] if grey else values))
+    if mode == picture.mode:
+        return picture
+    return picture.convert(mode, dither=Image.Dither.NONE, palette=Image.Palette.ADAPTIVE)
+
+
+def _bytes(values: Pixels) -> Pixels:
+    return np.rint(values * np.float32(255)).astype(np.uint8)

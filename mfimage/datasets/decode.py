@@ -1,0 +1,206 @@
+"""The one place where the bytes of an image file become pixels, with Pillow.
+
+What Pillow keeps and what not:
+
+- 16-bit grey (PNG, TIFF) keeps its 16 bits; colour with 16 bits a channel is reduced by Pillow to its high
+  byte, and 16-bit grey with alpha becomes 8-bit colour with alpha.
+- CMYK, YCbCr and LAB become RGB by Pillow's plain formulas; embedded colour profiles are not applied.
+- A transparent image (alpha channel, transparent palette entry or colour key) is laid on white.
+- Of several frames or pages the first is read.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mfimage.datasets.pixels import Pixels, ValueRange, over_white, unit, with_channels
+from mfimage.errors import DataError, MfimageError, UsageError
+
+MAX_PIXELS = 64_000_000
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+# Named one by one because others (EPS) start a foreign program. JPEG includes MPO, which phones write.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+_header_lock = Lock()
+
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339
+
+
+def decode(
+    source: str | Path | bytes | BinaryIO,
+    name: str,
+    *,
+    channels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+) -> Pixels:
+    """Decode one image, upright as its EXIF orientation says.
+
+    Args:
+        source: Path, content, or open seekable file (read from its beginning, not closed).
+        name: What to call it in messages.
+        channels: 1 for luma, 3 for colour, None for 1 where the file is grey and 3 where not (palettes are
+            colour).
+        max_pixels: A header that announces more pixels is refused before anything is decoded.
+        value_range: Values of black and white in float and 16- or 32-bit grey files; without it integers
+            scale by their type's maximum and floats must lie in [0, 1]. 8-bit files ignore it.
+
+    Returns:
+        (H, W, C), uint8 for 8-bit sources, float32 in [0, 1] for deeper ones.
+
+    Raises:
+        DataError: The file is missing, empty, damaged, truncated, too large, no image, or its values lie
+            outside their range.
+    """
+    try:
+        with _opened(source, name, max_pixels) as picture:
+            values = _upright(pixels(picture, name, value_range), _orientation(picture))
+    except (MfimageError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly every type on damaged files.
+        raise DataError(f"{name}: {_reason(error)}") from error
+    return with_channels(values, channels)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "is not an image in a format that mfimage reads (png, jpeg, webp, bmp, tiff, gif)"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return f"is damaged: {error or type(error).__name__}"
+
+
+@contextmanager
+def _opened(source: str | Path | bytes | BinaryIO, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    if isinstance(source, (str, Path)):
+        with open(source, "rb") as stream, _opened(stream, name, max_pixels) as picture:
+            yield picture
+        return
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    if not stream.read(1):
+        raise DataError(f"{name}: is empty (0 bytes)")
+    stream.seek(0)
+    with _read_header(stream) as picture:
+        if picture.width * picture.height > max_pixels:
+            raise DataError(
+                f"{name}: {picture.width}×{picture.height} pixels are more than the limit of {max_pixels:,}; "
+                "raise max_pixels (--max-pixels) if this file is trusted"
+            )
+        yield picture
+
+
+def _read_header(stream: BinaryIO) -> Image.Image:
+    # Pillow's own limit is a global of its module. It is lifted only while a header is read, since ours,
+    # which the caller chooses, is checked next.
+    with _header_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(stream, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def pixels(picture: Image.Image, name: str, value_range: ValueRange | None = None) -> Pixels:
+    """The pixels of an open Pillow image as it lies, whatever its mode.
+
+    Args:
+        picture: Any mode.
+        name: What to call it in messages.
+        value_range: As in `decode`.
+
+    Returns:
+        (H, W, C) with C = 1 for grey and 3 for colour, uint8, or float32 in [0, 1] from modes I, I;16 and F.
+
+    Raises:
+        DataError: The values lie outside their range, or mode I does not tell which range it has.
+    """
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _deep(picture, name, value_range)[..., None]
+    grey = picture.mode in ("1", "L", "LA", "La")
+    if picture.has_transparency_data:
+        return over_white(np.asarray(picture.convert("LA" if grey else "RGBA")))
+    values = np.asarray(picture.convert("L" if grey else "RGB"))
+    return values[..., None] if grey else values
+
+
+def _deep(picture: Image.Image, name: str, value_range: ValueRange | None) -> Pixels:
+    values = np.asarray(picture)
+    if picture.mode != "F" and value_range is None:
+        value_range = (0, _integer_maximum(picture, name))
+    values = unit(values, name, value_range)
+    inverted = picture.format == "TIFF" and _tag(picture, _PHOTOMETRIC, 1) == 0
+    return 1 - values if inverted else values
+
+
+def _integer_maximum(picture: Image.Image, name: str) -> int:
+    if picture.format == "TIFF":  # Mode I;16 also holds 12 bits, mode I signed 16 and 32.
+        return 2 ** (_tag(picture, _BITS, 16) - (_tag(picture, _SAMPLE_FORMAT, 1) == 2)) - 1
+    if picture.mode != "I" or picture.format == "PNG":  # Older Pillow opens 16-bit PNG as mode I.
+        return 65535
+    raise DataError(f"{name}: Pillow mode I does not tell its range of values; convert it to I;16, L or F")
+
+
+def _tag(picture: Image.Image, tag: int, default: int) -> int:
+    value = getattr(picture, "tag_v2", {}).get(tag, default)
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _orientation(picture: Image.Image) -> int:
+    # Read after the pixels: Pillow turns TIFF itself while it loads, and clears the tag.
+    try:
+        return picture.getexif().get(_ORIENTATION, 1)
+    except MemoryError:
+        raise
+    except Exception:  # Damaged EXIF is no reason to lose the picture.
+        return 1
+
+
+def _upright(values: Pixels, orientation: int) -> Pixels:
+    # EXIF 2.32, tag 274: 5 to 8 are stored with rows and columns exchanged.
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
+
+
+def resize(values: Pixels, size: int | tuple[int, int]) -> Pixels:
+    """Scale an image, antialiased, until it just covers the target, and keep the centre.
+
+    The proportions stay; what is too much on the longer side is cut off equally at both ends. One Lanczos
+    pass does both. An image that has the size already is returned as it is.
+
+    Args:
+        values: (H, W, C), C = 1 or 3, uint8 or float32 in [0, 1].
+        size: Height and width, or one number for both, in pixels.
+
+    Returns:
+        (height, width, C) of the same type.
+
+    Raises:
+        UsageError: The size is not positive.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise UsageError(f"size {size}: height and width must be at least 1 pixel")
+    rows, columns = values.shape[:2]
+    if (rows, columns) == (height, width):
+        return values
+    scale = min(rows / height, columns / width)
+    top, left = (rows - scale * height) / 2, (columns - scale * width) / 2
+    box = (left, top, min(left + scale * width, columns), min(top + scale * height, rows))
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS, box=box))
+        for plane in np.moveaxis(values, -1, 0)
+    ]
+    return np.clip(np.stack(planes, axis=-1), 0, 255 if values.dtype == np.uint8 else 1)

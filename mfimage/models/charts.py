@@ -1,0 +1,223 @@
+"""Charts: invertible maps from images to coordinates whose first d describe the manifold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from nflows.transforms import CompositeTransform, Transform
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .bijections import ActNorm, Haar, Householder, OrthogonalConv1x1, Value
+from .couplings import AdditiveCoupling, AffineCoupling
+from .linear import principal_components
+from .nets import MLP, ConvNet
+
+Shape = tuple[int, int, int]
+
+
+class Multiscale(Transform):
+    """Levels that each halve the resolution; the coarsest coordinates come first in a flat vector.
+
+    After every level but the last, the channels above the kept ones (the finest details) leave; what is left
+    at the end is written in front: (B, C, H, W) to (B, C·H·W).
+
+    Args:
+        levels: One transform a level, (B, C, H, W) to (B, C·4ᵏ, H/2ᵏ, W/2ᵏ) after the channels that left.
+        shapes: The shape (C, H, W) that each level puts out.
+        keep: The number of channels that go on after each level but the last.
+
+    Reference:
+        Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, §3.6.
+    """
+
+    def __init__(self, levels: Sequence[Transform], shapes: Sequence[Shape], keep: Sequence[int]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(levels)
+        self.shapes, self.keep = list(shapes), list(keep)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Analyse images into coordinates, coarsest first."""
+        ladj, details = x.new_zeros(x.shape[0]), []
+        for level, keep in zip(self.levels, [*self.keep, self.shapes[-1][0]], strict=True):
+            x, step = level(x)
+            ladj = ladj + step
+            details.append(x[:, keep:].flatten(1))
+            x = x[:, :keep]
+        return torch.cat([x.flatten(1), *reversed(details)], 1), ladj
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Synthesise images from coordinates."""
+        ladj = x.new_zeros(x.shape[0])
+        size = torch.Size(self.shapes[-1]).numel()
+        image, rest = x[:, :size].unflatten(1, self.shapes[-1]), x[:, size:]
+        for i in reversed(range(len(self.levels))):
+            level: Any = self.levels[i]
+            image, step = level.inverse(image)
+            ladj = ladj + step
+            if i > 0:
+                channels, height, width = self.shapes[i - 1]
+                detail = (channels - self.keep[i - 1], height, width)
+                size = torch.Size(detail).numel()
+                image = torch.cat([image, rest[:, :size].unflatten(1, detail)], 1)
+                rest = rest[:, size:]
+        return image, ladj
+
+
+class Chart(Transform):
+    """Interface of charts: a Transform that knows its dimensions and can give the codes alone.
+
+    forward maps data to coordinates (B, D), the d manifold coordinates u first; inverse maps back.
+    """
+
+    dim: int
+    features: int
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Map data to u, shape (B, d): the first d coordinates of `forward`."""
+        raise NotImplementedError
+
+
+class ImageChart(Chart):
+    """The image chart: convolutional couplings over wavelet levels, then couplings around a linear subspace.
+
+    x ↦ pad ↦ multiscale Haar + [orthogonal 1×1, affine coupling] steps ↦ rotation Q ↦ scale
+      ↦ [u ← u − a(v), v ← v − b(u)]*  =  (u, v),   u ∈ R^d.
+
+    `initialise` sets Q to the principal components of the training images; every coupling starts as the
+    identity, so at that moment { f(u, 0) } is exactly the PCA subspace, and training only bends it. The
+    couplings at the end bend it cheaply: b(u) draws what PCA leaves out, a(v) lets the codes see it.
+
+    Images whose sides are not divisible by 2^levels are padded with zeros on all four sides (the odd pixel
+    goes right and down), and cropped by `inverse`.
+
+    Args:
+        shape: (C, H, W) of the images.
+        dim: d.
+        pad: (left, right, top, bottom) zeros.
+        multiscale: Padded images to vectors.
+        couplings: On the scaled vectors (u, v); the last moves v only, or there is none.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        dim: int,
+        pad: tuple[int, int, int, int],
+        multiscale: Multiscale,
+        couplings: Sequence[Transform],
+    ) -> None:
+        super().__init__()
+        channels, height, width = shape
+        features = channels * (height + pad[2] + pad[3]) * (width + pad[0] + pad[1])
+        self.pad, self.dim, self.features = pad, dim, features
+        self.multiscale = multiscale
+        self.rotation = Householder(features, dim)
+        self.scale = ActNorm(features)
+        self.couplings = nn.ModuleList(couplings)
+
+    def _parts(self) -> list[Any]:
+        return [self.multiscale, self.rotation, self.scale, *self.couplings]
+
+    @torch.no_grad()
+    def initialise(self, images: Tensor) -> None:
+        """Start at the principal components of images, shape (N, C, H, W) with N > d."""
+        vectors = torch.cat([self.multiscale(F.pad(x, self.pad))[0] for x in images.split(256)])
+        self.rotation.initialise(*principal_components(vectors, self.dim))
+        rotated, _ = self.rotation(vectors)
+        typical = rotated.std(0, unbiased=False).square().mean().sqrt()
+        self.scale.initialise(rotated, floor=float(typical))  # a dead pixel must not be blown up
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Map images (B, C, H, W) to coordinates (u, v), shape (B, D)."""
+        ladj = x.new_zeros(x.shape[0])
+        x = F.pad(x, self.pad)
+        for part in self._parts():
+            x, step = part(x)
+            ladj = ladj + step
+        return x, ladj
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to u, shape (B, d), without the work that only v needs."""
+        x = F.pad(x, self.pad)
+        for part in self._parts()[: -1 if self.couplings else None]:
+            x, _ = part(x)
+        return x[:, : self.dim]
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Map coordinates (u, v), shape (B, D), to images (B, C, H, W)."""
+        ladj = x.new_zeros(x.shape[0])
+        for part in reversed(self._parts()):
+            x, step = part.inverse(x)
+            ladj = ladj + step
+        left, right, top, bottom = self.pad
+        return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right], ladj
+
+
+def padding(height: int, width: int, levels: int) -> tuple[int, int, int, int]:
+    """Zeros (left, right, top, bottom) that make both sides divisible by 2^levels, halved on either side."""
+    extra_h, extra_w = -height % 2**levels, -width % 2**levels
+    return extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2
+
+
+def coupling_steps(channels: int, steps: int, width: int) -> list[Transform]:
+    """[orthogonal 1×1, affine coupling with a 3×3–1×1–3×3 net] × steps, on (B, channels, H, W)."""
+    half = channels // 2
+    return [
+        part
+        for _ in range(steps)
+        for part in (
+            OrthogonalConv1x1(channels),
+            AffineCoupling(half, ConvNet(half, 2 * (channels - half), width)),
+        )
+    ]
+
+
+def image_chart(
+    shape: Shape,
+    dim: int,
+    levels: Sequence[tuple[int, int]] = ((2, 0), (1, 2)),
+    width: int = 64,
+    keep: float = 1.0,
+    latent_width: int = 512,
+    latent_steps: int = 1,
+) -> ImageChart:
+    """Build an image chart.
+
+    Args:
+        shape: (C, H, W), any size.
+        dim: d, 1 … C·H·W − 1.
+        levels: For each level the number of Haar halvings and of coupling steps at the resolution reached.
+        width: Hidden channels of the convolutional conditioners.
+        keep: Share of the channels that go on after each level but the last, in (0, 1].
+        latent_width: Hidden units of the conditioners around the subspace.
+        latent_steps: Pairs of couplings around the subspace, 0 or more.
+
+    Returns:
+        A chart whose `initialise` must be called with training images.
+    """
+    channels, height, width_px = shape
+    pad = padding(height, width_px, sum(halvings for halvings, _ in levels))
+    height, width_px = height + pad[2] + pad[3], width_px + pad[0] + pad[1]
+    transforms, shapes, kept = [], [], []
+    for halvings, steps in levels:
+        channels, height, width_px = channels * 4**halvings, height >> halvings, width_px >> halvings
+        haar: list[Transform] = [Haar() for _ in range(halvings)]
+        transforms.append(CompositeTransform(haar + coupling_steps(channels, steps, width)))
+        shapes.append((channels, height, width_px))
+        channels = max(1, round(channels * keep))
+        kept.append(channels)
+    multiscale = Multiscale(transforms, shapes, kept[:-1])
+    features = shape[0] * (shape[1] + pad[2] + pad[3]) * (shape[2] + pad[0] + pad[1])
+    rest = features - dim
+    couplings = [
+        part
+        for _ in range(latent_steps)
+        for part in (
+            AdditiveCoupling(dim, MLP(rest, dim, latent_width), move_first=True),
+            AdditiveCoupling(dim, MLP(dim, rest, latent_width)),
+        )
+    ]
+    return ImageChart(shape, dim, pad, multiscale, couplings)

@@ -1,0 +1,77 @@
+"""Coupling layers on channels or features: one part of x passes, and moves the other."""
+
+from __future__ import annotations
+
+import torch
+from nflows.transforms import Transform
+from torch import Tensor, nn
+
+from .bijections import Value
+
+
+class AdditiveCoupling(Transform):
+    """y_a = x_a,  y_b = x_b − t(x_a);  ladj = 0.
+
+    Args:
+        first: Size of the leading part of dimension 1.
+        net: t, from the part that passes to the shape of the part that moves.
+        move_first: Whether the leading part is x_b (moves); otherwise it is x_a (passes).
+
+    Reference:
+        Dinh, Krueger, Bengio, NICE: non-linear independent components estimation, 2014, arXiv 1410.8516.
+    """
+
+    def __init__(self, first: int, net: nn.Module, move_first: bool = False) -> None:
+        super().__init__()
+        self.first, self.net, self.move_first = first, net, move_first
+
+    def _shift(self, x: Tensor, sign: int) -> Value:
+        head, tail = x[:, : self.first], x[:, self.first :]
+        if self.move_first:
+            head = head + sign * self.net(tail)
+        else:
+            tail = tail + sign * self.net(head)
+        return torch.cat([head, tail], 1), x.new_zeros(x.shape[0])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Subtract what the passing part predicts of the other."""
+        return self._shift(x, -1)
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Add it back."""
+        return self._shift(x, 1)
+
+
+class AffineCoupling(Transform):
+    """y_a = x_a,  y_b = x_b·exp(s(x_a)) + t(x_a);  ladj = Σ s.
+
+    s is bounded smoothly, s = c·tanh(r/c), so that the inverse stays accurate in float32.
+
+    Args:
+        first: Size of the leading part x_a of dimension 1.
+        net: (r, t), from the shape of x_a to twice the size of x_b in dimension 1.
+        bound: c > 0, in nats an element.
+
+    Reference:
+        Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, eq. 4.
+    """
+
+    def __init__(self, first: int, net: nn.Module, bound: float = 1.0) -> None:
+        super().__init__()
+        self.first, self.net, self.bound = first, net, bound
+
+    def _parameters_for(self, head: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = self.net(head).chunk(2, 1)
+        return self.bound * torch.tanh(raw / self.bound), shift
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Scale and shift the moving part."""
+        head, tail = x[:, : self.first], x[:, self.first :]
+        log_scale, shift = self._parameters_for(head)
+        return torch.cat([head, tail * torch.exp(log_scale) + shift], 1), log_scale.flatten(1).sum(1)
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Undo it."""
+        head, tail = x[:, : self.first], x[:, self.first :]
+        log_scale, shift = self._parameters_for(head)
+        return torch.cat([head, (tail - shift) * torch.exp(-log_scale)], 1), -log_scale.flatten(1).sum(1)

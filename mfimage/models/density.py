@@ -1,0 +1,81 @@
+"""The density h on manifold coordinates: a small flow of nflows' parts."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from nflows.distributions import StandardNormal
+from nflows.flows import Flow
+from nflows.nn.nets import ResidualNet
+from nflows.transforms import (
+    CompositeTransform,
+    LULinear,
+    PiecewiseRationalQuadraticCouplingTransform,
+    Transform,
+)
+from nflows.utils import create_alternating_binary_mask
+from torch import Tensor
+
+from .bijections import ActNorm
+
+
+class Density(Flow):
+    """A flow on R^d: u ↦ z ~ N(0, I), whose samples are made from noise that the caller gives.
+
+    Args:
+        transform: Data to noise.
+        dim: d.
+    """
+
+    def __init__(self, transform: Transform, dim: int) -> None:
+        super().__init__(transform, StandardNormal([dim]).float())
+        self.dim = dim
+
+    def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        """Turn base noise z, shape (B, d), into samples u, shape (B, d)."""
+        with warnings.catch_warnings():  # nflows 0.14 calls what torch will remove after the bound we set
+            warnings.filterwarnings("ignore", message="torch.triangular_solve is deprecated")
+            return self._transform.inverse(noise, context)[0]
+
+    @torch.no_grad()
+    def initialise(self, codes: Tensor) -> None:
+        """Start from codes (N, d): every ActNorm gives what reaches it zero mean and unit variance."""
+        for transform in self._transform._transforms:
+            if isinstance(transform, ActNorm):
+                transform.initialise(codes)
+            codes, _ = transform(codes)
+
+
+def latent_density(
+    dim: int, steps: int = 5, width: int = 128, bins: int = 8, tail_bound: float = 5.0
+) -> Density:
+    """Build h: ActNorm, then [LU linear, rational-quadratic spline coupling] × steps, and a last LU linear.
+
+    Args:
+        dim: d ≥ 1. A single dimension has nothing to couple: h is then affine.
+        steps: Number of couplings.
+        width: Hidden features of the residual conditioners.
+        bins: Spline segments in [−tail_bound, tail_bound]; outside the map is the identity.
+        tail_bound: In standard deviations of the codes.
+
+    Reference:
+        Durkan, Bekasov, Murray, Papamakarios, Neural spline flows, 2019, arXiv 1906.04032.
+    """
+
+    def conditioner(inputs: int, outputs: int) -> ResidualNet:
+        return ResidualNet(inputs, outputs, hidden_features=width, num_blocks=1)
+
+    layers: list[Transform] = [ActNorm(dim)]
+    for step in range(steps if dim > 1 else 0):
+        layers += [
+            LULinear(dim, identity_init=True),
+            PiecewiseRationalQuadraticCouplingTransform(
+                create_alternating_binary_mask(dim, even=step % 2 == 0),
+                conditioner,
+                num_bins=bins,
+                tails="linear",
+                tail_bound=tail_bound,
+            ),
+        ]
+    return Density(CompositeTransform([*layers, LULinear(dim, identity_init=True)]), dim)

@@ -1,0 +1,250 @@
+"""Training an M-flow: the manifold by reconstruction, then the density by likelihood on fixed codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from . import losses
+from .checkpoint import Snapshots, build, save_pretrained
+from .config import Config, read_config, to_json
+from .datasets.images import ImageSet, load
+from .errors import DataError, UsageError
+from .fitting import Progress, Schedule, fit, shuffled
+from .models import ManifoldFlow
+from .runs import Run, trim_stats
+
+PREVIEW = 32  # images on a sheet
+
+
+def train(
+    data: str | Path | Sequence[str | Path] | ImageSet,
+    outdir: str | Path,
+    config: Config | None = None,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    quiet: bool = True,
+    **load_options: Any,
+) -> ManifoldFlow:
+    """Train an M-flow on images and write a run's directory.
+
+    Args:
+        data: A named set, folder, zip or array file (its split "train"), several of these, or an ImageSet.
+        outdir: The run's directory; see `runs.Run`.
+        config: Settings; with `resume`, those of the run are taken instead.
+        device: "auto", "cpu" or "cuda".
+        resume: Continue the run in outdir from its newest checkpoint, bit for bit.
+        quiet: Without a progress bar on stderr.
+        load_options: Passed to `datasets.load` (max_pixels, max_bad, value_range).
+
+    Returns:
+        The trained model in evaluation mode, as saved in outdir/model.
+
+    Raises:
+        DataError: If the images cannot be had, or are too few.
+        UsageError: If outdir already holds a run, or with `resume` holds none.
+        DivergedError: If the loss becomes non-finite.
+        Interrupted: After SIGINT or SIGTERM, once the step is saved.
+    """
+    run = Run(outdir)
+    if resume:
+        config = _resumable(run)
+    config = config or Config()
+    images = (
+        data
+        if isinstance(data, ImageSet)
+        else load(data, "train", config.size, config.channels, **load_options)
+    )
+    training, held_out = hold_out(images, config)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
+    if device == "cuda" and accelerator.device.type != "cuda":
+        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
+    model = build(config.model_config(training.shape), config.seed)
+    if accelerator.is_main_process and not resume:
+        run.begin(to_json(config), {"data": _name(data), **images.summary()})
+    model.chart.initialise(training.batch(_spread(len(training), 6000)))
+    model.to(accelerator.device)
+    trainer = _Trainer(model, config, run, accelerator, quiet)
+    trainer.manifold(training, held_out)
+    trainer.density(training, held_out)
+    if accelerator.is_main_process:
+        save_pretrained(model, run.model)
+        run.close()
+    return model.eval()
+
+
+def hold_out(images: ImageSet, config: Config) -> tuple[ImageSet, ImageSet]:
+    """Split off the images that watch the error: `validation` of them, at most a fifth, drawn by the seed."""
+    count = min(config.validation, len(images) // 5)
+    if len(images) - count <= config.dim:
+        raise DataError(
+            f"{images.name}: {len(images)} images are too few for a manifold of {config.dim} dimensions: "
+            f"give more than {config.dim * 5 // 4 + 1}, or lower --dim"
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(config.seed))
+    return images.subset(order[count:].sort().values), images.subset(order[:count].sort().values)
+
+
+class _Trainer:
+    """The two phases on one model, sharing the run, the accelerator and the settings."""
+
+    def __init__(
+        self, model: ManifoldFlow, config: Config, run: Run, accelerator: Accelerator, quiet: bool
+    ) -> None:
+        self.model, self.config, self.run, self.accelerator, self.quiet = (
+            model,
+            config,
+            run,
+            accelerator,
+            quiet,
+        )
+
+    def manifold(self, training: ImageSet, held_out: ImageSet) -> None:
+        """Phase 1: the chart, by reconstruction of images."""
+        rows = self._indices(len(training), self.config.batch_size)
+        preview = held_out.batch(torch.arange(min(PREVIEW // 2, len(held_out))))
+
+        def validate() -> float:
+            return self._mean(losses.reconstruction, self.model.chart, held_out.batches(256), len(held_out))
+
+        def picture(step: int) -> None:
+            with torch.no_grad():
+                projected = self.model.project(preview.to(self.accelerator.device)).cpu()
+            self.run.picture("reconstructions", step, torch.cat([preview, projected]), len(preview))
+
+        self._fit(
+            "manifold",
+            self.model.chart,
+            losses.reconstruction,
+            lambda step: training.batch(rows(step)).to(self.accelerator.device),
+            validate,
+            self._schedule(self.config.steps, self.config.lr),
+            picture,
+        )
+
+    def density(self, training: ImageSet, held_out: ImageSet) -> None:
+        """Phase 2: h, by likelihood of the codes, which are computed once since the manifold stands still."""
+        codes, held_codes = self._codes(training), self._codes(held_out)
+        self.model.density.initialise(codes)
+        rows = self._indices(len(codes), 4 * self.config.batch_size)
+        generator_seed = self.config.seed
+
+        def validate() -> float:
+            return self._mean(
+                losses.negative_log_likelihood, self.model.density, held_codes.split(1024), len(held_codes)
+            )
+
+        def picture(step: int) -> None:
+            samples = self.model.sample(PREVIEW, torch.Generator().manual_seed(generator_seed))
+            self.run.picture("samples", step, samples, PREVIEW // 2)
+
+        self._fit(
+            "density",
+            self.model.density,
+            losses.negative_log_likelihood,
+            lambda step: codes[rows(step).to(codes.device)],
+            validate,
+            self._schedule(self.config.density_steps, self.config.density_lr),
+            picture,
+        )
+
+    def _fit(
+        self,
+        phase: str,
+        module: torch.nn.Module,
+        loss: Callable[[Any, Tensor], Tensor],
+        batches: Callable[[int], Tensor],
+        validate: Callable[[], float],
+        schedule: Schedule,
+        picture: Callable[[int], None],
+    ) -> None:
+        snapshots = Snapshots(self.run.checkpoints, phase)
+        main = self.accelerator.is_main_process
+        if main and (newest := snapshots.newest()):
+            trim_stats(self.run.directory / "stats.jsonl", phase, int(newest.stem.rsplit("-", 1)[1]))
+        with _bar(phase, schedule.steps, self.quiet or not main) as advance:
+
+            def report(progress: Progress, record: dict[str, float]) -> None:
+                advance(progress.step, record)
+                if main and (progress.step % 10 == 0 or "validation" in record):
+                    self.run.scalars(phase, progress.step, record)
+                if main and "validation" in record:
+                    picture(progress.step)
+
+            fit(module, loss, batches, validate, schedule, snapshots, self.accelerator, report)
+
+    def _indices(self, count: int, batch_size: int) -> Callable[[int], Tensor]:
+        world = self.accelerator.num_processes
+        if batch_size % world:
+            raise UsageError(f"--batch-size {batch_size} cannot be shared by {world} processes")
+        return shuffled(
+            count,
+            min(batch_size, count // world * world),
+            self.config.seed,
+            self.accelerator.process_index,
+            world,
+        )
+
+    def _schedule(self, steps: int, lr: float) -> Schedule:
+        c = self.config
+        return Schedule(steps, lr, c.warmup, c.clip, c.weight_decay, c.every)
+
+    @torch.no_grad()
+    def _codes(self, images: ImageSet) -> Tensor:
+        return torch.cat([self.model.encode(x.to(self.accelerator.device)) for x in images.batches(512)])
+
+    @torch.no_grad()
+    def _mean(
+        self, loss: Callable[[Any, Tensor], Tensor], module: torch.nn.Module, batches: Any, count: int
+    ) -> float:
+        total = sum(float(loss(module, x.to(self.accelerator.device))) * len(x) for x in batches)
+        return total / count
+
+
+@contextmanager
+def _bar(phase: str, steps: int, quiet: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A progress bar on stderr with loss, images a second and the time left."""
+    if quiet:
+        yield lambda step, record: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4g}  {task.fields[rate]:.0f} images/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=2) as bar:
+        task = bar.add_task(phase, total=steps, loss=float("nan"), rate=0.0)
+        yield lambda step, record: bar.update(
+            task, completed=step, loss=record["loss"], rate=record["images_per_second"]
+        )
+
+
+def _spread(count: int, most: int) -> Tensor:
+    """Indices of at most `most` items, evenly over all."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long()
+
+
+def _resumable(run: Run) -> Config:
+    path = run.directory / "config.json"
+    if not path.exists():
+        raise UsageError(f"{run.directory}: nothing to resume here (config.json is missing)")
+    return read_config(path)
+
+
+def _name(data: Any) -> Any:
+    if isinstance(data, ImageSet):
+        return data.name
+    return [str(d) for d in data] if isinstance(data, list | tuple) else str(data)
