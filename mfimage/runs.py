@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import write_text
-from .datasets.convert import save_png, sheet
+from .datasets.pictures import save_png, sheet
 from .errors import UsageError
 
 
@@ -62,6 +62,7 @@ class Run:
 
     def picture(self, name: str, step: int, images: Tensor, columns: int) -> None:
         """Write a sheet of images (N, C, H, W) as pictures/NAME-STEP.png and to TensorBoard."""
+        self.pictures.mkdir(parents=True, exist_ok=True)
         grid = sheet(images.clamp(0, 1).cpu(), columns)
         save_png(grid, self.pictures / f"{name}-{step:08d}.png")
         self._tensorboard().add_image(name, grid, step)

@@ -22,6 +22,7 @@ from .models import ManifoldFlow
 from .runs import Run, trim_stats
 
 PREVIEW = 32  # images on a sheet
+PCA_FLOATS = 50_000_000  # numbers that the principal components are taken from: 200 MB
 
 
 def train(
@@ -70,7 +71,7 @@ def train(
     model = build(config.model_config(training.shape), config.seed)
     if accelerator.is_main_process and not resume:
         run.begin(to_json(config), {"data": _name(data), **images.summary()})
-    model.chart.initialise(training.batch(_spread(len(training), 6000)))
+    model.chart.initialise(training.batch(_spread(len(training), PCA_FLOATS // model.chart.features)))
     model.to(accelerator.device)
     trainer = _Trainer(model, config, run, accelerator, quiet)
     trainer.manifold(training, held_out)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from mfimage.datasets.convert import to_batch
 from mfimage.datasets.corrupt import gaussian_noise
 from mfimage.datasets.decode import IMAGE_SUFFIXES, MAX_PIXELS
-from mfimage.datasets.images import load
+from mfimage.datasets.images import load, load_files
 from mfimage.datasets.imageset import ImageSet, Skipped
 from mfimage.datasets.named import NAMED
-from mfimage.datasets.pictures import save_png, sheet
+from mfimage.datasets.pictures import save_png, save_pngs, sheet
 from mfimage.datasets.sources import iter_files
 
 __all__ = [
@@ -20,7 +20,9 @@ __all__ = [
     "gaussian_noise",
     "iter_files",
     "load",
+    "load_files",
     "save_png",
+    "save_pngs",
     "sheet",
     "to_batch",
 ]

@@ -65,7 +65,7 @@ def to_batch(image: str | Path | Image.Image | np.ndarray | Tensor) -> tuple[Ten
 
 
 def _from_numpy(image: np.ndarray) -> tuple[Tensor, Restore]:
-    if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
+    if image.dtype.kind != "f" and image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise DataError(f"numpy image: type {image.dtype} is not uint8, uint16 or floating; convert it first")
     batch = image[None, ..., None] if image.ndim == 2 else image[None] if image.ndim == 3 else image
     channels = _check_shape(batch.ndim, batch.shape[-1], "numpy image", image.shape, "(H, W, C)")

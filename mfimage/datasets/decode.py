@@ -60,14 +60,20 @@ def decode(
         DataError: The file is missing, empty, damaged, truncated, too large, no image, or its values lie
             outside their range.
     """
+    with _told(name), _opened(source, name, max_pixels) as picture:
+        values = _upright(pixels(picture, name, value_range), _orientation(picture))
+    return with_channels(values, channels)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside into a DataError that names the file."""
     try:
-        with _opened(source, name, max_pixels) as picture:
-            values = _upright(pixels(picture, name, value_range), _orientation(picture))
+        yield
     except (MfimageError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly every type on damaged files.
         raise DataError(f"{name}: {_reason(error)}") from error
-    return with_channels(values, channels)
 
 
 def _reason(error: Exception) -> str:
@@ -81,10 +87,10 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _opened(source: str | Path | bytes | BinaryIO, name: str, max_pixels: int) -> Iterator[Image.Image]:
     if isinstance(source, (str, Path)):
-        with open(source, "rb") as stream, _opened(stream, name, max_pixels) as picture:
+        with open(source, "rb") as file, _opened(file, name, max_pixels) as picture:
             yield picture
         return
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    stream: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source
     if not stream.read(1):
         raise DataError(f"{name}: is empty (0 bytes)")
     stream.seek(0)
@@ -120,15 +126,17 @@ def pixels(picture: Image.Image, name: str, value_range: ValueRange | None = Non
         (H, W, C) with C = 1 for grey and 3 for colour, uint8, or float32 in [0, 1] from modes I, I;16 and F.
 
     Raises:
-        DataError: The values lie outside their range, or mode I does not tell which range it has.
+        DataError: Its file is damaged, the values lie outside their range, or mode I does not tell which
+            range it has.
     """
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        return _deep(picture, name, value_range)[..., None]
-    grey = picture.mode in ("1", "L", "LA", "La")
-    if picture.has_transparency_data:
-        return over_white(np.asarray(picture.convert("LA" if grey else "RGBA")))
-    values = np.asarray(picture.convert("L" if grey else "RGB"))
-    return values[..., None] if grey else values
+    with _told(name):
+        if picture.mode == "F" or picture.mode.startswith("I"):
+            return _deep(picture, name, value_range)[..., None]
+        grey = picture.mode in ("1", "L", "LA", "La")
+        if picture.has_transparency_data:
+            return over_white(np.asarray(picture.convert("LA" if grey else "RGBA")))
+        values = np.asarray(picture.convert("L" if grey else "RGB"))
+        return values[..., None] if grey else values
 
 
 def _deep(picture: Image.Image, name: str, value_range: ValueRange | None) -> Pixels:

@@ -16,7 +16,7 @@ from mfimage.datasets.decode import MAX_PIXELS, decode, resize
 from mfimage.datasets.imageset import ImageSet, Skipped
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.pixels import Pixels, ValueRange, over_white, unit, with_channels
-from mfimage.datasets.sources import list_folder, list_zip, open_zip, read_arrays, read_member
+from mfimage.datasets.sources import iter_files, list_folder, list_zip, open_zip, read_arrays, read_member
 from mfimage.datasets.splits import split_indices, split_paths
 from mfimage.errors import DataError, UsageError
 
@@ -102,21 +102,44 @@ def load(
     return ImageSet(images, " + ".join(map(str, sources)), split, paths, skipped, _labels(parts))
 
 
+def load_files(
+    inputs: Sequence[Source],
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bad: float = 0.05,
+) -> ImageSet:
+    """Load files, folders and glob patterns as they are named, without splits; see `iter_files`, `load`.
+
+    Raises:
+        DataError: An input matches nothing, too many files are bad, or sizes differ and no size is given.
+    """
+    paths = [str(path) for path in iter_files(inputs)]
+    if not paths:
+        raise DataError(f"{', '.join(map(str, inputs))}: no image files here")
+    part = _from_files(paths, "", Path, _How("all", size, channels, max_pixels, None))
+    _check_bad(part.skipped, len(part.paths), max_bad)
+    images = _stack(_taken([part]), part.paths)
+    return ImageSet(images, " + ".join(map(str, inputs)), "all", tuple(part.paths), tuple(part.skipped))
+
+
 def _read(source: Source, how: _How, limit: int | None) -> _Part:
-    name, path = str(source), Path(source).expanduser()
     if isinstance(source, str) and source in NAMED:
-        images, labels = NAMED[source](how.split)
-        return _from_array(images, labels, list(range(len(images)))[:limit], f"{name}/{how.split}", how)
+        known, classes = NAMED[source](how.split)
+        return _from_array(known, classes, list(range(len(known)))[:limit], f"{source}/{how.split}", how)
+    path = Path(source).expanduser()
+    name = str(path)
     if path.is_dir():
         chosen = split_paths(list_folder(path), how.split, name)[:limit]
-        return _from_files(chosen, name, lambda relative: path / relative, how)
+        return _from_files(chosen, f"{name}/", lambda relative: path / relative, how)
     if not path.exists():
         raise DataError(f"{source}: no such file or folder, and no named set ({', '.join(NAMED)})")
     if path.suffix.lower() == ".zip":
         with open_zip(path) as archive:
             chosen = split_paths(list_zip(archive), how.split, name)[:limit]
             most = how.max_pixels * _BYTES_PER_PIXEL
-            return _from_files(chosen, name, lambda member: read_member(archive, member, most), how)
+            return _from_files(chosen, f"{name}/", lambda member: read_member(archive, member, most), how)
     if path.suffix.lower() in (".npy", ".npz"):
         images, labels = read_arrays(path)
         _check_array(images, labels, name)
@@ -131,6 +154,8 @@ def _check_array(images: Pixels, labels: np.ndarray | None, name: str) -> None:
         raise DataError(f"{name}: holds no images (shape {images.shape})")
     if labels is not None and labels.shape != images.shape[:1]:
         raise DataError(f"{name}: {labels.shape} labels do not match {len(images)} images")
+    if labels is not None and labels.dtype.kind not in "iu":
+        raise DataError(f"{name}: labels are {labels.dtype}, not integers")
 
 
 def _from_array(images: Pixels, labels: np.ndarray | None, chosen: list[int], name: str, how: _How) -> _Part:
@@ -142,26 +167,27 @@ def _from_array(images: Pixels, labels: np.ndarray | None, chosen: list[int], na
     return _Part(resized, [f"{name}[{i}]" for i in chosen], [], None if labels is None else labels[chosen])
 
 
-def _from_files(chosen: list[str], name: str, read: Callable[[str], Path | bytes], how: _How) -> _Part:
+def _from_files(chosen: Sequence[str], prefix: str, read: Callable[[str], Path | bytes], how: _How) -> _Part:
     def work(relative: str) -> Pixels | Skipped:
-        path = f"{name.rstrip('/')}/{relative}"
+        path = prefix + relative
         try:
-            source = read(relative)
+            content = read(relative)
             values = decode(
-                source, path, channels=how.channels, max_pixels=how.max_pixels, value_range=how.value_range
+                content, path, channels=how.channels, max_pixels=how.max_pixels, value_range=how.value_range
             )
         except DataError as error:
             return Skipped(path, str(error).removeprefix(f"{path}: "))
         return np.ascontiguousarray(values if how.size is None else resize(values, how.size))
 
+    part = _Part([], [], [])
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow frees the GIL while it decodes.
-        results = list(pool.map(work, chosen))
-    good = [
-        (r, f"{name.rstrip('/')}/{p}")
-        for r, p in zip(results, chosen, strict=True)
-        if not isinstance(r, Skipped)
-    ]
-    return _Part([r for r, _ in good], [p for _, p in good], [r for r in results if isinstance(r, Skipped)])
+        for relative, result in zip(chosen, pool.map(work, chosen), strict=True):
+            if isinstance(result, Skipped):
+                part.skipped.append(result)
+            else:
+                part.pixels.append(result)
+                part.paths.append(prefix + relative)
+    return part
 
 
 def _check_bad(skipped: Sequence[Skipped], good: int, max_bad: float) -> None:

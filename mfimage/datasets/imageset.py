@@ -57,7 +57,9 @@ class ImageSet:
         Returns:
             (B, C, H, W) float32 in [0, 1].
         """
-        chosen = self.images[indices if isinstance(indices, slice) else torch.as_tensor(indices).long()]
+        if not isinstance(indices, slice):
+            indices = torch.as_tensor(indices).long()
+        chosen = self.images[indices]
         return chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen
 
     def batches(self, size: int) -> Iterator[Tensor]:

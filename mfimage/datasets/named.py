@@ -48,7 +48,7 @@ def fashion_mini(split: str) -> Labelled:
         Algorithms, 2017, arXiv 1708.07747.
     """
     try:
-        with np.load(_MINI, allow_pickle=False) as arrays:
+        with open(_MINI, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return _joined(
                 [(arrays[part], arrays[f"{part}_labels"]) for part in _parts(split, "fashion-mini")]
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,21 @@ def save_png(image: Tensor, path: str | Path) -> None:
         raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_pngs(images: Tensor, names: Sequence[str], folder: str | Path) -> list[Path]:
+    """Write images (N, C, H, W) as FOLDER/NAME.png, numbered where a name comes again; return the paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written: dict[Path, None] = {}
+    for image, name in zip(images, names, strict=True):
+        target, number = folder / f"{name}.png", 1
+        while target in written:
+            number += 1
+            target = folder / f"{name}-{number}.png"
+        save_png(image, target)
+        written[target] = None
+    return list(written)
 
 
 def sheet(images: Tensor, columns: int, pad: int = 2) -> Tensor:

@@ -47,7 +47,7 @@ def unit(values: Pixels, name: str, value_range: ValueRange | None = None) -> Pi
         return values
     low, high = _limits(values.dtype, value_range)
     _check(values, name, low, high, declared=value_range is not None)
-    scaled = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64)
+    scaled: Any = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64)
     scaled -= low
     scaled /= high - low
     return np.clip(scaled, 0, 1, out=scaled).astype(np.float32, copy=False)

@@ -119,7 +119,8 @@ def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
     try:
         if path.suffix.lower() == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False), None
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here because numpy leaves a damaged one open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             labels = arrays.get("labels")
             return _pick(arrays, path), labels
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:

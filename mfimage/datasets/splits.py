@@ -39,7 +39,7 @@ def split_indices(count: int, split: str, name: str) -> list[int]:
     Raises:
         DataError: There is no such split, or nothing in it.
     """
-    divided = {"train": [], "test": [], "all": list(range(count))}
+    divided: dict[str, list[int]] = {"train": [], "test": [], "all": list(range(count))}
     for index in range(count):
         divided["test" if held_out(str(index)) else "train"].append(index)
     return choose(divided, split, name)

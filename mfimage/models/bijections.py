@@ -122,7 +122,7 @@ class OrthogonalConv1x1(Transform):
 class Householder(Transform):
     """Rotate vectors so that a chosen d-dimensional subspace becomes the first d coordinates.
 
-    y = (x − m) Q,  Q = H₁…H_d = I − V T Vᵀ,  T⁻¹ = striu(VᵀV) + ½ diag(VᵀV);  ladj = 0.
+    y = Qᵀ(x − m),  Q = H₁…H_d = I − V T Vᵀ,  T⁻¹ = striu(VᵀV) + ½ diag(VᵀV);  ladj = 0.
 
     Q is orthogonal for every V with non-zero columns, costs O(D·d) to apply, and by `initialise` its first d
     columns span the leading principal components: the manifold {y : y[d:] = 0} is then PCA's.
@@ -160,11 +160,18 @@ class Householder(Transform):
         identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         return torch.linalg.solve_triangular(inverse, identity, upper=True)
 
+    def turn(self, x: Tensor) -> Tensor:
+        """Rotate differences: Qᵀx for every row of (B, D)."""
+        return x - (x @ self.vectors @ self._coefficients()) @ self.vectors.T
+
+    def back(self, x: Tensor) -> Tensor:
+        """Rotate differences back: Q x for every row of (B, D)."""
+        return x - (x @ self.vectors @ self._coefficients().T) @ self.vectors.T
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Rotate (B, D) towards the subspace."""
-        x = x - self.mean
-        return x - (x @ self.vectors @ self._coefficients()) @ self.vectors.T, _zeros(x)
+        return self.turn(x - self.mean), _zeros(x)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Rotate back."""
-        return x - (x @ self.vectors @ self._coefficients().T) @ self.vectors.T + self.mean, _zeros(x)
+        return self.back(x) + self.mean, _zeros(x)

@@ -10,12 +10,13 @@ from nflows.transforms import CompositeTransform, Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .bijections import ActNorm, Haar, Householder, OrthogonalConv1x1, Value
-from .couplings import AdditiveCoupling, AffineCoupling
-from .linear import principal_components
-from .nets import MLP, ConvNet
+from .bijections import Haar, OrthogonalConv1x1, Value
+from .couplings import AffineCoupling
+from .nets import ConvNet
+from .subspace import BentSubspace
 
 Shape = tuple[int, int, int]
+Pad = tuple[int, int, int, int]
 
 
 class Multiscale(Transform):
@@ -81,82 +82,51 @@ class Chart(Transform):
 
 
 class ImageChart(Chart):
-    """The image chart: convolutional couplings over wavelet levels, then couplings around a linear subspace.
+    """The image chart: convolutional couplings over wavelet levels, then a bent linear subspace.
 
-    x ↦ pad ↦ multiscale Haar + [orthogonal 1×1, affine coupling] steps ↦ rotation Q ↦ scale
-      ↦ [u ← u − a(v), v ← v − b(u)]*  =  (u, v),   u ∈ R^d.
+    x ↦ pad ↦ multiscale Haar + [orthogonal 1×1, affine coupling] steps ↦ bent subspace = (u, v),  u ∈ R^d.
 
-    `initialise` sets Q to the principal components of the training images; every coupling starts as the
-    identity, so at that moment { f(u, 0) } is exactly the PCA subspace, and training only bends it. The
-    couplings at the end bend it cheaply: b(u) draws what PCA leaves out, a(v) lets the codes see it.
+    After `initialise` and before training, { f(u, 0) } is exactly the PCA subspace of the images.
 
     Images whose sides are not divisible by 2^levels are padded with zeros on all four sides (the odd pixel
     goes right and down), and cropped by `inverse`.
 
     Args:
-        shape: (C, H, W) of the images.
-        dim: d.
         pad: (left, right, top, bottom) zeros.
         multiscale: Padded images to vectors.
-        couplings: On the scaled vectors (u, v); the last moves v only, or there is none.
+        subspace: Vectors to (u, v).
     """
 
-    def __init__(
-        self,
-        shape: Shape,
-        dim: int,
-        pad: tuple[int, int, int, int],
-        multiscale: Multiscale,
-        couplings: Sequence[Transform],
-    ) -> None:
+    def __init__(self, pad: Pad, multiscale: Multiscale, subspace: BentSubspace) -> None:
         super().__init__()
-        channels, height, width = shape
-        features = channels * (height + pad[2] + pad[3]) * (width + pad[0] + pad[1])
-        self.pad, self.dim, self.features = pad, dim, features
-        self.multiscale = multiscale
-        self.rotation = Householder(features, dim)
-        self.scale = ActNorm(features)
-        self.couplings = nn.ModuleList(couplings)
-
-    def _parts(self) -> list[Any]:
-        return [self.multiscale, self.rotation, self.scale, *self.couplings]
+        self.pad, self.multiscale, self.subspace = pad, multiscale, subspace
+        self.dim, self.features = subspace.dim, subspace.features
 
     @torch.no_grad()
     def initialise(self, images: Tensor) -> None:
         """Start at the principal components of images, shape (N, C, H, W) with N > d."""
         vectors = torch.cat([self.multiscale(F.pad(x, self.pad))[0] for x in images.split(256)])
-        self.rotation.initialise(*principal_components(vectors, self.dim))
-        rotated, _ = self.rotation(vectors)
-        typical = rotated.std(0, unbiased=False).square().mean().sqrt()
-        self.scale.initialise(rotated, floor=float(typical))  # a dead pixel must not be blown up
+        self.subspace.initialise(vectors)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Map images (B, C, H, W) to coordinates (u, v), shape (B, D)."""
-        ladj = x.new_zeros(x.shape[0])
-        x = F.pad(x, self.pad)
-        for part in self._parts():
-            x, step = part(x)
-            ladj = ladj + step
-        return x, ladj
+        vectors, ladj = self.multiscale(F.pad(x, self.pad))
+        z, step = self.subspace(vectors)
+        return z, ladj + step
 
     def codes(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to u, shape (B, d), without the work that only v needs."""
-        x = F.pad(x, self.pad)
-        for part in self._parts()[: -1 if self.couplings else None]:
-            x, _ = part(x)
-        return x[:, : self.dim]
+        return self.subspace.codes(self.multiscale(F.pad(x, self.pad))[0])
 
-    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
         """Map coordinates (u, v), shape (B, D), to images (B, C, H, W)."""
-        ladj = x.new_zeros(x.shape[0])
-        for part in reversed(self._parts()):
-            x, step = part.inverse(x)
-            ladj = ladj + step
+        vectors, ladj = self.subspace.inverse(z)
+        x, step = self.multiscale.inverse(vectors)
         left, right, top, bottom = self.pad
-        return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right], ladj
+        return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right], ladj + step
 
 
-def padding(height: int, width: int, levels: int) -> tuple[int, int, int, int]:
+def padding(height: int, width: int, levels: int) -> Pad:
     """Zeros (left, right, top, bottom) that make both sides divisible by 2^levels, halved on either side."""
     extra_h, extra_w = -height % 2**levels, -width % 2**levels
     return extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2
@@ -178,11 +148,11 @@ def coupling_steps(channels: int, steps: int, width: int) -> list[Transform]:
 def image_chart(
     shape: Shape,
     dim: int,
-    levels: Sequence[tuple[int, int]] = ((2, 0), (1, 2)),
-    width: int = 64,
+    levels: Sequence[tuple[int, int]] = ((2, 1),),
     keep: float = 1.0,
-    latent_width: int = 512,
-    latent_steps: int = 1,
+    width: int = 24,
+    hidden: int = 512,
+    bends: int = 1,
 ) -> ImageChart:
     """Build an image chart.
 
@@ -190,10 +160,10 @@ def image_chart(
         shape: (C, H, W), any size.
         dim: d, 1 … C·H·W − 1.
         levels: For each level the number of Haar halvings and of coupling steps at the resolution reached.
-        width: Hidden channels of the convolutional conditioners.
         keep: Share of the channels that go on after each level but the last, in (0, 1].
-        latent_width: Hidden units of the conditioners around the subspace.
-        latent_steps: Pairs of couplings around the subspace, 0 or more.
+        width: Hidden channels of the convolutional networks, in units; see `BentSubspace`.
+        hidden: Features of their fully connected layers.
+        bends: Pairs of networks that bend the subspace, 0 or more.
 
     Returns:
         A chart whose `initialise` must be called with training images.
@@ -201,23 +171,14 @@ def image_chart(
     channels, height, width_px = shape
     pad = padding(height, width_px, sum(halvings for halvings, _ in levels))
     height, width_px = height + pad[2] + pad[3], width_px + pad[0] + pad[1]
+    features = channels * height * width_px
     transforms, shapes, kept = [], [], []
     for halvings, steps in levels:
         channels, height, width_px = channels * 4**halvings, height >> halvings, width_px >> halvings
         haar: list[Transform] = [Haar() for _ in range(halvings)]
-        transforms.append(CompositeTransform(haar + coupling_steps(channels, steps, width)))
+        transforms.append(CompositeTransform(haar + coupling_steps(channels, steps, 2 * width)))
         shapes.append((channels, height, width_px))
         channels = max(1, round(channels * keep))
         kept.append(channels)
     multiscale = Multiscale(transforms, shapes, kept[:-1])
-    features = shape[0] * (shape[1] + pad[2] + pad[3]) * (shape[2] + pad[0] + pad[1])
-    rest = features - dim
-    couplings = [
-        part
-        for _ in range(latent_steps)
-        for part in (
-            AdditiveCoupling(dim, MLP(rest, dim, latent_width), move_first=True),
-            AdditiveCoupling(dim, MLP(dim, rest, latent_width)),
-        )
-    ]
-    return ImageChart(shape, dim, pad, multiscale, couplings)
+    return ImageChart(pad, multiscale, BentSubspace(features, dim, shapes[-1], width, hidden, bends))

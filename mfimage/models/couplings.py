@@ -1,4 +1,4 @@
-"""Coupling layers on channels or features: one part of x passes, and moves the other."""
+"""The affine coupling: one part of the channels or features passes, and moves the other."""
 
 from __future__ import annotations
 
@@ -7,39 +7,6 @@ from nflows.transforms import Transform
 from torch import Tensor, nn
 
 from .bijections import Value
-
-
-class AdditiveCoupling(Transform):
-    """y_a = x_a,  y_b = x_b − t(x_a);  ladj = 0.
-
-    Args:
-        first: Size of the leading part of dimension 1.
-        net: t, from the part that passes to the shape of the part that moves.
-        move_first: Whether the leading part is x_b (moves); otherwise it is x_a (passes).
-
-    Reference:
-        Dinh, Krueger, Bengio, NICE: non-linear independent components estimation, 2014, arXiv 1410.8516.
-    """
-
-    def __init__(self, first: int, net: nn.Module, move_first: bool = False) -> None:
-        super().__init__()
-        self.first, self.net, self.move_first = first, net, move_first
-
-    def _shift(self, x: Tensor, sign: int) -> Value:
-        head, tail = x[:, : self.first], x[:, self.first :]
-        if self.move_first:
-            head = head + sign * self.net(tail)
-        else:
-            tail = tail + sign * self.net(head)
-        return torch.cat([head, tail], 1), x.new_zeros(x.shape[0])
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Subtract what the passing part predicts of the other."""
-        return self._shift(x, -1)
-
-    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Add it back."""
-        return self._shift(x, 1)
 
 
 class AffineCoupling(Transform):

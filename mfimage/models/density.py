@@ -29,7 +29,7 @@ class Density(Flow):
     """
 
     def __init__(self, transform: Transform, dim: int) -> None:
-        super().__init__(transform, StandardNormal([dim]).float())
+        super().__init__(transform, StandardNormal([dim]))
         self.dim = dim
 
     def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:

@@ -95,15 +95,15 @@ def manifold_flow(
     shape: Shape,
     dim: int,
     levels: Sequence[tuple[int, int]],
-    width: int,
     keep: float,
-    latent_width: int,
-    latent_steps: int,
+    width: int,
+    hidden: int,
+    bends: int,
     density_steps: int,
     density_width: int,
 ) -> ManifoldFlow:
     """Build the image M-flow; the arguments are those of `image_chart` and `latent_density`."""
     settings = dict(locals())
-    chart = image_chart(shape, dim, levels, width, keep, latent_width, latent_steps)
+    chart = image_chart(shape, dim, levels, keep, width, hidden, bends)
     density = latent_density(dim, density_steps, density_width)
     return ManifoldFlow(chart, density, shape, settings)

@@ -39,21 +39,63 @@ class ConvNet(nn.Module):
         return self.layers(x)
 
 
-class MLP(nn.Module):
-    """Two hidden layers with SiLU, (B, in) to (B, out)."""
+class Encoder(nn.Module):
+    """Strided convolutions to a vector: (B, C, H, W) to (B, out).
 
-    def __init__(self, in_features: int, out_features: int, width: int) -> None:
+    3×3 – 3×3 stride 2 – linear – linear, with SiLU between.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], out_features: int, width: int, hidden: int) -> None:
         super().__init__()
+        channels, height, width_px = shape
         self.layers = _initialise(
             nn.Sequential(
-                nn.Linear(in_features, width),
+                nn.Conv2d(channels, 2 * width, 3, padding=1),
                 nn.SiLU(),
-                nn.Linear(width, width),
+                nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
                 nn.SiLU(),
-                nn.Linear(width, out_features),
+                nn.Flatten(),
+                nn.Linear(4 * width * _half(height) * _half(width_px), hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, out_features),
             )
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Evaluate the network."""
         return self.layers(x)
+
+
+class Decoder(nn.Module):
+    """A vector to an image at twice the inner resolution: (B, in) to (B, C, H, W).
+
+    linear – linear – 3×3 – pixel shuffle – 3×3 – 3×3, with SiLU between; cropped where H or W is odd.
+    """
+
+    def __init__(self, in_features: int, shape: tuple[int, int, int], width: int, hidden: int) -> None:
+        super().__init__()
+        channels, self.height, self.width_px = shape
+        inner = (4 * width, _half(self.height), _half(self.width_px))
+        self.layers = _initialise(
+            nn.Sequential(
+                nn.Linear(in_features, hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, math.prod(inner)),
+                nn.SiLU(),
+                nn.Unflatten(1, inner),
+                nn.Conv2d(4 * width, 8 * width, 3, padding=1),
+                nn.PixelShuffle(2),
+                nn.SiLU(),
+                nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(2 * width, channels, 3, padding=1),
+            )
+        )
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Evaluate the network."""
+        return self.layers(u)[..., : self.height, : self.width_px]
+
+
+def _half(size: int) -> int:
+    return (size + 1) // 2

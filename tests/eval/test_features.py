@@ -38,7 +38,7 @@ def network():
         model = pytorch_fid.InceptionV3([3]).eval()
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.weight.data.fill_(3.0)  # or the signal dies out in 94 layers of the default initialisation
+            module.weight.data.fill_(2.2)  # or the signal dies out in 94 layers of the default initialisation
             module.bias.data.uniform_(-0.1, 0.1)
     return net, model
 
@@ -57,7 +57,7 @@ def faces(n, channels, seed):
 
 def write_png(image, path):
     pixels = np.round(image.double().numpy() * 255).astype(np.uint8).transpose(1, 2, 0)
-    Image.fromarray(pixels.squeeze()).save(path)
+    Image.fromarray(pixels.squeeze()).save(path, format="png")
     return path
 
 
@@ -86,8 +86,8 @@ def test_features_are_pytorch_fids(network, extractor):
     x = quantise(faces(2, 3, 2))
     with torch.no_grad():
         expected = network[1](x)[0].flatten(1)
-    assert expected.std(0).mean() > 1e-4
-    assert torch.allclose(extractor(x), expected, rtol=1e-4, atol=1e-6)
+    assert expected.std(0).mean() > 1e-2 * expected.std()  # they tell the two images apart
+    assert torch.allclose(extractor(x), expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
 def test_grey_is_repeated_and_chunks_do_not_matter(extractor, monkeypatch):
@@ -95,7 +95,8 @@ def test_grey_is_repeated_and_chunks_do_not_matter(extractor, monkeypatch):
     whole = extractor(x)
     assert whole.shape == (3, extractor.dim)
     monkeypatch.setattr("mfimage.eval.features._CHUNK", 2)
-    assert torch.allclose(extractor(x.repeat(1, 3, 1, 1)), whole, rtol=1e-4, atol=1e-6)
+    again = extractor(x.repeat(1, 3, 1, 1))
+    assert torch.allclose(again, whole, rtol=1e-4, atol=1e-5 * float(whole.max()))
 
 
 def test_attributes_and_empty_batch(extractor):

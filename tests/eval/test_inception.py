@@ -113,7 +113,7 @@ def test_a_bad_download_never_reaches_the_cache(nowhere, monkeypatch, content):
 
 def test_an_explicit_file_is_not_replaced_by_another(nowhere, monkeypatch, tensors):
     serve(monkeypatch, pth(tensors))
-    with pytest.raises(ModelError, match="missing.pth: no such file"):
+    with pytest.raises(ModelError, match=r"missing\.pth: no such file"):
         find_inception_weights(nowhere / "missing.pth")
 
 
@@ -140,7 +140,7 @@ def test_damaged_files(nowhere, name, content):
 
 
 def test_truncated_file(nowhere, tensors):
-    with pytest.raises(ModelError, match="w.pth"):
+    with pytest.raises(ModelError, match=r"w\.pth"):
         find_inception_weights(put(nowhere / "w.pth", pth(tensors)[:-200]))
 
 

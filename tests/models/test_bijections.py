@@ -6,9 +6,11 @@ from nflows.transforms import CompositeTransform
 
 from mfimage.models.bijections import ActNorm, Haar, Householder, OrthogonalConv1x1
 from mfimage.models.charts import Multiscale, coupling_steps, image_chart
-from mfimage.models.couplings import AdditiveCoupling, AffineCoupling
-from mfimage.models.nets import MLP, ConvNet
+from mfimage.models.couplings import AffineCoupling
+from mfimage.models.nets import ConvNet
+from mfimage.models.subspace import BentSubspace
 
+linear = torch.nn.Linear
 IMAGE = (4, 4, 4)
 BIJECTIONS = {
     "haar": (IMAGE, lambda: Haar()),
@@ -17,10 +19,10 @@ BIJECTIONS = {
     "conv1x1": (IMAGE, lambda: OrthogonalConv1x1(4)),
     "householder": ((9,), lambda: Householder(9, 3)),
     "householder-full": ((5,), lambda: Householder(5, 5)),
-    "additive-tail": ((7,), lambda: AdditiveCoupling(3, MLP(3, 4, 8))),
-    "additive-head": ((7,), lambda: AdditiveCoupling(3, MLP(4, 3, 8), move_first=True)),
+    "subspace": ((12,), lambda: BentSubspace(12, 3, (1, 3, 4), 2, 8, 2)),
+    "subspace-partial-grid": ((12,), lambda: BentSubspace(12, 3, (2, 2, 2), 2, 8, 1)),
     "affine-image": (IMAGE, lambda: AffineCoupling(2, ConvNet(2, 4, 8))),
-    "affine-vector": ((7,), lambda: AffineCoupling(3, MLP(3, 8, 8))),
+    "affine-vector": ((7,), lambda: AffineCoupling(3, linear(3, 8))),
     "steps": (IMAGE, lambda: CompositeTransform(coupling_steps(4, 2, 8))),
     "multiscale": (
         (1, 8, 8),
@@ -33,8 +35,8 @@ BIJECTIONS = {
             [2],
         ),
     ),
-    "chart": ((1, 8, 8), lambda: image_chart((1, 8, 8), 3, ((1, 1), (1, 1)), 8, 0.5, 16, 2)),
-    "chart-colour": ((3, 4, 8), lambda: image_chart((3, 4, 8), 5, ((2, 1),), 8, 1.0, 16, 1)),
+    "chart": ((1, 8, 8), lambda: image_chart((1, 8, 8), 3, ((1, 1), (1, 1)), 0.5, 4, 16, 2)),
+    "chart-colour": ((3, 4, 8), lambda: image_chart((3, 4, 8), 5, ((2, 1),), 1.0, 4, 16, 1)),
 }
 
 
@@ -115,7 +117,7 @@ def test_householder_starts_at_the_given_subspace():
 
 
 def test_affine_scale_is_bounded():
-    coupling = AffineCoupling(1, MLP(1, 2, 4), bound=0.5)
+    coupling = AffineCoupling(1, linear(1, 2), bound=0.5)
     with torch.no_grad():
         for parameter in coupling.parameters():
             parameter.fill_(100.0)

@@ -17,7 +17,7 @@ def images(count=300, shape=(1, 12, 10)):
 @pytest.mark.parametrize("keep", [1.0, 0.5])
 def test_training_starts_at_the_principal_components(keep):
     x = images()
-    chart = image_chart((1, 12, 10), 3, ((1, 1), (1, 1)), 8, keep, 16, 2)
+    chart = image_chart((1, 12, 10), 3, ((1, 1), (1, 1)), keep, 4, 16, 2)
     chart.initialise(x)
     z = chart(x)[0]
     z[:, 3:] = 0
@@ -29,7 +29,7 @@ def test_training_starts_at_the_principal_components(keep):
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 5, 7), (2, 9, 16), (1, 1, 1)])
 def test_any_shape_comes_back(shape):
     x = torch.rand(4, *shape)
-    chart = image_chart(shape, 1, ((1, 1), (1, 1)), 8, 0.5, 8, 1)
+    chart = image_chart(shape, 1, ((1, 1), (1, 1)), 0.5, 4, 8, 1)
     with torch.no_grad():
         for parameter in chart.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -39,13 +39,13 @@ def test_any_shape_comes_back(shape):
 
 
 def test_codes_are_the_first_coordinates():
-    chart = image_chart((1, 8, 8), 3, ((1, 1), (1, 0)), 8, 1.0, 16, 2)
+    chart = image_chart((1, 8, 8), 3, ((1, 1), (1, 0)), 1.0, 4, 16, 2)
     with torch.no_grad():
         for parameter in chart.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     x = torch.rand(5, 1, 8, 8)
     torch.testing.assert_close(chart.codes(x), chart(x)[0][:, :3])
-    without = image_chart((1, 8, 8), 3, ((1, 1),), 8, 1.0, 16, 0)
+    without = image_chart((1, 8, 8), 3, ((1, 1),), 1.0, 4, 16, 0)
     torch.testing.assert_close(without.codes(x), without(x)[0][:, :3])
 
 
@@ -55,7 +55,7 @@ def test_padding_is_split_over_both_sides():
 
 
 def test_coarsest_coordinates_come_first():
-    chart = image_chart((1, 8, 8), 1, ((1, 0), (1, 0), (1, 0)), 8, 0.25, 8, 0)
+    chart = image_chart((1, 8, 8), 1, ((1, 0), (1, 0), (1, 0)), 0.25, 4, 8, 0)
     flat = torch.full((1, 1, 8, 8), 0.5)
     coordinates = chart.multiscale(flat)[0]
     assert coordinates[0, 0] == 4.0

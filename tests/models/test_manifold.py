@@ -16,8 +16,8 @@ def _double():
     torch.set_default_dtype(torch.float32)
 
 
-def model(dim=3, latent_steps=2, perturb=0.2, density_steps=2):
-    chart = image_chart(SHAPE, dim, ((1, 1), (1, 1)), 8, 0.5, 16, latent_steps)
+def model(dim=3, bends=2, perturb=0.2, density_steps=2):
+    chart = image_chart(SHAPE, dim, ((1, 1), (1, 1)), 0.5, 4, 16, bends)
     flow = ManifoldFlow(chart, latent_density(dim, density_steps, 16), SHAPE)
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -50,7 +50,7 @@ def test_log_prob_is_the_change_of_variables_by_brute_force():
 
 
 def test_log_prob_of_a_linear_gaussian_manifold_in_closed_form():
-    flow = model(latent_steps=0, perturb=0.0, density_steps=0)
+    flow = model(bends=0, perturb=0.0, density_steps=0)
     x = torch.rand(500, *SHAPE)
     flow.chart.initialise(x)
     u = flow.encode(x)
@@ -65,7 +65,7 @@ def test_log_prob_of_a_linear_gaussian_manifold_in_closed_form():
 
 
 def test_density_integrates_to_one_on_a_curve():
-    chart = image_chart((1, 2, 2), 1, ((1, 0),), 8, 1.0, 8, 1)
+    chart = image_chart((1, 2, 2), 1, ((1, 0),), 1.0, 2, 8, 1)
     flow = ManifoldFlow(chart, latent_density(1), (1, 2, 2))
     with torch.no_grad():
         for parameter in flow.parameters():

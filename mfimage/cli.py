@@ -1,0 +1,311 @@
+"""The command `mfimage`: results on stdout, talk on stderr, nothing heavy imported before a verb runs.
+
+Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 diverged, 6 disk or memory full,
+130/143 interrupted by SIGINT/SIGTERM (training has saved its step).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve a shared machine
+
+import typer
+
+from .errors import MfimageError, UsageError
+
+if TYPE_CHECKING:
+    from .models import ManifoldFlow
+
+app = typer.Typer(
+    help="Image manifold-learning flows: learn the manifold of a folder of images, then denoise by "
+    "projection, sample, and score what does not belong.",
+    epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 training diverged, "
+    "6 disk or memory full, 130/143 interrupted (training has saved its step).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[list[str], typer.Argument(help="Named set, folder, zip or array file; several are joined.")]
+Inputs = Annotated[list[str], typer.Argument(help="Image files, folders or glob patterns.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Run directory, model directory or Hub id.")]
+Outdir = Annotated[Path, typer.Option("--outdir", "-o", help="Where results go.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="JSON file of settings; flags override it.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images at a time.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No talk on stderr but errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.")]
+MaxBad = Annotated[float, typer.Option(min=0, max=1, help="Share of unreadable files that is tolerated.")]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Images with more pixels are not decoded.")]
+ValueRange = Annotated[str | None, typer.Option(help="LOW,HIGH of float images that do not lie in [0, 1].")]
+
+
+@app.command()
+def train(
+    data: Data,
+    outdir: Outdir = Path("runs/latest"),
+    preset: Annotated[str | None, typer.Option(help="Settings to start from: see mfimage.presets.")] = None,
+    config: ConfigFile = None,
+    dim: Annotated[int | None, typer.Option(min=1, help="Dimension of the manifold.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Resize and crop to SIZE × SIZE.")] = None,
+    channels: Annotated[int | None, typer.Option(help="1 grey, 3 colour.")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the manifold phase.")] = None,
+    density_steps: Annotated[int | None, typer.Option(min=0, help="Steps of the density phase.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of the manifold phase.")] = None,
+    precision: Annotated[str | None, typer.Option(help="no or bf16.")] = None,
+    every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --outdir.")] = False,
+    max_bad: MaxBad = 0.05,
+    max_pixels: MaxPixels = 64_000_000,
+    value_range: ValueRange = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Learn the manifold of images, and the density on it; the run's directory holds everything."""
+    from .config import preset_config, read_config
+    from .training import train as train_
+
+    changes = {
+        "dim": dim, "size": size, "channels": channels, "steps": steps, "density_steps": density_steps,
+        "lr": lr, "precision": precision, "every": every, "seed": seed, "batch_size": batch_size,
+    }  # fmt: skip
+    if resume and (preset or config or any(value is not None for value in changes.values())):
+        raise UsageError("--resume takes the settings of the run in --outdir; give no others")
+    settings = preset_config(preset) if preset else read_config(config) if config else None
+    settings = None if resume else (settings or preset_config("default")).with_(**changes)
+    model = train_(
+        data, outdir, settings, device=device, resume=resume, quiet=quiet,
+        max_bad=max_bad, max_pixels=max_pixels, value_range=_pair(value_range),
+    )  # fmt: skip
+    path = outdir / "model"
+    _put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, str(path), as_json)
+
+
+@app.command()
+def sample(
+    model: Model = "runs/latest",
+    n: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of images.")] = 64,
+    outdir: Outdir = Path("samples"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = 256,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw new images; the same seed gives the same images at any batch size."""
+    import torch
+
+    from .datasets import save_png, save_pngs, sheet
+
+    flow = _load_model(model, device)
+    images = flow.sample(n, torch.Generator().manual_seed(seed or 0), batch_size or 256).clamp(0, 1).cpu()
+    paths = save_pngs(images, [f"sample-{seed}-{i:05d}" for i in range(n)], outdir)
+    save_png(sheet(images, max(1, round(n**0.5))), outdir / "sheet.png")
+    _say(f"{n} samples and sheet.png in {outdir}", quiet)
+    _put({"images": [str(p) for p in paths]}, "\n".join(map(str, paths)), as_json)
+
+
+@app.command()
+def denoise(
+    inputs: Inputs,
+    model: Model = "runs/latest",
+    outdir: Outdir = Path("denoised"),
+    resize: Annotated[bool, typer.Option("--resize", help="Scale and crop to the model's size.")] = False,
+    max_bad: MaxBad = 0.05,
+    max_pixels: MaxPixels = 64_000_000,
+    device: Device = "auto",
+    batch_size: BatchSize = 256,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Project images onto the manifold and write them as PNG under their own names."""
+    from .datasets import load_files, save_pngs
+    from .denoising import denoise as denoise_
+
+    flow = _load_model(model, device)
+    channels, height, width = flow.shape
+    size = (height, width) if resize else None
+    files = load_files(inputs, size, channels, max_bad=max_bad, max_pixels=max_pixels)
+    _list_skipped(files.skipped)
+    clean = denoise_(files.batch(slice(None)), flow, batch_size or 256)
+    written = save_pngs(clean, [Path(path).stem for path in files.paths], outdir)
+    _say(f"{len(written)} images in {outdir}", quiet)
+    pairs = [{"input": str(a), "output": str(b)} for a, b in zip(files.paths, written, strict=True)]
+    _put({"images": pairs, "skipped": _as_json(files.skipped)}, "\n".join(map(str, written)), as_json)
+
+
+@app.command()
+def score(
+    inputs: Inputs,
+    model: Model = "runs/latest",
+    max_bad: MaxBad = 0.05,
+    max_pixels: MaxPixels = 64_000_000,
+    device: Device = "auto",
+    batch_size: BatchSize = 256,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score images by reconstruction error a pixel (higher is stranger): path and score, a line each."""
+    from .datasets import load_files
+    from .scoring import score as score_
+
+    flow = _load_model(model, device)
+    channels, height, width = flow.shape
+    files = load_files(inputs, (height, width), channels, max_bad=max_bad, max_pixels=max_pixels)
+    _list_skipped(files.skipped)
+    scores = [float(s) for s in score_(files.batch(slice(None)), flow, batch_size or 256)]
+    rows = [{"path": str(path), "score": s} for path, s in zip(files.paths, scores, strict=True)]
+    lines = "\n".join(f"{row['path']}\t{row['score']:.6g}" for row in rows)
+    _put({"scores": rows, "skipped": _as_json(files.skipped)}, lines, as_json)
+
+
+@app.command()
+def evaluate(
+    data: Data,
+    model: Model = "runs/latest",
+    outdir: Annotated[Path | None, typer.Option("--outdir", "-o", help="Where metrics.json goes.")] = None,
+    metrics: Annotated[str, typer.Option(help="Comma-separated.")] = "reconstruction,density,fid",
+    samples: Annotated[int, typer.Option(min=2, help="Samples, and real images, in the FID.")] = 2000,
+    inception_weights: Annotated[Path | None, typer.Option(help="Genuine FID Inception weights.")] = None,
+    max_bad: MaxBad = 0.05,
+    max_pixels: MaxPixels = 64_000_000,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = 256,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure a model on the test split: reconstruction beside PCA, density on the manifold, FID."""
+    from .checkpoint import write_text
+    from .datasets import load
+    from .evaluation import METRICS, describe
+    from .evaluation import evaluate as evaluate_
+
+    chosen = tuple(name.strip() for name in metrics.split(","))
+    if unknown := set(chosen) - set(METRICS):
+        raise UsageError(f"--metrics {', '.join(sorted(unknown))}: choose from {', '.join(METRICS)}")
+    flow = _load_model(model, device)
+    channels, height, width = flow.shape
+    test, training = (
+        load(data, split, (height, width), channels, max_bad=max_bad, max_pixels=max_pixels)
+        for split in ("test", "train")
+    )
+    _list_skipped(test.skipped)
+    result = evaluate_(
+        flow, test, training, metrics=chosen, samples=samples, seed=seed or 0,
+        inception_weights=inception_weights, batch_size=batch_size or 256, tell=lambda m: _say(m, quiet),
+    )  # fmt: skip
+    if outdir is not None:
+        write_text(outdir / "metrics.json", json.dumps(result, indent=2) + "\n")
+    rows = [("", "M-flow", f"PCA-{flow.dim}"), *describe(result)]
+    _put(result, "\n".join(f"{name:<40} {ours:>12} {pca:>12}" for name, ours, pca in rows), as_json)
+
+
+@app.command()
+def demo(
+    outdir: Outdir = Path("runs/demo"),
+    config: ConfigFile = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train on the bundled clothes, use and measure the model, and write report.html."""
+    from .config import preset_config, read_config
+    from .demo import run_demo
+
+    settings = read_config(config) if config else preset_config("demo")
+    report, sentence = run_demo(outdir, settings.with_(seed=seed), device=device, quiet=quiet)
+    _say(sentence, quiet)
+    _put({"report": str(report), "sentence": sentence}, str(report), as_json)
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure becomes a message and a documented exit code."""
+    try:
+        app()
+    except MfimageError as error:
+        _fail(str(error), error.exit_code)
+    except MemoryError as error:
+        _fail(f"out of memory: {error or 'lower --batch-size'}", 6)
+    except Exception as error:
+        _fail(*_diagnose(error))
+    sys.exit(0)
+
+
+def _diagnose(error: Exception) -> tuple[str, int]:
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        return text, 6 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) else 2
+    if "out of memory" in text.lower() or "can't allocate memory" in text:
+        return f"out of memory: lower --batch-size ({text.splitlines()[0]})", 6
+    return f"{text} (an internal error; -v shows the traceback)", 1
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if {"-v", "--verbose"} & set(sys.argv):
+        traceback.print_exc()
+    print(f"mfimage: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _load_model(source: str, device: str) -> ManifoldFlow:
+    import torch
+
+    from .checkpoint import from_pretrained
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
+    return from_pretrained(source, "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _pair(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--value-range {text}: two numbers are expected, LOW,HIGH") from error
+    return low, high
+
+
+def _put(values: dict[str, Any], text: str, as_json: bool) -> None:
+    print(json.dumps(values) if as_json else text)
+
+
+def _say(message: str, quiet: bool) -> None:
+    if not quiet:
+        print(message, file=sys.stderr)
+
+
+def _as_json(skipped: Any) -> list[dict[str, str]]:
+    return [vars(bad) for bad in skipped]
+
+
+def _list_skipped(skipped: Any) -> None:
+    if skipped:
+        print(f"{len(skipped)} files skipped:", file=sys.stderr)
+        for bad in skipped:
+            print(f"  {bad.path}: {bad.reason}", file=sys.stderr)

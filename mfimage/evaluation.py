@@ -1,0 +1,158 @@
+"""How good a model is: reconstruction beside PCA, density on the manifold, Fréchet distance of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import weights_hash
+from .datasets.images import ImageSet
+from .errors import DataError
+from .eval.density import density_summary
+from .eval.features import InceptionFeatures
+from .eval.frechet import fid
+from .eval.inception import InceptionUnavailable, find_inception_weights
+from .eval.reconstruction import PCA, reconstruction_table
+from .inputs import in_batches
+from .models import ManifoldFlow
+
+METRICS = ("reconstruction", "density", "fid")
+
+
+def evaluate(
+    model: ManifoldFlow,
+    test: ImageSet,
+    train: ImageSet,
+    *,
+    metrics: tuple[str, ...] = METRICS,
+    samples: int = 2000,
+    density_images: int = 500,
+    seed: int = 0,
+    inception_weights: str | Path | None = None,
+    batch_size: int = 256,
+    tell: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
+    """Evaluate a model on held-out images.
+
+    Args:
+        model: A trained M-flow.
+        test: Held-out images.
+        train: Training images, for PCA and for the Fréchet floor (their distance to the test images).
+        metrics: Which of "reconstruction", "density" and "fid".
+        samples: Number of samples, and at most as many real images, in the Fréchet distance.
+        density_images: Number of held-out images whose exact log-density is computed.
+        seed: Of the samples.
+        inception_weights: A file of the genuine Inception weights; see `eval.find_inception_weights`.
+        batch_size: Images at a time.
+        tell: Is told in words what goes on.
+
+    Returns:
+        What json.dump takes: `model`, `data`, and a part a metric; a part that could not be computed holds
+        the reason as `skipped`.
+
+    Raises:
+        DataError: If the images are not of the model's shape.
+    """
+    for images in (test, train):
+        if images.shape != model.shape:
+            raise DataError(
+                f"{images.name}: images of shape {images.shape}, but the model's have {model.shape}"
+            )
+    result: dict[str, Any] = {
+        "model": {"dim": model.dim, "shape": list(model.shape), "sha256": weights_hash(model)},
+        "data": {"test": test.summary(), "train": train.summary()},
+    }
+    device = next(model.parameters()).device
+    if "reconstruction" in metrics:
+        tell(f"reconstruction of {len(test)} images")
+        result["reconstruction"] = _reconstruction(model, test, train, device, batch_size)
+    if "density" in metrics:
+        x = test.batch(slice(density_images)).to(device)
+        tell(f"exact log-density of {len(x)} images")
+        result["density"] = density_summary(in_batches(model.log_prob, x, min(batch_size, 32)), model.dim)
+    if "fid" in metrics:
+        result["fid"] = _fid(model, test, train, samples, seed, inception_weights, batch_size, tell)
+    return result
+
+
+def _reconstruction(
+    model: ManifoldFlow, test: ImageSet, train: ImageSet, device: torch.device, batch_size: int
+) -> dict[str, Any]:
+    x = test.batch(slice(None))
+    projected = in_batches(lambda part: model.project(part.to(device)), x, batch_size)
+    baseline = PCA.fit(train.batch(slice(None)), model.dim)
+    return reconstruction_table(x, projected.clamp(0, 1), baseline.project(x).clamp(0, 1))
+
+
+def _fid(
+    model: ManifoldFlow,
+    test: ImageSet,
+    train: ImageSet,
+    samples: int,
+    seed: int,
+    weights: str | Path | None,
+    batch_size: int,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    try:
+        extractor = InceptionFeatures(find_inception_weights(weights), next(model.parameters()).device)
+    except InceptionUnavailable as error:
+        tell(f"without FID: {error}")
+        return {"skipped": str(error)}
+    tell(
+        f"Inception features of {samples} samples, {min(samples, len(test))} test and as many training images"
+    )
+    drawn = model.sample(samples, torch.Generator().manual_seed(seed), batch_size)
+    shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:samples]
+    result = fid(
+        drawn.clamp(0, 1).split(batch_size),
+        test.subset(range(min(samples, len(test)))).batches(batch_size),
+        extractor,
+        train=train.subset(shuffled).batches(batch_size),
+    )
+    return {**result, "seed": seed}
+
+
+def describe(result: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Put an evaluation into rows (name, model, PCA) for people."""
+    rows: list[tuple[str, str, str]] = []
+    if table := result.get("reconstruction"):
+        ours, pca = table["model"], table["pca"]
+        rows += [
+            (
+                "squared error an image",
+                f"{ours['squared_error']['mean']:.3f}",
+                f"{pca['squared_error']['mean']:.3f}",
+            ),
+            ("mean squared error", f"{ours['mse']['mean']:.6f}", f"{pca['mse']['mean']:.6f}"),
+            ("PSNR, dB", f"{ours['psnr']['mean']:.2f}", f"{pca['psnr']['mean']:.2f}"),
+            ("SSIM", f"{ours['ssim']['mean']:.4f}", f"{pca['ssim']['mean']:.4f}"),
+        ]
+    if density := result.get("density"):
+        rows.append((f"log-density, nats (N = {density['n']})", _number(density["mean"]), ""))
+        rows.append(("log-density, nats a dimension", _number(density["per_dim"]), ""))
+    if (distance := result.get("fid")) and "value" in distance:
+        rows.append(
+            (
+                f"FID of {distance['n_samples']} samples to {distance['n_real']} images",
+                _number(distance["value"]),
+                "",
+            )
+        )
+        rows.append(
+            (f"FID of {distance['n_floor']} training images (the floor)", _number(distance["floor"]), "")
+        )
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def psnr_of(x: Tensor, y: Tensor) -> float:
+    """PSNR in dB of the mean squared error over a whole batch in [0, 1]."""
+    return float(-10 * (x - y).square().mean().log10())

@@ -1,0 +1,53 @@
+"""What the uses share: any image at the door, a batch that fits the model inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .datasets.convert import to_batch
+from .errors import DataError
+from .models import ManifoldFlow
+
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
+
+
+def model_input(image: ImageLike, model: ManifoldFlow) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Turn an image, or a batch of them, into what a model takes.
+
+    Args:
+        image: See `datasets.convert.to_batch`.
+        model: Gives the shape and the device. Grey is repeated for a colour model, colour becomes luma for a
+            grey one.
+
+    Returns:
+        (B, C, H, W) float32 in [0, 1] on the model's device, and the way back to the kind that was given.
+
+    Raises:
+        DataError: If the image is not of the model's height and width.
+    """
+    x, restore = to_batch(image)
+    channels, height, width = model.shape
+    if x.shape[-2:] != (height, width):
+        name = image if isinstance(image, str | Path) else "image"
+        raise DataError(
+            f"{name}: {x.shape[-2]} × {x.shape[-1]} pixels, but the model was trained on {height} × {width}: "
+            "resize it first (--resize on the command line)"
+        )
+    if x.shape[1] == 3 and channels == 1:
+        x = (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return x.expand(-1, channels, -1, -1).to(next(model.parameters()).device), restore
+
+
+@torch.no_grad()
+def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 256) -> Tensor:
+    """Apply a function of batches to many rows, `size` at a time, without gradients; results on the CPU."""
+    return torch.cat([function(part).cpu() for part in x.split(size)])

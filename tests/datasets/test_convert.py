@@ -1,0 +1,193 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mfimage.datasets import to_batch
+from mfimage.errors import DataError, ModelError
+
+RNG = np.random.default_rng(0)
+
+
+def values(shape, dtype):
+    if np.dtype(dtype).kind == "f":
+        return RNG.random(shape).astype(dtype)
+    return RNG.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, ">u2", np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (2, 5, 7, 3), (2, 5, 7, 1)])
+def test_numpy_round_trip(shape, dtype):
+    image = values(shape, dtype)
+    batch, restore = to_batch(image)
+    assert batch.dtype == torch.float32
+    assert batch.shape == (shape[0] if len(shape) == 4 else 1, shape[-1] if len(shape) > 2 else 1, 5, 7)
+    back = restore(batch)
+    assert back.dtype == image.dtype
+    assert back.shape == image.shape
+    if image.dtype.kind == "f":
+        np.testing.assert_allclose(back, image, atol=1e-6)
+    else:
+        assert (back == image).all()
+
+
+def test_numpy_is_channels_last_and_copied():
+    image = values((5, 7, 3), np.uint8)
+    batch, _ = to_batch(image[:, ::-1, ::-1])
+    np.testing.assert_allclose(batch[0, 0], image[:, ::-1, 2] / 255, atol=1e-7)
+    floats = values((5, 7), np.float32)
+    before = floats.copy()
+    to_batch(floats)[0].zero_()
+    assert (floats == before).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(5, 7), (1, 5, 7), (3, 5, 7), (2, 3, 5, 7), (2, 1, 5, 7)])
+def test_torch_round_trip(shape, dtype):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(shape, generator=generator)
+    image = (image * 255).to(dtype) if dtype == torch.uint8 else image.to(dtype)
+    batch, restore = to_batch(image)
+    assert batch.dtype == torch.float32
+    assert batch.ndim == 4
+    back = restore(batch)
+    assert back.dtype == dtype
+    assert back.shape == image.shape
+    torch.testing.assert_close(back, image, atol=1e-6, rtol=0)
+
+
+def test_torch_input_is_not_changed():
+    image = torch.zeros(3, 4, 4)
+    to_batch(image)[0].fill_(1)
+    assert (image == 0).all()
+
+
+@pytest.mark.parametrize(
+    "mode", ["L", "RGB", "1", "I;16", "F", "CMYK", "YCbCr", "HSV", "LAB", "P", "LA", "RGBA", "PA"]
+)
+def test_pil_gives_the_same_mode_back(mode):
+    grey = Image.fromarray(values((5, 7), np.uint8))
+    colour = Image.fromarray(values((5, 7, 3), np.uint8))
+    if mode == "I;16":
+        image = Image.fromarray(values((5, 7), np.uint16))
+    elif mode == "F":
+        image = Image.fromarray(values((5, 7), np.float32))
+    elif mode == "LAB":
+        from PIL import ImageCms
+
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        image = ImageCms.profileToProfile(colour, *profiles, outputMode="LAB")
+    else:
+        image = (grey if mode in ("L", "1", "LA", "PA") else colour).convert(mode)
+    batch, restore = to_batch(image)
+    back = restore(batch)
+    assert back.mode == ("RGBA" if mode == "PA" else mode)
+    assert back.size == image.size
+    again = to_batch(back)[0]
+    tolerance = {"LAB": 0.2, "P": 0.5}.get(mode, 0.02)
+    assert (again - batch).abs().max() < tolerance
+    if mode in ("L", "RGB", "1", "I;16", "F", "LA", "RGBA"):
+        assert torch.equal(again, batch)
+
+
+def test_pil_integers_need_a_known_range():
+    with pytest.raises(DataError, match="mode I does not tell its range"):
+        to_batch(Image.fromarray(np.zeros((4, 4), np.int32)))
+
+
+def test_alpha_comes_back_opaque():
+    clear = np.zeros((4, 4, 4), np.uint8)
+    batch, restore = to_batch(clear)
+    assert batch.shape == (1, 3, 4, 4)
+    assert (batch == 1).all()
+    assert (restore(batch) == 255).all()
+    assert restore(batch).shape == (4, 4, 4)
+    image = torch.zeros(2, 4, 4)
+    batch, restore = to_batch(image)
+    assert batch.shape == (1, 1, 4, 4)
+    assert torch.equal(restore(batch), torch.ones(2, 4, 4))
+
+
+def test_path_gives_a_picture(tmp_path):
+    path = tmp_path / "x.png"
+    for image, mode in ((values((5, 7), np.uint8), "L"), (values((5, 7, 3), np.uint8), "RGB")):
+        Image.fromarray(image).save(path)
+        for source in (path, str(path)):
+            batch, restore = to_batch(source)
+            assert restore(batch).mode == mode
+            assert (np.asarray(restore(batch)) == image).all()
+    with pytest.raises(DataError, match="No such file"):
+        to_batch(tmp_path / "none.png")
+
+
+def test_open_picture_with_lazy_content():
+    stream = io.BytesIO()
+    image = values((5, 7, 3), np.uint8)
+    Image.fromarray(image).save(stream, "PNG")
+    batch, restore = to_batch(Image.open(stream))
+    assert (np.asarray(restore(batch)) == image).all()
+
+
+def test_open_picture_that_is_truncated():
+    stream = io.BytesIO()
+    Image.fromarray(values((50, 50, 3), np.uint8)).save(stream, "PNG")
+    with pytest.raises(DataError, match="image: is damaged"):
+        to_batch(Image.open(io.BytesIO(stream.getvalue()[:2000])))
+
+
+def test_result_is_rounded_and_clipped():
+    image = np.zeros((1, 4), np.uint8)
+    _, restore = to_batch(image)
+    result = torch.tensor([0.9 / 255, 1.4 / 255, -3, 3]).reshape(1, 1, 1, 4)
+    assert restore(result).tolist() == [[1, 1, 0, 255]]
+    _, restore = to_batch(image.astype(np.float64))
+    assert restore(result)[0, 2:].tolist() == [0, 1]
+    _, restore = to_batch(torch.zeros(1, 4, dtype=torch.uint8))
+    assert restore(result).tolist() == [[1, 1, 0, 255]]
+
+
+def test_result_of_other_size_and_channels_fits():
+    result = torch.rand(1, 1, 3, 2, generator=torch.Generator().manual_seed(0))
+    _, restore = to_batch(values((5, 7, 3), np.uint8))
+    assert restore(result).shape == (3, 2, 3)
+    _, restore = to_batch(torch.zeros(5, 7))
+    assert restore(result.expand(1, 3, 3, 2)).shape == (3, 2)
+    torch.testing.assert_close(restore(result.expand(1, 3, 3, 2)), result[0, 0])
+
+
+def test_result_that_is_not_finite_is_refused():
+    _, restore = to_batch(np.zeros((4, 4), np.uint8))
+    with pytest.raises(ModelError, match="not finite"):
+        restore(torch.full((1, 1, 4, 4), torch.nan))
+
+
+def test_one_image_needs_one_result():
+    _, restore = to_batch(np.zeros((4, 4), np.uint8))
+    with pytest.raises(ValueError, match="2 came back"):
+        restore(torch.zeros(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (np.zeros((3, 8, 8), np.uint8), r"not \(H, W\), \(H, W, C\)"),
+        (np.zeros(8, np.uint8), "shape"),
+        (np.zeros((1, 2, 8, 8, 3), np.uint8), "shape"),
+        (np.zeros((8, 8), np.int64), "int64 is not uint8, uint16 or floating"),
+        (np.zeros((8, 8), bool), "bool is not"),
+        (np.full((8, 8), 1.5), r"outside \[0, 1\]"),
+        (np.full((8, 8), np.nan), "not finite"),
+        (np.zeros((0, 8, 3)), "holds no pixels"),
+        (torch.zeros(8, 8, 3), r"not \(H, W\), \(C, H, W\)"),
+        (torch.zeros(8), "shape"),
+        (torch.zeros(8, 8, dtype=torch.int64), "int64 is not uint8 or floating"),
+        (torch.full((8, 8), -0.5), r"outside \[0, 1\]"),
+        ([[0, 1]], "not list"),
+        (None, "not NoneType"),
+    ],
+)
+def test_what_is_no_image(image, reason):
+    with pytest.raises(DataError, match=reason):
+        to_batch(image)

@@ -1,0 +1,294 @@
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from mfimage.datasets.decode import decode, resize
+from mfimage.errors import DataError, UsageError
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+DEEP = RNG.integers(0, 65536, (5, 7), dtype=np.uint16)
+
+
+def content(picture: Image.Image, kind: str = "PNG", **how) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **how)
+    return stream.getvalue()
+
+
+def tiff(array, **how) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, array, **how)
+    return stream.getvalue()
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    def chunk(tag: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + tag + data + struct.pack(">I", zlib.crc32(tag + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"0" * 99))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
+def test_8_bit_grey_is_exact(kind):
+    how = {"lossless": True} if kind == "WEBP" else {}
+    values = decode(content(Image.fromarray(GREY), kind, **how), "x", channels=1)
+    assert values.dtype == np.uint8
+    assert (values[..., 0] == GREY).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_8_bit_colour_is_exact_from_bytes_stream_and_path(kind, tmp_path):
+    how = {"lossless": True} if kind == "WEBP" else {}
+    data = content(Image.fromarray(COLOUR), kind, **how)
+    path = tmp_path / "x.any"
+    path.write_bytes(data)
+    for source in (data, io.BytesIO(data), path, str(path)):
+        assert (decode(source, "x") == COLOUR).all()
+
+
+def test_channels():
+    colour, grey = content(Image.fromarray(COLOUR)), content(Image.fromarray(GREY))
+    assert decode(colour, "x").shape == (5, 7, 3)
+    assert decode(grey, "x").shape == (5, 7, 1)
+    assert (decode(grey, "x", channels=3) == GREY[..., None]).all()
+    assert (decode(colour, "x", channels=1)[..., 0] == np.asarray(Image.fromarray(COLOUR).convert("L"))).all()
+    with pytest.raises(UsageError, match="channels"):
+        decode(colour, "x", channels=2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_scales_by_65535(kind):
+    values = decode(content(Image.fromarray(DEEP), kind), "x")
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values[..., 0], DEEP / 65535, atol=1e-7)
+
+
+def test_16_bit_big_endian_and_inverted_tiff():
+    np.testing.assert_allclose(decode(tiff(DEEP, byteorder=">"), "x")[..., 0], DEEP / 65535, atol=1e-7)
+    inverted = decode(tiff(DEEP, photometric="miniswhite"), "x")
+    np.testing.assert_allclose(inverted[..., 0], 1 - DEEP / 65535, atol=1e-7)
+
+
+def test_signed_16_bit_tiff_scales_by_32767():
+    values = decode(tiff((DEEP // 2).astype(np.int16)), "x")
+    np.testing.assert_allclose(values[..., 0], (DEEP // 2) / 32767, atol=1e-7)
+
+
+def test_16_bit_colour_keeps_its_high_byte():
+    deep = RNG.integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    values = decode(tiff(deep, photometric="rgb"), "x")
+    assert values.dtype == np.uint8
+    assert (values == deep >> 8).all()
+
+
+def test_float_tiff_needs_the_unit_interval_or_a_range():
+    unit = RNG.random((5, 7), dtype=np.float32)
+    assert (decode(content(Image.fromarray(unit), "TIFF"), "x")[..., 0] == unit).all()
+    data = content(Image.fromarray(unit * 200 - 50), "TIFF")
+    with pytest.raises(DataError, match=r"x: values from .* outside \[0, 1\].*value_range"):
+        decode(data, "x")
+    np.testing.assert_allclose(decode(data, "x", value_range=(-50, 150))[..., 0], unit, atol=1e-6)
+
+
+def test_nan_in_float_tiff():
+    values = np.full((2, 2), np.nan, np.float32)
+    with pytest.raises(DataError, match="not finite"):
+        decode(content(Image.fromarray(values), "TIFF"), "x")
+
+
+def test_1_bit():
+    bits = GREY > 128
+    assert (decode(content(Image.fromarray(bits)), "x")[..., 0] == bits * 255).all()
+
+
+def test_alpha_is_laid_on_white():
+    alpha = np.array([[0, 255, 128]], np.uint8)
+    colour = np.dstack([np.full((1, 3, 3), 100, np.uint8), alpha])
+    expected = np.array([255, 100, round(255 - 128 / 255 * 155)])
+    assert (decode(content(Image.fromarray(colour)), "x")[0] == expected[:, None]).all()
+    grey = Image.fromarray(np.dstack([np.full((1, 3), 100, np.uint8), alpha]))
+    assert grey.mode == "LA"
+    assert (decode(content(grey), "x")[0, :, 0] == expected).all()
+
+
+def test_palette_with_and_without_transparency():
+    picture = Image.new("P", (3, 1))
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    picture.putdata([0, 1, 2])
+    colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    assert decode(content(picture), "x")[0].tolist() == colours
+    for transparency in (1, bytes([255, 0, 255])):
+        values = decode(content(picture, transparency=transparency), "x")
+        assert values[0].tolist() == [colours[0], [255, 255, 255], colours[2]]
+
+
+def test_transparent_colour_key():
+    grey = content(Image.fromarray(np.array([[10, 20]], np.uint8)), transparency=10)
+    assert decode(grey, "x").tolist() == [[[255], [20]]]
+    colour = content(Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)), transparency=(1, 2, 3))
+    assert decode(colour, "x").tolist() == [[[255] * 3, [4, 5, 6]]]
+
+
+def test_cmyk_jpeg_has_the_right_colours():
+    flat = Image.new("RGB", (16, 16), (200, 60, 20))
+    values = decode(content(flat.convert("CMYK"), "JPEG", quality=100), "x")
+    assert np.abs(values.astype(int) - [200, 60, 20]).max() <= 3
+
+
+def test_lab_tiff():
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    flat = ImageCms.profileToProfile(Image.new("RGB", (4, 4), (200, 60, 20)), srgb, lab, outputMode="LAB")
+    values = decode(content(flat, "TIFF"), "x")
+    assert np.abs(values.astype(int) - [200, 60, 20]).max() <= 3
+
+
+ORIENTED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@pytest.mark.parametrize("orientation", [1, *ORIENTED])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_exif_orientation(kind, orientation):
+    picture = Image.fromarray(COLOUR)
+    exif = Image.Exif()
+    exif[274] = orientation
+    how = {"lossless": True} if kind == "WEBP" else {}
+    values = decode(content(picture, kind, exif=exif, **how), "x")
+    expected = picture.transpose(ORIENTED[orientation]) if orientation > 1 else picture
+    assert (values == np.asarray(expected)).all()
+
+
+def test_exif_rotated_jpeg_and_16_bit_png():
+    exif = Image.Exif()
+    exif[274] = 6
+    left_dark = Image.fromarray(np.repeat([[0, 255]], 16, axis=0).repeat(8, axis=1).astype(np.uint8))
+    values = decode(content(left_dark, "JPEG", exif=exif, quality=100), "x")[..., 0]
+    assert values[:7].max() < 30
+    assert values[9:].min() > 225
+    deep = decode(content(Image.fromarray(DEEP), exif=exif), "x")
+    np.testing.assert_allclose(deep[..., 0], np.rot90(DEEP, -1) / 65535, atol=1e-7)
+
+
+def test_damaged_exif_does_not_lose_the_picture():
+    data = content(Image.fromarray(GREY), "JPEG", exif=b"Exif\x00\x00not a tiff header")
+    assert decode(data, "x").shape == (5, 7, 1)
+
+
+def test_first_frame_or_page():
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    for kind in ("GIF", "TIFF", "PNG", "WEBP"):
+        how = {"lossless": True} if kind == "WEBP" else {}
+        data = content(frames[0], kind, save_all=True, append_images=frames[1:], **how)
+        assert (decode(data, "x") == [255, 0, 0]).all(), kind
+
+
+def test_jpeg_of_several_pictures_as_phones_write_it():
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    values = decode(content(frames[0], "MPO", save_all=True, append_images=frames[1:]), "x")
+    assert np.abs(values.astype(int) - [255, 0, 0]).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_truncated_at_any_place_is_an_error(kind):
+    noise = Image.fromarray(RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    data = content(noise, kind)
+    for share in (0.0, 0.02, 0.3, 0.6, 0.9):
+        with pytest.raises(DataError, match=r"^some\.file: "):
+            decode(data[: int(share * len(data))], "some.file")
+
+
+def test_flipped_bytes_never_raise_anything_else():
+    noise = Image.fromarray(RNG.integers(0, 256, (20, 20, 3), dtype=np.uint8))
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"):
+        data = content(noise, kind)
+        for _ in range(60):
+            damaged = bytearray(data)
+            for position in RNG.integers(0, min(len(data), 200), 3):
+                damaged[position] = RNG.integers(256)
+            with contextlib.suppress(DataError):
+                decode(bytes(damaged), "x", max_pixels=10_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty"),
+        (b"hello, I am text", "is not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),
+    ],
+)
+def test_no_image(data, reason):
+    with pytest.raises(DataError, match=f"^a.png: {reason}"):
+        decode(data, "a.png")
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(DataError, match="No such file"):
+        decode(tmp_path / "none.png", "none.png")
+    with pytest.raises(DataError, match="cannot be read"):
+        decode(tmp_path, "folder.png")
+
+
+@pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
+def test_too_many_pixels_are_refused_by_the_header_alone(side):
+    before = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(
+        DataError, match=f"{side}×{side} pixels are more than the limit of 64,000,000.*--max-pixels"
+    ):
+        decode(bomb_png(side, side), "x")
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_max_pixels_can_be_changed():
+    data = content(Image.fromarray(GREY))
+    assert decode(data, "x", max_pixels=35).shape == (5, 7, 1)
+    with pytest.raises(DataError, match="7×5"):
+        decode(data, "x", max_pixels=34)
+
+
+def test_resize_covers_and_keeps_the_centre():
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 200
+    assert (resize(wide, 10) == 200).all()
+    assert resize(wide, (20, 60)).shape == (20, 60, 3)
+    assert resize(wide, (3, 5)).shape == (3, 5, 3)
+    assert resize(wide, (10, 30)) is wide
+
+
+def test_resize_is_antialiased_and_stays_in_range():
+    stripes = np.zeros((64, 64, 1), np.uint8)
+    stripes[:, ::2] = 255
+    small = resize(stripes, 16)[2:-2, 2:-2]
+    assert np.abs(small.astype(int) - 128).max() < 6
+    floats = (stripes / 255).astype(np.float32)
+    large = resize(floats, 150)
+    assert large.dtype == np.float32
+    assert large.min() == 0
+    assert large.max() == 1
+
+
+@pytest.mark.parametrize("size", [0, (4, -1)])
+def test_resize_to_nothing(size):
+    with pytest.raises(UsageError, match="at least 1"):
+        resize(np.zeros((4, 4, 1), np.uint8), size)

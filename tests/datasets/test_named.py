@@ -1,0 +1,134 @@
+import gzip
+import hashlib
+
+import numpy as np
+import pytest
+
+from mfimage.datasets import NAMED, load, named
+from mfimage.datasets.named import read_idx
+from mfimage.errors import DataError
+
+
+def test_fashion_mini():
+    train, test = load("fashion-mini"), load("fashion-mini", "test")
+    assert train.images.shape == (10_000, 1, 28, 28)
+    assert test.images.shape == (2_000, 1, 28, 28)
+    assert train.labels[:5].tolist() == [9, 0, 0, 3, 0]
+    assert test.labels[:5].tolist() == [9, 2, 1, 1, 6]
+    assert train.paths[3] == "fashion-mini/train[3]"
+    digest = hashlib.sha256(train.images.numpy().tobytes() + test.images.numpy().tobytes()).hexdigest()
+    assert digest == "78d3cc8b8ca3aa86161e6af456b84afdbf23a96a65c33be1bcf87b35f8d6f804"
+    assert len(load("fashion-mini", "all")) == 12_000
+
+
+def test_fashion_mini_is_the_beginning_of_fashion_mnist():
+    if not named._DEBIAN.is_dir():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    whole, labels = NAMED["fashion-mnist"]("test")
+    assert whole.shape == (10_000, 28, 28)
+    assert (whole[:2000] == load("fashion-mini", "test").images[:, 0].numpy()).all()
+    assert (labels[:2000] == load("fashion-mini", "test").labels.numpy()).all()
+
+
+def test_other_sizes_and_channels():
+    assert load("fashion-mini", "test", size=32, channels=3, limit=5).images.shape == (5, 3, 32, 32)
+
+
+def test_digits():
+    train, test = load("digits"), load("digits", "test")
+    assert train.shape == (1, 28, 28)
+    assert len(train) + len(test) == len(load("digits", "all")) == 1797
+    assert train.images.max() > 240
+    assert train.images.float().mean() < 110
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_unknown_split(name):
+    with pytest.raises(DataError, match=f"{name}: has no split 'valid'; there are train, test, all"):
+        load(name, "valid")
+
+
+def test_damaged_bundle(tmp_path, monkeypatch):
+    whole = named._MINI.read_bytes()
+    monkeypatch.setattr(named, "_MINI", tmp_path / "mini.npz")
+    with pytest.raises(DataError, match="install mfimage again"):
+        load("fashion-mini")
+    (tmp_path / "mini.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="install mfimage again"):
+        load("fashion-mini")
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+def test_idx(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
+    write_idx(tmp_path / "x.gz", array)
+    assert (read_idx(tmp_path / "x.gz") == array).all()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no gzip",
+        gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"),
+        gzip.compress(b"\0\0\x0d\x01\0\0\0\x01abcd"),
+        gzip.compress(b"\0"),
+        gzip.compress(b"\0\0\x08\x01\0\0\0\x03abc")[:-9],
+    ],
+)
+def test_damaged_idx(tmp_path, content):
+    (tmp_path / "x.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.gz: is"):
+        read_idx(tmp_path / "x.gz")
+
+
+def test_debian_files_are_read_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(named, "_DEBIAN", tmp_path)
+    write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.full((2, 28, 28), 7, np.uint8))
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.array([3, 4], np.uint8))
+    images = load("fashion-mnist", "train")
+    assert images.labels.tolist() == [3, 4]
+    assert (images.images == 7).all()
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz: is not a readable"):
+        load("fashion-mnist", "test")
+
+
+def test_torchvision_is_used_without_debian_files(tmp_path, monkeypatch):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    monkeypatch.setattr(named, "_DEBIAN", tmp_path / "none")
+    monkeypatch.setenv("MFIMAGE_DATA", str(tmp_path))
+    for stem, count in (("train", 2), ("t10k", 1)):
+        for kind, array in (
+            ("images-idx3", np.full((count, 28, 28), 7, np.uint8)),
+            ("labels-idx1", np.arange(count, dtype=np.uint8)),
+        ):
+            write_idx(raw / f"{stem}-{kind}-ubyte.gz", array)
+            (raw / f"{stem}-{kind}-ubyte").write_bytes(
+                gzip.decompress((raw / f"{stem}-{kind}-ubyte.gz").read_bytes())
+            )
+    both = load("fashion-mnist", "all")
+    assert both.labels.tolist() == [0, 1, 0]
+    assert (both.images == 7).all()
+
+
+def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
+    from mfimage._torchvision import import_torchvision
+
+    import_torchvision()
+    from torchvision.datasets import FashionMNIST
+
+    def offline(self):
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    monkeypatch.setattr(FashionMNIST, "download", offline)
+    monkeypatch.setattr(named, "_DEBIAN", tmp_path / "none")
+    monkeypatch.setenv("MFIMAGE_DATA", str(tmp_path))
+    with pytest.raises(
+        DataError, match=r"Error downloading.*dataset-fashion-mnist.*MFIMAGE_DATA.*fashion-mini"
+    ):
+        load("fashion-mnist")

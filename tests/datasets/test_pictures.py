@@ -1,0 +1,65 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mfimage.datasets import save_png, sheet
+from mfimage.errors import DataError, ResourceError
+
+
+@pytest.mark.parametrize(("shape", "mode"), [((3, 5, 7), "RGB"), ((1, 5, 7), "L"), ((5, 7), "L")])
+def test_png_is_rounded_and_exact(tmp_path, shape, mode):
+    image = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
+    save_png(image / 255 + 0.4 / 255, tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.mode == mode
+        back = np.asarray(picture).reshape(5, 7, -1)
+    assert (back == image.reshape(-1, 5, 7).movedim(0, -1).numpy()).all()
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
+def test_png_clips(tmp_path):
+    save_png(torch.tensor([[[-1.0, 2.0]]]), tmp_path / "x.png")
+    assert np.asarray(Image.open(tmp_path / "x.png")).tolist() == [[0, 255]]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    save_png(torch.ones(1, 4, 4), tmp_path / "x.png")
+    old = (tmp_path / "x.png").read_bytes()
+
+    def full(self, target, *_):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(ResourceError, match=r"x\.png: cannot be written: No space left"):
+        save_png(torch.zeros(1, 4, 4), tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes() == old
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(ResourceError, match="No such file"):
+        save_png(torch.zeros(1, 4, 4), tmp_path / "none" / "x.png")
+
+
+@pytest.mark.parametrize(
+    "image", [torch.zeros(2, 4, 4), torch.zeros(1, 1, 4, 4), torch.full((1, 4, 4), torch.nan)]
+)
+def test_what_is_no_picture(tmp_path, image):
+    with pytest.raises(DataError, match="is needed"):
+        save_png(image, tmp_path / "x.png")
+    assert not os.listdir(tmp_path)
+
+
+def test_sheet():
+    images = torch.arange(1, 6).reshape(5, 1, 1, 1).expand(5, 1, 2, 3) / 10
+    whole = sheet(images, columns=3, pad=1)
+    assert whole.shape == (1, 2 * 3 + 1, 3 * 4 + 1)
+    assert (whole[0, 1:3, 5:8] == 0.2).all()
+    assert (whole[0, 4:6, 1:4] == 0.4).all()
+    assert (whole[0, 4:6, 9:12] == 1).all()
+    assert (whole[0, 0] == 1).all()
+    assert (whole[0, :, 4] == 1).all()

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from mfimage.datasets.pixels import over_white, unit, with_channels
+from mfimage.errors import DataError, UsageError
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.uint32, np.int32, np.int64, np.int8])
+def test_integers_scale_by_the_maximum_of_their_type(dtype):
+    top = np.iinfo(dtype).max
+    values = unit(np.array([0, top // 3, top], dtype), "x")
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, [0, 1 / 3, 1], atol=4e-3)
+
+
+def test_uint8_stays_and_booleans_are_black_and_white():
+    values = np.array([0, 7, 255], np.uint8)
+    assert unit(values, "x") is values
+    assert unit(np.array([False, True]), "x").tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats(dtype):
+    assert unit(np.array([0, 0.5, 1], dtype), "x").tolist() == [0, 0.5, 1]
+    for bad in (-0.01, 1.01, 255):
+        with pytest.raises(DataError, match=r"x: .*outside \[0, 1\].*value_range"):
+            unit(np.array([0, bad], dtype), "x")
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(DataError, match="not finite"):
+            unit(np.array([0, bad], dtype), "x")
+
+
+def test_rounding_errors_are_clipped():
+    assert unit(np.array([-5e-7, 1 + 5e-7]), "x").tolist() == [0, 1]
+
+
+def test_declared_range():
+    assert unit(np.array([-1.0, 0, 1]), "x", (-1, 1)).tolist() == [0, 0.5, 1]
+    assert unit(np.array([0, 4095], np.uint16), "x", (0, 4095)).tolist() == [0, 1]
+    assert unit(np.array([0, 100], np.uint8), "x", (0, 100)).tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"outside \[-1, 1\]$"):
+        unit(np.array([2.0]), "x", (-1, 1))
+    with pytest.raises(UsageError, match="value range"):
+        unit(np.array([2.0]), "x", (1, 1))
+
+
+def test_wide_integers_that_would_all_be_black():
+    with pytest.raises(DataError, match=r"int64 values up to 255 are all black.*value_range"):
+        unit(np.array([0, 255]), "x")
+    assert unit(np.array([0, 255]), "x", (0, 255)).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("values", [np.array([1j]), np.array(["a"]), np.zeros((0, 4), np.uint8)])
+def test_no_pixels(values):
+    with pytest.raises(DataError, match="pixels"):
+        unit(values, "x")
+
+
+def test_over_white_rounds_to_nearest():
+    colour, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    exact = 255 - alpha / 255 * (255 - colour)
+    stacked = np.stack([colour, alpha], -1)
+    assert np.abs(over_white(stacked.astype(np.uint8))[..., 0] - exact).max() <= 0.5 + 1e-9
+    floats = over_white((stacked / 255).astype(np.float32))
+    np.testing.assert_allclose(floats[..., 0], exact / 255, atol=1e-6)
+
+
+def test_luma_keeps_grey():
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    assert (with_channels(ramp, 1)[:, 0] == ramp[:, 0]).all()
+    floats = (ramp / 255).astype(np.float32)
+    np.testing.assert_allclose(with_channels(floats, 1)[:, 0], floats[:, 0], atol=1e-6)
+    assert with_channels(floats, 1).max() <= 1

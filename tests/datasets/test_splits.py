@@ -1,0 +1,50 @@
+import pytest
+
+from mfimage.datasets.splits import held_out, split_indices, split_paths
+from mfimage.errors import DataError
+
+MANY = [f"cats/{i}.png" for i in range(2000)]
+
+
+def test_hold_out_is_a_fixed_tenth():
+    test = split_paths(MANY, "test", "x")
+    assert 150 < len(test) < 250
+    assert sorted(test + split_paths(MANY, "train", "x")) == sorted(MANY)
+    assert split_paths(MANY, "all", "x") == MANY
+    assert split_paths(MANY[:1000], "test", "x") == [path for path in test if path in MANY[:1000]]
+
+
+def test_no_release_moves_images():
+    assert split_indices(40, "test", "x") == [i for i in range(40) if held_out(str(i))] == [0, 7, 9, 10, 33]
+    assert split_indices(40, "train", "x") == [i for i in range(40) if i not in [0, 7, 9, 10, 33]]
+
+
+@pytest.mark.parametrize("around", ["", "data-set/"])
+def test_folders_of_these_names_are_the_splits(around):
+    paths = [
+        around + path for path in ("Train/1.png", "train/a/2.png", "val/3.png", "test/4.png", "more/5.png")
+    ]
+    assert split_paths(paths, "train", "x") == paths[:2]
+    for name in ("val", "valid", "validation"):
+        assert split_paths(paths, name, "x") == paths[2:3]
+    assert split_paths(paths, "test", "x") == paths[3:4]
+    assert split_paths(paths, "all", "x") == paths
+
+
+def test_only_the_top_counts():
+    with pytest.raises(DataError, match="there are train, test, all"):
+        split_paths(["cats/valid/1.png", "dogs/valid/2.png"], "valid", "x")
+
+
+def test_missing_split_names_those_there_are():
+    with pytest.raises(DataError, match="x: has no split 'valid'; there are train, test, all"):
+        split_paths(MANY, "valid", "x")
+    with pytest.raises(DataError, match="there are train, all"):
+        split_paths(["train/1.png"], "test", "x")
+    with pytest.raises(DataError, match="there are train, test, all"):
+        split_indices(10, "dev", "x")
+
+
+def test_empty_split_says_so():
+    with pytest.raises(DataError, match=r"nothing falls into the split 'test' \(train 1, test 0, all 1\)"):
+        split_paths([next(path for path in MANY if not held_out(path))], "test", "x")
