@@ -53,7 +53,7 @@ class Config:
         channels: 1, 3, or None for what the images have.
         steps: Optimiser steps of the manifold phase (reconstruction).
         density_steps: Optimiser steps of the density phase (likelihood on fixed codes).
-        batch_size: Images a step, over all processes together; the density phase takes 4 × as many codes.
+        batch_size: Images a step, over all processes together; the density phase takes 2 × as many codes.
         lr: Peak learning rate of AdamW, after a linear warm-up of `warmup` steps and before a cosine to 0.
         clip: Largest norm of the gradient.
         weight_decay: AdamW's.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import __version__
 from .checkpoint import write_text
 from .datasets.pictures import save_png, sheet
 from .errors import UsageError
@@ -99,7 +100,7 @@ def environment() -> dict[str, Any]:
     """Describe the machine and the libraries."""
     from importlib.metadata import version
 
-    names = ("mfimage", "torch", "nflows", "numpy", "pillow", "accelerate")
+    names = ("torch", "nflows", "numpy", "pillow", "accelerate")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -107,7 +108,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": {name: version(name) for name in names},
+        "packages": {"mfimage": __version__, **{name: version(name) for name in names}},
     }
 
 

@@ -135,7 +135,7 @@ class _Trainer:
         """Phase 2: h, by likelihood of the codes, which are computed once since the manifold stands still."""
         codes, held_codes = self._codes(training), self._codes(held_out)
         self.model.density.initialise(codes)
-        rows = self._indices(len(codes), 4 * self.config.batch_size)
+        rows = self._indices(len(codes), 2 * self.config.batch_size)
         generator_seed = self.config.seed
 
         def validate() -> float:

@@ -23,8 +23,8 @@ class BentSubspace(Transform):
 
     Decoding (u, 0) runs b and then a: with one pair, c = m + Q(u + s·a(·), s·[Qᵀ b(u/σ)]_v), the principal
     components plus any smooth function of the codes. Both networks are convolutional: Q turns their side of
-    the split into coefficients on the image grid and back. Each starts at zero and Q at the principal components,
-    so training begins exactly at the best linear manifold.
+    the split into coefficients on the image grid and back. Each starts at zero and Q at the principal
+    components, so training begins exactly at the best linear manifold.
 
     Args:
         features: D, length of the coefficient vectors c.

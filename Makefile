@@ -1,0 +1,28 @@
+# make demo    learn the bundled clothes on the CPU and write runs/demo/report.html
+# make test    run the tests
+# make check   formatting, lint and types
+PYTHON ?= python3
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: demo test check clean
+
+demo: .venv/ready
+	.venv/bin/mfimage demo --outdir runs/demo
+
+test: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+
+check: .venv/ready
+	.venv/bin/ruff format --check mfimage tests benchmarks
+	.venv/bin/ruff check mfimage tests benchmarks
+	.venv/bin/mypy
+
+.venv/ready: requirements.txt pyproject.toml
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --requirement requirements.txt
+	.venv/bin/pip install --quiet --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf .venv runs
