@@ -65,8 +65,8 @@ def run_demo(
         notes=[
             "FID is left out here, because it takes many minutes of Inception on a CPU: "
             f"mfimage evaluate {data} --model {outdir} --metrics fid",
-            "Projection alone denoises no better than clean images are reconstructed: at little noise it loses "
-            "detail that the noisy image still has.",
+            "Projection alone denoises no better than clean images are reconstructed: at little noise it "
+            "loses detail that the noisy image still has.",
         ],
     )
     return write_report(run.directory / "report.html", report), sentence
@@ -80,7 +80,7 @@ def _project(model: ManifoldFlow, x: Tensor) -> Tensor:
 def _strangers(
     model: ManifoldFlow, pca: PCA, test: ImageSet
 ) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]]]:
-    """Score the test images and images that do not belong, with the areas under the ROC curve (model, PCA)."""
+    """Score the test images and strangers; also the area under each ROC curve (model, PCA)."""
     x = test.batch(slice(None))
     sets = {
         "clothes (test)": x,
@@ -118,16 +118,21 @@ def _reconstructions(x: Tensor, projected: Tensor) -> dict[str, tuple[Tensor, Te
 
 
 def _sentence(
-    model: ManifoldFlow, metrics: dict[str, Any], areas: dict[str, tuple[float, float]], seen: int, unseen: int
+    model: ManifoldFlow,
+    metrics: dict[str, Any],
+    areas: dict[str, tuple[float, float]],
+    seen: int,
+    unseen: int,
 ) -> str:
     table = metrics["reconstruction"]
     ours, pca = table["model"], table["pca"]
     digits = areas["digits"]
     return (
-        f"A manifold of {model.dim} dimensions learned from {seen:,} images reconstructs {unseen:,} unseen ones at "
-        f"{ours['psnr_of_mean_mse']:.2f} dB, where {model.dim} principal components reach "
+        f"A manifold of {model.dim} dimensions learned from {seen:,} images reconstructs {unseen:,} unseen "
+        f"ones at {ours['psnr_of_mean_mse']:.2f} dB, where {model.dim} principal components reach "
         f"{pca['psnr_of_mean_mse']:.2f} dB ({table['ratio_to_pca']:.2f} of their squared error), and its "
-        f"reconstruction error tells digits from clothes with an AUROC of {digits[0]:.3f} (PCA {digits[1]:.3f})."
+        "reconstruction error tells digits from clothes with an AUROC of "
+        f"{digits[0]:.3f} (PCA {digits[1]:.3f})."
     )
 
 
@@ -137,8 +142,10 @@ def _settings(run: Run, config: Config) -> dict[str, object]:
     return {
         "data": f"{data['data']}, {data['count']:,} images of shape {tuple(data['shape'])}",
         "data sha256": data["sha256"][:16],
-        "manifold": f"d = {config.dim}, {config.steps:,} steps of {config.batch_size} images, lr {config.lr:g}",
-        "density": f"{config.density_steps:,} steps of {2 * config.batch_size} codes, lr {config.density_lr:g}",
+        "dimension": config.dim,
+        "manifold phase": f"{config.steps:,} steps of {config.batch_size} images, lr {config.lr:g}",
+        "density phase": f"{config.density_steps:,} steps of {2 * config.batch_size} codes, "
+        f"lr {config.density_lr:g}",
         "seed": config.seed,
         "machine": f"{environment['processor']}, {environment['cores']} cores",
         "torch": environment["packages"]["torch"],
@@ -149,7 +156,9 @@ def _rows(metrics: dict[str, Any]) -> list[Row]:
     table, density = metrics["reconstruction"], metrics["density"]
     ours, pca = table["model"], table["pca"]
     rows = [
-        Row("squared error", "an image", ours["squared_error"]["mean"], pca["squared_error"]["mean"], "lower"),
+        Row(
+            "squared error", "an image", ours["squared_error"]["mean"], pca["squared_error"]["mean"], "lower"
+        ),
         Row("mean squared error", "a pixel", ours["mse"]["mean"], pca["mse"]["mean"], "lower"),
         Row("PSNR", "dB", ours["psnr"]["mean"], pca["psnr"]["mean"], "higher", "mean over images"),
         Row("SSIM", "", ours["ssim"]["mean"], pca["ssim"]["mean"], "higher"),
@@ -158,7 +167,14 @@ def _rows(metrics: dict[str, Any]) -> list[Row]:
     return [
         *rows,
         Row("log-density", "nats", density["mean"], None, None, note),
-        Row("log-density", "nats a dimension", density["per_dim"], None, None, "of other models not comparable"),
+        Row(
+            "log-density",
+            "nats a dimension",
+            density["per_dim"],
+            None,
+            None,
+            "of other models not comparable",
+        ),
     ]
 
 

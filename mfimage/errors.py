@@ -21,6 +21,10 @@ class DataError(MfimageError):
     exit_code = 3
 
 
+class MixedSizesError(DataError):
+    """Images of one set have several sizes, and none was asked for (exit code 3)."""
+
+
 class ModelError(MfimageError):
     """A checkpoint or a set of weights is missing, damaged or does not match (exit code 4)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from . import losses
 from .checkpoint import Snapshots, build, save_pretrained
 from .config import Config, read_config, to_json
 from .datasets.images import ImageSet, load
-from .errors import DataError, UsageError
+from .errors import DataError, MixedSizesError, UsageError
 from .fitting import Progress, Schedule, fit, shuffled
 from .models import ManifoldFlow
 from .runs import Run, trim_stats
 
+PHOTO_SIZE = 64  # pixels; what a first manifold of photographs is learned at
 PREVIEW = 32  # images on a sheet
 PCA_FLOATS = 50_000_000  # numbers that the principal components are taken from: 200 MB
 
@@ -39,6 +41,8 @@ def train(
 
     Args:
         data: A named set, folder, zip or array file (its split "train"), several of these, or an ImageSet.
+            Photographs (images of several sizes, or above 128 pixels) are taken at 64 × 64 if config.size
+            does not say otherwise.
         outdir: The run's directory; see `runs.Run`.
         config: Settings; with `resume`, those of the run are taken instead.
         device: "auto", "cpu" or "cuda".
@@ -59,6 +63,8 @@ def train(
     if resume:
         config = _resumable(run)
     config = config or Config()
+    if config.size is None and not isinstance(data, ImageSet):
+        config = replace(config, size=_photo_size(data, load_options))
     images = (
         data
         if isinstance(data, ImageSet)
@@ -231,6 +237,18 @@ def _bar(phase: str, steps: int, quiet: bool) -> Iterator[Callable[[int, dict[st
         yield lambda step, record: bar.update(
             task, completed=step, loss=record["loss"], rate=record["images_per_second"]
         )
+
+
+def _photo_size(data: Any, load_options: dict[str, Any]) -> int | None:
+    """Choose a size where none is given: images as they are, but photographs at 64 × 64.
+
+    Photographs are images of several sizes, or larger than 128 pixels.
+    """
+    try:
+        shape = load(data, "train", limit=16, **load_options).shape
+    except MixedSizesError:
+        return PHOTO_SIZE
+    return PHOTO_SIZE if max(shape[1:]) > 128 else None
 
 
 def _spread(count: int, most: int) -> Tensor:

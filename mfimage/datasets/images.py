@@ -18,7 +18,7 @@ from mfimage.datasets.named import NAMED
 from mfimage.datasets.pixels import Pixels, ValueRange, over_white, unit, with_channels
 from mfimage.datasets.sources import iter_files, list_folder, list_zip, open_zip, read_arrays, read_member
 from mfimage.datasets.splits import split_indices, split_paths
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, MixedSizesError, UsageError
 
 Source = str | Path
 
@@ -213,7 +213,7 @@ def _stack(pixels: list[Pixels], paths: Sequence[str]) -> Tensor:
     height, width = pixels[0].shape[:2]
     for image, path in zip(pixels, paths, strict=True):
         if image.shape[:2] != (height, width):
-            raise DataError(
+            raise MixedSizesError(
                 f"images differ in size: {paths[0]} is {height}×{width} (height×width), {path} is "
                 f"{image.shape[0]}×{image.shape[1]}; choose one with size (--size)"
             )
