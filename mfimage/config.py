@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -30,17 +31,32 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        if len(self.shape) != 3 or min(self.shape) < 1:
+        if not _whole_numbers(self.shape, 3) or min(self.shape) < 1:
             raise UsageError(f"shape must be (channels, height, width), all positive, not {self.shape}")
+        _check_whole(self, 1, ("dim", "width", "hidden", "density_width"))
+        _check_whole(self, 0, ("bends", "density_steps"))
         pixels = self.shape[0] * self.shape[1] * self.shape[2]
         if not 1 <= self.dim < pixels:
             raise UsageError(
                 f"dim must lie in 1 … {pixels - 1} for images of shape {self.shape}, not {self.dim}"
             )
-        if not self.levels or any(halvings < 0 or steps < 0 for halvings, steps in self.levels):
-            raise UsageError(f"levels must be pairs of non-negative numbers, not {self.levels}")
-        if not 0 < self.keep <= 1:
+        _check_positive(self, ("keep",))
+        if self.keep > 1:
             raise UsageError(f"keep must lie in (0, 1], not {self.keep}")
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        levels = self.levels
+        if not isinstance(levels, tuple) or not all(_whole_numbers(level, 2) for level in levels):
+            raise UsageError(f"levels must be pairs (halvings, steps) of whole numbers, not {levels!r}")
+        if not levels or min(min(level) for level in levels) < 0:
+            raise UsageError(f"levels must be one or more pairs without negative numbers, not {levels}")
+        channels = self.shape[0]
+        for halvings, steps in levels:
+            channels *= 4**halvings
+            if steps and channels < 2:
+                raise UsageError(f"levels {levels}: a single channel has nothing to couple; halve first")
+            channels = max(1, round(channels * self.keep))
 
 
 @dataclass(frozen=True)
@@ -83,17 +99,24 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse settings outside their range."""
-        for name in ("dim", "batch_size", "every", "validation"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("steps", "density_steps", "warmup", "weight_decay", "seed"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
-        for name in ("lr", "density_lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
+        _check_whole(self, 1, ("dim", "batch_size", "every", "validation"))
+        _check_whole(self, 0, ("steps", "density_steps", "warmup", "seed"))
+        _check_positive(self, ("lr", "density_lr", "clip"))
+        if self.size is not None:
+            _check_whole(self, 1, ("size",))
+        if not _is_number(self.weight_decay) or self.weight_decay < 0:
+            raise UsageError(f"weight_decay must be a number from 0, not {self.weight_decay!r}")
+        if self.channels not in (None, 1, 3):
+            raise UsageError(f"channels must be 1 (grey), 3 (colour) or null, not {self.channels!r}")
         if self.precision not in ("no", "bf16"):
             raise UsageError(f'precision must be "no" or "bf16", not {self.precision!r}')
+        if self.seed >= 2**63:
+            raise UsageError(f"seed must lie below 2^63, not {self.seed}")
+        if not isinstance(self.model, Mapping) or {"shape", "dim"} & set(self.model):
+            raise UsageError(
+                f"model must hold settings of ModelConfig other than shape and dim, not {self.model!r}"
+            )
+        from_json(ModelConfig, {"shape": (3, 64, 64), "dim": 1, **self.model})  # bad for any images: bad now
 
     def model_config(self, shape: tuple[int, int, int]) -> ModelConfig:
         """Complete the architecture with the images' shape."""
@@ -110,16 +133,13 @@ def from_json(kind: type, values: Mapping[str, Any]) -> Any:
     Raises:
         UsageError: If a name is unknown or a value out of range.
     """
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UsageError(
-            f"unknown setting {', '.join(unknown)}: {kind.__name__} knows {', '.join(sorted(known))}"
-        )
+    _check_known(kind, values)
     try:
         return kind(**{name: _tuples(value) for name, value in values.items()})
     except TypeError as error:
-        raise UsageError(f"{kind.__name__}: {error}") from error
+        raise UsageError(
+            f"{kind.__name__}: {str(error).removeprefix(f'{kind.__name__}.__init__() ')}"
+        ) from error
 
 
 def read_config(path: Path) -> Config:
@@ -129,12 +149,15 @@ def read_config(path: Path) -> Config:
         UsageError: If the file cannot be read or says something a Config cannot be.
     """
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable JSON configuration ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a configuration is one JSON object, not {type(values).__name__}")
-    return from_json(Config, values)
+    try:
+        return from_json(Config, values)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def to_json(config: Config | ModelConfig) -> dict[str, Any]:
@@ -143,7 +166,39 @@ def to_json(config: Config | ModelConfig) -> dict[str, Any]:
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+    if isinstance(value, Mapping):
+        return {name: _tuples(part) for name, part in value.items()}
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def _check_known(kind: type, values: Mapping[str, Any]) -> None:
+    known = {f.name for f in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise UsageError(
+            f"unknown setting {', '.join(unknown)}: {kind.__name__} knows {', '.join(sorted(known))}"
+        )
+
+
+def _check_whole(config: Any, least: int, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not _whole_numbers((value,), 1) or value < least:
+            raise UsageError(f"{name} must be a whole number from {least}, not {value!r}")
+
+
+def _check_positive(config: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not _is_number(value) or not value > 0:
+            raise UsageError(f"{name} must be a positive number, not {value!r}")
+
+
+def _whole_numbers(values: Any, count: int) -> bool:
+    return isinstance(values, tuple) and len(values) == count and all(type(v) is int for v in values)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def default() -> Config:

@@ -83,19 +83,23 @@ def fit(
         report: Called after every step with the progress and {loss, grad_norm, lr[, validation]}.
 
     Raises:
-        DivergedError: At a non-finite loss or gradient, before it reaches the weights.
+        DivergedError: At a non-finite loss or gradient, before it reaches the weights, and at a non-finite
+            validation error, before it is saved.
         Interrupted: After SIGINT or SIGTERM, once the step is finished and saved.
     """
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
     )
     progress = Progress(**snapshots.restore(module, optimiser))
+    main, stop = accelerator.is_main_process, 0
+    accelerator.wait_for_everyone()  # no process may write what another still reads
     if progress.step == 0 and schedule.steps:
-        progress.best = validate()
-        snapshots.save(module, optimiser, progress, best=True)
+        progress.best = _validated(validate, progress, snapshots)
+        if main:
+            snapshots.save(module, optimiser, progress, best=True)
     objective, optimiser_ = accelerator.prepare(Objective(module, loss), optimiser)
     with _signals() as caught:
-        while progress.step < schedule.steps:
+        while progress.step < schedule.steps and not stop:
             for group in optimiser.param_groups:
                 group["lr"] = schedule.lr_at(progress.step)
             record = _step(
@@ -104,16 +108,20 @@ def fit(
             progress.step += 1
             due = progress.step % schedule.every == 0 or progress.step == schedule.steps
             if due:
-                record["validation"] = validate()
+                record["validation"] = _validated(validate, progress, snapshots)
                 if record["validation"] < progress.best:
                     progress.best, progress.best_step = record["validation"], progress.step
-            if accelerator.is_main_process and (due or caught):
+            stop = _signal_of_any(caught, accelerator)
+            if main and (due or stop):
                 snapshots.save(module, optimiser, progress, best=due and progress.best_step == progress.step)
             report(progress, record)
-            if caught:
-                name = signal.Signals(caught[0]).name
-                raise Interrupted(caught[0], f"{name}: saved step {progress.step} as {snapshots.newest()}")
     accelerator.wait_for_everyone()
+    if stop := stop or _signal_of_any(caught, accelerator):  # also one that came after the last step
+        raise Interrupted(
+            stop,
+            f"{signal.Signals(stop).name}: saved step {progress.step} as {snapshots.newest()}; "
+            "continue with --resume",
+        )
     snapshots.restore_best(module)
     return progress
 
@@ -135,14 +143,35 @@ def _step(
     record = {"loss": float(value.detach()), "grad_norm": float(norm), "lr": schedule.lr_at(progress.step)}
     if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
         raise DivergedError(
-            f"loss {record['loss']}, gradient norm {record['grad_norm']} at step {progress.step} "
-            f"(batch {progress.step}: {len(batch)} images, pixel range "
-            f"{float(batch.min()):.3g} … {float(batch.max()):.3g}). The last good checkpoint is "
-            f"{snapshots.newest()}: resume from it with a lower --lr"
+            f"loss {record['loss']:g}, gradient norm {record['grad_norm']:g} at step {progress.step} "
+            f"(batch {progress.step}: {len(batch)} rows, values {float(batch.min()):.3g} … "
+            f"{float(batch.max()):.3g}). {_last_good(snapshots)}"
         )
     optimiser.step()
     record["images_per_second"] = len(batch) * accelerator.num_processes / (time.perf_counter() - started)
     return record
+
+
+def _validated(validate: Callable[[], float], progress: Progress, snapshots: Snapshots) -> float:
+    error = validate()
+    if not math.isfinite(error):
+        raise DivergedError(f"validation error {error:g} after step {progress.step}. {_last_good(snapshots)}")
+    return error
+
+
+def _last_good(snapshots: Snapshots) -> str:
+    return (
+        f"The last good checkpoint is {snapshots.newest() or 'none: nothing was saved'}. Resuming would "
+        "repeat these steps: train anew with a lower --lr, and look at the images if that does not help"
+    )
+
+
+def _signal_of_any(caught: list[int], accelerator: Accelerator) -> int:
+    """Return the number of a signal that some process has caught, 0 without one: all stop together."""
+    number = caught[0] if caught else 0
+    if accelerator.num_processes == 1:
+        return number
+    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
 
 
 @contextmanager
@@ -153,7 +182,7 @@ def _signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         caught.append(number)
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[number] or signal.SIG_DFL)
 
     with suppress(ValueError):  # not the main thread: whoever runs it there handles its signals
         for wanted in (signal.SIGINT, signal.SIGTERM):
@@ -162,7 +191,7 @@ def _signals() -> Iterator[list[int]]:
         yield caught
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def shuffled(
@@ -187,7 +216,7 @@ def shuffled(
             if len(cache) > 1:
                 cache.clear()
             cache[epoch] = torch.randperm(
-                count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+                count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
             )
         return cache[epoch]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from .models.bijections import full_precision
 from .models.charts import Chart
 from .models.density import Density
 
@@ -31,4 +32,5 @@ def negative_log_likelihood(density: Density, u: Tensor) -> Tensor:
     Reference:
         Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (density phase).
     """
-    return -density.log_prob(u).mean()
+    with full_precision(u):
+        return -density.log_prob(u).mean()

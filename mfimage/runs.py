@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Run:
         self.write("config.json", config)
         self.write("data.json", data)
         self.write("environment.json", environment())
-        write_text(self.directory / "command.txt", " ".join(sys.argv) + "\n")
+        write_text(self.directory / "command.txt", shlex.join(sys.argv) + "\n")
 
     def write(self, name: str, values: Any) -> Path:
         """Write a JSON file into the directory, whole or not at all; return its path."""
@@ -91,9 +92,9 @@ def trim_stats(path: Path, phase: str, step: int) -> None:
 def _later(line: str, phase: str, step: int) -> bool:
     try:
         record = json.loads(line)
-    except ValueError:  # cut off in the middle by a crash
+        return record["phase"] == phase and record["step"] > step
+    except (ValueError, TypeError, KeyError):  # cut off in the middle by a crash
         return True
-    return record["phase"] == phase and record["step"] > step
 
 
 def environment() -> dict[str, Any]:

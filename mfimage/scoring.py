@@ -24,8 +24,8 @@ def score(image: ImageLike, model: ManifoldFlow, batch_size: int = 256) -> Any:
         batch_size: Images at a time.
 
     Returns:
-        A float in [0, ∞) for one image, an array (B,) for a batch: mean squared residual a pixel, for pixels
-        in [0, 1].
+        A float in [0, ∞) for one image; for a batch (B,) float32 values, in numpy or torch as they came: mean
+        squared residual a pixel, for pixels in [0, 1].
 
     Raises:
         DataError: If the image cannot be read, is out of range, or is not of the model's size.
@@ -34,5 +34,7 @@ def score(image: ImageLike, model: ManifoldFlow, batch_size: int = 256) -> Any:
         Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.2.
     """
     x, _ = model_input(image, model)
-    values = in_batches(lambda part: reconstruction_score(part, model), x, batch_size).numpy()
-    return values if getattr(image, "ndim", 2) == 4 else float(values[0])
+    values = in_batches(lambda part: reconstruction_score(part, model), x, batch_size)
+    if getattr(image, "ndim", 2) < 4:
+        return float(values[0])
+    return values.to(image.device) if isinstance(image, Tensor) else values.numpy()

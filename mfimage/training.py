@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from . import losses
@@ -71,6 +72,7 @@ def train(
         else load(data, "train", config.size, config.channels, **load_options)
     )
     training, held_out = hold_out(images, config)
+    AcceleratorState._reset_state()  # another run of this process may have had another precision
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
     if device == "cuda" and accelerator.device.type != "cuda":
         raise UsageError("--device cuda: no CUDA device is visible to PyTorch")

@@ -8,13 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError
 from mfimage.eval.density import quantiles
-from mfimage.eval.frechet import Moments
-
-#: Up to this many pixels the covariance is decomposed exactly; its cost grows with the cube.
-_EXACT_PIXELS = 4096
-_CHUNK = 1024
+from mfimage.models.linear import principal_components
 
 
 def _check(x: Tensor, y: Tensor) -> None:
@@ -126,31 +122,19 @@ class PCA:
     def fit(cls, x: Tensor, dim: int, seed: int = 0) -> PCA:
         """Find the principal components of a set of images.
 
-        Up to 4096 pixels by the eigenvectors of the float64 covariance; above, by subspace iteration from a
-        random start, with a Rayleigh-Ritz step last.
-
         Args:
             x: (N, C, H, W) in [0, 1].
             dim: d, at most min(N − 1, C·H·W).
-            seed: of the random start.
+            seed: of the random start that is used above 4096 pixels.
 
         Returns:
             The fitted baseline, on the CPU.
 
         Raises:
-            UsageError: `dim` is out of range.
-
-        Reference:
-            N. Halko, P. Martinsson, J. Tropp, Finding Structure with Randomness, 2009, arXiv 0909.4061.
+            DataError: There are too few images for `dim` components.
         """
-        flat = x.detach().cpu().float().flatten(1)
-        if not 1 <= dim <= min(len(flat) - 1, flat.shape[1]):
-            raise UsageError(f"{dim} components of {len(flat)} images of {flat.shape[1]} pixels do not exist")
-        if flat.shape[1] <= _EXACT_PIXELS:
-            mean, components = _exact(flat, dim)
-        else:
-            mean, components = _randomised(flat, dim, seed)
-        return cls(mean.float(), components.float(), x.shape[1:])
+        mean, basis = principal_components(x.detach().cpu().float().flatten(1), dim, seed)
+        return cls(mean, basis.T.contiguous(), x.shape[1:])
 
     def encode(self, x: Tensor) -> Tensor:
         """Coordinates on the linear manifold: (B, C, H, W) -> (B, d)."""
@@ -163,31 +147,6 @@ class PCA:
     def project(self, x: Tensor) -> Tensor:
         """Nearest point of the linear manifold: (B, C, H, W) -> the same, not cut to [0, 1]."""
         return self.decode(self.encode(x))
-
-
-def _exact(flat: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    from scipy.linalg import eigh
-
-    moments = Moments(flat.shape[1])
-    for part in flat.split(_CHUNK):
-        moments.update(part)
-    total = flat.shape[1]
-    _, vectors = eigh(moments.cov.numpy(), subset_by_index=[total - dim, total - 1])
-    return moments.mean, torch.from_numpy(vectors.T.copy()).flip(0)
-
-
-def _randomised(flat: Tensor, dim: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Orthogonal iteration on XᵀX without forming it; the centring is applied to the small factors."""
-    mean = flat.mean(0)
-    generator = torch.Generator().manual_seed(seed)
-    width = min(dim + 16, *flat.shape)
-    basis = torch.linalg.qr(torch.randn(flat.shape[1], width, generator=generator)).Q
-    for _ in range(8):
-        codes = flat @ basis - mean @ basis
-        basis = torch.linalg.qr(flat.T @ codes - torch.outer(mean, codes.sum(0))).Q
-    codes = (flat @ basis - mean @ basis).double()
-    rotation = torch.linalg.eigh(codes.T @ codes).eigenvectors.flip(1)[:, :dim]
-    return mean, (basis.double() @ rotation).T
 
 
 def reconstruction_table(x: Tensor, x_hat: Tensor, pca_hat: Tensor) -> dict[str, Any]:

@@ -10,6 +10,11 @@ from torch.nn import functional as F
 Value = tuple[Tensor, Tensor]  # the mapped batch, and log|det| of the direction called, shape (B,)
 
 
+def full_precision(x: Tensor) -> torch.autocast:
+    """Shield from mixed precision what must be inverted or summed exactly; networks need no such care."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def _zeros(x: Tensor) -> Tensor:
     return x.new_zeros(x.shape[0])
 
@@ -112,11 +117,13 @@ class OrthogonalConv1x1(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Mix the channels."""
-        return F.conv2d(x, self.matrix()[:, :, None, None]), _zeros(x)
+        with full_precision(x):
+            return F.conv2d(x, self.matrix()[:, :, None, None]), _zeros(x)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Unmix the channels."""
-        return F.conv2d(x, self.matrix().T[:, :, None, None]), _zeros(x)
+        with full_precision(x):
+            return F.conv2d(x, self.matrix().T[:, :, None, None]), _zeros(x)
 
 
 class Householder(Transform):
@@ -162,11 +169,13 @@ class Householder(Transform):
 
     def turn(self, x: Tensor) -> Tensor:
         """Rotate differences: Qᵀx for every row of (B, D)."""
-        return x - (x @ self.vectors @ self._coefficients()) @ self.vectors.T
+        with full_precision(x):
+            return x - (x @ self.vectors @ self._coefficients()) @ self.vectors.T
 
     def back(self, x: Tensor) -> Tensor:
         """Rotate differences back: Q x for every row of (B, D)."""
-        return x - (x @ self.vectors @ self._coefficients().T) @ self.vectors.T
+        with full_precision(x):
+            return x - (x @ self.vectors @ self._coefficients().T) @ self.vectors.T
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Rotate (B, D) towards the subspace."""

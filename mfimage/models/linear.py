@@ -7,20 +7,24 @@ from torch import Tensor
 
 from ..errors import DataError
 
-EXACT_FEATURES = 2048  # above it the covariance's eigenvectors give way to a randomised SVD
+EXACT_FEATURES = 4096  # above it the covariance's eigenvectors, of cubic cost, give way to subspace iteration
+_CHUNK = 1024
 
 
 @torch.no_grad()
 def principal_components(rows: Tensor, dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Find the best d-dimensional affine subspace for a set of vectors.
 
+    Up to 4,096 features by the eigenvectors of the float64 covariance; above, by subspace iteration from a
+    random start, with a Rayleigh–Ritz step last.
+
     Args:
         rows: Vectors, shape (N, D), with N > d.
         dim: Dimension d of the subspace, 1 … D.
-        seed: Seeds the randomised SVD that is used for D > 2048.
+        seed: Of the random start.
 
     Returns:
-        The mean, shape (D,), and orthonormal columns by falling variance, shape (D, d).
+        The mean, shape (D,), and orthonormal columns by falling variance, shape (D, d), as `rows` in type.
 
     Raises:
         DataError: If there are too few vectors.
@@ -29,16 +33,37 @@ def principal_components(rows: Tensor, dim: int, seed: int = 0) -> tuple[Tensor,
         Halko, Martinsson, Tropp, Finding structure with randomness, 2009, arXiv 0909.4061.
     """
     count, features = rows.shape
-    if count <= dim:
+    if not 1 <= dim <= min(count - 1, features):
         raise DataError(
-            f"{count} images cannot span {dim} principal components: give more images or lower --dim"
+            f"{count} images of {features} pixels cannot span {dim} principal components: "
+            "give more images or lower --dim"
         )
-    mean = rows.mean(0)
-    centred = rows - mean
-    if features <= EXACT_FEATURES:
-        _, vectors = torch.linalg.eigh(centred.T @ centred)
-        return mean, vectors.flip(1)[:, :dim].contiguous()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        _, _, basis = torch.svd_lowrank(centred, q=min(dim + 16, count, features), niter=4)
-    return mean, basis[:, :dim].contiguous()
+    mean = rows.mean(0, dtype=torch.float64)
+    basis = _exact(rows, mean, dim) if features <= EXACT_FEATURES else _iterated(rows, mean, dim, seed)
+    return mean.to(rows), basis.to(rows)
+
+
+def _exact(rows: Tensor, mean: Tensor, dim: int) -> Tensor:
+    from scipy.linalg import eigh
+
+    total = rows.shape[1]
+    covariance = torch.zeros(total, total, dtype=torch.float64)
+    for part in rows.split(_CHUNK):
+        centred = part.double() - mean
+        covariance += centred.T @ centred
+    _, vectors = eigh(covariance.numpy(), subset_by_index=[total - dim, total - 1])
+    return torch.from_numpy(vectors).flip(1)
+
+
+def _iterated(rows: Tensor, mean: Tensor, dim: int, seed: int) -> Tensor:
+    """Orthogonal iteration on XᵀX without forming it; the centring is applied to the small factors."""
+    shift = mean.to(rows)
+    width = min(dim + 16, *rows.shape)
+    start = torch.randn(rows.shape[1], width, generator=torch.Generator().manual_seed(seed))
+    basis = torch.linalg.qr(start.to(rows)).Q
+    for _ in range(8):
+        codes = rows @ basis - shift @ basis
+        basis = torch.linalg.qr(rows.T @ codes - torch.outer(shift, codes.sum(0))).Q
+    codes = (rows @ basis - shift @ basis).double()
+    rotation = torch.linalg.eigh(codes.T @ codes).eigenvectors.flip(1)[:, :dim]
+    return basis.double() @ rotation

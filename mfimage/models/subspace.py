@@ -92,9 +92,9 @@ class BentSubspace(Transform):
 
     def _see(self, encoder: nn.Module, v: Tensor) -> Tensor:
         image = self.rotation.back(F.pad(v / self.rest_scale, (self.dim, 0)))
-        return self.rest_scale * encoder(image[:, : math.prod(self.grid)].unflatten(1, self.grid))
+        return self.rest_scale * encoder(image[:, : math.prod(self.grid)].unflatten(1, self.grid)).to(v)
 
     def _draw(self, decoder: nn.Module, u: Tensor) -> Tensor:
-        image = decoder(u / self.code_scale).flatten(1)
+        image = decoder(u / self.code_scale).flatten(1).to(u)
         vectors = F.pad(image, (0, self.features - image.shape[1]))
         return self.rest_scale * self.rotation.turn(vectors)[:, self.dim :]

@@ -4,17 +4,17 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError
 from mfimage.eval import (
     PCA,
     mse,
     psnr,
-    reconstruction,
     reconstruction_summary,
     reconstruction_table,
     squared_error,
     ssim,
 )
+from mfimage.models import linear
 
 
 def rand(*size, seed=0):
@@ -70,7 +70,7 @@ def test_shapes_must_agree(measure):
 def test_pca_is_scikit_learns(exact_pixels, monkeypatch):
     from sklearn.decomposition import PCA as Oracle
 
-    monkeypatch.setattr(reconstruction, "_EXACT_PIXELS", exact_pixels)
+    monkeypatch.setattr(linear, "EXACT_FEATURES", exact_pixels)
     x, held_out = decaying(300, (2, 6, 7)), decaying(50, (2, 6, 7), seed=5)
     pca = PCA.fit(x, 5)
     oracle = Oracle(5, svd_solver="full").fit(x.flatten(1).double().numpy())
@@ -83,7 +83,7 @@ def test_pca_is_scikit_learns(exact_pixels, monkeypatch):
 
 @pytest.mark.parametrize("exact_pixels", [4096, 0])
 def test_pca_laws(exact_pixels, monkeypatch):
-    monkeypatch.setattr(reconstruction, "_EXACT_PIXELS", exact_pixels)
+    monkeypatch.setattr(linear, "EXACT_FEATURES", exact_pixels)
     x = decaying(60, (1, 8, 8), seed=3)
     pca = PCA.fit(x, 4, seed=7)
     assert torch.allclose(pca.components @ pca.components.T, torch.eye(4), atol=1e-5)
@@ -98,7 +98,7 @@ def test_pca_laws(exact_pixels, monkeypatch):
 
 @pytest.mark.parametrize("exact_pixels", [4096, 0])
 def test_pca_recovers_a_linear_manifold(exact_pixels, monkeypatch):
-    monkeypatch.setattr(reconstruction, "_EXACT_PIXELS", exact_pixels)
+    monkeypatch.setattr(linear, "EXACT_FEATURES", exact_pixels)
     x = (0.5 + (rand(40, 3) - 0.5) @ (rand(3, 64, seed=1) - 0.5) / 3).view(40, 1, 8, 8)
     assert squared_error(PCA.fit(x, 3).project(x), x).max() < 1e-9
     assert squared_error(PCA.fit(x, 2).project(x), x).mean() > 1e-3
@@ -106,7 +106,7 @@ def test_pca_recovers_a_linear_manifold(exact_pixels, monkeypatch):
 
 @pytest.mark.parametrize("dim", [0, 10, 65])
 def test_pca_dimensions_that_do_not_exist(dim):
-    with pytest.raises(UsageError, match="do not exist"):
+    with pytest.raises(DataError, match="cannot span"):
         PCA.fit(rand(10, 1, 8, 8), dim)
 
 
