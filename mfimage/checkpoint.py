@@ -153,7 +153,7 @@ class Snapshots:
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it, so that it is whole or absent."""
     with _whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no UTF-8
 
 
 @contextmanager
@@ -177,8 +177,10 @@ def _locate(source: str | Path) -> Path:
             return candidate
     if (directory / "checkpoints").is_dir():
         raise ModelError(f"{source}: this run has not finished: continue it with mfimage train --resume")
-    if directory.exists() or not _looks_like_hub_id(str(source)):
+    if directory.exists():
         raise ModelError(f"{source}: no model here ({WEIGHTS} and {CONFIG} are expected in this directory)")
+    if not _looks_like_hub_id(str(source)):
+        raise ModelError(f"{source}: no such directory; a run or a model that mfimage wrote is expected")
     try:
         from huggingface_hub import snapshot_download
 

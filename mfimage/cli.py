@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,10 +20,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 
 import typer
 
-from .errors import MfimageError, UsageError
+from .errors import DataError, MfimageError, MixedSizesError, UsageError
 
 if TYPE_CHECKING:
+    from .datasets import ImageSet, Skipped
     from .models import ManifoldFlow
+
+_verbose = False
+
+
+def _note_verbose(value: bool) -> bool:
+    global _verbose
+    _verbose = value
+    return value
+
 
 app = typer.Typer(
     help="Image manifold-learning flows: learn the manifold of a folder of images, then denoise by "
@@ -40,12 +52,14 @@ Outdir = Annotated[Path, typer.Option("--outdir", "-o", help="Where results go."
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="JSON file of settings; flags override it.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of everything random.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images at a time.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No talk on stderr but errors.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", callback=_note_verbose, help="Show the traceback of an error.")
+]
 MaxBad = Annotated[float, typer.Option(min=0, max=1, help="Share of unreadable files that is tolerated.")]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Images with more pixels are not decoded.")]
 ValueRange = Annotated[str | None, typer.Option(help="LOW,HIGH of float images that do not lie in [0, 1].")]
@@ -142,8 +156,12 @@ def denoise(
     flow = _load_model(model, device)
     channels, height, width = flow.shape
     size = (height, width) if resize else None
-    files = load_files(inputs, size, channels, max_bad=max_bad, max_pixels=max_pixels)
+    try:
+        files = load_files(inputs, size, channels, max_bad=max_bad, max_pixels=max_pixels)
+    except MixedSizesError as error:
+        raise DataError(f"the inputs differ in size, the model takes {height} × {width}: --resize") from error
     _list_skipped(files.skipped)
+    _check_fit(files, flow, outdir)
     clean = denoise_(files.batch(slice(None)), flow, batch_size or 256)
     written = save_pngs(clean, [Path(path).stem for path in files.paths], outdir)
     _say(f"{len(written)} images in {outdir}", quiet)
@@ -187,6 +205,7 @@ def evaluate(
     inception_weights: Annotated[Path | None, typer.Option(help="Genuine FID Inception weights.")] = None,
     max_bad: MaxBad = 0.05,
     max_pixels: MaxPixels = 64_000_000,
+    value_range: ValueRange = None,
     seed: Seed = 0,
     device: Device = "auto",
     batch_size: BatchSize = 256,
@@ -206,9 +225,12 @@ def evaluate(
     flow = _load_model(model, device)
     channels, height, width = flow.shape
     test, training = (
-        load(data, split, (height, width), channels, max_bad=max_bad, max_pixels=max_pixels)
+        load(
+            data, split, (height, width), channels,
+            max_bad=max_bad, max_pixels=max_pixels, value_range=_pair(value_range),
+        )
         for split in ("test", "train")
-    )
+    )  # fmt: skip
     _list_skipped(test.skipped)
     result = evaluate_(
         flow, test, training, metrics=chosen, samples=samples, seed=seed or 0,
@@ -242,6 +264,8 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line; every failure becomes a message and a documented exit code."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that clean-up runs
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names that are no UTF-8
     try:
         app()
     except MfimageError as error:
@@ -256,14 +280,16 @@ def main() -> NoReturn:
 def _diagnose(error: Exception) -> tuple[str, int]:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError):
-        return text, 6 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) else 2
+        where = f"{error.filename}: " if error.filename else ""
+        code = 6 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) else 2
+        return f"{where}{error.strerror or text}", code
     if "out of memory" in text.lower() or "can't allocate memory" in text:
         return f"out of memory: lower --batch-size ({text.splitlines()[0]})", 6
     return f"{text} (an internal error; -v shows the traceback)", 1
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    if {"-v", "--verbose"} & set(sys.argv):
+    if _verbose:
         traceback.print_exc()
     print(f"mfimage: {message}", file=sys.stderr)
     sys.exit(code)
@@ -281,6 +307,19 @@ def _load_model(source: str, device: str) -> ManifoldFlow:
     return from_pretrained(source, "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def _check_fit(files: ImageSet, model: ManifoldFlow, outdir: Path) -> None:
+    """Refuse images of another size than the model's, and an output that would overwrite an input."""
+    height, width = files.shape[1:]
+    if (height, width) != model.shape[1:]:
+        raise DataError(
+            f"{files.paths[0]}: {height} × {width} pixels, but the model takes "
+            f"{model.shape[1]} × {model.shape[2]}: --resize scales and crops"
+        )
+    targets = {(outdir / f"{Path(path).stem}.png").resolve() for path in files.paths}
+    if targets & {Path(path).resolve() for path in files.paths}:
+        raise UsageError(f"--outdir {outdir}: the inputs lie there and would be overwritten; choose another")
+
+
 def _pair(text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
@@ -292,7 +331,8 @@ def _pair(text: str | None) -> tuple[float, float] | None:
 
 
 def _put(values: dict[str, Any], text: str, as_json: bool) -> None:
-    print(json.dumps(values) if as_json else text)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+        print(json.dumps(values) if as_json else text)
 
 
 def _say(message: str, quiet: bool) -> None:
@@ -300,11 +340,11 @@ def _say(message: str, quiet: bool) -> None:
         print(message, file=sys.stderr)
 
 
-def _as_json(skipped: Any) -> list[dict[str, str]]:
+def _as_json(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
     return [vars(bad) for bad in skipped]
 
 
-def _list_skipped(skipped: Any) -> None:
+def _list_skipped(skipped: Sequence[Skipped]) -> None:
     if skipped:
         print(f"{len(skipped)} files skipped:", file=sys.stderr)
         for bad in skipped:

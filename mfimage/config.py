@@ -86,7 +86,7 @@ class Config:
     steps: int = 2000
     density_steps: int = 1000
     batch_size: int = 128
-    lr: float = 2e-3
+    lr: float = 4e-3
     density_lr: float = 2e-3
     warmup: int = 100
     clip: float = 20.0

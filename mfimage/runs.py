@@ -15,8 +15,9 @@ from torch import Tensor
 
 from . import __version__
 from .checkpoint import write_text
+from .config import Config, read_config
 from .datasets.pictures import save_png, sheet
-from .errors import UsageError
+from .errors import DataError, UsageError
 
 
 class Run:
@@ -39,10 +40,30 @@ class Run:
         self.pictures = self.directory / "pictures"
         self._writer: Any = None
 
-    def begin(self, config: dict[str, Any], data: dict[str, Any]) -> None:
-        """Write down the settings, the command, the environment and the data; refuse a used directory."""
+    def require_unused(self) -> None:
+        """Raise UsageError if the directory already holds a run."""
         if (self.directory / "config.json").exists():
             raise UsageError(f"{self.directory} already holds a run: choose another --outdir, or --resume it")
+
+    def config(self) -> Config:
+        """Read the settings of the run that is there; UsageError if there is none."""
+        path = self.directory / "config.json"
+        if not path.exists():
+            raise UsageError(f"{self.directory}: nothing to resume here (config.json is missing)")
+        return read_config(path)
+
+    def require_same_data(self, data: dict[str, Any]) -> None:
+        """Raise DataError unless these are the images that the run began with."""
+        path = self.directory / "data.json"
+        try:
+            began_with = json.loads(path.read_text())["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}: cannot be read, so the run cannot be resumed ({error})") from error
+        if began_with != data["sha256"]:
+            raise DataError(f"{data['data']}: not the images that the run in {self.directory} began with")
+
+    def begin(self, config: dict[str, Any], data: dict[str, Any]) -> None:
+        """Write down the settings, the command, the environment and the data."""
         self.write("config.json", config)
         self.write("data.json", data)
         self.write("environment.json", environment())

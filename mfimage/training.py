@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import losses
 from .checkpoint import Snapshots, build, save_pretrained
-from .config import Config, read_config, to_json
+from .config import Config, to_json
 from .datasets.images import ImageSet, load
 from .errors import DataError, MixedSizesError, UsageError
 from .fitting import Progress, Schedule, fit, shuffled
@@ -55,15 +55,16 @@ def train(
         The trained model in evaluation mode, as saved in outdir/model.
 
     Raises:
-        DataError: If the images cannot be had, or are too few.
+        DataError: If the images cannot be had, are too few, or are not those of the resumed run.
         UsageError: If outdir already holds a run, or with `resume` holds none.
         DivergedError: If the loss becomes non-finite.
         Interrupted: After SIGINT or SIGTERM, once the step is saved.
     """
     run = Run(outdir)
-    if resume:
-        config = _resumable(run)
-    config = config or Config()
+    config = run.config() if resume else config or Config()
+    accelerator = _accelerator(device, config.precision)
+    if accelerator.is_main_process and not resume:
+        run.require_unused()
     if config.size is None and not isinstance(data, ImageSet):
         config = replace(config, size=_photo_size(data, load_options))
     images = (
@@ -72,15 +73,12 @@ def train(
         else load(data, "train", config.size, config.channels, **load_options)
     )
     training, held_out = hold_out(images, config)
-    AcceleratorState._reset_state()  # another run of this process may have had another precision
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
-    if device == "cuda" and accelerator.device.type != "cuda":
-        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
-    model = build(config.model_config(training.shape), config.seed)
-    if accelerator.is_main_process and not resume:
-        run.begin(to_json(config), {"data": _name(data), **images.summary()})
-    model.chart.initialise(training.batch(_spread(len(training), PCA_FLOATS // model.chart.features)))
-    model.to(accelerator.device)
+    summary = {"data": _name(data), **images.summary()}
+    if resume:
+        run.require_same_data(summary)
+    elif accelerator.is_main_process:
+        run.begin(to_json(config), summary)
+    model = build(config.model_config(training.shape), config.seed).to(accelerator.device)
     trainer = _Trainer(model, config, run, accelerator, quiet)
     trainer.manifold(training, held_out)
     trainer.density(training, held_out)
@@ -118,6 +116,11 @@ class _Trainer:
 
     def manifold(self, training: ImageSet, held_out: ImageSet) -> None:
         """Phase 1: the chart, by reconstruction of images."""
+        if Snapshots(self.run.checkpoints, "manifold").newest() is None:
+            most = PCA_FLOATS // self.model.chart.features
+            self.model.chart.initialise(
+                training.batch(_spread(len(training), most)).to(self.accelerator.device)
+            )
         rows = self._indices(len(training), self.config.batch_size)
         preview = held_out.batch(torch.arange(min(PREVIEW // 2, len(held_out))))
 
@@ -258,11 +261,14 @@ def _spread(count: int, most: int) -> Tensor:
     return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
-def _resumable(run: Run) -> Config:
-    path = run.directory / "config.json"
-    if not path.exists():
-        raise UsageError(f"{run.directory}: nothing to resume here (config.json is missing)")
-    return read_config(path)
+def _accelerator(device: str, precision: str) -> Accelerator:
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: choose auto, cpu or cuda")
+    AcceleratorState._reset_state()  # another run of this process may have had another precision
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    if device == "cuda" and accelerator.device.type != "cuda":
+        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
+    return accelerator
 
 
 def _name(data: Any) -> Any:

@@ -47,11 +47,11 @@ def _exact(rows: Tensor, mean: Tensor, dim: int) -> Tensor:
     from scipy.linalg import eigh
 
     total = rows.shape[1]
-    covariance = torch.zeros(total, total, dtype=torch.float64)
+    covariance = torch.zeros(total, total, dtype=torch.float64, device=rows.device)
     for part in rows.split(_CHUNK):
         centred = part.double() - mean
         covariance += centred.T @ centred
-    _, vectors = eigh(covariance.numpy(), subset_by_index=[total - dim, total - 1])
+    _, vectors = eigh(covariance.cpu().numpy(), subset_by_index=[total - dim, total - 1])
     return torch.from_numpy(vectors).flip(1)
 
 
