@@ -104,7 +104,7 @@ class Snapshots:
 
     def save(self, module: nn.Module, optimiser: torch.optim.Optimizer, progress: Any, best: bool) -> None:
         """Write a checkpoint, copy it if it is the best, and remove what is older than the newest three."""
-        for left_over in self.directory.glob(f"*{self.phase}-*.tmp"):  # of a process that was killed
+        for left_over in self.directory.glob(f"*{self.phase}*.tmp"):  # of a process that was killed
             left_over.unlink()
         tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
         for index, state in optimiser.state_dict()["state"].items():

@@ -16,12 +16,13 @@ from .errors import UsageError
 class ModelConfig:
     """The architecture; `build` turns it into a ManifoldFlow. Saved as config.json beside the weights.
 
-    `levels` lists (Haar halvings, coupling steps) a level. See `models.image_chart`, `models.latent_density`.
+    `levels` lists (Haar halvings, coupling steps) a level; empty means one level of as many halvings as bring
+    the shorter side to about 8, and one step. See `models.image_chart`, `models.latent_density`.
     """
 
     shape: tuple[int, int, int]
     dim: int = 32
-    levels: tuple[tuple[int, int], ...] = ((2, 1),)
+    levels: tuple[tuple[int, int], ...] = ()
     keep: float = 1.0
     width: int = 24
     hidden: int = 512
@@ -49,8 +50,11 @@ class ModelConfig:
         levels = self.levels
         if not isinstance(levels, tuple) or not all(_whole_numbers(level, 2) for level in levels):
             raise UsageError(f"levels must be pairs (halvings, steps) of whole numbers, not {levels!r}")
-        if not levels or min(min(level) for level in levels) < 0:
-            raise UsageError(f"levels must be one or more pairs without negative numbers, not {levels}")
+        if not levels:
+            levels = ((max(1, round(math.log2(min(self.shape[1:]) / 8))), 1),)
+            object.__setattr__(self, "levels", levels)
+        if min(min(level) for level in levels) < 0:
+            raise UsageError(f"levels must be pairs without negative numbers, not {levels}")
         channels = self.shape[0]
         for halvings, steps in levels:
             channels *= 4**halvings
@@ -89,7 +93,7 @@ class Config:
     lr: float = 4e-3
     density_lr: float = 2e-3
     warmup: int = 100
-    clip: float = 20.0
+    clip: float = 200.0
     weight_decay: float = 0.0
     precision: str = "no"
     every: int = 500

@@ -41,6 +41,7 @@ def run_demo(
     """
     run = Run(outdir)
     model = train(data, outdir, config, device=device, resume=(outdir / "config.json").exists(), quiet=quiet)
+    config = run.config()
     training, test = load(data, "train"), load(data, "test")
     metrics = evaluate(model, test, training, metrics=("reconstruction", "density"))
     pca = PCA.fit(training.batch(slice(None)), model.dim)

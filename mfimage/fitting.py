@@ -26,7 +26,7 @@ class Schedule:
     steps: int
     lr: float
     warmup: int = 100
-    clip: float = 20.0
+    clip: float = 200.0
     weight_decay: float = 0.0
     every: int = 500
 

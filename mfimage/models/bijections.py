@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from nflows.transforms import Transform
 from torch import Tensor, nn
@@ -131,8 +133,9 @@ class Householder(Transform):
 
     y = Qᵀ(x − m),  Q = H₁…H_d = I − V T Vᵀ,  T⁻¹ = striu(VᵀV) + ½ diag(VᵀV);  ladj = 0.
 
-    Q is orthogonal for every V with non-zero columns, costs O(D·d) to apply, and by `initialise` its first d
-    columns span the leading principal components: the manifold {y : y[d:] = 0} is then PCA's.
+    Q is orthogonal for every V with non-zero columns, and costs O(D·d) to apply. It depends on the directions
+    of the columns alone; their length, √D/4, makes the entries of order one, so that a step of an
+    optimiser that normalises gradients turns the subspace little, whatever D.
 
     Args:
         features: Dimension D of the vectors.
@@ -147,7 +150,7 @@ class Householder(Transform):
     def __init__(self, features: int, dim: int) -> None:
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(features))
-        self.vectors = nn.Parameter(torch.eye(features, dim))
+        self.vectors = nn.Parameter(math.sqrt(features) / 4 * torch.eye(features, dim))
 
     @torch.no_grad()
     def initialise(self, mean: Tensor, basis: Tensor) -> None:
@@ -159,7 +162,8 @@ class Householder(Transform):
         """
         self.mean.copy_(mean)
         factors, _ = torch.geqrf(basis)
-        self.vectors.copy_(factors.tril(-1) + torch.eye(*basis.shape, dtype=basis.dtype, device=basis.device))
+        unit = torch.eye(*basis.shape, dtype=basis.dtype, device=basis.device)
+        self.vectors.copy_(math.sqrt(len(basis)) / 4 * (factors.tril(-1) + unit))
 
     def _coefficients(self) -> Tensor:
         gram = self.vectors.T @ self.vectors

@@ -76,7 +76,7 @@ def test_a_batch_is_its_rows(name):
     shape, make = BIJECTIONS[name]
     bijection, x = perturbed(make), torch.randn(3, *shape, dtype=torch.float64)
     alone = torch.cat([bijection(row[None])[0] for row in x])
-    torch.testing.assert_close(bijection(x)[0], alone, atol=1e-12, rtol=0)
+    torch.testing.assert_close(bijection(x)[0], alone, atol=1e-10, rtol=1e-10)
 
 
 def test_haar_puts_the_averages_of_all_channels_first():

@@ -1,0 +1,354 @@
+"""One page that shows what a trained manifold-learning flow can do: self-contained HTML, no scripts."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mfimage.datasets.pictures import sheet
+from mfimage.errors import DataError, ResourceError
+from mfimage.eval.ood import histogram
+
+DASH = "–"
+COLUMN = 720  # CSS pixels of the page's text column
+CHART = (440, 250)  # width and height of a chart's own coordinates
+LEFT, RIGHT, TOP, BOTTOM = 46, 420, 22, 212  # its plotting area
+POINTS = 150  # a curve of more is averaged down to at most so many
+
+
+@dataclass(frozen=True)
+class Row:
+    """A number of the model, and PCA's beside it."""
+
+    name: str
+    unit: str
+    model: float | str | None
+    pca: float | str | None
+    better: Literal["higher", "lower"] | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity watched over steps x, and (step, value) points of its validation."""
+
+    name: str
+    unit: str
+    x: Sequence[float]
+    y: Sequence[float]
+    points: Sequence[tuple[float, float]] = ()
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows of images (n, C, H, W) by name, at one level of noise, and the PSNR of some of them in dB."""
+
+    sigma: float
+    rows: Mapping[str, Tensor]
+    psnr: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows, from top to bottom apart from the settings; an empty part is left out.
+
+    Args:
+        title: Of the page.
+        sentence: The results in one sentence.
+        settings: What was trained, on what, where.
+        numbers: Rows of the table that compares the model with PCA.
+        curves: Of the training.
+        samples: (N, C, H, W) in [0, 1].
+        samples_caption: That they are unselected, and of which seed.
+        reconstructions: By name ("best", ...) images (n, C, H, W) and their projections.
+        denoising: A strip for each level of noise.
+        ood_scores: Scores (N,) by the name of their set, the familiar one first.
+        ood_auroc: By the name of a strange set, the model's and PCA's area under the ROC curve.
+        notes: What else the reader must know.
+    """
+
+    title: str
+    sentence: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    numbers: Sequence[Row] = ()
+    curves: Sequence[Curve] = ()
+    samples: Tensor | None = None
+    samples_caption: str = ""
+    reconstructions: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    denoising: Sequence[Strip] = ()
+    ood_scores: Mapping[str, Tensor] = field(default_factory=dict)
+    ood_auroc: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def write_report(path: str | Path, report: Report) -> Path:
+    """Write the page under a temporary name that is then changed: never half a file.
+
+    Args:
+        path: Where to; its folder must exist.
+        report: What to show.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: Images are not (N, 1 or 3, H, W), or have values that are not finite.
+        ResourceError: The file cannot be written.
+    """
+    page = _page(report)
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _page(report: Report) -> str:
+    source = resources.files("mfimage.eval").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    samples = report.samples if report.samples is not None and len(report.samples) else None
+    return environment.from_string(source).render(
+        report=report,
+        area={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM, "size": CHART},
+        settings={name: _text(v) if isinstance(v, float) else str(v) for name, v in report.settings.items()},
+        numbers=[(row, *_pair(row.model, row.pca, row.better)) for row in report.numbers],
+        curves=[chart for curve in report.curves if (chart := _curve(curve))],
+        samples=None if samples is None else _picture(samples, 8, "samples"),
+        reconstructions={
+            name: [("image", None, _row(images, "images")), ("projection", None, _row(others, "projections"))]
+            for name, (images, others) in report.reconstructions.items()
+            if len(images)
+        },
+        denoising=[(strip.sigma, _strip(strip)) for strip in report.denoising],
+        ood=_histogram(report.ood_scores),
+        auroc={name: _pair(*areas, "higher") for name, areas in report.ood_auroc.items()},
+    )
+
+
+# Numbers
+
+
+def _scientific(value: float, digits: int) -> str:
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if mantissa == "1" else f"{mantissa} × {power}"
+
+
+def _text(value: float | str | None, size: float | None = None) -> str:
+    """Write a number with four significant digits, or as many decimals as one of another size has."""
+    if value is None or isinstance(value, str):
+        return value or DASH
+    if not math.isfinite(value):
+        return DASH if math.isnan(value) else "−∞" if value < 0 else "∞"
+    if isinstance(value, int) or value == 0:
+        return f"{value:,.0f}".replace("-", "−")
+    exponent = math.floor(math.log10(size or abs(value)))
+    text = f"{value:,.{max(3 - exponent, 0)}f}" if -5 < exponent < 7 else _scientific(value, 3)
+    return text.replace("-", "−")
+
+
+def _pair(model: float | str | None, pca: float | str | None, better: str | None) -> list[tuple[str, bool]]:
+    """Text of the model's number and of PCA's, each with whether it is the better one."""
+    values = [v for v in (model, pca) if v is not None and not isinstance(v, str) and not math.isnan(v)]
+    sizes = sorted(abs(v) for v in values if v and math.isfinite(v))
+    # Of 9.8 and 12.34 the first is written 9.80; but 0.001 beside 12.34 keeps its own digits.
+    size = sizes[-1] if sizes and sizes[0] > 0.01 * sizes[-1] else None
+    texts = [_text(model, size), _text(pca, size)]
+    if better is None or len(values) < 2 or texts[0] == texts[1]:
+        return [(text, False) for text in texts]
+    first = (values[0] > values[1]) == (better == "higher")
+    return [(texts[0], first), (texts[1], not first)]
+
+
+# Pictures
+
+
+def _picture(images: Tensor, columns: int, name: str) -> dict[str, Any]:
+    """Put images (N, C, H, W) into one PNG as a data URI, transparent between them."""
+    values = images.detach().to("cpu", torch.float32)
+    if values.ndim != 4 or values.shape[1] not in (1, 3) or not values.isfinite().all():
+        raise DataError(
+            f"the {name} of a report have shape (N, 1 or 3, H, W) and finite values; "
+            f"got {tuple(images.shape)}, {int((~values.isfinite()).sum())} values not finite"
+        )
+    columns, pad = min(columns, len(values)), 2
+    opaque = 1 - sheet(torch.zeros_like(values[:, :1]), columns, pad)
+    pixels = torch.cat([sheet(values.clamp(0, 1), columns, pad), opaque])[:, pad:-pad, pad:-pad]
+    array = pixels.mul(255).round().byte().movedim(0, -1).contiguous().numpy()
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "PNG", optimize=True)
+    height, width = array.shape[:2]
+    scale = COLUMN / width
+    return {
+        "uri": "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode(),
+        "size": (width, height),
+        # Whole multiples keep the pixels equal; below two that would waste half the page.
+        "shown": int(width * (math.floor(scale) if scale >= 2 else scale)),
+        "alt": f"{len(values)} {name}",
+    }
+
+
+def _row(images: Tensor, name: str) -> dict[str, Any]:
+    return _picture(images, len(images), name)
+
+
+def _strip(strip: Strip) -> list[tuple[str, tuple[str, bool] | None, dict[str, Any]]]:
+    finite = [v for v in strip.psnr.values() if math.isfinite(v)]
+    best = max(finite, default=None)
+    return [
+        (
+            name,
+            (_text(value, 10.0), value == best) if (value := strip.psnr.get(name)) is not None else None,
+            _row(images, f"images, {name}"),
+        )
+        for name, images in strip.rows.items()
+        if len(images)
+    ]
+
+
+# Charts: the geometry here, the markup in the template
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Values from low to high, on pixels from start to end."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Position and text of some five round values."""
+        values = self._round_logs() if self.log else []
+        if len(values) < 3:
+            step = _round_step((self.high - self.low) / 5)
+            first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+            values = [i * step for i in range(first, last + 1)]
+        return [(self(v), _tick(v)) for v in values]
+
+    def _round_logs(self) -> list[float]:
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        values: list[float] = []
+        for factors in ((1, 2, 5), (1, 3), (1,)):
+            values = [v for k in decades for f in factors if self.low <= (v := f * 10.0**k) <= self.high]
+            if len(values) <= 7:
+                return values
+        return values[:: math.ceil(len(values) / 7)]
+
+
+def _round_step(least: float) -> float:
+    decade = 10.0 ** math.floor(math.log10(least))
+    return next(f * decade for f in (1, 2, 5, 10) if f * decade >= least * (1 - 1e-9))
+
+
+def _tick(value: float) -> str:
+    plain = value == 0 or 1e-4 < abs(value) < 1e7
+    text = f"{value:,.7g}" if plain else _scientific(value, 0)
+    return text.replace("-", "−")
+
+
+def _axis(values: Sequence[float], start: float, end: float, log: bool = False, pad: float = 0.0) -> _Axis:
+    low, high = min(values), max(values)
+    log = log and low > 0
+    if log:
+        margin = max((high / low) ** pad, 1.2 if low == high else 1.0)
+        return _Axis(low / margin, high * margin, start, end, log)
+    margin = (high - low) * pad or (0.5 * abs(low) or 0.5 if low == high else 0.0)
+    return _Axis(low - margin, high + margin, start, end)
+
+
+def _curve(curve: Curve) -> dict[str, Any] | None:
+    """Chart a curve; None where it has no finite value."""
+    pairs = [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(y)]
+    together = math.ceil(len(pairs) / POINTS) or 1
+    groups = [pairs[i : i + together] for i in range(0, len(pairs), together)]
+    line = [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+    watched = [(x, y) for x, y in curve.points if math.isfinite(y)]
+    if not line and not watched:
+        return None
+    x = _axis([p for p, _ in line + watched], LEFT, RIGHT)
+    y = _axis([p for _, p in line + watched], BOTTOM, TOP, curve.log, 0.04)
+    training = "training" if together == 1 else f"training (a point is the mean of {together})"
+    series = [(training, "line", line), ("validation", "dots", watched)]
+    return {
+        "name": curve.name,
+        "x": ("step", x.ticks()),
+        "y": (f"{curve.unit}, log scale" if y.log else curve.unit, y.ticks()),
+        "series": [
+            {"name": name, "kind": kind, "path": _polyline(at), "dots": at if kind == "dots" else []}
+            for name, kind, values in series
+            if (at := [(x(a), y(b)) for a, b in values])
+        ],
+    }
+
+
+def _polyline(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
+
+
+def _histogram(groups: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Chart groups of scores as outlines over one axis; None where there is no finite score."""
+    finite = {name: v[v.isfinite()].double() for name, v in groups.items()}
+    finite = {name: v for name, v in finite.items() if len(v)}
+    if not finite:
+        return None
+    pooled = torch.cat(list(finite.values()))
+    log = bool(pooled.min() > 0 and pooled.max() > 10 * pooled.min())
+    bins = histogram({name: v.log10() if log else v for name, v in finite.items()}, bins=50)
+    edges = [10.0**e if log else e for e in bins["edges"]]
+    # Each to its own peak: a set whose scores hardly differ would flatten all others.
+    heights = {name: [share / max(shares) for share in shares] for name, shares in bins["shares"].items()}
+    x, y = _axis(edges, LEFT, RIGHT, log), _Axis(0.0, 1.05, BOTTOM, TOP)
+    return {
+        "name": "Scores of familiar and strange images",
+        "x": ("reconstruction error a pixel" + ", log scale" * log, x.ticks()),
+        "y": ("share of the set, its highest bar = 1", y.ticks()),
+        "series": [
+            {
+                "name": _counted(name, groups[name]),
+                "kind": "line" if i else "area",
+                "path": _outline(edges, bars, x, y),
+                "dots": [],
+            }
+            for i, (name, bars) in enumerate(heights.items())
+        ],
+    }
+
+
+def _counted(name: str, scores: Tensor) -> str:
+    lost = int((~scores.isfinite()).sum())
+    return f"{name} ({lost:,} of {len(scores):,} not finite, left out)" if lost else name
+
+
+def _outline(edges: Sequence[float], bars: Sequence[float], x: _Axis, y: _Axis) -> str:
+    # Without the empty bars at its ends, so that sets do not lie over each other on the axis.
+    used = [i for i, bar in enumerate(bars) if bar]
+    first, last = used[0], used[-1] + 1
+    steps = "".join(f"V{y(bars[i]):g}H{x(edges[i + 1]):g}" for i in range(first, last))
+    return f"M{x(edges[first]):g} {BOTTOM}{steps}V{BOTTOM}"

@@ -1,0 +1,37 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KEYS = {
+    "reconstruction": {"pca", "ratio_10", "ratio_20"},
+    "step_cost": {"cpu_ratio", "mse_ratio_equal_cpu"},
+    "invertibility": {"max_error_float64", "round_trip_float32"},
+}
+
+
+def test_every_benchmark_is_listed_here():
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"harness"} == set(KEYS)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_benchmark_runs_and_ends_in_one_json_object(name):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--quick"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert KEYS[name] <= set(results)
+    assert results["quick"] is True
+    if name == "invertibility":
+        assert results["max_error_float64"] < 1e-9
+        assert results["round_trip_float32"] < 1e-4

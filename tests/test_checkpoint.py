@@ -1,0 +1,317 @@
+import json
+import os
+import pickle
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mfimage import ManifoldFlow, ModelConfig, build, from_pretrained, save_pretrained
+from mfimage.checkpoint import Snapshots, weights_hash, write_text
+from mfimage.errors import ModelError, ResourceError
+from mfimage.fitting import Progress
+
+CONFIG = ModelConfig((1, 8, 8), 2, levels=((1, 1),), width=2, hidden=8, density_steps=1, density_width=8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    return save_pretrained(build(CONFIG, seed=3), tmp_path / "model")
+
+
+def test_a_model_comes_back_exactly(saved):
+    model, again = build(CONFIG, seed=3), from_pretrained(saved)
+    assert not again.training
+    assert again.shape == model.shape
+    assert again.settings == model.settings
+    weights = again.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.equal(model.eval().project(x), again.project(x))
+    assert sorted(os.listdir(saved)) == ["config.json", "model.safetensors"]
+
+
+def test_a_run_directory_stands_for_its_model(saved):
+    assert weights_hash(from_pretrained(saved.parent)) == weights_hash(from_pretrained(saved))
+
+
+def test_seeds_make_weights_and_leave_the_global_state(generator):
+    state = torch.get_rng_state()
+    assert weights_hash(build(CONFIG, seed=1)) == weights_hash(build(CONFIG, seed=1))
+    assert weights_hash(build(CONFIG, seed=1)) != weights_hash(build(CONFIG, seed=2))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_hash_sees_one_weight():
+    model = build(CONFIG)
+    before = weights_hash(model)
+    with torch.no_grad():
+        model.chart.subspace.rotation.mean[5] += 1e-6
+    assert weights_hash(model) != before
+
+
+def test_a_model_put_together_by_hand_cannot_be_saved(tmp_path):
+    model = build(CONFIG)
+    with pytest.raises(ModelError, match="build or train"):
+        save_pretrained(ManifoldFlow(model.chart, model.density, model.shape), tmp_path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def garble(path):
+    path.write_bytes(b"no tensors here" * 50)
+
+
+def put_pickle(path):
+    path.write_bytes(pickle.dumps({"weights": os.getcwd}))
+
+
+def put_torch_save(path):
+    torch.save({"weights": torch.zeros(2)}, path)
+
+
+def edit_tensors(change):
+    def damage(path):
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+
+    return damage
+
+
+NAME = "chart.subspace.rotation.mean"
+DAMAGE_TO_WEIGHTS = {
+    "truncated": (cut, "damaged or not a safetensors file"),
+    "garbage": (garble, "damaged or not a safetensors file"),
+    "empty": (lambda path: path.write_bytes(b""), "damaged or not a safetensors file"),
+    "pickle": (put_pickle, "damaged or not a safetensors file"),
+    "torch.save": (put_torch_save, "damaged or not a safetensors file"),
+    "missing tensor": (edit_tensors(lambda t: t.pop(NAME)), f"{NAME} is missing"),
+    "unknown tensor": (edit_tensors(lambda t: t.update(extra=torch.zeros(1))), "extra is unknown"),
+    "wrong shape": (
+        edit_tensors(lambda t: t.update({NAME: torch.zeros(3)})),
+        rf"{NAME} has shape \(3,\), not \(64,\)",
+    ),
+    "NaN": (edit_tensors(lambda t: t[NAME].fill_(float("nan"))), f"{NAME} holds non-finite numbers"),
+    "many": (edit_tensors(lambda t: t.clear()), "is missing; and [0-9]+ more"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE_TO_WEIGHTS)
+def test_damaged_weights_are_named(saved, kind):
+    damage, message = DAMAGE_TO_WEIGHTS[kind]
+    damage(saved / "model.safetensors")
+    with pytest.raises(ModelError, match=message) as caught:
+        from_pretrained(saved)
+    assert str(saved / "model.safetensors") in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "another-1"}, "format 'another-1' is not 'mfimage-1'"),
+        ({"format": None}, "format None is not"),
+        ({"colour": 1}, "unknown setting colour"),
+        ({"dim": 64}, "dim must lie in 1 … 63"),
+        ({"levels": [[1, 2, 3]]}, "levels must be pairs"),
+        ({"shape": None}, "shape must be"),
+    ],
+)
+def test_a_wrong_configuration_is_named(saved, change, message):
+    path = saved / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ModelError, match=message) as caught:
+        from_pretrained(saved)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "null"])
+def test_a_configuration_that_is_no_json_object_is_named(saved, text):
+    (saved / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"config\.json: not a readable model configuration"):
+        from_pretrained(saved)
+
+
+def test_weights_of_another_architecture_do_not_fit(saved):
+    save_pretrained(build(ModelConfig((1, 8, 8), 3, ((1, 1),), 1.0, 2, 8)), saved.parent / "other")
+    os.replace(saved.parent / "other" / "model.safetensors", saved / "model.safetensors")
+    with pytest.raises(ModelError, match="does not fit the model"):
+        from_pretrained(saved)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_missing_file_is_an_error_that_says_what_is_expected(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(ModelError, match=r"no model here \(model.safetensors and config.json"):
+        from_pretrained(saved)
+
+
+def test_an_unfinished_run_is_told_from_a_folder_without_a_model(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ModelError, match="has not finished: continue it with mfimage train --resume"):
+        from_pretrained(tmp_path)
+
+
+def test_hub_ids_are_asked_of_the_hub(saved, monkeypatch):
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or saved)
+    assert weights_hash(from_pretrained("someone/clothes")) == weights_hash(from_pretrained(saved))
+    assert asked == ["someone/clothes"]
+
+
+def test_without_network_a_hub_id_is_a_model_error_in_one_line(monkeypatch):
+    def offline(name, **_):
+        raise ConnectionError("no route to the host\nand a long story")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(ModelError, match=r"someone/clothes: .*the Hub did not give it \(no route") as caught:
+        from_pretrained("someone/clothes")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["runs/latest", "./model", "a/b/c", "model", "/nowhere/model", "made/up"])
+def test_a_mistyped_path_never_reaches_the_network(source, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the Hub"))
+    with pytest.raises(ModelError, match="no such directory"):
+        from_pretrained(source)
+
+
+def snapshots_of(directory):
+    return Snapshots(directory / "checkpoints", "manifold")
+
+
+def trained_linear(value=0.0):
+    linear = torch.nn.Linear(2, 1)
+    optimiser = torch.optim.AdamW(linear.parameters(), lr=0.1)
+    linear(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    with torch.no_grad():
+        linear.weight.fill_(value)
+    return linear, optimiser
+
+
+def names(directory):
+    return sorted(path.name for path in (directory / "checkpoints").iterdir())
+
+
+def test_the_newest_three_and_a_copy_of_the_best_are_kept(tmp_path):
+    snapshots = snapshots_of(tmp_path)
+    for step in range(6):
+        snapshots.save(*trained_linear(float(step)), Progress(step), best=step == 1)
+    assert names(tmp_path) == [
+        "best-manifold.safetensors",
+        *(f"manifold-{i:08d}.safetensors" for i in (3, 4, 5)),
+    ]
+    linear, optimiser = trained_linear()
+    snapshots.restore_best(linear)
+    assert linear.weight.tolist() == [[1.0, 1.0]]
+    assert snapshots.restore(linear, optimiser) == vars(Progress(5))
+    assert linear.weight.tolist() == [[5.0, 5.0]]
+
+
+def test_the_best_is_no_alias(tmp_path):
+    snapshots = snapshots_of(tmp_path)
+    snapshots.save(*trained_linear(1.0), Progress(1), best=True)
+    assert snapshots.best.stat().st_ino != snapshots.newest().stat().st_ino
+    assert snapshots.best.read_bytes() == snapshots.newest().read_bytes()
+
+
+def test_the_optimiser_comes_back_exactly(tmp_path):
+    linear, optimiser = trained_linear(1.0)
+    snapshots_of(tmp_path).save(linear, optimiser, Progress(1), best=False)
+    other, other_optimiser = trained_linear(2.0)
+    snapshots_of(tmp_path).restore(other, other_optimiser)
+    for first, second in zip(optimiser.state.values(), other_optimiser.state.values(), strict=True):
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_phases_do_not_mix(tmp_path):
+    snapshots_of(tmp_path).save(*trained_linear(), Progress(1), best=True)
+    density = Snapshots(tmp_path / "checkpoints", "density")
+    assert density.newest() is None
+    assert density.restore(*trained_linear()) == {}
+    assert not density.best.exists()
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_an_interrupted_write_leaves_the_old_files_whole_and_nothing_behind(tmp_path, monkeypatch, best):
+    snapshots = snapshots_of(tmp_path)
+    snapshots.save(*trained_linear(1.0), Progress(1), best=True)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ResourceError, match=r"safetensors: cannot be written .*No space left") as caught:
+        snapshots.save(*trained_linear(2.0), Progress(2), best)
+    assert caught.value.exit_code == 6
+    with pytest.raises(ResourceError, match="cannot be written"):
+        write_text(tmp_path / "checkpoints" / "note.json", "new")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
+
+
+def test_a_full_disk_met_by_safetensors_is_a_resource_error(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("mfimage.checkpoint.save_file", full)
+    with pytest.raises(ResourceError, match=r"model\.safetensors: cannot be written .*No space left"):
+        save_pretrained(build(CONFIG), tmp_path)
+
+
+def test_what_a_killed_process_left_is_swept_up(tmp_path):
+    snapshots = snapshots_of(tmp_path)
+    snapshots.save(*trained_linear(), Progress(1), best=True)
+    for name in ("manifold-00000002.safetensors.tmp", "best-manifold.safetensors.tmp"):
+        (tmp_path / "checkpoints" / name).write_bytes(b"half")
+    assert snapshots.newest().name == "manifold-00000001.safetensors"
+    snapshots.save(*trained_linear(), Progress(3), best=False)
+    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+
+
+def test_a_crash_between_checkpoint_and_best_keeps_no_older_best(tmp_path, monkeypatch):
+    snapshots = snapshots_of(tmp_path)
+    snapshots.save(*trained_linear(1.0), Progress(1), best=True)
+    replace = os.replace
+
+    def crash_at_the_checkpoint(source, target):
+        if "best" not in str(target):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", crash_at_the_checkpoint)
+    with pytest.raises(KeyboardInterrupt):
+        snapshots.save(*trained_linear(2.0), Progress(2), best=True)
+    linear, optimiser = trained_linear()
+    assert snapshots.restore(linear, optimiser)["step"] == 1  # so step 2 is made, and saved as best, again
+    snapshots.restore_best(linear)
+    assert linear.weight.tolist() == [[2.0, 2.0]]
+
+
+@pytest.mark.parametrize("damage", [cut, garble])
+def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, damage):
+    snapshots = snapshots_of(tmp_path)
+    for step in (1, 2):
+        snapshots.save(*trained_linear(float(step)), Progress(step), best=False)
+    damage(snapshots.newest())
+    with pytest.raises(ModelError, match=r"manifold-00000002\.safetensors: damaged .*remove this file"):
+        snapshots.restore(*trained_linear())
+    snapshots.newest().unlink()
+    assert snapshots.restore(*trained_linear())["step"] == 1
+
+
+def test_a_model_file_is_no_checkpoint(tmp_path):
+    snapshots = snapshots_of(tmp_path)
+    snapshots.save(*trained_linear(), Progress(1), best=False)
+    save_file(load_file(snapshots.newest()), snapshots.newest())  # without the progress in its header
+    with pytest.raises(ModelError, match="not a checkpoint of a training run"):
+        snapshots.restore(*trained_linear())

@@ -1,0 +1,124 @@
+import json
+
+import pytest
+
+from mfimage import Config, ModelConfig, presets
+from mfimage.config import from_json, preset_config, read_config, to_json
+from mfimage.errors import UsageError
+
+NESTED = Config(dim=7, size=24, lr=1e-3, precision="bf16", model={"levels": ((1, 2), (1, 1)), "keep": 0.5})
+
+
+@pytest.mark.parametrize("config", [Config(), NESTED, ModelConfig((3, 8, 8), 5, levels=((2, 0),))])
+def test_a_configuration_survives_json(config):
+    assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_a_file_gives_what_it_says_and_defaults_for_the_rest(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"dim": 5, "model": {"levels": [[1, 3]]}}')
+    assert read_config(path) == Config(dim=5, model={"levels": ((1, 3),)})
+
+
+def test_model_settings_reach_the_architecture():
+    model = NESTED.model_config((1, 24, 24))
+    assert (model.dim, model.shape, model.levels, model.keep) == (7, (1, 24, 24), ((1, 2), (1, 1)), 0.5)
+    assert model.width == ModelConfig((1, 24, 24)).width
+
+
+@pytest.mark.parametrize(("side", "halvings"), [(4, 1), (8, 1), (28, 2), (32, 2), (64, 3)])
+def test_without_levels_images_are_halved_to_about_8_pixels(side, halvings):
+    config = ModelConfig((1, side, side), 2)
+    assert config.levels == ((halvings, 1),)
+    assert from_json(ModelConfig, to_json(config)) == config
+
+
+def test_with_replaces_only_what_is_given():
+    assert NESTED.with_(dim=None, steps=3, seed=0) == from_json(Config, {**to_json(NESTED), "steps": 3})
+
+
+@pytest.mark.parametrize("name", presets)
+def test_presets_are_valid_and_documented(name):
+    assert isinstance(preset_config(name), Config)
+    assert presets[name].__doc__
+
+
+def test_unknown_preset_names_the_known():
+    with pytest.raises(UsageError, match="no preset 'huge': there are default, demo"):
+        preset_config("huge")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dims": 3}, "unknown setting dims: Config knows .*dim"),
+        ({"model": {"wdth": 3}}, "unknown setting wdth: ModelConfig knows .*width"),
+        ({"model": {"dim": 3}}, "other than shape and dim"),
+        ({"model": 3}, "model must hold settings"),
+        ({"model": {"width": 0}}, "width must be a whole number from 1, not 0"),
+        ({"model": {"levels": [[1, 2, 3]]}}, "levels must be pairs"),
+        ({"model": {"levels": 2}}, "levels must be pairs"),
+        ({"model": {"levels": [[-1, 1]]}}, "without negative"),
+        ({"model": {"keep": 1.5}}, r"keep must lie in \(0, 1\]"),
+        ({"model": {"keep": 0}}, "keep must be a positive number"),
+        ({"model": {"bends": -1}}, "bends must be a whole number from 0"),
+        ({"dim": 0}, "dim must be a whole number from 1, not 0"),
+        ({"dim": "32"}, "dim must be a whole number from 1, not '32'"),
+        ({"dim": True}, "dim must be a whole number from 1, not True"),
+        ({"steps": 2.5}, "steps must be a whole number from 0, not 2.5"),
+        ({"steps": -1}, "steps must be a whole number from 0, not -1"),
+        ({"every": 0}, "every must be"),
+        ({"size": 0}, "size must be a whole number from 1"),
+        ({"channels": 2}, r"channels must be 1 \(grey\), 3 \(colour\) or null, not 2"),
+        ({"lr": 0}, "lr must be a positive number, not 0"),
+        ({"lr": float("nan")}, "lr must be a positive number, not nan"),
+        ({"lr": float("inf")}, "lr must be a positive number, not inf"),
+        ({"clip": None}, "clip must be a positive number, not None"),
+        ({"weight_decay": -0.1}, "weight_decay must be a number from 0"),
+        ({"precision": "fp8"}, "precision must be"),
+        ({"seed": 2**63}, "seed must lie below"),
+    ],
+)
+def test_nonsense_is_refused_when_a_configuration_is_made(values, message):
+    with pytest.raises(UsageError, match=message):
+        from_json(Config, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "missing 1 required positional argument: 'shape'"),
+        ({"shape": [1, 8]}, "shape must be"),
+        ({"shape": [1, 8, 0]}, "shape must be"),
+        ({"shape": "188"}, "shape must be"),
+        ({"shape": [1, 8, 8], "dim": 64}, r"dim must lie in 1 … 63 for images of shape \(1, 8, 8\), not 64"),
+        ({"shape": [1, 8, 8], "levels": [[0, 1]]}, "a single channel has nothing to couple"),
+        ({"shape": [1, 8, 8], "levels": [[1, 1], [0, 1]], "keep": 0.1}, "a single channel"),
+    ],
+)
+def test_architectures_that_cannot_be_built_are_refused(values, message):
+    with pytest.raises(UsageError, match=message):
+        from_json(ModelConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a readable JSON configuration"),
+        ("[1, 2]", "one JSON object, not list"),
+        ('{"dim": -1}', "dim must be"),
+        ("[" * 100_000, "not a readable JSON configuration"),
+        ("\xff", "not a readable JSON configuration"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, text, message):
+    path = tmp_path / "wrong.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UsageError, match=message) as caught:
+        read_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"none\.json: not a readable"):
+        read_config(tmp_path / "none.json")

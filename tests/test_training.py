@@ -1,0 +1,303 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny import TINY, draw_bumps, run_command
+
+from mfimage import from_pretrained, load, train
+from mfimage.checkpoint import weights_hash
+from mfimage.config import read_config, to_json
+from mfimage.errors import DataError, DivergedError, Interrupted, UsageError
+from mfimage.eval import PCA
+from mfimage.runs import Run, trim_stats
+
+SHORT = replace(TINY, steps=4, density_steps=4, every=2)
+
+
+def stats(directory):
+    lines = (directory / "stats.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def curve(directory):
+    """What a run recorded, without the times, which differ."""
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in stats(directory)]
+
+
+def same_tensors(first, second):
+    a, b = load_file(first), load_file(second)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_writes_what_it_promises(tiny_run, bumps):
+    names = {path.name for path in tiny_run.iterdir()}
+    promised = {"config.json", "command.txt", "environment.json", "data.json", "stats.jsonl", "tensorboard"}
+    assert names == promised | {"checkpoints", "model", "pictures"}
+    assert read_config(tiny_run / "config.json") == TINY
+    data = json.loads((tiny_run / "data.json").read_text())
+    assert data["data"] == str(bumps)
+    assert data["sha256"] == load(bumps, "train").summary()["sha256"]
+    environment = json.loads((tiny_run / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert {path.name for path in (tiny_run / "model").iterdir()} == {"config.json", "model.safetensors"}
+    assert any((tiny_run / "tensorboard").glob("events.*"))
+    assert not list(tiny_run.rglob("*.tmp"))
+
+
+def test_three_checkpoints_and_the_best_of_each_phase_stay(tiny_run):
+    assert sorted(path.name for path in (tiny_run / "checkpoints").iterdir()) == sorted(
+        [f"{phase}-{step:08d}.safetensors" for phase in ("manifold", "density") for step in (80, 100, 120)]
+        + ["best-manifold.safetensors", "best-density.safetensors"]
+    )
+
+
+def test_the_error_is_watched_and_falls(tiny_run):
+    for phase in ("manifold", "density"):
+        lines = [line for line in stats(tiny_run) if line["phase"] == phase]
+        assert [line["step"] for line in lines] == list(range(10, 121, 10))
+        watched = [line["validation"] for line in lines if "validation" in line]
+        assert len(watched) == 6
+        assert watched[-1] < watched[0]
+        assert all(line["images_per_second"] > 0 for line in lines)
+
+
+def test_pictures_are_drawn_while_it_trains(tiny_run):
+    pictures = {path.name: Image.open(path) for path in (tiny_run / "pictures").iterdir()}
+    steps = range(20, 121, 20)
+    assert set(pictures) == {f"{n}-{s:08d}.png" for n in ("samples", "reconstructions") for s in steps}
+    assert pictures["reconstructions-00000120.png"].size == (16 * 10 + 2, 2 * 10 + 2)
+
+
+def test_the_manifold_reconstructs_unseen_images_better_than_pca(model, bumps):
+    training, unseen = (load(bumps, split).batch(slice(None)) for split in ("train", "test"))
+    with torch.no_grad():
+        ours = (model.project(unseen) - unseen).square().mean()
+    pca = PCA.fit(training, 2).project(unseen)
+    assert ours < 0.5 * (pca - unseen).square().mean()
+
+
+def test_the_model_is_that_of_the_best_validation(tiny_run):
+    model = load_file(tiny_run / "model" / "model.safetensors")
+    for phase, part in (("manifold", "chart"), ("density", "density")):
+        best = load_file(tiny_run / "checkpoints" / f"best-{phase}.safetensors")
+        weights = {n.removeprefix("module."): t for n, t in best.items() if n.startswith("module.")}
+        assert weights
+        assert all(torch.equal(model[f"{part}.{name}"], tensor) for name, tensor in weights.items())
+
+
+def test_train_returns_what_it_saved(bumps, tmp_path):
+    model = train(bumps, tmp_path / "run", SHORT, device="cpu")
+    assert not model.training
+    assert weights_hash(model) == weights_hash(from_pretrained(tmp_path / "run"))
+
+
+def test_another_seed_gives_another_model(bumps, tmp_path):
+    first, second = (train(bumps, tmp_path / str(s), replace(SHORT, seed=s), device="cpu") for s in (0, 1))
+    assert weights_hash(first) != weights_hash(second)
+
+
+def test_the_global_random_state_plays_no_part(bumps, tmp_path):
+    hashes = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        hashes.add(weights_hash(train(bumps, tmp_path / str(seed), SHORT, device="cpu")))
+    assert len(hashes) == 1
+
+
+def test_images_in_memory_are_taken(bumps, tmp_path):
+    model = train(load(bumps, "all"), tmp_path / "run", SHORT, device="cpu")
+    assert model.shape == (1, 8, 8)
+
+
+def test_a_used_directory_is_refused_and_left_alone(bumps, tiny_run):
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
+    with pytest.raises(UsageError, match=r"already holds a run: choose another --outdir, or --resume it"):
+        train(bumps, tiny_run, SHORT, device="cpu")
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")} == before
+
+
+def test_resuming_nothing_is_an_error(bumps, tmp_path):
+    with pytest.raises(UsageError, match="nothing to resume here"):
+        train(bumps, tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_resuming_with_other_images_is_an_error(tmp_path, bumps):
+    np.save(tmp_path / "other.npy", draw_bumps(220, seed=1))
+    train(bumps, tmp_path / "run", SHORT, device="cpu")
+    with pytest.raises(DataError, match=r"other\.npy: not the images that the run in .* began with"):
+        train(tmp_path / "other.npy", tmp_path / "run", resume=True, device="cpu")
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_too_few_images_are_an_error(tmp_path, count):
+    np.save(tmp_path / "few.npy", draw_bumps(count))
+    with pytest.raises(DataError, match="too few|cannot span"):
+        train(load(tmp_path / "few.npy", "all"), tmp_path / "run", replace(SHORT, dim=4), device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dimension_beyond_the_pixels_is_an_error(tmp_path, bumps):
+    with pytest.raises((UsageError, DataError), match="dim"):
+        train(bumps, tmp_path / "run", replace(SHORT, dim=64), device="cpu")
+
+
+@pytest.mark.parametrize("phases", [{"steps": 0}, {"density_steps": 0}, {"steps": 0, "density_steps": 0}])
+def test_a_phase_may_be_left_out(bumps, tmp_path, phases):
+    model = train(bumps, tmp_path / "run", replace(SHORT, **phases), device="cpu")
+    assert model.sample(2).isfinite().all()
+    assert weights_hash(from_pretrained(tmp_path / "run")) == weights_hash(model)
+
+
+def test_one_dimension_and_odd_sizes_train(tmp_path):
+    images = draw_bumps(60, side=9)[:, :, :7]
+    np.save(tmp_path / "odd.npy", images)
+    model = train(tmp_path / "odd.npy", tmp_path / "run", replace(SHORT, dim=1, batch_size=500), device="cpu")
+    assert model.sample(3).shape == (3, 1, 9, 7)
+
+
+def test_colour_trains(tmp_path):
+    np.save(tmp_path / "colour.npy", np.repeat(draw_bumps(60)[..., None], 3, -1) // (1, 2, 3))
+    model = train(tmp_path / "colour.npy", tmp_path / "run", SHORT, device="cpu", value_range=(0, 255))
+    assert model.shape == (3, 8, 8)
+
+
+def test_bfloat16_trains_and_saves_float32(bumps, tmp_path):
+    model = train(bumps, tmp_path / "run", replace(TINY, precision="bf16", density_steps=4), device="cpu")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    watched = [line["validation"] for line in stats(tmp_path / "run") if "validation" in line]
+    assert watched[5] < 0.5 * watched[0]
+
+
+def test_a_diverging_run_names_its_last_good_checkpoint(bumps, tmp_path, monkeypatch):
+    from mfimage import losses
+
+    exact, calls = losses.reconstruction, []
+
+    def diverging(chart, x):
+        calls.extend([1] * torch.is_grad_enabled())
+        return exact(chart, x) * (float("nan") if len(calls) > 3 else 1)
+
+    monkeypatch.setattr(losses, "reconstruction", diverging)
+    with pytest.raises(DivergedError, match=r"at step 3 .*manifold-00000002\.safetensors"):
+        train(bumps, tmp_path / "run", SHORT, device="cpu")
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize("phase", ["manifold", "density"])
+def test_interrupted_in_either_phase_and_resumed_a_run_equals_an_unbroken_one(
+    bumps, tiny_run, tmp_path, monkeypatch, phase
+):
+    picture = Run.picture
+
+    def interrupt(run, name, step, images, columns):
+        picture(run, name, step, images, columns)
+        if step == 60 and name == {"manifold": "reconstructions", "density": "samples"}[phase]:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Run, "picture", interrupt)
+    with pytest.raises(Interrupted, match=f"SIGINT: saved step 61 as .*{phase}-00000061"):
+        train(bumps, tmp_path / "run", TINY, device="cpu")
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "model").exists()
+    train(bumps, tmp_path / "run", resume=True, device="cpu")
+    assert same_tensors(tmp_path / "run/model/model.safetensors", tiny_run / "model/model.safetensors")
+    assert curve(tmp_path / "run") == curve(tiny_run)
+
+
+def test_resuming_a_finished_run_changes_nothing(bumps, tmp_path):
+    train(bumps, tmp_path / "run", SHORT, device="cpu")
+    files = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.safetensors")}
+    lines = curve(tmp_path / "run")
+    train(bumps, tmp_path / "run", resume=True, device="cpu")
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.safetensors")} == files
+    assert curve(tmp_path / "run") == lines
+
+
+def wait_for(path, process, seconds=60):
+    """Wait until a training process has written a file."""
+    limit = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < limit, f"{path} was not written"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "phase"), [(signal.SIGINT, 130, "manifold"), (signal.SIGTERM, 143, "density")]
+)
+def test_a_real_signal_saves_and_the_resumed_run_equals_an_unbroken_one(
+    bumps, tiny_run, tmp_path, number, code, phase
+):
+    outdir, settings = tmp_path / "run", tmp_path / "tiny.json"
+    settings.write_text(json.dumps(to_json(TINY)))
+    process = run_command("train", bumps, "--outdir", outdir, "--config", settings, "--device", "cpu", "-q")
+    wait_for(outdir / "checkpoints" / f"{phase}-00000020.safetensors", process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert out == ""
+    assert f"mfimage: {number.name}: saved step " in err
+    assert "Traceback" not in err
+    assert not list(outdir.rglob("*.tmp"))
+    train(bumps, outdir, resume=True, device="cpu")
+    assert same_tensors(outdir / "model/model.safetensors", tiny_run / "model/model.safetensors")
+    assert curve(outdir) == curve(tiny_run)
+
+
+def test_two_processes_share_one_run_and_give_what_one_gives(bumps, tmp_path):
+    outdir, settings = tmp_path / "two", tmp_path / "tiny.json"
+    config = replace(TINY, steps=20, density_steps=10, every=10)
+    settings.write_text(json.dumps(to_json(config)))
+    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launch, "-m", "mfimage", "train", bumps]
+        + ["-o", outdir, "--config", settings, "--json"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        timeout=120,
+        check=False,
+    )
+    if done.returncode and "Operation not permitted" in done.stderr:
+        pytest.skip(f"processes cannot talk to each other here: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"model": str(outdir / "model"), "dim": 2, "shape": [1, 8, 8]}
+    assert [line["step"] for line in stats(outdir)] == [10, 20, 10]
+    train(bumps, tmp_path / "one", config, device="cpu")
+    for ours, theirs in zip(curve(outdir), curve(tmp_path / "one"), strict=True):
+        assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-3)
+
+
+def test_statistics_after_the_checkpoint_are_dropped_and_half_lines_too(tmp_path):
+    path = tmp_path / "stats.jsonl"
+    lines = [{"phase": p, "step": s} for p in ("manifold", "density") for s in (10, 20, 30)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"phase": "dens')
+    trim_stats(path, "density", 20)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == lines[:-1]
+    trim_stats(tmp_path / "none.jsonl", "density", 20)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_skipped_files_are_on_record(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, image in enumerate(draw_bumps(60)):
+        Image.fromarray(image).save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
+    (folder / "zero.png").touch()
+    train(folder, tmp_path / "run", SHORT, device="cpu", max_bad=0.1)
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert data["skipped"] == 1
+    assert data["skipped_first"] == [{"path": f"{folder}/zero.png", "reason": "is empty (0 bytes)"}]

@@ -1,0 +1,42 @@
+"""A manifold that is easy to draw, and settings with which it is learned in a second."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from mfimage import Config
+
+TINY = Config(
+    dim=2,
+    steps=120,
+    density_steps=120,
+    batch_size=32,
+    lr=5e-3,
+    warmup=10,
+    every=20,
+    validation=20,
+    model={"levels": ((1, 1),), "width": 2, "hidden": 8, "density_steps": 1, "density_width": 8},
+)
+
+
+def draw_bumps(count, side=8, seed=0):
+    """(count, side, side) uint8: a bump of light that moves over the image, a curved surface in R^64."""
+    random = np.random.default_rng(seed)
+    y, x = random.uniform(0.3, 0.7, (2, count, 1, 1)) * (side - 1)
+    rows, columns = np.mgrid[:side, :side]
+    light = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * (side / 6) ** 2))
+    return np.rint(255 * light).astype(np.uint8)
+
+
+def run_command(*arguments, **options):
+    """Start `python -m mfimage` on one thread, as a user would."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mfimage", *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
