@@ -18,7 +18,7 @@ from .evaluation import evaluate, psnr_of
 from .inputs import in_batches
 from .models import ManifoldFlow
 from .runs import Run
-from .training import train
+from .training import hold_out, train
 
 SIGMAS = (0.1, 0.2, 0.3, 0.5)
 SHOWN = 12  # images in a row of the page
@@ -48,7 +48,8 @@ def run_demo(
     x = test.batch(slice(None))
     projected = _project(model, x)
     scores, areas = _strangers(model, pca, test)
-    sentence = _sentence(model, metrics, areas, len(training), len(test))
+    learned, _ = hold_out(training, config)
+    sentence = _sentence(model, metrics, areas, len(learned), len(test))
     run.write("metrics.json", {**metrics, "auroc": areas, "sentence": sentence})
     seed = config.seed
     report = Report(

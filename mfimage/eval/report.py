@@ -19,13 +19,10 @@ from torch import Tensor
 
 from mfimage.datasets.pictures import sheet
 from mfimage.errors import DataError, ResourceError
-from mfimage.eval.ood import histogram
+from mfimage.eval.charts import AREA, Curve, curve_chart, histogram_chart, scientific
 
 DASH = "–"
 COLUMN = 720  # CSS pixels of the page's text column
-CHART = (440, 250)  # width and height of a chart's own coordinates
-LEFT, RIGHT, TOP, BOTTOM = 46, 420, 22, 212  # its plotting area
-POINTS = 150  # a curve of more is averaged down to at most so many
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,6 @@ class Row:
     pca: float | str | None
     better: Literal["higher", "lower"] | None
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A quantity watched over steps x, and (step, value) points of its validation."""
-
-    name: str
-    unit: str
-    x: Sequence[float]
-    y: Sequence[float]
-    points: Sequence[tuple[float, float]] = ()
-    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,10 +114,10 @@ def _page(report: Report) -> str:
     samples = report.samples if report.samples is not None and len(report.samples) else None
     return environment.from_string(source).render(
         report=report,
-        area={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM, "size": CHART},
+        area=AREA,
         settings={name: _text(v) if isinstance(v, float) else str(v) for name, v in report.settings.items()},
         numbers=[(row, *_pair(row.model, row.pca, row.better)) for row in report.numbers],
-        curves=[chart for curve in report.curves if (chart := _curve(curve))],
+        curves=[chart for curve in report.curves if (chart := curve_chart(curve))],
         samples=None if samples is None else _picture(samples, 8, "samples"),
         reconstructions={
             name: [("image", None, _row(images, "images")), ("projection", None, _row(others, "projections"))]
@@ -140,18 +125,12 @@ def _page(report: Report) -> str:
             if len(images)
         },
         denoising=[(strip.sigma, _strip(strip)) for strip in report.denoising],
-        ood=_histogram(report.ood_scores),
+        ood=histogram_chart(report.ood_scores),
         auroc={name: _pair(*areas, "higher") for name, areas in report.ood_auroc.items()},
     )
 
 
 # Numbers
-
-
-def _scientific(value: float, digits: int) -> str:
-    mantissa, exponent = f"{value:.{digits}e}".split("e")
-    power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return power if mantissa == "1" else f"{mantissa} × {power}"
 
 
 def _text(value: float | str | None, size: float | None = None) -> str:
@@ -163,7 +142,7 @@ def _text(value: float | str | None, size: float | None = None) -> str:
     if isinstance(value, int) or value == 0:
         return f"{value:,.0f}".replace("-", "−")
     exponent = math.floor(math.log10(size or abs(value)))
-    text = f"{value:,.{max(3 - exponent, 0)}f}" if -5 < exponent < 7 else _scientific(value, 3)
+    text = f"{value:,.{max(3 - exponent, 0)}f}" if -5 < exponent < 7 else scientific(value, 3)
     return text.replace("-", "−")
 
 
@@ -224,131 +203,3 @@ def _strip(strip: Strip) -> list[tuple[str, tuple[str, bool] | None, dict[str, A
         for name, images in strip.rows.items()
         if len(images)
     ]
-
-
-# Charts: the geometry here, the markup in the template
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Values from low to high, on pixels from start to end."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
-        return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """Position and text of some five round values."""
-        values = self._round_logs() if self.log else []
-        if len(values) < 3:
-            step = _round_step((self.high - self.low) / 5)
-            first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-            values = [i * step for i in range(first, last + 1)]
-        return [(self(v), _tick(v)) for v in values]
-
-    def _round_logs(self) -> list[float]:
-        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        values: list[float] = []
-        for factors in ((1, 2, 5), (1, 3), (1,)):
-            values = [v for k in decades for f in factors if self.low <= (v := f * 10.0**k) <= self.high]
-            if len(values) <= 7:
-                return values
-        return values[:: math.ceil(len(values) / 7)]
-
-
-def _round_step(least: float) -> float:
-    decade = 10.0 ** math.floor(math.log10(least))
-    return next(f * decade for f in (1, 2, 5, 10) if f * decade >= least * (1 - 1e-9))
-
-
-def _tick(value: float) -> str:
-    plain = value == 0 or 1e-4 < abs(value) < 1e7
-    text = f"{value:,.7g}" if plain else _scientific(value, 0)
-    return text.replace("-", "−")
-
-
-def _axis(values: Sequence[float], start: float, end: float, log: bool = False, pad: float = 0.0) -> _Axis:
-    low, high = min(values), max(values)
-    log = log and low > 0
-    if log:
-        margin = max((high / low) ** pad, 1.2 if low == high else 1.0)
-        return _Axis(low / margin, high * margin, start, end, log)
-    margin = (high - low) * pad or (0.5 * abs(low) or 0.5 if low == high else 0.0)
-    return _Axis(low - margin, high + margin, start, end)
-
-
-def _curve(curve: Curve) -> dict[str, Any] | None:
-    """Chart a curve; None where it has no finite value."""
-    pairs = [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(y)]
-    together = math.ceil(len(pairs) / POINTS) or 1
-    groups = [pairs[i : i + together] for i in range(0, len(pairs), together)]
-    line = [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
-    watched = [(x, y) for x, y in curve.points if math.isfinite(y)]
-    if not line and not watched:
-        return None
-    x = _axis([p for p, _ in line + watched], LEFT, RIGHT)
-    y = _axis([p for _, p in line + watched], BOTTOM, TOP, curve.log, 0.04)
-    training = "training" if together == 1 else f"training (a point is the mean of {together})"
-    series = [(training, "line", line), ("validation", "dots", watched)]
-    return {
-        "name": curve.name,
-        "x": ("step", x.ticks()),
-        "y": (f"{curve.unit}, log scale" if y.log else curve.unit, y.ticks()),
-        "series": [
-            {"name": name, "kind": kind, "path": _polyline(at), "dots": at if kind == "dots" else []}
-            for name, kind, values in series
-            if (at := [(x(a), y(b)) for a, b in values])
-        ],
-    }
-
-
-def _polyline(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
-
-
-def _histogram(groups: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Chart groups of scores as outlines over one axis; None where there is no finite score."""
-    finite = {name: v[v.isfinite()].double() for name, v in groups.items()}
-    finite = {name: v for name, v in finite.items() if len(v)}
-    if not finite:
-        return None
-    pooled = torch.cat(list(finite.values()))
-    log = bool(pooled.min() > 0 and pooled.max() > 10 * pooled.min())
-    bins = histogram({name: v.log10() if log else v for name, v in finite.items()}, bins=50)
-    edges = [10.0**e if log else e for e in bins["edges"]]
-    # Each to its own peak: a set whose scores hardly differ would flatten all others.
-    heights = {name: [share / max(shares) for share in shares] for name, shares in bins["shares"].items()}
-    x, y = _axis(edges, LEFT, RIGHT, log), _Axis(0.0, 1.05, BOTTOM, TOP)
-    return {
-        "name": "Scores of familiar and strange images",
-        "x": ("reconstruction error a pixel" + ", log scale" * log, x.ticks()),
-        "y": ("share of the set, its highest bar = 1", y.ticks()),
-        "series": [
-            {
-                "name": _counted(name, groups[name]),
-                "kind": "line" if i else "area",
-                "path": _outline(edges, bars, x, y),
-                "dots": [],
-            }
-            for i, (name, bars) in enumerate(heights.items())
-        ],
-    }
-
-
-def _counted(name: str, scores: Tensor) -> str:
-    lost = int((~scores.isfinite()).sum())
-    return f"{name} ({lost:,} of {len(scores):,} not finite, left out)" if lost else name
-
-
-def _outline(edges: Sequence[float], bars: Sequence[float], x: _Axis, y: _Axis) -> str:
-    # Without the empty bars at its ends, so that sets do not lie over each other on the axis.
-    used = [i for i, bar in enumerate(bars) if bar]
-    first, last = used[0], used[-1] + 1
-    steps = "".join(f"V{y(bars[i]):g}H{x(edges[i + 1]):g}" for i in range(first, last))
-    return f"M{x(edges[first]):g} {BOTTOM}{steps}V{BOTTOM}"
