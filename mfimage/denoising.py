@@ -27,4 +27,4 @@ def denoise(image: ImageLike, model: ManifoldFlow, batch_size: int = 256) -> Any
         Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.2.
     """
     x, restore = model_input(image, model)
-    return restore(in_batches(model.project, x, batch_size).clamp(0, 1))
+    return restore(in_batches(model.project, x, batch_size))  # which cuts

@@ -1,5 +1,11 @@
 """One tiny run that several tests read."""
 
+import os
+
+os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"  # else continuous integration gets messages in colour
+os.environ["TERMINAL_WIDTH"] = "110"
+os.environ.pop("FORCE_COLOR", None)
+
 import numpy as np
 import pytest
 import torch

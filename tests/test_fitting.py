@@ -4,6 +4,7 @@ import signal
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from mfimage.checkpoint import Snapshots
 from mfimage.errors import DivergedError, Interrupted
@@ -40,6 +41,7 @@ class Problem:
 
     def fit(self, schedule=SCHEDULE, **changes):
         parts = {"loss": self.loss, "batches": self.batch, "validate": self.validate} | changes
+        AcceleratorState._reset_state(reset_partial_state=True)  # tests before may have had another device
         accelerator = Accelerator(cpu=True)
         return fit(self.module, schedule=schedule, snapshots=self.snapshots, accelerator=accelerator, **parts)
 
@@ -181,6 +183,17 @@ def test_gradients_are_clipped(tmp_path):
     optimiser = torch.optim.AdamW(problem.module.parameters())
     problem.snapshots.restore(problem.module, optimiser)
     assert all(0 < state["exp_avg"].norm() < 1e-9 for state in optimiser.state.values())
+
+
+@pytest.mark.parametrize("warmup", [1, 10])
+def test_steps_are_as_long_as_the_schedule_says(tmp_path, warmup):
+    problem = Problem(tmp_path)
+    start = problem.weights()
+    problem.fit(Schedule(1, 0.05, warmup=warmup), validate=iter([2.0, 1.0]).__next__)
+    moved = (
+        problem.weights() - start
+    ).abs()  # the first step of Adam is the learning rate, whatever the slope
+    torch.testing.assert_close(moved, torch.full((4,), 0.05 / warmup), rtol=1e-3, atol=0)
 
 
 def test_the_schedule_warms_up_and_falls_as_a_cosine():

@@ -3,19 +3,25 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
 from mfimage import Config
 
+ONE_THREAD = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+}
 TINY = Config(
     dim=2,
-    steps=120,
-    density_steps=120,
+    steps=60,
+    density_steps=80,
     batch_size=32,
     lr=5e-3,
     warmup=10,
-    every=20,
+    every=10,
     validation=20,
     model={"levels": ((1, 1),), "width": 2, "hidden": 8, "density_steps": 1, "density_width": 8},
 )
@@ -30,13 +36,12 @@ def draw_bumps(count, side=8, seed=0):
     return np.rint(255 * light).astype(np.uint8)
 
 
-def run_command(*arguments, **options):
+def run_command(*arguments):
     """Start `python -m mfimage` on one thread, as a user would."""
     return subprocess.Popen(
         [sys.executable, "-m", "mfimage", *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        env=ONE_THREAD,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
