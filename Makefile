@@ -13,8 +13,8 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 
 check: .venv/ready
-	.venv/bin/ruff format --check mfimage tests benchmarks
-	.venv/bin/ruff check mfimage tests benchmarks
+	.venv/bin/ruff format --check mfimage tests benchmarks conftest.py
+	.venv/bin/ruff check mfimage tests benchmarks conftest.py
 	.venv/bin/mypy
 
 .venv/ready: requirements.txt pyproject.toml

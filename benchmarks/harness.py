@@ -18,10 +18,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mfimage.checkpoint import Snapshots
 from mfimage.datasets import ImageSet, load
 from mfimage.fitting import Schedule, fit, shuffled
 from mfimage.runs import environment
+from mfimage.snapshots import Snapshots
 
 SHARED = Path(os.environ.get("MFIMAGE_SHARED", "../shared")) / "data"
 

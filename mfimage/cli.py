@@ -6,34 +6,20 @@ Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 diverg
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import signal
-import sys
-import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve a shared machine
 
 import typer
 
-from .errors import DataError, MfimageError, MixedSizesError, UsageError
+from . import console
+from .errors import DataError, MixedSizesError, UsageError
 
 if TYPE_CHECKING:
-    from .datasets import ImageSet, Skipped
+    from .datasets import ImageSet
     from .models import ManifoldFlow
-
-_verbose = False
-
-
-def _note_verbose(value: bool) -> bool:
-    global _verbose
-    _verbose = value
-    return value
-
 
 app = typer.Typer(
     help="Image manifold-learning flows: learn the manifold of a folder of images, then denoise by "
@@ -58,7 +44,8 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Imag
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No talk on stderr but errors.")]
 Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", callback=_note_verbose, help="Show the traceback of an error.")
+    bool,
+    typer.Option("-v", "--verbose", callback=console.note_verbose, help="Show the traceback of an error."),
 ]
 MaxBad = Annotated[float, typer.Option(min=0, max=1, help="Share of unreadable files that is tolerated.")]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Images with more pixels are not decoded.")]
@@ -104,10 +91,10 @@ def train(
     settings = None if resume else (settings or preset_config("default")).with_(**changes)
     model = train_(
         data, outdir, settings, device=device, resume=resume, quiet=quiet,
-        max_bad=max_bad, max_pixels=max_pixels, value_range=_pair(value_range),
+        max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
     )  # fmt: skip
     path = outdir / "model"
-    _put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, str(path), as_json)
+    console.put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, str(path), as_json)
 
 
 @app.command()
@@ -131,8 +118,8 @@ def sample(
     images = flow.sample(n, torch.Generator().manual_seed(seed or 0), batch_size or 256).clamp(0, 1).cpu()
     paths = save_pngs(images, [f"sample-{seed}-{i:05d}" for i in range(n)], outdir)
     save_png(sheet(images, max(1, round(n**0.5))), outdir / "sheet.png")
-    _say(f"{n} samples and sheet.png in {outdir}", quiet)
-    _put({"images": [str(p) for p in paths]}, "\n".join(map(str, paths)), as_json)
+    console.say(f"{n} samples and sheet.png in {outdir}", quiet)
+    console.put({"images": [str(p) for p in paths]}, "\n".join(map(str, paths)), as_json)
 
 
 @app.command()
@@ -143,6 +130,7 @@ def denoise(
     resize: Annotated[bool, typer.Option("--resize", help="Scale and crop to the model's size.")] = False,
     max_bad: MaxBad = 0.05,
     max_pixels: MaxPixels = 64_000_000,
+    value_range: ValueRange = None,
     device: Device = "auto",
     batch_size: BatchSize = 256,
     as_json: Json = False,
@@ -157,16 +145,21 @@ def denoise(
     channels, height, width = flow.shape
     size = (height, width) if resize else None
     try:
-        files = load_files(inputs, size, channels, max_bad=max_bad, max_pixels=max_pixels)
+        files = load_files(
+            inputs, size, channels,
+            max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
+        )  # fmt: skip
     except MixedSizesError as error:
         raise DataError(f"the inputs differ in size, the model takes {height} × {width}: --resize") from error
-    _list_skipped(files.skipped)
+    console.list_skipped(files.skipped)
     _check_fit(files, flow, outdir)
     clean = denoise_(files.batch(slice(None)), flow, batch_size or 256)
     written = save_pngs(clean, [Path(path).stem for path in files.paths], outdir)
-    _say(f"{len(written)} images in {outdir}", quiet)
+    console.say(f"{len(written)} images in {outdir}", quiet)
     pairs = [{"input": str(a), "output": str(b)} for a, b in zip(files.paths, written, strict=True)]
-    _put({"images": pairs, "skipped": _as_json(files.skipped)}, "\n".join(map(str, written)), as_json)
+    console.put(
+        {"images": pairs, "skipped": console.as_json(files.skipped)}, "\n".join(map(str, written)), as_json
+    )
 
 
 @app.command()
@@ -175,6 +168,7 @@ def score(
     model: Model = "runs/latest",
     max_bad: MaxBad = 0.05,
     max_pixels: MaxPixels = 64_000_000,
+    value_range: ValueRange = None,
     device: Device = "auto",
     batch_size: BatchSize = 256,
     as_json: Json = False,
@@ -187,12 +181,15 @@ def score(
 
     flow = _load_model(model, device)
     channels, height, width = flow.shape
-    files = load_files(inputs, (height, width), channels, max_bad=max_bad, max_pixels=max_pixels)
-    _list_skipped(files.skipped)
+    files = load_files(
+        inputs, (height, width), channels,
+        max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
+    )  # fmt: skip
+    console.list_skipped(files.skipped)
     scores = [float(s) for s in score_(files.batch(slice(None)), flow, batch_size or 256)]
     rows = [{"path": str(path), "score": s} for path, s in zip(files.paths, scores, strict=True)]
     lines = "\n".join(f"{row['path']}\t{row['score']:.6g}" for row in rows)
-    _put({"scores": rows, "skipped": _as_json(files.skipped)}, lines, as_json)
+    console.put({"scores": rows, "skipped": console.as_json(files.skipped)}, lines, as_json)
 
 
 @app.command()
@@ -214,10 +211,10 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Measure a model on the test split: reconstruction beside PCA, density on the manifold, FID."""
-    from .checkpoint import write_text
     from .datasets import load
     from .evaluation import METRICS, describe
     from .evaluation import evaluate as evaluate_
+    from .storage import write_text
 
     chosen = tuple(name.strip() for name in metrics.split(","))
     if unknown := set(chosen) - set(METRICS):
@@ -227,19 +224,20 @@ def evaluate(
     test, training = (
         load(
             data, split, (height, width), channels,
-            max_bad=max_bad, max_pixels=max_pixels, value_range=_pair(value_range),
+            max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
         )
         for split in ("test", "train")
     )  # fmt: skip
-    _list_skipped(test.skipped)
+    console.list_skipped(test.skipped)
     result = evaluate_(
         flow, test, training, metrics=chosen, samples=samples, seed=seed or 0,
-        inception_weights=inception_weights, batch_size=batch_size or 256, tell=lambda m: _say(m, quiet),
+        inception_weights=inception_weights, batch_size=batch_size or 256,
+        tell=lambda message: console.say(message, quiet),
     )  # fmt: skip
     if outdir is not None:
-        write_text(outdir / "metrics.json", json.dumps(result, indent=2) + "\n")
+        write_text(outdir / "metrics.json", console.json_text(result, indent=2) + "\n")
     rows = [("", "M-flow", f"PCA-{flow.dim}"), *describe(result)]
-    _put(result, "\n".join(f"{name:<40} {ours:>12} {pca:>12}" for name, ours, pca in rows), as_json)
+    console.put(result, "\n".join(f"{name:<40} {ours:>12} {pca:>12}" for name, ours, pca in rows), as_json)
 
 
 @app.command()
@@ -258,41 +256,8 @@ def demo(
 
     settings = read_config(config) if config else preset_config("demo")
     report, sentence = run_demo(outdir, settings.with_(seed=seed), device=device, quiet=quiet)
-    _say(sentence, quiet)
-    _put({"report": str(report), "sentence": sentence}, str(report), as_json)
-
-
-def main() -> NoReturn:
-    """Run the command line; every failure becomes a message and a documented exit code."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that clean-up runs
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names that are no UTF-8
-    try:
-        app()
-    except MfimageError as error:
-        _fail(str(error), error.exit_code)
-    except MemoryError as error:
-        _fail(f"out of memory: {error or 'lower --batch-size'}", 6)
-    except Exception as error:
-        _fail(*_diagnose(error))
-    sys.exit(0)
-
-
-def _diagnose(error: Exception) -> tuple[str, int]:
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        code = 6 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) else 2
-        return f"{where}{error.strerror or text}", code
-    if "out of memory" in text.lower() or "can't allocate memory" in text:
-        return f"out of memory: lower --batch-size ({text.splitlines()[0]})", 6
-    return f"{text} (an internal error; -v shows the traceback)", 1
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    if _verbose:
-        traceback.print_exc()
-    print(f"mfimage: {message}", file=sys.stderr)
-    sys.exit(code)
+    console.say(sentence, quiet)
+    console.put({"report": str(report), "sentence": sentence}, str(report), as_json)
 
 
 def _load_model(source: str, device: str) -> ManifoldFlow:
@@ -320,32 +285,6 @@ def _check_fit(files: ImageSet, model: ManifoldFlow, outdir: Path) -> None:
         raise UsageError(f"--outdir {outdir}: the inputs lie there and would be overwritten; choose another")
 
 
-def _pair(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--value-range {text}: two numbers are expected, LOW,HIGH") from error
-    return low, high
-
-
-def _put(values: dict[str, Any], text: str, as_json: bool) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
-        print(json.dumps(values) if as_json else text)
-
-
-def _say(message: str, quiet: bool) -> None:
-    if not quiet:
-        print(message, file=sys.stderr)
-
-
-def _as_json(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
-    return [vars(bad) for bad in skipped]
-
-
-def _list_skipped(skipped: Sequence[Skipped]) -> None:
-    if skipped:
-        print(f"{len(skipped)} files skipped:", file=sys.stderr)
-        for bad in skipped:
-            print(f"  {bad.path}: {bad.reason}", file=sys.stderr)
+def main() -> NoReturn:
+    """Run the command line; every failure becomes a message and a documented exit code."""
+    console.run(app)

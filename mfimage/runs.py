@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .checkpoint import write_text
 from .config import Config, read_config
+from .console import json_text
 from .datasets.pictures import save_png, sheet
 from .errors import DataError, UsageError
+from .storage import write_text
 
 
 class Run:
@@ -72,7 +73,7 @@ class Run:
     def write(self, name: str, values: Any) -> Path:
         """Write a JSON file into the directory, whole or not at all; return its path."""
         path = self.directory / name
-        write_text(path, json.dumps(values, indent=2, default=str) + "\n")
+        write_text(path, json_text(values, indent=2) + "\n")
         return path
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,15 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from . import losses
-from .checkpoint import Snapshots, build, save_pretrained
+from .checkpoint import build, save_pretrained
 from .config import Config, to_json
+from .console import list_skipped, progress_bar
 from .datasets.images import ImageSet, load
 from .errors import DataError, MixedSizesError, UsageError
 from .fitting import Progress, Schedule, fit, shuffled
 from .models import ManifoldFlow
 from .runs import Run, trim_stats
+from .snapshots import Snapshots
 
 PHOTO_SIZE = 64  # pixels; what a first manifold of photographs is learned at
 PREVIEW = 32  # images on a sheet
@@ -72,6 +72,8 @@ def train(
         if isinstance(data, ImageSet)
         else load(data, "train", config.size, config.channels, **load_options)
     )
+    if accelerator.is_main_process:
+        list_skipped(images.skipped)
     training, held_out = hold_out(images, config)
     summary = {"data": _name(data), **images.summary()}
     if resume:
@@ -80,17 +82,19 @@ def train(
         run.begin(to_json(config), summary)
     model = build(config.model_config(training.shape), config.seed).to(accelerator.device)
     trainer = _Trainer(model, config, run, accelerator, quiet)
-    trainer.manifold(training, held_out)
-    trainer.density(training, held_out)
+    try:
+        trainer.manifold(training, held_out)
+        trainer.density(training, held_out)
+    finally:
+        run.close()
     if accelerator.is_main_process:
         save_pretrained(model, run.model)
-        run.close()
     return model.eval()
 
 
 def hold_out(images: ImageSet, config: Config) -> tuple[ImageSet, ImageSet]:
     """Split off the images that watch the error: `validation` of them, at most a fifth, drawn by the seed."""
-    count = min(config.validation, len(images) // 5)
+    count = max(1, min(config.validation, len(images) // 5))
     if len(images) - count <= config.dim:
         raise DataError(
             f"{images.name}: {len(images)} images are too few for a manifold of {config.dim} dimensions: "
@@ -182,7 +186,7 @@ class _Trainer:
         main = self.accelerator.is_main_process
         if main and (newest := snapshots.newest()):
             trim_stats(self.run.directory / "stats.jsonl", phase, int(newest.stem.rsplit("-", 1)[1]))
-        with _bar(phase, schedule.steps, self.quiet or not main) as advance:
+        with progress_bar(phase, schedule.steps, self.quiet or not main) as advance:
 
             def report(progress: Progress, record: dict[str, float]) -> None:
                 advance(progress.step, record)
@@ -221,36 +225,13 @@ class _Trainer:
         return total / count
 
 
-@contextmanager
-def _bar(phase: str, steps: int, quiet: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A progress bar on stderr with loss, images a second and the time left."""
-    if quiet:
-        yield lambda step, record: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description:9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4g}  {task.fields[rate]:.0f} images/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=2) as bar:
-        task = bar.add_task(phase, total=steps, loss=float("nan"), rate=0.0)
-        yield lambda step, record: bar.update(
-            task, completed=step, loss=record["loss"], rate=record["images_per_second"]
-        )
-
-
 def _photo_size(data: Any, load_options: dict[str, Any]) -> int | None:
     """Choose a size where none is given: images as they are, but photographs at 64 × 64.
 
     Photographs are images of several sizes, or larger than 128 pixels.
     """
     try:
-        shape = load(data, "train", limit=16, **load_options).shape
+        shape = load(data, "train", limit=16, **{**load_options, "max_bad": 1.0}).shape
     except MixedSizesError:
         return PHOTO_SIZE
     return PHOTO_SIZE if max(shape[1:]) > 128 else None
@@ -264,7 +245,8 @@ def _spread(count: int, most: int) -> Tensor:
 def _accelerator(device: str, precision: str) -> Accelerator:
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: choose auto, cpu or cuda")
-    AcceleratorState._reset_state()  # another run of this process may have had another precision
+    # another run of this process may have had another precision or device
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
     if device == "cuda" and accelerator.device.type != "cuda":
         raise UsageError("--device cuda: no CUDA device is visible to PyTorch")

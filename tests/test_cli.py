@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from tiny import TINY, draw_bumps, run_command
 
-from mfimage import ManifoldFlow, cli
+from mfimage import ManifoldFlow, cli, console
 from mfimage.config import to_json
 from mfimage.errors import Interrupted
 
@@ -300,7 +300,7 @@ def test_a_full_disk_or_memory_is_code_6(mfimage, tiny_run, monkeypatch, target,
 @pytest.mark.parametrize(
     ("target", "error"),
     [
-        ("mfimage.checkpoint.save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
+        ("mfimage.storage.save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
         ("os.replace", OSError(errno.ENOSPC, "No space left on device")),
     ],
 )
@@ -367,3 +367,8 @@ def test_the_module_is_the_command(mfimage, tiny_run, photos):
     process = run_command(*arguments)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, out, err) == mfimage(*arguments)
+
+
+def test_json_has_no_infinities(capsys):
+    console.put({"psnr": float("inf"), "nested": [float("nan"), 1.5]}, "", as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"psnr": None, "nested": [None, 1.5]}

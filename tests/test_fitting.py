@@ -6,9 +6,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from mfimage.checkpoint import Snapshots
 from mfimage.errors import DivergedError, Interrupted
 from mfimage.fitting import Schedule, fit, shuffled
+from mfimage.snapshots import Snapshots
 
 SOLUTION = torch.tensor([[2.0, -1.0, 0.5]])
 SCHEDULE = Schedule(100, 0.05, warmup=5, every=10)

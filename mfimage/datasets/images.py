@@ -109,6 +109,7 @@ def load_files(
     *,
     max_pixels: int = MAX_PIXELS,
     max_bad: float = 0.05,
+    value_range: ValueRange | None = None,
 ) -> ImageSet:
     """Load files, folders and glob patterns as they are named, without splits; see `iter_files`, `load`.
 
@@ -118,7 +119,7 @@ def load_files(
     paths = [str(path) for path in iter_files(inputs)]
     if not paths:
         raise DataError(f"{', '.join(map(str, inputs))}: no image files here")
-    part = _from_files(paths, "", Path, _How("all", size, channels, max_pixels, None))
+    part = _from_files(paths, "", Path, _How("all", size, channels, max_pixels, value_range))
     _check_bad(part.skipped, len(part.paths), max_bad)
     images = _stack(_taken([part]), part.paths)
     return ImageSet(images, " + ".join(map(str, inputs)), "all", tuple(part.paths), tuple(part.skipped))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ def save_png(image: Tensor, path: str | Path) -> None:
 
     Raises:
         DataError: The image has another shape, or values that are not finite.
-        ResourceError: The file cannot be written.
+        ResourceError: The disk is full.
+        OSError: The file cannot be written for another reason.
     """
     values = image.detach().to("cpu", torch.float32)
     values = values[None] if values.ndim == 2 else values
@@ -39,7 +41,9 @@ def save_png(image: Tensor, path: str | Path) -> None:
         picture.save(temporary, "PNG")
         os.replace(temporary, target)
     except OSError as error:
-        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ResourceError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

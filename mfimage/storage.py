@@ -1,0 +1,90 @@
+"""Files written whole or not at all, and tensors checked when they are read; safetensors only, no pickle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .errors import ModelError, ResourceError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that it is whole or absent."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no UTF-8
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside a path, whose file takes the path's name if all goes well, else none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in its own words
+        raise ResourceError(f"{path}: cannot be written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors and a header of strings as one safetensors file, whole or not at all."""
+    with whole(path) as temporary:
+        write_tensors(tensors, temporary, metadata)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors under a name that the caller makes whole."""
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; ModelError if it is missing or damaged."""
+    with _readable(path):
+        return load_file(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the header of a safetensors file; ModelError if it is missing or damaged."""
+    with _readable(path), safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: damaged or not a safetensors file ({error})") from error
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take the tensors whose names begin with a prefix, and cut it off."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def load_state(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Fill a module; ModelError names what is missing, unknown, of another shape or not finite."""
+    wanted = module.state_dict()
+    problems = [f"{name} is missing" for name in wanted if name not in tensors]
+    problems += [f"{name} is unknown" for name in tensors if name not in wanted]
+    for name in [name for name in wanted if name in tensors]:
+        given, shape = tensors[name], wanted[name].shape
+        if given.shape != shape:
+            problems.append(f"{name} has shape {tuple(given.shape)}, not {tuple(shape)}")
+        elif not torch.isfinite(given).all():
+            problems.append(f"{name} holds non-finite numbers")
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ModelError(f"{path}: does not fit the model to be filled: {'; '.join(problems[:3])}{more}")
+    module.load_state_dict(tensors)
