@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +15,11 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mfimage.datasets import ImageSet, load
-from mfimage.fitting import Schedule, fit, shuffled
+from mfimage.fitting import shuffled
 from mfimage.runs import environment
-from mfimage.snapshots import Snapshots
 
 SHARED = Path(os.environ.get("MFIMAGE_SHARED", "../shared")) / "data"
 
@@ -72,31 +70,24 @@ def train_for(
     lr: float,
     batch_size: int,
 ) -> tuple[int, float]:
-    """Train a module with a full schedule that fits into CPU seconds; return steps taken and seconds spent.
+    """Train a module for CPU seconds; return steps taken and seconds spent.
 
-    What a step costs is measured first on runs of 4 and 24 steps, which are undone; a seventh stays in
-    hand, because later steps can cost more.
+    The steps are those of `mfimage.fitting.fit` (AdamW, warm-up, cosine to zero, clipping), but the schedule
+    runs with this process's CPU clock, so that a busy machine cannot overdraw the budget.
     """
-    accelerator = Accelerator(cpu=True)
-    held_out, training = images.subset(range(1000)), images.subset(range(1000, len(images)))
-    rows = shuffled(len(training), batch_size, seed=0)
-
-    @torch.no_grad()
-    def validate() -> float:
-        return sum(float(loss(module, x)) * len(x) for x in held_out.batches(250)) / len(held_out)
-
-    def run(steps: int) -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.process_time()
-            schedule = Schedule(steps, lr, warmup=min(100, steps // 4), every=max(1, steps // 4))
-            fit(module, loss, lambda s: training.batch(rows(s)), validate, schedule,
-                Snapshots(Path(folder), "phase"), accelerator)  # fmt: skip
-            return time.process_time() - began
-
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    few, many = run(4), run(24)
-    cost = (many - few) / 20
-    module.load_state_dict(before)
-    steps = max(4, int(0.85 * (seconds - few) / cost))
-    say(f"  {cost:.4f} CPU-seconds a step: {steps} steps")
-    return steps, run(steps)
+    rows = shuffled(len(images), batch_size, seed=0)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
+    began, step = time.process_time(), 0
+    while (spent := time.process_time() - began) < seconds:
+        done = spent / seconds
+        optimiser.param_groups[0]["lr"] = (
+            lr * min(1.0, 20 * done + 0.01) * 0.5 * (1 + math.cos(math.pi * done))
+        )
+        optimiser.zero_grad(set_to_none=True)
+        loss(module, images.batch(rows(step))).backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 200.0)
+        optimiser.step()
+        step += 1
+        if step % 200 == 0:
+            say(f"  step {step}, {spent:.0f} CPU-seconds")
+    return step, spent

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(ResourceError, match="No such file"):
+    with pytest.raises(FileNotFoundError, match="No such file"):
         save_png(torch.zeros(1, 4, 4), tmp_path / "none" / "x.png")
 
 
@@ -63,3 +64,13 @@ def test_sheet():
     assert (whole[0, 4:6, 9:12] == 1).all()
     assert (whole[0, 0] == 1).all()
     assert (whole[0, :, 4] == 1).all()
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ResourceError, match="No space left"):
+        save_png(torch.rand(1, 4, 4), tmp_path / "x.png")
+    assert list(tmp_path.iterdir()) == []
