@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .config import ModelConfig, from_json, to_json
-from .errors import ModelError, UsageError
-from .models import ManifoldFlow, manifold_flow
-from .storage import load_state, read_tensors, save_tensors, write_text
+from mfimage.config import ModelConfig, from_json, to_json
+from mfimage.errors import ModelError, UsageError
+from mfimage.models import ManifoldFlow, manifold_flow
+from mfimage.storage import load_state, read_tensors, save_tensors, write_text
 
 FORMAT = "mfimage-1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

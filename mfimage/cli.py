@@ -14,12 +14,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 
 import typer
 
-from . import console
-from .errors import DataError, MixedSizesError, UsageError
+from mfimage import console
+from mfimage.errors import DataError, MixedSizesError, UsageError
 
 if TYPE_CHECKING:
-    from .datasets import ImageSet
-    from .models import ManifoldFlow
+    from mfimage.datasets import ImageSet
+    from mfimage.models import ManifoldFlow
 
 app = typer.Typer(
     help="Image manifold-learning flows: learn the manifold of a folder of images, then denoise by "
@@ -78,8 +78,8 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Learn the manifold of images, and the density on it; the run's directory holds everything."""
-    from .config import preset_config, read_config
-    from .training import train as train_
+    from mfimage.config import preset_config, read_config
+    from mfimage.training import train as train_
 
     changes = {
         "dim": dim, "size": size, "channels": channels, "steps": steps, "density_steps": density_steps,
@@ -112,7 +112,7 @@ def sample(
     """Draw new images; the same seed gives the same images at any batch size."""
     import torch
 
-    from .datasets import save_png, save_pngs, sheet
+    from mfimage.datasets import save_png, save_pngs, sheet
 
     flow = _load_model(model, device)
     images = flow.sample(n, torch.Generator().manual_seed(seed or 0), batch_size or 256).clamp(0, 1).cpu()
@@ -138,8 +138,8 @@ def denoise(
     verbose: Verbose = False,
 ) -> None:
     """Project images onto the manifold and write them as PNG under their own names."""
-    from .datasets import load_files, save_pngs
-    from .denoising import denoise as denoise_
+    from mfimage.datasets import load_files, save_pngs
+    from mfimage.denoising import denoise as denoise_
 
     flow = _load_model(model, device)
     channels, height, width = flow.shape
@@ -176,8 +176,8 @@ def score(
     verbose: Verbose = False,
 ) -> None:
     """Score images by reconstruction error a pixel (higher is stranger): path and score, a line each."""
-    from .datasets import load_files
-    from .scoring import score as score_
+    from mfimage.datasets import load_files
+    from mfimage.scoring import score as score_
 
     flow = _load_model(model, device)
     channels, height, width = flow.shape
@@ -211,10 +211,10 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Measure a model on the test split: reconstruction beside PCA, density on the manifold, FID."""
-    from .datasets import load
-    from .evaluation import METRICS, describe
-    from .evaluation import evaluate as evaluate_
-    from .storage import write_text
+    from mfimage.datasets import load
+    from mfimage.evaluation import METRICS, describe
+    from mfimage.evaluation import evaluate as evaluate_
+    from mfimage.storage import write_text
 
     chosen = tuple(name.strip() for name in metrics.split(","))
     if unknown := set(chosen) - set(METRICS):
@@ -251,8 +251,8 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Train on the bundled clothes, use and measure the model, and write report.html."""
-    from .config import preset_config, read_config
-    from .demo import run_demo
+    from mfimage.config import preset_config, read_config
+    from mfimage.demo import run_demo
 
     settings = read_config(config) if config else preset_config("demo")
     report, sentence = run_demo(outdir, settings.with_(seed=seed), device=device, quiet=quiet)
@@ -263,7 +263,7 @@ def demo(
 def _load_model(source: str, device: str) -> ManifoldFlow:
     import torch
 
-    from .checkpoint import from_pretrained
+    from mfimage.checkpoint import from_pretrained
 
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: choose auto, cpu or cuda")

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import MfimageError, UsageError
+from mfimage.errors import MfimageError, UsageError
 
 if TYPE_CHECKING:
-    from .datasets import Skipped
+    from mfimage.datasets import Skipped
 
 verbose = False  # whether a failure shows its traceback
 

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import Config
-from .datasets import ImageSet, gaussian_noise, load
-from .eval.ood import auroc
-from .eval.reconstruction import PCA, squared_error
-from .eval.report import Curve, Report, Row, Strip, write_report
-from .evaluation import evaluate, psnr_of
-from .inputs import in_batches
-from .models import ManifoldFlow
-from .runs import Run
-from .training import hold_out, train
+from mfimage.config import Config
+from mfimage.datasets import ImageSet, gaussian_noise, load
+from mfimage.eval.ood import auroc
+from mfimage.eval.reconstruction import PCA, squared_error
+from mfimage.eval.report import Curve, Report, Row, Strip, write_report
+from mfimage.evaluation import evaluate, psnr_of
+from mfimage.inputs import in_batches
+from mfimage.models import ManifoldFlow
+from mfimage.runs import Run
+from mfimage.training import hold_out, train
 
 SIGMAS = (0.1, 0.2, 0.3, 0.5)
 SHOWN = 12  # images in a row of the page

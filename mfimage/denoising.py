@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .inputs import ImageLike, in_batches, model_input
-from .models import ManifoldFlow
+from mfimage.inputs import ImageLike, in_batches, model_input
+from mfimage.models import ManifoldFlow
 
 
 def denoise(image: ImageLike, model: ManifoldFlow, batch_size: int = 256) -> Any:

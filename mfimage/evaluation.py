@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import weights_hash
-from .datasets.images import ImageSet
-from .errors import DataError
-from .eval.density import density_summary
-from .eval.features import InceptionFeatures
-from .eval.frechet import fid
-from .eval.inception import InceptionUnavailable, find_inception_weights
-from .eval.reconstruction import PCA, reconstruction_table
-from .inputs import in_batches
-from .models import ManifoldFlow
+from mfimage.checkpoint import weights_hash
+from mfimage.datasets.images import ImageSet
+from mfimage.errors import DataError
+from mfimage.eval.density import density_summary
+from mfimage.eval.features import InceptionFeatures
+from mfimage.eval.frechet import fid
+from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
+from mfimage.eval.reconstruction import PCA, reconstruction_table
+from mfimage.inputs import in_batches
+from mfimage.models import ManifoldFlow
 
 METRICS = ("reconstruction", "density", "fid")
 

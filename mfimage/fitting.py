@@ -15,8 +15,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from .errors import DivergedError, Interrupted
-from .snapshots import Snapshots
+from mfimage.errors import DivergedError, Interrupted
+from mfimage.snapshots import Snapshots
 
 
 @dataclass(frozen=True)

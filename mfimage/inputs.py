@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .datasets.convert import to_batch
-from .errors import DataError
-from .models import ManifoldFlow
+from mfimage.datasets.convert import to_batch
+from mfimage.errors import DataError
+from mfimage.models import ManifoldFlow
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 

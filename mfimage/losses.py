@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from .models.bijections import full_precision
-from .models.charts import Chart
-from .models.density import Density
+from mfimage.models.bijections import full_precision
+from mfimage.models.charts import Chart
+from mfimage.models.density import Density
 
 
 def reconstruction(chart: Chart, x: Tensor) -> Tensor:

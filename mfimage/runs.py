@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import __version__
-from .config import Config, read_config
-from .console import json_text
-from .datasets.pictures import save_png, sheet
-from .errors import DataError, UsageError
-from .storage import write_text
+from mfimage import __version__
+from mfimage.config import Config, read_config
+from mfimage.console import json_text
+from mfimage.datasets.pictures import save_png, sheet
+from mfimage.errors import DataError, UsageError
+from mfimage.storage import write_text
 
 
 class Run:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .inputs import ImageLike, in_batches, model_input
-from .models import ManifoldFlow
+from mfimage.inputs import ImageLike, in_batches, model_input
+from mfimage.models import ManifoldFlow
 
 
 def reconstruction_score(x: Tensor, model: ManifoldFlow) -> Tensor:

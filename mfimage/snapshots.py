@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import ModelError
-from .storage import load_state, part, read_metadata, read_tensors, whole, write_tensors
+from mfimage.errors import ModelError
+from mfimage.storage import load_state, part, read_metadata, read_tensors, whole, write_tensors
 
 
 class Snapshots:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .errors import ModelError, ResourceError
+from mfimage.errors import ModelError, ResourceError
 
 
 def write_text(path: Path, text: str) -> None:

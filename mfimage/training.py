@@ -12,16 +12,16 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from . import losses
-from .checkpoint import build, save_pretrained
-from .config import Config, to_json
-from .console import list_skipped, progress_bar
-from .datasets.images import ImageSet, load
-from .errors import DataError, MixedSizesError, UsageError
-from .fitting import Progress, Schedule, fit, shuffled
-from .models import ManifoldFlow
-from .runs import Run, trim_stats
-from .snapshots import Snapshots
+from mfimage import losses
+from mfimage.checkpoint import build, save_pretrained
+from mfimage.config import Config, to_json
+from mfimage.console import list_skipped, progress_bar
+from mfimage.datasets.images import ImageSet, load
+from mfimage.errors import DataError, MixedSizesError, UsageError
+from mfimage.fitting import Progress, Schedule, fit, shuffled
+from mfimage.models import ManifoldFlow
+from mfimage.runs import Run, trim_stats
+from mfimage.snapshots import Snapshots
 
 PHOTO_SIZE = 64  # pixels; what a first manifold of photographs is learned at
 PREVIEW = 32  # images on a sheet

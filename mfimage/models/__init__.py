@@ -1,9 +1,9 @@
 """Charts, densities and the manifold flow that joins them."""
 
-from .charts import image_chart
-from .density import Density, latent_density
-from .geometry import log_volume, tangents
-from .manifold import ManifoldFlow, manifold_flow
+from mfimage.models.charts import image_chart
+from mfimage.models.density import Density, latent_density
+from mfimage.models.geometry import log_volume, tangents
+from mfimage.models.manifold import ManifoldFlow, manifold_flow
 
 __all__ = [
     "Density",

@@ -10,10 +10,10 @@ from nflows.transforms import CompositeTransform, Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .bijections import Haar, OrthogonalConv1x1, Value
-from .couplings import AffineCoupling
-from .nets import ConvNet
-from .subspace import BentSubspace
+from mfimage.models.bijections import Haar, OrthogonalConv1x1, Value
+from mfimage.models.couplings import AffineCoupling
+from mfimage.models.nets import ConvNet
+from mfimage.models.subspace import BentSubspace
 
 Shape = tuple[int, int, int]
 Pad = tuple[int, int, int, int]

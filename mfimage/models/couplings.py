@@ -6,7 +6,7 @@ import torch
 from nflows.transforms import Transform
 from torch import Tensor, nn
 
-from .bijections import Value
+from mfimage.models.bijections import Value
 
 
 class AffineCoupling(Transform):

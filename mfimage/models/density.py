@@ -17,7 +17,7 @@ from nflows.transforms import (
 from nflows.utils import create_alternating_binary_mask
 from torch import Tensor
 
-from .bijections import ActNorm
+from mfimage.models.bijections import ActNorm
 
 
 class Density(Flow):

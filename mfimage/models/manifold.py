@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .charts import Chart, Shape, image_chart
-from .density import Density, latent_density
-from .geometry import log_volume, tangents
+from mfimage.models.charts import Chart, Shape, image_chart
+from mfimage.models.density import Density, latent_density
+from mfimage.models.geometry import log_volume, tangents
 
 
 class ManifoldFlow(nn.Module):

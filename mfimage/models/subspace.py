@@ -9,9 +9,9 @@ from nflows.transforms import Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .bijections import Householder, Value
-from .linear import principal_components
-from .nets import Decoder, Encoder
+from mfimage.models.bijections import Householder, Value
+from mfimage.models.linear import principal_components
+from mfimage.models.nets import Decoder, Encoder
 
 
 class BentSubspace(Transform):
