@@ -87,6 +87,8 @@ def train(
     }  # fmt: skip
     if resume and (preset or config or any(value is not None for value in changes.values())):
         raise UsageError("--resume takes the settings of the run in --outdir; give no others")
+    if preset and config:
+        raise UsageError("--preset and --config both give settings: choose one")
     settings = preset_config(preset) if preset else read_config(config) if config else None
     settings = None if resume else (settings or preset_config("default")).with_(**changes)
     model = train_(
@@ -196,7 +198,9 @@ def score(
 def evaluate(
     data: Data,
     model: Model = "runs/latest",
-    outdir: Annotated[Path | None, typer.Option("--outdir", "-o", help="Where metrics.json goes.")] = None,
+    outdir: Annotated[
+        Path | None, typer.Option("--outdir", "-o", help="Where metrics.json goes; to the run itself.")
+    ] = None,
     metrics: Annotated[str, typer.Option(help="Comma-separated.")] = "reconstruction,density,fid",
     samples: Annotated[int, typer.Option(min=2, help="Samples, and real images, in the FID.")] = 2000,
     inception_weights: Annotated[Path | None, typer.Option(help="Genuine FID Inception weights.")] = None,
@@ -228,12 +232,14 @@ def evaluate(
         )
         for split in ("test", "train")
     )  # fmt: skip
-    console.list_skipped(test.skipped)
+    console.list_skipped([*test.skipped, *training.skipped])
     result = evaluate_(
         flow, test, training, metrics=chosen, samples=samples, seed=seed or 0,
         inception_weights=inception_weights, batch_size=batch_size or 256,
         tell=lambda message: console.say(message, quiet),
     )  # fmt: skip
+    if outdir is None and (Path(model) / "checkpoints").is_dir():
+        outdir = Path(model)  # a run keeps its own measurements
     if outdir is not None:
         write_text(outdir / "metrics.json", console.json_text(result, indent=2) + "\n")
     rows = [("", "M-flow", f"PCA-{flow.dim}"), *describe(result)]

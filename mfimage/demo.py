@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mfimage.config import Config
 from mfimage.datasets import ImageSet, gaussian_noise, load
+from mfimage.errors import UsageError
 from mfimage.eval.ood import auroc
 from mfimage.eval.reconstruction import PCA, squared_error
 from mfimage.eval.report import Curve, Report, Row, Strip, write_report
@@ -18,6 +19,7 @@ from mfimage.evaluation import evaluate, psnr_of
 from mfimage.inputs import in_batches
 from mfimage.models import ManifoldFlow
 from mfimage.runs import Run
+from mfimage.scoring import reconstruction_score
 from mfimage.training import hold_out, train
 
 SIGMAS = (0.1, 0.2, 0.3, 0.5)
@@ -40,9 +42,11 @@ def run_demo(
         The page's path, and its results in one sentence.
     """
     run = Run(outdir)
-    model = train(data, outdir, config, device=device, resume=(outdir / "config.json").exists(), quiet=quiet)
-    config = run.config()
-    training, test = load(data, "train"), load(data, "test")
+    again = (outdir / "config.json").exists()
+    if again and run.config() != config:
+        raise UsageError(f"{outdir} holds a run with other settings: choose another --outdir")
+    model = train(data, outdir, config, device=device, resume=again, quiet=quiet)
+    training, test = (load(data, split, config.size, config.channels) for split in ("train", "test"))
     metrics = evaluate(model, test, training, metrics=("reconstruction", "density"))
     pca = PCA.fit(training.batch(slice(None)), model.dim)
     x = test.batch(slice(None))
@@ -92,8 +96,12 @@ def _strangers(
         "inverted": 1 - x,
     }
     pixels = x[0].numel()
-    ours = {name: squared_error(y, _project(model, y)) / pixels for name, y in sets.items()}
-    theirs = {name: squared_error(y, pca.project(y).clamp(0, 1)) / pixels for name, y in sets.items()}
+    device = next(model.parameters()).device
+    ours = {
+        name: in_batches(lambda part: reconstruction_score(part.to(device), model), y)
+        for name, y in sets.items()
+    }
+    theirs = {name: squared_error(y, pca.project(y)) / pixels for name, y in sets.items()}
     home = next(iter(sets))
     areas = {name: (auroc(ours[home], ours[name]), auroc(theirs[home], theirs[name])) for name in [*sets][1:]}
     return ours, areas

@@ -67,16 +67,26 @@ def evaluate(
         "data": {"test": test.summary(), "train": train.summary()},
     }
     device = next(model.parameters()).device
+    if "fid" in metrics:  # before the long work: a wrong file of weights should be told at once
+        try:
+            extractor = InceptionFeatures(find_inception_weights(inception_weights), device)
+        except InceptionUnavailable as error:
+            result["fid"] = {"skipped": str(error)}
     if "reconstruction" in metrics:
         tell(f"reconstruction of {len(test)} images")
         result["reconstruction"] = _reconstruction(model, test, train, device, batch_size)
     if "density" in metrics:
-        x = test.batch(slice(density_images)).to(device)
+        x = test.batch(_drawn(len(test), density_images, seed)).to(device)
         tell(f"exact log-density of {len(x)} images")
         result["density"] = density_summary(in_batches(model.log_prob, x, min(batch_size, 32)), model.dim)
-    if "fid" in metrics:
-        result["fid"] = _fid(model, test, train, samples, seed, inception_weights, batch_size, tell)
+    if "fid" in metrics and "fid" not in result:
+        result["fid"] = _fid(model, test, train, samples, seed, extractor, batch_size, tell)
     return result
+
+
+def _drawn(count: int, most: int, seed: int) -> Tensor:
+    """Positions of at most `most` of `count` images, at random: files lie in order of their classes."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
 
 
 def _reconstruction(
@@ -94,25 +104,18 @@ def _fid(
     train: ImageSet,
     samples: int,
     seed: int,
-    weights: str | Path | None,
+    extractor: InceptionFeatures,
     batch_size: int,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    try:
-        extractor = InceptionFeatures(find_inception_weights(weights), next(model.parameters()).device)
-    except InceptionUnavailable as error:
-        tell(f"without FID: {error}")
-        return {"skipped": str(error)}
-    tell(
-        f"Inception features of {samples} samples, {min(samples, len(test))} test and as many training images"
-    )
+    real, familiar = (images.subset(_drawn(len(images), samples, seed)) for images in (test, train))
+    tell(f"Inception features of {samples} samples, {len(real)} test and {len(familiar)} training images")
     drawn = model.sample(samples, torch.Generator().manual_seed(seed), batch_size)
-    shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:samples]
     result = fid(
         drawn.clamp(0, 1).split(batch_size),
-        test.subset(range(min(samples, len(test)))).batches(batch_size),
+        real.batches(batch_size),
         extractor,
-        train=train.subset(shuffled).batches(batch_size),
+        train=familiar.batches(batch_size),
     )
     return {**result, "seed": seed}
 
@@ -133,9 +136,17 @@ def describe(result: dict[str, Any]) -> list[tuple[str, str, str]]:
             ("SSIM", f"{ours['ssim']['mean']:.4f}", f"{pca['ssim']['mean']:.4f}"),
         ]
     if density := result.get("density"):
-        rows.append((f"log-density, nats (N = {density['n']})", _number(density["mean"]), ""))
+        rows.append(
+            (
+                f"log-density, nats ({density['n_finite']} of {density['n']} finite)",
+                _number(density["mean"]),
+                "",
+            )
+        )
         rows.append(("log-density, nats a dimension", _number(density["per_dim"]), ""))
-    if (distance := result.get("fid")) and "value" in distance:
+    if (distance := result.get("fid")) and "skipped" in distance:
+        rows.append((f"FID: {distance['skipped']}", "–", ""))
+    elif distance:
         rows.append(
             (
                 f"FID of {distance['n_samples']} samples to {distance['n_real']} images",

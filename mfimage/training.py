@@ -65,13 +65,7 @@ def train(
     accelerator = _accelerator(device, config.precision)
     if accelerator.is_main_process and not resume:
         run.require_unused()
-    if config.size is None and not isinstance(data, ImageSet):
-        config = replace(config, size=_photo_size(data, load_options))
-    images = (
-        data
-        if isinstance(data, ImageSet)
-        else load(data, "train", config.size, config.channels, **load_options)
-    )
+    images, config = _images(data, config, load_options)
     if accelerator.is_main_process:
         list_skipped(images.skipped)
     training, held_out = hold_out(images, config)
@@ -121,7 +115,7 @@ class _Trainer:
     def manifold(self, training: ImageSet, held_out: ImageSet) -> None:
         """Phase 1: the chart, by reconstruction of images."""
         if Snapshots(self.run.checkpoints, "manifold").newest() is None:
-            most = PCA_FLOATS // self.model.chart.features
+            most = max(PCA_FLOATS // self.model.chart.features, 2 * self.config.dim + 32)
             self.model.chart.initialise(
                 training.batch(_spread(len(training), most)).to(self.accelerator.device)
             )
@@ -225,15 +219,30 @@ class _Trainer:
         return total / count
 
 
+def _images(data: Any, config: Config, load_options: dict[str, Any]) -> tuple[ImageSet, Config]:
+    """Load the images, and settle their size in the configuration."""
+    if isinstance(data, ImageSet):
+        return data, config
+    if config.size is None:
+        config = replace(config, size=_photo_size(data, load_options))
+    try:
+        return load(data, "train", config.size, config.channels, **load_options), config
+    except MixedSizesError:  # the first few were alike
+        config = replace(config, size=PHOTO_SIZE)
+        return load(data, "train", config.size, config.channels, **load_options), config
+
+
 def _photo_size(data: Any, load_options: dict[str, Any]) -> int | None:
     """Choose a size where none is given: images as they are, but photographs at 64 × 64.
 
     Photographs are images of several sizes, or larger than 128 pixels.
     """
     try:
-        shape = load(data, "train", limit=16, **{**load_options, "max_bad": 1.0}).shape
+        shape = load(data, "train", limit=4, **{**load_options, "max_bad": 1.0}).shape
     except MixedSizesError:
         return PHOTO_SIZE
+    except DataError:  # none of these few can be read: loading all will tell
+        return None
     return PHOTO_SIZE if max(shape[1:]) > 128 else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from nflows.transforms import Transform
@@ -112,6 +113,14 @@ class OrthogonalConv1x1(Transform):
         super().__init__()
         self.skew = nn.Parameter(torch.zeros(channels, channels))
         self.register_buffer("permutation", torch.randperm(channels))
+
+    def undo(self, mixed: Sequence[OrthogonalConv1x1]) -> OrthogonalConv1x1:
+        """Make this one start as the inverse of others in a row; return it."""
+        order = torch.arange(len(self.permutation))
+        for other in mixed:
+            order = order[other.permutation]
+        self.permutation.copy_(order.argsort())
+        return self
 
     def matrix(self) -> Tensor:
         """Return Q, shape (C, C)."""

@@ -86,10 +86,10 @@ class ImageChart(Chart):
 
     x ↦ pad ↦ multiscale Haar + [orthogonal 1×1, affine coupling] steps ↦ bent subspace = (u, v),  u ∈ R^d.
 
-    After `initialise` and before training, { f(u, 0) } is exactly the PCA subspace of the images.
+    After `initialise` and before training, { f(u, 0) } is exactly the PCA subspace of the images given.
 
     Images whose sides are not divisible by 2^levels are padded with zeros on all four sides (the odd pixel
-    goes right and down), and cropped by `inverse`.
+    goes right and down), and cropped by `inverse`: the bijection, and its ladj, are those of padded images.
 
     Args:
         pad: (left, right, top, bottom) zeros.
@@ -132,17 +132,17 @@ def padding(height: int, width: int, levels: int) -> Pad:
     return extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2
 
 
-def coupling_steps(channels: int, steps: int, width: int) -> list[Transform]:
-    """[orthogonal 1×1, affine coupling with a 3×3–1×1–3×3 net] × steps, on (B, channels, H, W)."""
+def coupling_steps(channels: int, steps: int, width: int, restore: bool) -> list[Transform]:
+    """[orthogonal 1×1, affine coupling with a 3×3–1×1–3×3 net] × steps, on (B, channels, H, W).
+
+    With `restore` a last orthogonal 1×1 brings the channels back into their order, coarse ones first.
+    """
     half = channels // 2
-    return [
-        part
-        for _ in range(steps)
-        for part in (
-            OrthogonalConv1x1(channels),
-            AffineCoupling(half, ConvNet(half, 2 * (channels - half), width)),
-        )
-    ]
+    mixing = [OrthogonalConv1x1(channels) for _ in range(steps)]
+    parts: list[Transform] = []
+    for mix in mixing:
+        parts += [mix, AffineCoupling(half, ConvNet(half, 2 * (channels - half), width))]
+    return [*parts, OrthogonalConv1x1(channels).undo(mixing)] if restore and steps else parts
 
 
 def image_chart(
@@ -173,10 +173,11 @@ def image_chart(
     height, width_px = height + pad[2] + pad[3], width_px + pad[0] + pad[1]
     features = channels * height * width_px
     transforms, shapes, kept = [], [], []
-    for halvings, steps in levels:
+    for level, (halvings, steps) in enumerate(levels):
         channels, height, width_px = channels * 4**halvings, height >> halvings, width_px >> halvings
         haar: list[Transform] = [Haar() for _ in range(halvings)]
-        transforms.append(CompositeTransform(haar + coupling_steps(channels, steps, 2 * width)))
+        restore = level < len(levels) - 1  # where details leave, they must be the finest
+        transforms.append(CompositeTransform(haar + coupling_steps(channels, steps, 2 * width, restore)))
         shapes.append((channels, height, width_px))
         channels = max(1, round(channels * keep))
         kept.append(channels)

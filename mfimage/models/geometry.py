@@ -39,9 +39,9 @@ def log_volume(jacobian: Tensor) -> Tensor:
         jacobian: J, shape (B, D, d).
 
     Returns:
-        Shape (B,), float64, nats; −inf where J has lost rank.
+        Shape (B,), float64, nats; −inf where the factorisation fails because J has lost rank, NaN where J is.
     """
     j = jacobian.double()
     factor, info = torch.linalg.cholesky_ex(j.mT @ j)
     volume = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return torch.where(info == 0, volume, -torch.inf)
+    return torch.where(j.isfinite().all((-2, -1)), torch.where(info == 0, volume, -torch.inf), torch.nan)

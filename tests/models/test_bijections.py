@@ -23,13 +23,13 @@ BIJECTIONS = {
     "subspace-partial-grid": ((12,), lambda: BentSubspace(12, 3, (2, 2, 2), 2, 8, 1)),
     "affine-image": (IMAGE, lambda: AffineCoupling(2, ConvNet(2, 4, 8))),
     "affine-vector": ((7,), lambda: AffineCoupling(3, linear(3, 8))),
-    "steps": (IMAGE, lambda: CompositeTransform(coupling_steps(4, 2, 8))),
+    "steps": (IMAGE, lambda: CompositeTransform(coupling_steps(4, 2, 8, True))),
     "multiscale": (
         (1, 8, 8),
         lambda: Multiscale(
             [
-                CompositeTransform([Haar(), *coupling_steps(4, 1, 8)]),
-                CompositeTransform([Haar(), *coupling_steps(8, 1, 8)]),
+                CompositeTransform([Haar(), *coupling_steps(4, 1, 8, True)]),
+                CompositeTransform([Haar(), *coupling_steps(8, 1, 8, False)]),
             ],
             [(4, 4, 4), (8, 2, 2)],
             [2],
