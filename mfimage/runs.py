@@ -29,6 +29,7 @@ class Run:
     checkpoints/                                            to resume from
     model/                                                  model.safetensors and config.json
     pictures/                                               PNG sheets while it trains
+    metrics.json                                            what `evaluate` measured last
 
     Args:
         directory: Made when something is first written.

@@ -191,6 +191,13 @@ def test_evaluate_measures_and_writes(mfimage, tiny_run, bumps):
     assert json.loads(quiet[1]) == result
 
 
+def test_evaluate_keeps_its_numbers_in_the_run(mfimage, tiny_run, bumps, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    code, _, _ = mfimage("evaluate", bumps, "-m", run, "--metrics", "density")
+    assert code == 0
+    assert json.loads((run / "metrics.json").read_text())["density"]["n"] > 0
+
+
 def test_names_that_are_no_text_are_handed_through(mfimage, tiny_run):
     name = os.fsdecode(b"caf\xe9.png")
     try:
