@@ -15,7 +15,7 @@ _HOME = {  # where each public name lives; imported at first use, so that `mfima
     "ModelConfig": "config",
     "presets": "config",
     "ManifoldFlow": "models",
-    "build": "checkpoint",
+    "build": "building",
     "from_pretrained": "checkpoint",
     "save_pretrained": "checkpoint",
     "load": "datasets",

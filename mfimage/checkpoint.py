@@ -9,23 +9,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mfimage.building import build
 from mfimage.config import ModelConfig, from_json, to_json
 from mfimage.errors import ModelError, UsageError
-from mfimage.models import ManifoldFlow, manifold_flow
+from mfimage.models import GenerativeModel
 from mfimage.storage import load_state, read_tensors, save_tensors, write_text
 
 FORMAT = "mfimage-1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def build(config: ModelConfig, seed: int = 0) -> ManifoldFlow:
-    """Make a model with seeded initial weights; the global random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return manifold_flow(**{k: v for k, v in vars(config).items()})
-
-
-def save_pretrained(model: ManifoldFlow, directory: str | Path) -> Path:
+def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
     """Write model.safetensors and config.json into a directory, which is made if need be; return it.
 
     Raises:
@@ -41,7 +35,7 @@ def save_pretrained(model: ManifoldFlow, directory: str | Path) -> Path:
     return directory
 
 
-def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> ManifoldFlow:
+def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> GenerativeModel:
     """Read a model from a directory, or from the Hugging Face Hub where huggingface_hub is installed.
 
     Args:

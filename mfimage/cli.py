@@ -19,7 +19,7 @@ from mfimage.errors import DataError, MixedSizesError, UsageError
 
 if TYPE_CHECKING:
     from mfimage.datasets import ImageSet
-    from mfimage.models import ManifoldFlow
+    from mfimage.models import GenerativeModel
 
 app = typer.Typer(
     help="Image manifold-learning flows: learn the manifold of a folder of images, then denoise by "
@@ -266,7 +266,7 @@ def demo(
     console.put({"report": str(report), "sentence": sentence}, str(report), as_json)
 
 
-def _load_model(source: str, device: str) -> ManifoldFlow:
+def _load_model(source: str, device: str) -> GenerativeModel:
     import torch
 
     from mfimage.checkpoint import from_pretrained
@@ -278,7 +278,7 @@ def _load_model(source: str, device: str) -> ManifoldFlow:
     return from_pretrained(source, "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _check_fit(files: ImageSet, model: ManifoldFlow, outdir: Path) -> None:
+def _check_fit(files: ImageSet, model: GenerativeModel, outdir: Path) -> None:
     """Refuse images of another size than the model's, and an output that would overwrite an input."""
     height, width = files.shape[1:]
     if (height, width) != model.shape[1:]:

@@ -11,40 +11,92 @@ from typing import Any
 
 from mfimage.errors import UsageError
 
+ALGORITHMS = (
+    "m-flow", "m-flow-a", "m-flow-s", "m-flow-ot", "me-flow", "me-flow-a", "me-flow-s", "free-form",
+    "denoising", "pie", "af", "fom", "pae", "pca",
+)  # fmt: skip
+KINDS = ("manifold-flow", "encoder-flow", "linear", "sphere", "pie", "ambient-flow", "autoencoder")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture; `build` turns it into a ManifoldFlow. Saved as config.json beside the weights.
+    """The architecture; `build` makes a model of it. Saved as config.json beside the weights.
 
-    `levels` lists (Haar halvings, coupling steps) a level; empty means one level of as many halvings as bring
-    the shorter side to about 8, and one step. See `models.image_chart`, `models.latent_density`.
+    Args:
+        shape: Of the data, (C, H, W) for images, (D,) for vectors.
+        dim: d, the dimension of the manifold.
+        levels: Of an image chart, (Haar halvings, coupling steps) a level; empty means one level of as many
+            halvings as bring the shorter side to about 8, and one step. See `models.image_chart`.
+        keep: Of an image chart, the share of channels that go on to the next level.
+        width: Channels of convolutions, in units.
+        hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.
+        bends: Pairs of networks that bend the linear subspace.
+        density_steps: Spline couplings of h; see `models.latent_density`.
+        density_width: Width of their networks.
+        kind: What is built; see `building`.
+        context: Length of the parameters θ that condition h, 0 for none.
+        chart_context: Whether θ conditions the chart of vectors too.
+        epsilon: Standard deviation of PIE's density off the manifold.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     dim: int = 32
     levels: tuple[tuple[int, int], ...] = ()
     keep: float = 1.0
     width: int = 24
-    hidden: int = 512
+    hidden: int = 0
     bends: int = 1
     density_steps: int = 5
     density_width: int = 128
+    kind: str = "manifold-flow"
+    context: int = 0
+    chart_context: bool = False
+    epsilon: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        if not _whole_numbers(self.shape, 3) or min(self.shape) < 1:
-            raise UsageError(f"shape must be (channels, height, width), all positive, not {self.shape}")
-        _check_whole(self, 1, ("dim", "width", "hidden", "density_width"))
-        _check_whole(self, 0, ("bends", "density_steps"))
-        pixels = self.shape[0] * self.shape[1] * self.shape[2]
-        if not 1 <= self.dim < pixels:
+        """Refuse what cannot be built, and fill in what depends on the data."""
+        if not (_whole_numbers(self.shape, 3) or _whole_numbers(self.shape, 1)) or min(self.shape) < 1:
             raise UsageError(
-                f"dim must lie in 1 … {pixels - 1} for images of shape {self.shape}, not {self.dim}"
+                f"shape must be (channels, height, width) or (features,), all positive, not {self.shape}"
             )
-        _check_positive(self, ("keep",))
+        _check_whole(self, 1, ("dim", "width", "density_width"))
+        _check_whole(self, 0, ("hidden", "bends", "density_steps", "context"))
+        pixels = math.prod(self.shape)
+        if not 1 <= self.dim < pixels:
+            what = f"images of shape {self.shape}" if self.images else f"vectors of length {pixels}"
+            raise UsageError(f"dim must lie in 1 … {pixels - 1} for {what}, not {self.dim}")
+        _check_positive(self, ("keep", "epsilon"))
         if self.keep > 1:
             raise UsageError(f"keep must lie in (0, 1], not {self.keep}")
-        self._check_levels()
+        if self.kind not in KINDS:
+            raise UsageError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.kind == "sphere" and self.shape != (self.dim + 1,):
+            raise UsageError(
+                f"a sphere of dimension {self.dim} lies in R^{self.dim + 1}, not in {self.shape}"
+            )
+        if not isinstance(self.chart_context, bool) or (self.chart_context and self.images):
+            raise UsageError("chart_context is true or false, and true for vectors only")
+        object.__setattr__(self, "hidden", self.hidden or (512 if self.images else 64))
+        if self.images:
+            self._check_levels()
+        elif self.levels:
+            raise UsageError(f"levels are of images, not of vectors of length {pixels}")
+
+    @property
+    def images(self) -> bool:
+        """Whether the data are images."""
+        return len(self.shape) == 3
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of images, (C, H, W)."""
+        channels, height, width = self.shape
+        return channels, height, width
+
+    @property
+    def halvings(self) -> int:
+        """How often an image is halved before the networks see it."""
+        return sum(halvings for halvings, _ in self.levels)
 
     def _check_levels(self) -> None:
         levels = self.levels
@@ -78,6 +130,11 @@ class Config:
         clip: Largest norm of the gradient of the loss, which is summed over pixels.
         weight_decay: AdamW's.
         precision: "no" (float32) or "bf16": conditioner networks in bfloat16, everything else in float32.
+        algorithm: What is built and by which objectives it is trained; see `algorithms.ALGORITHMS`.
+        noise: Standard deviation of the Gaussian noise that likelihood on the whole space ("af", "pie") and
+            "denoising" add to the data in training.
+        weight: Of the squared error beside the likelihood, where one objective holds both.
+        scandal: α, the weight of the joint score's error, where the data give a score; 0 leaves it out.
         every: Steps between validations, checkpoints and pictures.
         validation: Images of the training split held out to watch the error and to keep the best.
         seed: Of the initial weights, the batches and the samples.
@@ -96,6 +153,10 @@ class Config:
     clip: float = 200.0
     weight_decay: float = 0.0
     precision: str = "no"
+    algorithm: str = "m-flow"
+    noise: float = 0.0
+    weight: float = 1000.0
+    scandal: float = 0.0
     every: int = 500
     validation: int = 1000
     seed: int = 0
@@ -108,23 +169,29 @@ class Config:
         _check_positive(self, ("lr", "density_lr", "clip"))
         if self.size is not None:
             _check_whole(self, 1, ("size",))
-        if not _is_number(self.weight_decay) or self.weight_decay < 0:
-            raise UsageError(f"weight_decay must be a number from 0, not {self.weight_decay!r}")
+        _check_positive(self, ("weight_decay", "noise", "weight", "scandal"), zero=True)
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels must be 1 (grey), 3 (colour) or null, not {self.channels!r}")
+        if self.algorithm not in ALGORITHMS:
+            raise UsageError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {self.algorithm!r}")
         if self.precision not in ("no", "bf16"):
             raise UsageError(f'precision must be "no" or "bf16", not {self.precision!r}')
         if self.seed >= 2**63:
             raise UsageError(f"seed must lie below 2^63, not {self.seed}")
-        if not isinstance(self.model, Mapping) or {"shape", "dim"} & set(self.model):
+        if not isinstance(self.model, Mapping) or {"shape", "dim", "kind", "context"} & set(self.model):
             raise UsageError(
-                f"model must hold settings of ModelConfig other than shape and dim, not {self.model!r}"
+                "model must hold settings of ModelConfig other than shape, dim, kind and context, "
+                f"not {self.model!r}"
             )
-        from_json(ModelConfig, {"shape": (3, 64, 64), "dim": 1, **self.model})  # bad for any images: bad now
+        shape = (2,) if self.model.get("chart_context") else (3, 64, 64)
+        from_json(ModelConfig, {"shape": shape, "dim": 1, **self.model})  # bad for any data: bad now
 
-    def model_config(self, shape: tuple[int, int, int]) -> ModelConfig:
-        """Complete the architecture with the images' shape."""
-        return from_json(ModelConfig, {"shape": shape, "dim": self.dim, **self.model})
+    def model_config(
+        self, shape: tuple[int, ...], kind: str = "manifold-flow", context: int = 0
+    ) -> ModelConfig:
+        """Complete the architecture with the shape of the data, and what the algorithm builds."""
+        known = {"shape": shape, "dim": self.dim, "kind": kind, "context": context}
+        return from_json(ModelConfig, {**known, **self.model})
 
     def with_(self, **changes: Any) -> Config:
         """Return a copy in which the given settings that are not None replace the old."""
@@ -190,11 +257,13 @@ def _check_whole(config: Any, least: int, names: tuple[str, ...]) -> None:
             raise UsageError(f"{name} must be a whole number from {least}, not {value!r}")
 
 
-def _check_positive(config: Any, names: tuple[str, ...]) -> None:
+def _check_positive(config: Any, names: tuple[str, ...], zero: bool = False) -> None:
     for name in names:
         value = getattr(config, name)
-        if not _is_number(value) or not value > 0:
-            raise UsageError(f"{name} must be a positive number, not {value!r}")
+        if not _is_number(value) or value < 0 or (value == 0 and not zero):
+            raise UsageError(
+                f"{name} must be a {'number from 0' if zero else 'positive number'}, not {value!r}"
+            )
 
 
 def _whole_numbers(values: Any, count: int) -> bool:

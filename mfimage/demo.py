@@ -17,7 +17,7 @@ from mfimage.eval.reconstruction import PCA, squared_error
 from mfimage.eval.report import Curve, Report, Row, Strip, write_report
 from mfimage.evaluation import evaluate, psnr_of
 from mfimage.inputs import in_batches
-from mfimage.models import ManifoldFlow
+from mfimage.models import GenerativeModel
 from mfimage.runs import Run
 from mfimage.scoring import reconstruction_score
 from mfimage.training import hold_out, train
@@ -78,13 +78,13 @@ def run_demo(
     return write_report(run.directory / "report.html", report), sentence
 
 
-def _project(model: ManifoldFlow, x: Tensor) -> Tensor:
+def _project(model: GenerativeModel, x: Tensor) -> Tensor:
     device = next(model.parameters()).device
     return in_batches(lambda part: model.project(part.to(device)), x).clamp(0, 1)
 
 
 def _strangers(
-    model: ManifoldFlow, pca: PCA, test: ImageSet
+    model: GenerativeModel, pca: PCA, test: ImageSet
 ) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]]]:
     """Score the test images and strangers; also the area under each ROC curve (model, PCA)."""
     x = test.batch(slice(None))
@@ -107,7 +107,7 @@ def _strangers(
     return ours, areas
 
 
-def _strip(model: ManifoldFlow, pca: PCA, x: Tensor, sigma: float, seed: int) -> Strip:
+def _strip(model: GenerativeModel, pca: PCA, x: Tensor, sigma: float, seed: int) -> Strip:
     clean = x[:1000]
     noisy = gaussian_noise(clean, sigma, torch.Generator().manual_seed(seed))
     rows = {
@@ -128,7 +128,7 @@ def _reconstructions(x: Tensor, projected: Tensor) -> dict[str, tuple[Tensor, Te
 
 
 def _sentence(
-    model: ManifoldFlow,
+    model: GenerativeModel,
     metrics: dict[str, Any],
     areas: dict[str, tuple[float, float]],
     seen: int,

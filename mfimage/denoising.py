@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mfimage.inputs import ImageLike, in_batches, model_input
-from mfimage.models import ManifoldFlow
+from mfimage.models import GenerativeModel
 
 
-def denoise(image: ImageLike, model: ManifoldFlow, batch_size: int = 256) -> Any:
+def denoise(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> Any:
     """Remove what does not lie on the manifold: x̂ = decode(encode(y)), cut to [0, 1].
 
     Args:

@@ -18,13 +18,13 @@ from mfimage.eval.frechet import fid
 from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
 from mfimage.eval.reconstruction import PCA, reconstruction_table
 from mfimage.inputs import in_batches
-from mfimage.models import ManifoldFlow
+from mfimage.models import GenerativeModel
 
 METRICS = ("reconstruction", "density", "fid")
 
 
 def evaluate(
-    model: ManifoldFlow,
+    model: GenerativeModel,
     test: ImageSet,
     train: ImageSet,
     *,
@@ -90,7 +90,7 @@ def _drawn(count: int, most: int, seed: int) -> Tensor:
 
 
 def _reconstruction(
-    model: ManifoldFlow, test: ImageSet, train: ImageSet, device: torch.device, batch_size: int
+    model: GenerativeModel, test: ImageSet, train: ImageSet, device: torch.device, batch_size: int
 ) -> dict[str, Any]:
     x = test.batch(slice(None))
     projected = in_batches(lambda part: model.project(part.to(device)), x, batch_size)
@@ -99,7 +99,7 @@ def _reconstruction(
 
 
 def _fid(
-    model: ManifoldFlow,
+    model: GenerativeModel,
     test: ImageSet,
     train: ImageSet,
     samples: int,

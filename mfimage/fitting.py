@@ -48,19 +48,19 @@ class Progress:
 class Objective(nn.Module):
     """A loss with the module it trains, as one module: what data-parallel wrappers need."""
 
-    def __init__(self, module: nn.Module, loss: Callable[[Any, Tensor], Tensor]) -> None:
+    def __init__(self, module: nn.Module, loss: Callable[[Any, Any], Tensor]) -> None:
         super().__init__()
         self.module, self.loss = module, loss
 
-    def forward(self, batch: Tensor) -> Tensor:
+    def forward(self, batch: Any) -> Tensor:
         """Evaluate the loss of a batch."""
         return self.loss(self.module, batch)
 
 
 def fit(
     module: nn.Module,
-    loss: Callable[[Any, Tensor], Tensor],
-    batches: Callable[[int], Tensor],
+    loss: Callable[[Any, Any], Tensor],
+    batches: Callable[[int], Any],
     validate: Callable[[], float],
     schedule: Schedule,
     snapshots: Snapshots,
@@ -75,7 +75,7 @@ def fit(
     Args:
         module: What is trained, on the accelerator's device.
         loss: (module, batch) to a scalar.
-        batches: Step (from 0) to this process's batch, on the device.
+        batches: Step (from 0) to this process's batch on the device: a tensor, or a tuple that begins with one.
         validate: The error to watch, lower is better; called after every `schedule.every` steps and the last.
         schedule: Numbers of the training.
         snapshots: Where checkpoints lie; the newest one there is continued.
@@ -129,13 +129,14 @@ def fit(
 def _step(
     objective: nn.Module,
     optimiser: torch.optim.Optimizer,
-    batch: Tensor,
+    batch: Any,
     schedule: Schedule,
     accelerator: Accelerator,
     progress: Progress,
     snapshots: Snapshots,
 ) -> dict[str, float]:
     started = time.perf_counter()
+    x = batch if isinstance(batch, Tensor) else batch[0]
     optimiser.zero_grad(set_to_none=True)
     value = objective(batch)
     accelerator.backward(value)
@@ -144,11 +145,11 @@ def _step(
     if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
         raise DivergedError(
             f"loss {record['loss']:g}, gradient norm {record['grad_norm']:g} at step {progress.step} "
-            f"(batch {progress.step}: {len(batch)} rows, values {float(batch.min()):.3g} … "
-            f"{float(batch.max()):.3g}). {_last_good(snapshots)}"
+            f"(batch {progress.step}: {len(x)} rows, values {float(x.min()):.3g} … {float(x.max()):.3g}). "
+            f"{_last_good(snapshots)}"
         )
     optimiser.step()
-    record["images_per_second"] = len(batch) * accelerator.num_processes / (time.perf_counter() - started)
+    record["images_per_second"] = len(x) * accelerator.num_processes / (time.perf_counter() - started)
     return record
 
 
@@ -221,7 +222,8 @@ def shuffled(
         return cache[epoch]
 
     def indices(step: int) -> Tensor:
-        positions = range(step * batch_size + rank, (step + 1) * batch_size, world)
-        return torch.stack([permutation(p // count)[p % count] for p in positions])
+        positions = torch.arange(step * batch_size + rank, (step + 1) * batch_size, world)
+        epochs = range(int(positions[0]) // count, int(positions[-1]) // count + 1)
+        return torch.cat([permutation(e)[positions[positions // count == e] % count] for e in epochs])
 
     return indices

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from mfimage.datasets.convert import to_batch
 from mfimage.errors import DataError
-from mfimage.models import ManifoldFlow
+from mfimage.models import GenerativeModel
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
 
 
-def model_input(image: ImageLike, model: ManifoldFlow) -> tuple[Tensor, Callable[[Tensor], Any]]:
+def model_input(image: ImageLike, model: GenerativeModel) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """Turn an image, or a batch of them, into what a model takes.
 
     Args:

@@ -2,35 +2,176 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.func import jvp, vjp
 
+from mfimage.models import PIE, Density, GenerativeModel, ManifoldFlow
 from mfimage.models.bijections import full_precision
-from mfimage.models.charts import Chart
-from mfimage.models.density import Density
+from mfimage.models.manifold import Manifold
 
 
-def reconstruction(chart: Chart, x: Tensor) -> Tensor:
-    """Mean over images of ‖x − x̂‖², x̂ = f(u, 0), summed over pixels.
+def reconstruction(chart: Manifold, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """Mean over data of ‖x − x̂‖², x̂ = decode(codes(x)), summed over pixels.
 
     Args:
-        chart: f⁻¹ forwards, f backwards.
-        x: Images, shape (B, C, H, W), in [0, 1].
+        chart: Gives codes and decodes them.
+        x: Shape (B, …); images in [0, 1].
+        context: θ, shape (B, P).
 
     Reference:
         Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (manifold phase).
     """
-    z = F.pad(chart.codes(x), (0, chart.features - chart.dim))
-    return (chart.inverse(z)[0] - x).square().flatten(1).sum(1).mean()
+    return _squared_error(chart.decode(chart.codes(x, context), context), x).mean()
 
 
-def negative_log_likelihood(density: Density, u: Tensor) -> Tensor:
-    """Mean over codes of −log p_h(u), in nats; u has shape (B, d).
+def negative_log_likelihood(
+    module: Density | GenerativeModel, x: Tensor, context: Tensor | None = None
+) -> Tensor:
+    """Mean over data of −log p(x), in nats: of codes under a density, or of data under a model.
 
-    On a frozen manifold this is the M-flow's likelihood up to a constant, the mean log-volume.
+    On a frozen manifold, that of the codes is the M-flow's up to a constant, the mean log-volume.
 
     Reference:
         Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (density phase).
     """
-    with full_precision(u):
-        return -density.log_prob(u).mean()
+    with full_precision(x):
+        return -module.log_prob(x, context).mean()
+
+
+def scandal(
+    module: Density | GenerativeModel, x: Tensor, context: Tensor, score: Tensor, weight: float
+) -> Tensor:
+    """−log p(x|θ) + α‖∇_θ log p(x|θ) − t‖², where a simulator gives its joint score t.
+
+    For codes on a manifold that does not depend on θ, the volume drops out of the score.
+
+    Args:
+        module: A conditional density or model.
+        x: Codes or data.
+        context: θ, shape (B, P).
+        score: t = ∇_θ log p(x, z|θ), shape (B, P).
+        weight: α; the paper's is 2.
+
+    Reference:
+        Brehmer, Louppe, Pavez, Cranmer, Mining gold from implicit models to improve likelihood-free
+        inference, 2018, arXiv 1805.12244.
+    """
+    with full_precision(x), torch.enable_grad():
+        theta = context.detach().requires_grad_()
+        log_prob = module.log_prob(x, theta)
+        (found,) = torch.autograd.grad(log_prob.sum(), theta, create_graph=True)
+        return -log_prob.mean() + weight * (found - score).square().sum(1).mean()
+
+
+def alternating(model: ManifoldFlow, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """Reconstruction of x for the chart, and likelihood of its codes, held still, for the density.
+
+    No parameter has a gradient of both, so a step of this sum is one step of each phase in turn.
+
+    Reference:
+        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (M/D training, alternating).
+    """
+    u = model.encode(x, context)
+    error = _squared_error(model.decode(u, context), x).mean()
+    return error + negative_log_likelihood(model.density, u.detach(), context)
+
+
+def simultaneous(model: ManifoldFlow, x: Tensor, context: Tensor | None, weight: float) -> Tensor:
+    """w·‖x − x̂‖² − log p(x), with gradients through the exact volume ½ log det(JᵀJ); meant for small d.
+
+    Reference:
+        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (S); Caterini et al., Rectangular flows for manifold
+        learning, 2021, arXiv 2106.01413.
+    """
+    with full_precision(x):
+        error = _squared_error(model.project(x, context), x)
+        return (weight * error - model.log_prob(x, context)).mean()
+
+
+def sinkhorn(
+    model: GenerativeModel, x: Tensor, noise: Tensor, context: Tensor | None = None, blur: float = 0.05
+) -> Tensor:
+    """Sinkhorn divergence, with cost ½‖x − y‖², between data and as many samples of the model.
+
+    Conditional models compare pairs (x, θ) with (y, θ).
+
+    Args:
+        model: Any.
+        x: Data, shape (B, …).
+        noise: Base noise of the samples, shape (B, d).
+        context: θ, shape (B, P).
+        blur: Of the entropic regularisation, in units of the data.
+
+    Reference:
+        Feydy et al., Interpolating between optimal transport and MMD using Sinkhorn divergences, 2018,
+        arXiv 1810.08278; Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (OT).
+    """
+    from geomloss import SamplesLoss
+
+    samples = model.decode(model.push_forward(noise, context), context).flatten(1)
+    data = x.flatten(1)
+    if context is not None:
+        samples, data = torch.cat([samples, context], 1), torch.cat([data, context], 1)
+    return SamplesLoss("sinkhorn", p=2, blur=blur, backend="tensorized")(samples, data)
+
+
+def denoising(model: PIE, noisy: Tensor, clean: Tensor, context: Tensor | None, weight: float) -> Tensor:
+    """The denoising flow: −log p(y) + w·‖x − decode(encode(y))‖² for noisy y of clean x.
+
+    The noise inflates the manifold to full dimension, so that the likelihood of y is well posed.
+
+    Reference:
+        Horvat, Pfister, Denoising normalizing flow, 2021, NeurIPS 34.
+    """
+    error = _squared_error(model.project(noisy, context), clean)
+    with full_precision(noisy):
+        return (weight * error - model.log_prob(noisy, context)).mean()
+
+
+def free_form(model: ManifoldFlow, x: Tensor, probe: Tensor, context: Tensor | None, weight: float) -> Tensor:
+    """w·‖x − x̂‖² − log p_h(u) + a surrogate of the log-volume, for any encoder and decoder."""
+    u = model.encode(x, context)
+    error = _squared_error(model.decode(u, context), x)
+    volume = volume_surrogate(model, x, probe, context)
+    return (weight * error - model.density.log_prob(u, context) + volume).mean()
+
+
+def volume_surrogate(model: ManifoldFlow, x: Tensor, probe: Tensor, context: Tensor | None = None) -> Tensor:
+    """A scalar an example whose gradient estimates that of ½ log det(JᵀJ) by one jvp and one vjp.
+
+    With e = encode, g = decode, pseudo-inverse to each other at x, and E[v vᵀ] = I:
+    ∇ ½ log det(JᵀJ) = E[ ∇ ⟨sg(vᵀ e′(x)), g′(u) v⟩ ] = −E[ ∇ ⟨vᵀ e′(x), sg(g′(u) v)⟩ ].
+    Where the decoder expands the probe, ‖g′v‖ > ‖v‖, the first form is taken, elsewhere the second: either
+    multiplies what is differentiated by the factor below one. The value itself means nothing.
+
+    Args:
+        model: Encoder and decoder.
+        x: Shape (B, …), near the manifold.
+        probe: v, shape (B, d), standard normal or orthonormal times √d.
+        context: θ, shape (B, P).
+
+    Returns:
+        Shape (B,).
+
+    Reference:
+        Sorrenson et al., Lifting architectural constraints of injective flows, 2023, arXiv 2306.01843, eq. 9.
+    """
+    u = model.encode(x, context)
+    with torch.enable_grad():
+        tangent = jvp(lambda w: model.decode(w, context), (u,), (probe,))[1]
+        (cotangent,) = vjp(lambda y: model.encode(y, context), x)[1](probe)
+    tangent, cotangent = tangent.flatten(1), cotangent.flatten(1)
+    expands = tangent.detach().norm(dim=1) > probe.norm(dim=1)
+    decoder = (cotangent.detach() * tangent).sum(1)
+    encoder = -(cotangent * tangent.detach()).sum(1)
+    return torch.where(expands, decoder, encoder)
+
+
+def dequantise(x: Tensor, noise: Tensor) -> Tensor:
+    """Spread images of 256 levels over [0, 1]: (255 x + U)/256, U uniform in [0, 1), shaped as x."""
+    return (255 * x + noise) / 256
+
+
+def _squared_error(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().flatten(1).sum(1)

@@ -7,15 +7,15 @@ from typing import Any
 from torch import Tensor
 
 from mfimage.inputs import ImageLike, in_batches, model_input
-from mfimage.models import ManifoldFlow
+from mfimage.models import GenerativeModel
 
 
-def reconstruction_score(x: Tensor, model: ManifoldFlow) -> Tensor:
+def reconstruction_score(x: Tensor, model: GenerativeModel) -> Tensor:
     """Mean squared residual a pixel, ‖x − x̂‖²/(C·H·W), shape (B,), for x (B, C, H, W) in [0, 1]."""
     return (model.project(x) - x).square().flatten(1).mean(1)
 
 
-def score(image: ImageLike, model: ManifoldFlow, batch_size: int = 256) -> Any:
+def score(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> Any:
     """Score how strange images are to a model by reconstruction error; higher is stranger.
 
     Args:

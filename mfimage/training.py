@@ -1,27 +1,33 @@
-"""Training an M-flow: the manifold by reconstruction, then the density by likelihood on fixed codes."""
+"""Training: the phases of an algorithm, one after the other, on images or vectors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from mfimage import losses
-from mfimage.checkpoint import build, save_pretrained
+from mfimage.algorithms import ALGORITHMS, Batch, Phase
+from mfimage.building import build
+from mfimage.checkpoint import WEIGHTS, save_pretrained
 from mfimage.config import Config, to_json
 from mfimage.console import list_skipped, progress_bar
 from mfimage.datasets.images import ImageSet, load
+from mfimage.datasets.points import Points, holds_points, load_points
 from mfimage.errors import DataError, MixedSizesError, UsageError
 from mfimage.fitting import Progress, Schedule, fit, shuffled
-from mfimage.models import ManifoldFlow
+from mfimage.models import GenerativeModel
 from mfimage.runs import Run, trim_stats
 from mfimage.snapshots import Snapshots
+from mfimage.storage import save_tensors
+
+Data: TypeAlias = ImageSet | Points
 
 PHOTO_SIZE = 64  # pixels; what a first manifold of photographs is learned at
 PREVIEW = 32  # images on a sheet
@@ -29,23 +35,27 @@ PCA_FLOATS = 50_000_000  # numbers that the principal components are taken from:
 
 
 def train(
-    data: str | Path | Sequence[str | Path] | ImageSet,
+    data: str | Path | Sequence[str | Path] | Data,
     outdir: str | Path,
     config: Config | None = None,
     *,
+    model: GenerativeModel | None = None,
     device: str = "auto",
     resume: bool = False,
     quiet: bool = True,
     **load_options: Any,
-) -> ManifoldFlow:
-    """Train an M-flow on images and write a run's directory.
+) -> GenerativeModel:
+    """Train a model on images or vectors and write a run's directory.
 
     Args:
-        data: A named set, folder, zip or array file (its split "train"), several of these, or an ImageSet.
-            Photographs (images of several sizes, or above 128 pixels) are taken at 64 × 64 if config.size
-            does not say otherwise.
+        data: A named set, folder, zip or array file (its split "train"), several of these, or a set in
+            memory: an ImageSet, or Points, whose θ conditions the density. An .npz file with an array x is
+            read as Points. Photographs (images of several sizes, or above 128 pixels) are taken at 64 × 64
+            if config.size does not say otherwise.
         outdir: The run's directory; see `runs.Run`.
-        config: Settings; with `resume`, those of the run are taken instead.
+        config: Settings; with `resume`, those of the run are taken instead. Its algorithm says what is built.
+        model: Train this one instead, put together by hand of what the algorithm trains; only its weights are
+            saved.
         device: "auto", "cpu" or "cuda".
         resume: Continue the run in outdir from its newest checkpoint, bit for bit.
         quiet: Without a progress bar on stderr.
@@ -74,19 +84,27 @@ def train(
         run.require_same_data(summary)
     elif accelerator.is_main_process:
         run.begin(to_json(config), summary)
-    model = build(config.model_config(training.shape), config.seed).to(accelerator.device)
+    model = (model or _build(training, config)).to(accelerator.device)
     trainer = _Trainer(model, config, run, accelerator, quiet)
     try:
-        trainer.manifold(training, held_out)
-        trainer.density(training, held_out)
+        for phase in ALGORITHMS[config.algorithm].phases:
+            trainer.run_phase(phase, training, held_out)
     finally:
         run.close()
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and model.settings:
         save_pretrained(model, run.model)
+    elif accelerator.is_main_process:
+        save_tensors(model.state_dict(), run.model / WEIGHTS, {})
     return model.eval()
 
 
-def hold_out(images: ImageSet, config: Config) -> tuple[ImageSet, ImageSet]:
+def _build(data: Data, config: Config) -> GenerativeModel:
+    theta = getattr(data, "theta", None)
+    kind = ALGORITHMS[config.algorithm].kind
+    return build(config.model_config(data.shape, kind, 0 if theta is None else theta.shape[1]), config.seed)
+
+
+def hold_out(images: Data, config: Config) -> tuple[Any, Any]:
     """Split off the images that watch the error: `validation` of them, at most a fifth, drawn by the seed."""
     count = max(1, min(config.validation, len(images) // 5))
     if len(images) - count <= config.dim:
@@ -99,79 +117,87 @@ def hold_out(images: ImageSet, config: Config) -> tuple[ImageSet, ImageSet]:
 
 
 class _Trainer:
-    """The two phases on one model, sharing the run, the accelerator and the settings."""
+    """The phases of an algorithm on one model, sharing the run, the accelerator and the settings."""
 
     def __init__(
-        self, model: ManifoldFlow, config: Config, run: Run, accelerator: Accelerator, quiet: bool
+        self, model: GenerativeModel, config: Config, run: Run, accelerator: Accelerator, quiet: bool
     ) -> None:
-        self.model, self.config, self.run, self.accelerator, self.quiet = (
-            model,
-            config,
-            run,
-            accelerator,
-            quiet,
-        )
+        self.model, self.config, self.run = model, config, run
+        self.accelerator, self.quiet = accelerator, quiet
 
-    def manifold(self, training: ImageSet, held_out: ImageSet) -> None:
-        """Phase 1: the chart, by reconstruction of images."""
-        if Snapshots(self.run.checkpoints, "manifold").newest() is None:
-            most = max(PCA_FLOATS // self.model.chart.features, 2 * self.config.dim + 32)
-            self.model.chart.initialise(
-                training.batch(_spread(len(training), most)).to(self.accelerator.device)
-            )
-        rows = self._indices(len(training), self.config.batch_size)
-        preview = held_out.batch(torch.arange(min(PREVIEW // 2, len(held_out))))
+    def run_phase(self, phase: Phase, training: Data, held_out: Data) -> None:
+        """Train one phase, or go on with it."""
+        if phase.codes:
+            training, held_out = self._codes(training), self._codes(held_out)
+        if phase.codes or Snapshots(self.run.checkpoints, phase.name).newest() is None:
+            most = len(training) if phase.codes else self._enough()
+            phase.start(self.model, self._to_device(training.batch(_spread(len(training), most))))
+        rows = self._indices(len(training), self.config.batch_size * (2 if phase.codes else 1))
 
-        def validate() -> float:
-            return self._mean(losses.reconstruction, self.model.chart, held_out.batches(256), len(held_out))
+        def batches(step: int) -> Batch:
+            return self._examples(phase, training, rows(step), step)
 
-        def picture(step: int) -> None:
-            with torch.no_grad():
-                projected = self.model.project(preview.to(self.accelerator.device)).cpu()
-            self.run.picture("reconstructions", step, torch.cat([preview, projected]), len(preview))
+        def loss(module: torch.nn.Module, batch: Batch) -> Tensor:
+            return phase.loss(module, batch, self.config)
 
+        module = phase.part(self.model)
         self._fit(
-            "manifold",
-            self.model.chart,
-            losses.reconstruction,
-            lambda step: training.batch(rows(step)).to(self.accelerator.device),
-            validate,
-            self._schedule(self.config.steps, self.config.lr),
-            picture,
+            phase.name,
+            module,
+            loss,
+            batches,
+            lambda: self._validation(phase, module, held_out),
+            self._schedule(phase),
+            lambda step: self._picture(phase, step, held_out),
         )
 
-    def density(self, training: ImageSet, held_out: ImageSet) -> None:
-        """Phase 2: h, by likelihood of the codes, which are computed once since the manifold stands still."""
-        codes, held_codes = self._codes(training), self._codes(held_out)
-        self.model.density.initialise(codes)
-        rows = self._indices(len(codes), 2 * self.config.batch_size)
-        generator_seed = self.config.seed
+    def _enough(self) -> int:
+        features = math.prod(self.model.shape)
+        return max(PCA_FLOATS // features, 2 * self.config.dim + 32)
 
-        def validate() -> float:
-            return self._mean(
-                losses.negative_log_likelihood, self.model.density, held_codes.split(1024), len(held_codes)
-            )
+    def _examples(self, phase: Phase, data: Data, rows: Tensor, step: int) -> Batch:
+        """The batch of a step: chosen rows, and random numbers that follow from the seed and the step."""
+        theta, score = (getattr(data, name, None) for name in ("theta", "score"))
+        batch = Batch(
+            self._to_device(data.batch(rows)),
+            None if theta is None else self._to_device(theta[rows]),
+            None if score is None else self._to_device(score[rows]),
+        )
+        if phase.disturb is None:
+            return batch
+        c = self.config
+        stream = c.seed * 1_000_003 + step * self.accelerator.num_processes + self.accelerator.process_index
+        generator = torch.Generator().manual_seed((stream + 2**40) % 2**63)
+        return phase.disturb(batch, c, generator, self.model.dim)
 
-        def picture(step: int) -> None:
-            samples = self.model.sample(PREVIEW, torch.Generator().manual_seed(generator_seed))
+    def _validation(self, phase: Phase, module: torch.nn.Module, held_out: Data) -> float:
+        """The mean loss of held-out examples, with the same random numbers every time."""
+        total, size = 0.0, 1024 if phase.codes or len(held_out.shape) == 1 else 256
+        with torch.no_grad():
+            for i, rows in enumerate(torch.arange(len(held_out)).split(size)):
+                batch = self._examples(phase, held_out, rows, -1 - i)
+                total += float(phase.loss(module, batch, self.config)) * len(rows)
+        return total / len(held_out)
+
+    def _picture(self, phase: Phase, step: int, held_out: Data) -> None:
+        """Show images while they are learned: reconstructions, or samples once the density is trained."""
+        if len(self.model.shape) != 3:
+            return
+        if phase.codes:
+            samples = self.model.sample(PREVIEW, torch.Generator().manual_seed(self.config.seed))
             self.run.picture("samples", step, samples, PREVIEW // 2)
-
-        self._fit(
-            "density",
-            self.model.density,
-            losses.negative_log_likelihood,
-            lambda step: codes[rows(step).to(codes.device)],
-            validate,
-            self._schedule(self.config.density_steps, self.config.density_lr),
-            picture,
-        )
+            return
+        preview = held_out.batch(torch.arange(min(PREVIEW // 2, len(held_out))))
+        with torch.no_grad():
+            projected = self.model.project(self._to_device(preview)).cpu()
+        self.run.picture("reconstructions", step, torch.cat([preview, projected]), len(preview))
 
     def _fit(
         self,
         phase: str,
         module: torch.nn.Module,
-        loss: Callable[[Any, Tensor], Tensor],
-        batches: Callable[[int], Tensor],
+        loss: Callable[[Any, Any], Tensor],
+        batches: Callable[[int], Any],
         validate: Callable[[], float],
         schedule: Schedule,
         picture: Callable[[int], None],
@@ -203,26 +229,32 @@ class _Trainer:
             world,
         )
 
-    def _schedule(self, steps: int, lr: float) -> Schedule:
+    def _schedule(self, phase: Phase) -> Schedule:
         c = self.config
-        return Schedule(steps, lr, c.warmup, c.clip, c.weight_decay, c.every)
+        steps, lr = (c.density_steps, c.density_lr) if phase.codes else (c.steps, c.lr)
+        return Schedule(0 if phase.closed else steps, lr, c.warmup, c.clip, c.weight_decay, c.every)
 
     @torch.no_grad()
-    def _codes(self, images: ImageSet) -> Tensor:
-        return torch.cat([self.model.encode(x.to(self.accelerator.device)) for x in images.batches(512)])
+    def _codes(self, data: Data) -> Points:
+        """Put codes in the place of data; what belongs to them stays with them."""
+        theta, score = (getattr(data, name, None) for name in ("theta", "score"))
+        codes = []
+        for rows in torch.arange(len(data)).split(512):
+            context = None if theta is None else self._to_device(theta[rows])
+            codes.append(self.model.encode(self._to_device(data.batch(rows)), context).cpu())
+        return Points(torch.cat(codes), data.name, theta, score)
 
-    @torch.no_grad()
-    def _mean(
-        self, loss: Callable[[Any, Tensor], Tensor], module: torch.nn.Module, batches: Any, count: int
-    ) -> float:
-        total = sum(float(loss(module, x.to(self.accelerator.device))) * len(x) for x in batches)
-        return total / count
+    def _to_device(self, x: Tensor) -> Tensor:
+        return x.to(self.accelerator.device)
 
 
-def _images(data: Any, config: Config, load_options: dict[str, Any]) -> tuple[ImageSet, Config]:
-    """Load the images, and settle their size in the configuration."""
-    if isinstance(data, ImageSet):
+def _images(data: Any, config: Config, load_options: dict[str, Any]) -> tuple[Data, Config]:
+    """Load the images, and settle their size in the configuration; or the points."""
+    if isinstance(data, ImageSet | Points):
         return data, config
+    paths = [data] if isinstance(data, str | Path) else list(data)
+    if len(paths) == 1 and holds_points(paths[0]):
+        return load_points(paths[0]), config
     if config.size is None:
         config = replace(config, size=_photo_size(data, load_options))
     try:
@@ -263,6 +295,6 @@ def _accelerator(device: str, precision: str) -> Accelerator:
 
 
 def _name(data: Any) -> Any:
-    if isinstance(data, ImageSet):
+    if isinstance(data, ImageSet | Points):
         return data.name
     return [str(d) for d in data] if isinstance(data, list | tuple) else str(data)

@@ -118,7 +118,7 @@ def test_sample_writes_pictures_and_lists_them(mfimage, tiny_run):
 
 def test_the_same_seed_gives_the_same_samples_at_any_batch_size(mfimage, tiny_run, monkeypatch):
     decode, sizes, files = ManifoldFlow.decode, set(), []
-    monkeypatch.setattr(ManifoldFlow, "decode", lambda flow, u: sizes.add(len(u)) or decode(flow, u))
+    monkeypatch.setattr(ManifoldFlow, "decode", lambda flow, u, context: sizes.add(len(u)) or decode(flow, u))
     for name, size in (("a", 1), ("b", 7), ("c", 64)):
         assert mfimage("sample", "-m", tiny_run, "-n", 20, "-o", name, "--batch-size", size, "-q")[0] == 0
         files.append({path.name: path.read_bytes() for path in Path(name).iterdir()})
@@ -275,7 +275,7 @@ def test_divergence_is_code_5(mfimage, short, bumps, monkeypatch):
     monkeypatch.setattr(
         losses,
         "reconstruction",
-        lambda chart, x: exact(chart, x) * (float("nan") if torch.is_grad_enabled() else 1),
+        lambda chart, x, context: exact(chart, x) * (float("nan") if torch.is_grad_enabled() else 1),
     )
     result = mfimage("train", bumps, "-o", "run", "--config", short, "-q")
     assert fails(result, 5, "at step 0 (batch 0: 32 rows", "run/checkpoints/manifold-00000000.safetensors")

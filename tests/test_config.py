@@ -53,7 +53,7 @@ def test_unknown_preset_names_the_known():
     [
         ({"dims": 3}, "unknown setting dims: Config knows .*dim"),
         ({"model": {"wdth": 3}}, "unknown setting wdth: ModelConfig knows .*width"),
-        ({"model": {"dim": 3}}, "other than shape and dim"),
+        ({"model": {"dim": 3}}, "other than shape, dim, kind and context"),
         ({"model": 3}, "model must hold settings"),
         ({"model": {"width": 0}}, "width must be a whole number from 1, not 0"),
         ({"model": {"levels": [[1, 2, 3]]}}, "levels must be pairs"),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from nflows.transforms import Transform
+from nflows.transforms import CompositeTransform, Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +20,21 @@ def full_precision(x: Tensor) -> torch.autocast:
 
 def _zeros(x: Tensor) -> Tensor:
     return x.new_zeros(x.shape[0])
+
+
+@torch.no_grad()
+def start(transform: Transform, x: Tensor) -> None:
+    """Let a transform, or each part of a composite, start from the data that reach it."""
+    if hasattr(transform, "initialise"):
+        transform.initialise(x)
+    elif isinstance(transform, CompositeTransform):
+        parts = list(transform._transforms)
+        while parts and not hasattr(parts[-1], "initialise"):
+            parts.pop()
+        for i, part in enumerate(parts):
+            start(part, x)
+            if i < len(parts) - 1:
+                x = torch.cat([part(rows)[0] for rows in x.split(256)])
 
 
 class Haar(Transform):

@@ -76,9 +76,13 @@ class Chart(Transform):
     dim: int
     features: int
 
-    def codes(self, x: Tensor) -> Tensor:
+    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data to u, shape (B, d): the first d coordinates of `forward`."""
         raise NotImplementedError
+
+    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map u, shape (B, d), to the manifold: g(u) = f(u, 0)."""
+        return self.inverse(F.pad(u, (0, self.features - self.dim)), context)[0]
 
 
 class ImageChart(Chart):
@@ -114,7 +118,7 @@ class ImageChart(Chart):
         z, step = self.subspace(vectors)
         return z, ladj + step
 
-    def codes(self, x: Tensor) -> Tensor:
+    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map images (B, C, H, W) to u, shape (B, d), without the work that only v needs."""
         return self.subspace.codes(self.multiscale(F.pad(x, self.pad))[0])
 

@@ -1,4 +1,4 @@
-"""The affine coupling: one part of the channels or features passes, and moves the other."""
+"""Transforms that treat one part of the channels or features otherwise than the rest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from nflows.transforms import Transform
 from torch import Tensor, nn
 
-from mfimage.models.bijections import Value
+from mfimage.models.bijections import Value, start
 
 
 class AffineCoupling(Transform):
@@ -42,3 +42,34 @@ class AffineCoupling(Transform):
         head, tail = x[:, : self.first], x[:, self.first :]
         log_scale, shift = self._parameters_for(head)
         return torch.cat([head, (tail - shift) * torch.exp(-log_scale)], 1), -log_scale.flatten(1).sum(1)
+
+
+class Parted(Transform):
+    """y = (head(x_a), tail(x_b)): two transforms side by side on vectors; ladj is their sum.
+
+    Args:
+        first: Length of the leading part x_a.
+        head: For x_a; the only one that is given the context.
+        tail: For the rest.
+    """
+
+    def __init__(self, first: int, head: Transform, tail: Transform) -> None:
+        super().__init__()
+        self.first, self.head, self.tail = first, head, tail
+
+    def initialise(self, x: Tensor) -> None:
+        """Let both parts start from vectors (N, D)."""
+        start(self.head, x[:, : self.first])
+        start(self.tail, x[:, self.first :])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Map both parts of (B, D)."""
+        head, ladj = self.head(x[:, : self.first], context)
+        tail, step = self.tail(x[:, self.first :])
+        return torch.cat([head, tail], 1), ladj + step
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
+        """Map both parts back."""
+        head, ladj = self.head.inverse(x[:, : self.first], context)
+        tail, step = self.tail.inverse(x[:, self.first :])
+        return torch.cat([head, tail], 1), ladj + step

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import warnings
 
-import torch
 from nflows.distributions import StandardNormal
 from nflows.flows import Flow
 from nflows.nn.nets import ResidualNet
 from nflows.transforms import (
     CompositeTransform,
     LULinear,
+    MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
     PiecewiseRationalQuadraticCouplingTransform,
     Transform,
 )
 from nflows.utils import create_alternating_binary_mask
 from torch import Tensor
 
-from mfimage.models.bijections import ActNorm
+from mfimage.models.bijections import ActNorm, start
 
 
 class Density(Flow):
@@ -36,38 +36,50 @@ class Density(Flow):
         """Turn base noise z, shape (B, d), into samples u, shape (B, d)."""
         with warnings.catch_warnings():  # nflows 0.14 calls what torch will remove after the bound we set
             warnings.filterwarnings("ignore", message="torch.triangular_solve is deprecated")
-            return self._transform.inverse(noise, context)[0]
+            return self.transform.inverse(noise, context)[0]
 
-    @torch.no_grad()
+    @property
+    def transform(self) -> Transform:
+        """Data to noise."""
+        return self._transform
+
     def initialise(self, codes: Tensor) -> None:
-        """Start from codes (N, d): every ActNorm gives what reaches it zero mean and unit variance."""
-        for transform in self._transform._transforms:
-            if isinstance(transform, ActNorm):
-                transform.initialise(codes)
-            codes, _ = transform(codes)
+        """Start from codes (N, d): the ActNorm in front gives them zero mean and unit variance."""
+        start(self.transform, codes)
 
 
 def latent_density(
-    dim: int, steps: int = 5, width: int = 128, bins: int = 8, tail_bound: float = 5.0
+    dim: int, steps: int = 5, width: int = 128, bins: int = 8, tail_bound: float = 5.0, context: int = 0
 ) -> Density:
     """Build h: ActNorm, then [LU linear, rational-quadratic spline coupling] × steps, and a last LU linear.
 
     Args:
-        dim: d ≥ 1. A single dimension has nothing to couple: h is then affine.
-        steps: Number of couplings.
+        dim: d ≥ 1. A single dimension has nothing to couple: its splines' parameters depend on θ alone.
+        steps: Number of splines. Without any, h is a Gaussian, after `initialise` the best one without
+            correlations.
         width: Hidden features of the residual conditioners.
         bins: Spline segments in [−tail_bound, tail_bound]; outside the map is the identity.
         tail_bound: In standard deviations of the codes.
+        context: Length P of the parameters θ of a conditional density, 0 for none.
 
     Reference:
         Durkan, Bekasov, Murray, Papamakarios, Neural spline flows, 2019, arXiv 1906.04032.
     """
 
     def conditioner(inputs: int, outputs: int) -> ResidualNet:
-        return ResidualNet(inputs, outputs, hidden_features=width, num_blocks=1)
+        return ResidualNet(
+            inputs, outputs, hidden_features=width, context_features=context or None, num_blocks=1
+        )
 
     layers: list[Transform] = [ActNorm(dim)]
-    for step in range(steps if dim > 1 else 0):
+    for step in range(steps):
+        if dim == 1:
+            layers.append(
+                MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+                    1, width, context or None, bins, "linear", tail_bound, num_blocks=1
+                )
+            )
+            continue
         layers += [
             LULinear(dim, identity_init=True),
             PiecewiseRationalQuadraticCouplingTransform(

@@ -1,109 +1,124 @@
-"""The manifold-learning flow: a chart and a density on its first coordinates."""
+"""The manifold-learning flow: a manifold, given by codes and a decoder, and a density on its codes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from mfimage.models.charts import Chart, Shape, image_chart
-from mfimage.models.density import Density, latent_density
+from mfimage.models.density import Density
 from mfimage.models.geometry import log_volume, tangents
+from mfimage.models.model import GenerativeModel
 
 
-class ManifoldFlow(nn.Module):
-    """An M-flow: the manifold { g(u) = f(u, 0) } with the density h on its coordinates.
+class Manifold(Protocol):
+    """What draws a d-dimensional manifold: a `Chart`, a chart with an encoder of its own, or two networks."""
+
+    dim: int
+
+    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map data to u, shape (B, d)."""
+
+    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map u, shape (B, d), to data."""
+
+
+@torch.no_grad()
+def start_codes(chart: Manifold, density: Density, x: Tensor) -> None:
+    """Let a chart, unless it is prescribed, start from data, and then a density from its codes."""
+    if hasattr(chart, "initialise"):
+        chart.initialise(x)
+    density.initialise(torch.cat([chart.codes(rows) for rows in x.split(256)]))
+
+
+class ManifoldFlow(GenerativeModel):
+    """An M-flow: the manifold { g(u) } with the density h on its coordinates.
 
     log p(x) = log p_h(u) − ½ log det(JᵀJ),  J = ∂g/∂u,  u = encode(x).
 
     Args:
-        chart: f⁻¹ forwards (images to coordinates (B, D), u first), f backwards.
+        chart: The manifold. A `Chart` makes this the M-flow (g(u) = f(u, 0), u from f⁻¹), or the FOM where
+            the chart is prescribed; an `EncodedChart` the Me-flow.
         density: h on R^d.
-        shape: (C, H, W) of the images.
-        settings: The keyword arguments that made it, kept for checkpoints.
+        shape: Of the data.
 
     Reference:
         Brehmer, Cranmer, Flows for simultaneous manifold learning and density estimation, 2020,
         arXiv 2003.13913, eqs. 4–6.
     """
 
-    def __init__(
-        self,
-        chart: Chart,
-        density: Density,
-        shape: Shape,
-        settings: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
+    def __init__(self, chart: Manifold, density: Density, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, density.dim)
         self.chart, self.density = chart, density
-        self.shape, self.dim = tuple(shape), density.dim
-        self.settings = settings or {}
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) in [0, 1] to manifold coordinates u, shape (B, d)."""
-        return self.chart.codes(x)
+    def initialise(self, x: Tensor) -> None:
+        """Start the chart, where it is learned, and the density from data, shape (N, …) with N > d."""
+        start_codes(self.chart, self.density, x)
 
-    def decode(self, u: Tensor) -> Tensor:
-        """Map coordinates u, shape (B, d), to images on the manifold, (B, C, H, W), not clipped to [0, 1]."""
-        return self.chart.inverse(F.pad(u, (0, self.chart.features - self.dim)))[0]
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map data (B, …) to manifold coordinates u, shape (B, d)."""
+        return self.chart.codes(x, context)
 
-    def project(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to the manifold: x̂ = g(encode(x))."""
-        return self.decode(self.encode(x))
+    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map coordinates u, shape (B, d), to the manifold, (B, …); images are not clipped to [0, 1]."""
+        return self.chart.decode(u, context)
 
-    def log_prob(self, x: Tensor, chunk: int | None = 8) -> Tensor:
-        """Compute the exact log-density at the projections of images.
+    def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        """Turn base noise (B, d) into coordinates u, shape (B, d)."""
+        return self.density.push_forward(noise, context)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, chunk: int | None = 8) -> Tensor:
+        """Compute the exact log-density at the projections of x.
 
         Args:
-            x: Images, shape (B, C, H, W), in [0, 1].
+            x: Data, shape (B, …); images in [0, 1].
+            context: θ, shape (B, P), for a conditional model.
             chunk: Tangent directions at a time; see `geometry.tangents`.
 
         Returns:
-            Shape (B,), float64: nats with respect to d-dimensional volume on the manifold, in pixel units
-            of [0, 1]. Comparable between images under one model, never between models.
+            Shape (B,), float64: nats with respect to d-dimensional volume on the manifold, in units of the
+            data (pixels in [0, 1]). Comparable between data under one model, never between models.
         """
-        u = self.encode(x)
-        return self.density.log_prob(u).double() - log_volume(tangents(self.decode, u, chunk))
-
-    @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None, batch_size: int = 256) -> Tensor:
-        """Draw images from the model.
-
-        All noise is drawn first, on the CPU: a seed gives the same images for every batch size and device
-        (up to the rounding of batched arithmetic).
-
-        Args:
-            n: Number of images, ≥ 0.
-            generator: Source of randomness; the global one if None.
-            batch_size: Images decoded at a time.
-
-        Returns:
-            Shape (n, C, H, W), not clipped to [0, 1].
-        """
-        weight = next(self.density.parameters())
-        noise = torch.randn(n, self.dim, generator=generator)
-        images = [
-            self.decode(self.density.push_forward(z.to(weight))) for z in noise.split(batch_size) if len(z)
-        ]
-        return torch.cat(images) if images else torch.empty(0, *self.shape)
+        u = self.encode(x, context)
+        j = tangents(lambda w: self.decode(w, context), u, chunk)
+        return self.density.log_prob(u, context).double() - log_volume(j)
 
 
-def manifold_flow(
-    shape: Shape,
-    dim: int,
-    levels: Sequence[tuple[int, int]],
-    keep: float,
-    width: int,
-    hidden: int,
-    bends: int,
-    density_steps: int,
-    density_width: int,
-) -> ManifoldFlow:
-    """Build the image M-flow; the arguments are those of `image_chart` and `latent_density`."""
-    settings = dict(locals())
-    chart = image_chart(shape, dim, levels, keep, width, hidden, bends)
-    density = latent_density(dim, density_steps, density_width)
-    return ManifoldFlow(chart, density, shape, settings)
+class ProbabilisticAutoencoder(GenerativeModel):
+    """An autoencoder with a density on its codes; a row to compare with.
+
+    "log p(x)" = log p_h(u): the decoder's volume is left out, so this is a score and not a density of x.
+
+    Args:
+        chart: Encoder and decoder.
+        density: h on R^d.
+        shape: Of the data.
+
+    Reference:
+        Böhm, Seljak, Probabilistic autoencoder, 2020, arXiv 2006.05479.
+    """
+
+    def __init__(self, chart: Manifold, density: Density, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, density.dim)
+        self.chart, self.density = chart, density
+
+    def initialise(self, x: Tensor) -> None:
+        """Start the chart, where it is learned, and the density from data, shape (N, …) with N > d."""
+        start_codes(self.chart, self.density, x)
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map data (B, …) to codes u, shape (B, d)."""
+        return self.chart.codes(x, context)
+
+    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map codes u, shape (B, d), to data."""
+        return self.chart.decode(u, context)
+
+    def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        """Turn base noise (B, d) into codes u, shape (B, d)."""
+        return self.density.push_forward(noise, context)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Compute log p_h(u), shape (B,), in nats with respect to du, without the volume."""
+        return self.density.log_prob(self.encode(x, context), context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -33,6 +34,20 @@ class ConvNet(nn.Module):
                 nn.Conv2d(width, out_channels, 3, padding=1),
             )
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Evaluate the network."""
+        return self.layers(x)
+
+
+class MLP(nn.Module):
+    """Linear layers with SiLU between, (B, in) to (B, out)."""
+
+    def __init__(self, in_features: int, out_features: int, hidden: int, layers: int = 3) -> None:
+        super().__init__()
+        sizes = [in_features, *[hidden] * layers]
+        inner = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.SiLU())]
+        self.layers = _initialise(nn.Sequential(*inner, nn.Linear(hidden, out_features)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Evaluate the network."""

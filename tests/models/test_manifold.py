@@ -66,7 +66,7 @@ def test_log_prob_of_a_linear_gaussian_manifold_in_closed_form():
 
 def test_density_integrates_to_one_on_a_curve():
     chart = image_chart((1, 2, 2), 1, ((1, 0),), 1.0, 2, 8, 1)
-    flow = ManifoldFlow(chart, latent_density(1), (1, 2, 2))
+    flow = ManifoldFlow(chart, latent_density(1, 2, 8), (1, 2, 2))
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

@@ -1,0 +1,157 @@
+"""The algorithms: what each builds, and the phases in which it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mfimage import losses
+from mfimage.config import Config
+from mfimage.models import GenerativeModel
+
+Noise = Callable[..., Tensor]  # torch.randn or torch.rand, bound to a generator
+
+
+class Batch(NamedTuple):
+    """Some examples: data or codes, and what belongs to each.
+
+    Attributes:
+        x: Data (B, …), or codes (B, d) in a phase on codes.
+        context: θ, shape (B, P).
+        score: The simulator's joint score, shape (B, P).
+        clean: What x was before noise was added.
+        noise: Random numbers of the step, shape (B, d).
+    """
+
+    x: Tensor
+    context: Tensor | None = None
+    score: Tensor | None = None
+    clean: Any = None
+    noise: Any = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one objective.
+
+    Attributes:
+        name: Of its checkpoints and curves.
+        part: The submodule that is trained; the rest stands still.
+        loss: (submodule, batch, config) to a scalar.
+        start: (model, x) gives what is trained its first values, from data or, on codes, from codes.
+        codes: Whether it is trained on the codes of a manifold that stands still, computed once.
+        closed: Whether `start` already solves it, without steps.
+        disturb: (batch, config, generator, d) adds the step's random numbers.
+    """
+
+    name: str
+    part: Callable[[Any], nn.Module]
+    loss: Callable[[Any, Batch, Config], Tensor]
+    start: Callable[[Any, Tensor], None]
+    codes: bool = False
+    closed: bool = False
+    disturb: Callable[[Batch, Config, torch.Generator, int], Batch] | None = None
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A way to learn a manifold and a density.
+
+    Attributes:
+        name: In words.
+        kind: What is built; see `building.KINDS`.
+        phases: One after the other.
+    """
+
+    name: str
+    kind: str
+    phases: tuple[Phase, ...]
+
+
+def _likelihood(module: Any, batch: Batch, config: Config) -> Tensor:
+    """−log p, with the score's error where the data give a score and `scandal` asks for it."""
+    if config.scandal and batch.context is not None and batch.score is not None:
+        return losses.scandal(module, batch.x, batch.context, batch.score, config.scandal)
+    return losses.negative_log_likelihood(module, batch.x, batch.context)
+
+
+def _start_chart(model: Any, x: Tensor) -> None:
+    model.chart.initialise(x)
+
+
+def _start_density(model: Any, codes: Tensor) -> None:
+    model.density.initialise(codes)
+
+
+def _start_all(model: GenerativeModel, x: Tensor) -> None:
+    model.initialise(x)
+
+
+def _spread(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
+    """Dequantise images, and add Gaussian noise if there is any."""
+    x = batch.x
+    if x.dim() == 4:
+        x = losses.dequantise(x, torch.rand(x.shape, generator=generator).to(x))
+    return _noisy(batch._replace(x=x), config, generator, dim)._replace(clean=batch.x)
+
+
+def _noisy(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
+    """Add Gaussian noise, and keep what was."""
+    noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
+    return batch._replace(x=batch.x + config.noise * noise, clean=batch.x)
+
+
+def _draw(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
+    """Draw base noise, or probes, of the codes' length."""
+    return batch._replace(noise=torch.randn(len(batch.x), dim, generator=generator).to(batch.x))
+
+
+_MANIFOLD = Phase(
+    "manifold",
+    lambda model: model.chart,
+    lambda chart, batch, config: losses.reconstruction(chart, batch.x, batch.context),
+    _start_chart,
+)
+_DENSITY = Phase("density", lambda model: model.density, _likelihood, _start_density, codes=True)
+
+
+def _whole(
+    name: str,
+    loss: Callable[[Any, Batch, Config], Tensor],
+    disturb: Callable[[Batch, Config, torch.Generator, int], Batch] | None = None,
+) -> Phase:
+    return Phase(name, lambda model: model, loss, _start_all, disturb=disturb)
+
+
+_ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
+_SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))
+_TRANSPORT = _whole("transport", lambda m, b, c: losses.sinkhorn(m, b.x, b.noise, b.context), _draw)
+_LIKELIHOOD = _whole("likelihood", _likelihood, _spread)
+_DENOISING = _whole(
+    "denoising", lambda m, b, c: losses.denoising(m, b.x, b.clean, b.context, c.weight), _noisy
+)
+_FREE_FORM = _whole(
+    "free-form", lambda m, b, c: losses.free_form(m, b.x, b.noise, b.context, c.weight), _draw
+)
+_FIT = Phase("principal", lambda model: model, _likelihood, _start_all, closed=True)
+
+ALGORITHMS = {
+    "m-flow": Algorithm("M-flow, sequential", "manifold-flow", (_MANIFOLD, _DENSITY)),
+    "m-flow-a": Algorithm("M-flow, alternating", "manifold-flow", (_ALTERNATING,)),
+    "m-flow-s": Algorithm("M-flow, simultaneous", "manifold-flow", (_SIMULTANEOUS,)),
+    "m-flow-ot": Algorithm("M-flow, optimal transport", "manifold-flow", (_TRANSPORT,)),
+    "me-flow": Algorithm("Me-flow, sequential", "encoder-flow", (_MANIFOLD, _DENSITY)),
+    "me-flow-a": Algorithm("Me-flow, alternating", "encoder-flow", (_ALTERNATING,)),
+    "me-flow-s": Algorithm("Me-flow, simultaneous", "encoder-flow", (_SIMULTANEOUS,)),
+    "free-form": Algorithm("Me-flow, free-form surrogate of the volume", "encoder-flow", (_FREE_FORM,)),
+    "denoising": Algorithm("Denoising flow", "pie", (_DENOISING,)),
+    "pie": Algorithm("PIE", "pie", (_LIKELIHOOD,)),
+    "af": Algorithm("Ambient flow", "ambient-flow", (_LIKELIHOOD,)),
+    "fom": Algorithm("Flow on the prescribed sphere", "sphere", (_DENSITY,)),
+    "pae": Algorithm("Probabilistic autoencoder", "autoencoder", (_MANIFOLD, _DENSITY)),
+    "pca": Algorithm("Principal components and a Gaussian", "linear", (_FIT,)),
+}

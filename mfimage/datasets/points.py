@@ -1,0 +1,141 @@
+"""Vectors or images as float tensors, with the parameters that made them where they are known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mfimage.errors import DataError, ResourceError
+
+FIELDS = ("x", "theta", "score", "latents")
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Vectors or images in memory, and what belongs to each.
+
+    Attributes:
+        x: (N, D) or (N, C, H, W) float32.
+        name: Where they came from.
+        theta: (N, P) float32, the parameters that condition their density.
+        score: (N, P) float32, the joint score ∇_θ log p(x, z|θ).
+        latents: (N, d) float32, true coordinates.
+        split: Which part of a set they are.
+    """
+
+    x: Tensor
+    name: str
+    theta: Tensor | None = None
+    score: Tensor | None = None
+    latents: Tensor | None = None
+    split: str = "train"
+    skipped: tuple[Any, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one."""
+        return tuple(self.x.shape[1:])
+
+    def batch(self, indices: Sequence[int] | Tensor | slice) -> Tensor:
+        """Some of them, (B, …) float32, in any order."""
+        return self.x[indices if isinstance(indices, slice) else torch.as_tensor(indices).long()]
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All in order, `size` at a time; the last may be fewer."""
+        yield from self.x.split(size)
+
+    def subset(self, indices: Sequence[int] | Tensor) -> Points:
+        """Those at these positions."""
+        rows = torch.as_tensor(indices).long()
+        chosen: dict[str, Any] = {name: tensor[rows] for name, tensor in self._tensors().items()}
+        return replace(self, **chosen)
+
+    def summary(self) -> dict[str, Any]:
+        """What a run records of its data, ready for JSON; sha256 is of all tensors."""
+        digest = hashlib.sha256()
+        for name, tensor in self._tensors().items():
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        return {
+            "name": self.name,
+            "split": self.split,
+            "count": len(self),
+            "shape": list(self.shape),
+            "dtype": str(self.x.dtype).removeprefix("torch."),
+            "skipped": 0,
+            "skipped_first": [],
+            "sha256": digest.hexdigest(),
+            "mean": float(self.x.double().mean()),
+            "std": float(self.x.double().std(unbiased=False)),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write an .npz file that `load_points` reads, whole or not at all; return its path.
+
+        Raises:
+            ResourceError: If it cannot be written.
+        """
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.tmp.npz")
+        try:
+            arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in self._tensors().items()}
+            np.savez_compressed(temporary, **arrays)
+            temporary.replace(target)
+        except OSError as error:
+            raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: tensor for name in FIELDS if (tensor := getattr(self, name)) is not None}
+
+
+def holds_points(path: str | Path) -> bool:
+    """Whether a path is an .npz file with an array x, which `load_points` reads; other files hold images."""
+    if Path(path).suffix.lower() != ".npz" or not Path(path).is_file():
+        return False
+    try:
+        with np.load(path) as arrays:
+            return "x" in arrays.files
+    except (OSError, ValueError, BadZipFile):
+        return False  # whoever reads images will say what is wrong with it
+
+
+def load_points(path: str | Path) -> Points:
+    """Read points from an .npz file.
+
+    Args:
+        path: Of a file with an array x, (N, D) or (N, C, H, W), and where they are known theta (N, P),
+            score (N, P) and latents (N, d), all real numbers.
+
+    Raises:
+        DataError: If the file cannot be read, or holds something else.
+    """
+    try:
+        with np.load(path) as arrays:
+            found = {name: arrays[name] for name in FIELDS if name in arrays.files}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if "x" not in found or found["x"].ndim not in (2, 4):
+        raise DataError(f"{path}: an array x of shape (N, D) or (N, C, H, W) is expected")
+    tensors: dict[str, Any] = {}
+    for name, array in found.items():
+        wrong = array.dtype.kind not in "fiu" or len(array) != len(found["x"])
+        if wrong or (name != "x" and array.ndim != 2) or not np.isfinite(array).all():
+            raise DataError(
+                f"{path}: {name} must hold {len(found['x'])} rows of finite numbers, "
+                f"not {array.dtype} of shape {array.shape}"
+            )
+        tensors[name] = torch.from_numpy(array.astype(np.float32))
+    return Points(name=str(path), **tensors)
