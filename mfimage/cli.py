@@ -16,6 +16,22 @@ import typer
 
 from mfimage import console
 from mfimage.errors import DataError, MixedSizesError, UsageError
+from mfimage.options import (
+    BatchSize,
+    ConfigFile,
+    Data,
+    Device,
+    Inputs,
+    Json,
+    MaxBad,
+    MaxPixels,
+    Model,
+    Outdir,
+    Quiet,
+    Seed,
+    ValueRange,
+    Verbose,
+)
 
 if TYPE_CHECKING:
     from mfimage.datasets import ImageSet
@@ -31,26 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Data = Annotated[list[str], typer.Argument(help="Named set, folder, zip or array file; several are joined.")]
-Inputs = Annotated[list[str], typer.Argument(help="Image files, folders or glob patterns.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Run directory, model directory or Hub id.")]
-Outdir = Annotated[Path, typer.Option("--outdir", "-o", help="Where results go.")]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="JSON file of settings; flags override it.")
-]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of everything random.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images at a time.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No talk on stderr but errors.")]
-Verbose = Annotated[
-    bool,
-    typer.Option("-v", "--verbose", callback=console.note_verbose, help="Show the traceback of an error."),
-]
-MaxBad = Annotated[float, typer.Option(min=0, max=1, help="Share of unreadable files that is tolerated.")]
-MaxPixels = Annotated[int, typer.Option(min=1, help="Images with more pixels are not decoded.")]
-ValueRange = Annotated[str | None, typer.Option(help="LOW,HIGH of float images that do not lie in [0, 1].")]
-
 
 @app.command()
 def train(
@@ -58,6 +54,9 @@ def train(
     outdir: Outdir = Path("runs/latest"),
     preset: Annotated[str | None, typer.Option(help="Settings to start from: see mfimage.presets.")] = None,
     config: ConfigFile = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="m-flow (the default), me-flow, pie, af, pae, pca, …: see the README.")
+    ] = None,
     dim: Annotated[int | None, typer.Option(min=1, help="Dimension of the manifold.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Resize and crop to SIZE × SIZE.")] = None,
     channels: Annotated[int | None, typer.Option(help="1 grey, 3 colour.")] = None,
@@ -77,13 +76,17 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Learn the manifold of images, and the density on it; the run's directory holds everything."""
+    """Learn the manifold of images, and the density on it; the run's directory holds everything.
+
+    An .npz file with an array x, vectors or images, and where they are known theta and score, is data too.
+    """
     from mfimage.config import preset_config, read_config
     from mfimage.training import train as train_
 
     changes = {
         "dim": dim, "size": size, "channels": channels, "steps": steps, "density_steps": density_steps,
         "lr": lr, "precision": precision, "every": every, "seed": seed, "batch_size": batch_size,
+        "algorithm": algorithm,
     }  # fmt: skip
     if resume and (preset or config or any(value is not None for value in changes.values())):
         raise UsageError("--resume takes the settings of the run in --outdir; give no others")
@@ -264,6 +267,44 @@ def demo(
     report, sentence = run_demo(outdir, settings.with_(seed=seed), device=device, quiet=quiet)
     console.say(sentence, quiet)
     console.put({"report": str(report), "sentence": sentence}, str(report), as_json)
+
+
+@app.command()
+def reproduce(
+    experiment: Annotated[
+        str, typer.Argument(help="circle, sphere, surface, lorenz, collider or image-manifold.")
+    ],
+    algorithm: Annotated[str, typer.Option(help="Comma-separated, or all of the experiment.")] = "all",
+    runs: Annotated[int, typer.Option(min=1, help="Trainings of each algorithm, by seed.")] = 1,
+    budget: Annotated[str, typer.Option(help="quick or paper.")] = "quick",
+    dim: Annotated[int | None, typer.Option(help="Factors of image-manifold: 2, 8, 16 or 64.")] = None,
+    size: Annotated[int | None, typer.Option(help="Its images' sides: 32 or 64.")] = None,
+    channels: Annotated[int | None, typer.Option(help="1 grey, 3 colour.")] = None,
+    outdir: Annotated[
+        Path | None, typer.Option("--outdir", "-o", help="runs/EXPERIMENT if none.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run an experiment of the paper where the truth is known: a table with the published numbers beside.
+
+    What is finished in --outdir is not trained again: a broken-off experiment goes on, and rows can be
+    added one --algorithm at a time.
+    """
+    from mfimage.eval.experiment import table_json, table_text
+    from mfimage.reproduce import reproduce as reproduce_
+
+    given = {"dim": dim, "size": size, "channels": channels}
+    outdir = outdir or Path("runs") / experiment
+    report = reproduce_(
+        experiment, outdir, algorithms=() if algorithm == "all" else algorithm.split(","), runs=runs,
+        budget=budget, scene={name: value for name, value in given.items() if value is not None},
+        device=device, quiet=quiet, tell=lambda message: console.say(message, quiet),
+    )  # fmt: skip
+    console.say(f"{outdir / 'report.html'}", quiet)
+    console.put(table_json(report), table_text(report), as_json)
 
 
 def _load_model(source: str, device: str) -> GenerativeModel:

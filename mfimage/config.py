@@ -74,8 +74,9 @@ class ModelConfig:
             raise UsageError(
                 f"a sphere of dimension {self.dim} lies in R^{self.dim + 1}, not in {self.shape}"
             )
-        if not isinstance(self.chart_context, bool) or (self.chart_context and self.images):
-            raise UsageError("chart_context is true or false, and true for vectors only")
+        sees = not self.images and self.kind in ("manifold-flow", "pie", "ambient-flow")
+        if not isinstance(self.chart_context, bool) or (self.chart_context and not sees):
+            raise UsageError("chart_context is true or false, and true only for charts of vectors that encode")
         object.__setattr__(self, "hidden", self.hidden or (512 if self.images else 64))
         if self.images:
             self._check_levels()

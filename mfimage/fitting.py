@@ -75,7 +75,7 @@ def fit(
     Args:
         module: What is trained, on the accelerator's device.
         loss: (module, batch) to a scalar.
-        batches: Step (from 0) to this process's batch on the device: a tensor, or a tuple that begins with one.
+        batches: Step (from 0) to this process's batch on the device: a tensor, or a tuple with one first.
         validate: The error to watch, lower is better; called after every `schedule.every` steps and the last.
         schedule: Numbers of the training.
         snapshots: Where checkpoints lie; the newest one there is continued.

@@ -17,7 +17,7 @@ from mfimage import ManifoldFlow, cli, console
 from mfimage.config import to_json
 from mfimage.errors import Interrupted
 
-VERBS = ("train", "sample", "denoise", "score", "evaluate", "demo")
+VERBS = ("train", "sample", "denoise", "score", "evaluate", "reproduce", "demo")
 
 
 @pytest.fixture

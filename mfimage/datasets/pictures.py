@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,33 @@ from torch import Tensor
 from mfimage.errors import DataError, ResourceError
 
 
+def png_bytes(image: Tensor, name: str = "image") -> bytes:
+    """Encode an image as an 8-bit PNG.
+
+    Args:
+        image: (C, H, W) or (H, W), C = 1 or 3, floats in [0, 1] (others are clipped), rounded to the nearest.
+        name: What an error calls it.
+
+    Raises:
+        DataError: The image has another shape, or values that are not finite.
+    """
+    values = image.detach().to("cpu", torch.float32)
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or len(values) not in (1, 3) or not values.isfinite().all():
+        raise DataError(
+            f"{name}: an image of shape {tuple(image.shape)} with finite values is needed: (1 or 3, H, W)"
+        )
+    pixels = values.clamp(0, 1).mul(255).round().byte().movedim(0, -1).numpy()
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[..., 0] if len(values) == 1 else pixels)).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def save_png(image: Tensor, path: str | Path) -> None:
     """Write an image as an 8-bit PNG, under a temporary name that is then changed: never half a file.
 
     Args:
-        image: (C, H, W) or (H, W), C = 1 or 3, floats in [0, 1] (others are clipped), rounded to the nearest.
+        image: See `png_bytes`.
         path: Where to; its folder must exist.
 
     Raises:
@@ -27,18 +50,11 @@ def save_png(image: Tensor, path: str | Path) -> None:
         ResourceError: The disk is full.
         OSError: The file cannot be written for another reason.
     """
-    values = image.detach().to("cpu", torch.float32)
-    values = values[None] if values.ndim == 2 else values
-    if values.ndim != 3 or len(values) not in (1, 3) or not values.isfinite().all():
-        raise DataError(
-            f"{path}: an image of shape {tuple(image.shape)} with finite values is needed: (1 or 3, H, W)"
-        )
-    pixels = values.clamp(0, 1).mul(255).round().byte().movedim(0, -1).numpy()
-    picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if len(values) == 1 else pixels))
+    content = png_bytes(image, str(path))
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        picture.save(temporary, "PNG")
+        temporary.write_bytes(content)
         os.replace(temporary, target)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

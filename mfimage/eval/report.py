@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mfimage.datasets.pictures import sheet
-from mfimage.errors import DataError, ResourceError
-from mfimage.eval.charts import AREA, Curve, curve_chart, histogram_chart, scientific
-
-DASH = "–"
-COLUMN = 720  # CSS pixels of the page's text column
+from mfimage.errors import DataError
+from mfimage.eval.charts import AREA, Curve, curve_chart, histogram_chart
+from mfimage.eval.page import COLUMN, data_uri, number, render, settings_text, write_page
 
 
 @dataclass(frozen=True)
@@ -93,57 +87,31 @@ def write_report(path: str | Path, report: Report) -> Path:
         DataError: Images are not (N, 1 or 3, H, W), or have values that are not finite.
         ResourceError: The file cannot be written.
     """
-    page = _page(report)
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, target)
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+    return write_page(path, _page(report))
 
 
 def _page(report: Report) -> str:
-    source = resources.files("mfimage.eval").joinpath("report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     samples = report.samples if report.samples is not None and len(report.samples) else None
-    return environment.from_string(source).render(
-        report=report,
-        area=AREA,
-        settings={name: _text(v) if isinstance(v, float) else str(v) for name, v in report.settings.items()},
-        numbers=[(row, *_pair(row.model, row.pca, row.better)) for row in report.numbers],
-        curves=[chart for curve in report.curves if (chart := curve_chart(curve))],
-        samples=None if samples is None else _picture(samples, 8, "samples"),
-        reconstructions={
+    values = {
+        "report": report,
+        "area": AREA,
+        "settings": settings_text(report.settings),
+        "numbers": [(row, *_pair(row.model, row.pca, row.better)) for row in report.numbers],
+        "curves": [chart for curve in report.curves if (chart := curve_chart(curve))],
+        "samples": None if samples is None else _picture(samples, 8, "samples"),
+        "reconstructions": {
             name: [("image", None, _row(images, "images")), ("projection", None, _row(others, "projections"))]
             for name, (images, others) in report.reconstructions.items()
             if len(images)
         },
-        denoising=[(strip.sigma, _strip(strip)) for strip in report.denoising],
-        ood=histogram_chart(report.ood_scores),
-        auroc={name: _pair(*areas, "higher") for name, areas in report.ood_auroc.items()},
-    )
+        "denoising": [(strip.sigma, _strip(strip)) for strip in report.denoising],
+        "ood": histogram_chart(report.ood_scores),
+        "auroc": {name: _pair(*areas, "higher") for name, areas in report.ood_auroc.items()},
+    }
+    return render("report.html", values)
 
 
 # Numbers
-
-
-def _text(value: float | str | None, size: float | None = None) -> str:
-    """Write a number with four significant digits, or as many decimals as one of another size has."""
-    if value is None or isinstance(value, str):
-        return value or DASH
-    if not math.isfinite(value):
-        return DASH if math.isnan(value) else "−∞" if value < 0 else "∞"
-    if isinstance(value, int) or value == 0:
-        return f"{value:,.0f}".replace("-", "−")
-    exponent = math.floor(math.log10(size or abs(value)))
-    text = f"{value:,.{max(3 - exponent, 0)}f}" if -5 < exponent < 7 else scientific(value, 3)
-    return text.replace("-", "−")
 
 
 def _pair(model: float | str | None, pca: float | str | None, better: str | None) -> list[tuple[str, bool]]:
@@ -152,7 +120,7 @@ def _pair(model: float | str | None, pca: float | str | None, better: str | None
     sizes = sorted(abs(v) for v in values if v and math.isfinite(v))
     # Of 9.8 and 12.34 the first is written 9.80; but 0.001 beside 12.34 keeps its own digits.
     size = sizes[-1] if sizes and sizes[0] > 0.01 * sizes[-1] else None
-    texts = [_text(model, size), _text(pca, size)]
+    texts = [number(model, size=size), number(pca, size=size)]
     if better is None or len(values) < 2 or texts[0] == texts[1]:
         return [(text, False) for text in texts]
     first = (values[0] > values[1]) == (better == "higher")
@@ -179,7 +147,7 @@ def _picture(images: Tensor, columns: int, name: str) -> dict[str, Any]:
     height, width = array.shape[:2]
     scale = COLUMN / width
     return {
-        "uri": "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode(),
+        "uri": data_uri(stream.getvalue()),
         "size": (width, height),
         # Whole multiples keep the pixels equal; below two that would waste half the page.
         "shown": int(width * (math.floor(scale) if scale >= 2 else scale)),
@@ -195,11 +163,8 @@ def _strip(strip: Strip) -> list[tuple[str, tuple[str, bool] | None, dict[str, A
     finite = [v for v in strip.psnr.values() if math.isfinite(v)]
     best = max(finite, default=None)
     return [
-        (
-            name,
-            (_text(value, 10.0), value == best) if (value := strip.psnr.get(name)) is not None else None,
-            _row(images, f"images, {name}"),
-        )
+        (name, (number(v, size=10.0), v == best) if v is not None else None, _row(images, f"images, {name}"))
         for name, images in strip.rows.items()
         if len(images)
+        for v in [strip.psnr.get(name)]
     ]

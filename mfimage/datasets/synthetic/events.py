@@ -1,4 +1,4 @@
-"""Events pp → h(γγ) jj: from 14 independent quantities to 40 observables and back, and their closure tests."""
+"""Events pp → h(γγ) jj: from 14 independent quantities to 40 observables and back, and closure tests."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LATENTS = (
     "log pt_j1/pt_aa",
     "log pt_j2",
     "mean eta_jj",  # (η_j1 + η_j2) / 2
-    "log m_j1/pt_j1",
-    "log m_j2/pt_j2",
+    "log m_j1/p_j1",  # of its momentum |p|
+    "log m_j2/p_j2",
     "phi_aa",
     "phi_star",  # azimuth of the first photon in the rest frame
     "deltaphi_j1",  # φ_j1 − φ_aa
@@ -61,12 +61,16 @@ def momenta(z: Tensor) -> Tensor:
     Returns:
         (n, 4, 4): (E, px, py, pz) in GeV of both photons and both jets.
     """
-    mass, pt, eta, eta_star, ratio, pt_j2, mean_eta, m_j1, m_j2, phi, phi_star, dphi_1, dphi, gap = z.unbind(1)
+    mass, pt, eta, eta_star, ratio, pt_j2, mean_eta, m_j1, m_j2, phi, phi_star, dphi_1, dphi, gap = z.unbind(
+        1
+    )
     higgs = four_vector(pt.exp(), eta, phi, mass.exp())
-    pt_j1, phi_j1 = pt + ratio, phi + dphi_1
-    first = four_vector(pt_j1.exp(), mean_eta + gap / 2, phi_j1, (pt_j1 + m_j1).exp())
-    second = four_vector(pt_j2.exp(), mean_eta - gap / 2, phi_j1 - dphi, (pt_j2 + m_j2).exp())
-    return torch.stack([*two_body_decay(higgs, eta_star, phi_star), first, second], 1)
+    eta_j = torch.stack([mean_eta + gap / 2, mean_eta - gap / 2], 1)
+    pt_j = torch.stack([pt + ratio, pt_j2], 1).exp()
+    phi_j = torch.stack([phi + dphi_1, phi + dphi_1 - dphi], 1)
+    mass_j = pt_j * eta_j.cosh() * torch.stack([m_j1, m_j2], 1).exp()
+    photons = torch.stack(two_body_decay(higgs, eta_star, phi_star), 1)
+    return torch.cat([photons, four_vector(pt_j, eta_j, phi_j, mass_j)], 1)
 
 
 def quantities(p: Tensor) -> Tensor:
@@ -85,10 +89,15 @@ def quantities(p: Tensor) -> Tensor:
     higgs = photons.sum(1)
     star = to_rest_frame(photons[:, 0], higgs)
     log_pt = transverse_momentum(jets).clamp(min=TINY).log()
-    log_mass = invariant_mass(jets).clamp(min=TINY).log() - log_pt
+    log_mass = (invariant_mass(jets) / jets[..., 1:].norm(dim=-1).clamp(min=TINY)).clamp(min=TINY).log()
     log_pt_h = transverse_momentum(higgs).clamp(min=TINY).log()
     eta, phi, phi_h = pseudorapidity(jets), azimuth(jets), azimuth(higgs)
-    lines = [invariant_mass(higgs).clamp(min=TINY).log(), log_pt_h, pseudorapidity(higgs), pseudorapidity(star)]
+    lines = [
+        invariant_mass(higgs).clamp(min=TINY).log(),
+        log_pt_h,
+        pseudorapidity(higgs),
+        pseudorapidity(star),
+    ]
     lines += [log_pt[:, 0] - log_pt_h, log_pt[:, 1], eta.mean(1), log_mass[:, 0], log_mass[:, 1]]
     angles = torch.stack([phi_h, azimuth(star), phi[:, 0] - phi_h, phi[:, 0] - phi[:, 1]], 1)
     return torch.cat([torch.stack(lines, 1), wrap(angles), eta[:, :1] - eta[:, 1:]], 1)
@@ -130,7 +139,7 @@ def closure(raw: Tensor) -> Tensor:
 
     Reference:
         Brehmer, Cranmer, Flows for simultaneous manifold learning and density estimation, 2020,
-        arXiv 2003.13913, §4.4.
+        arXiv 2003.13913 (particle physics experiment).
     """
     value = dict(zip(OBSERVABLES, raw.clamp(-_LARGEST, _LARGEST).unbind(1), strict=True))
     p = {who: raw[:, i : i + 4].clamp(-_LARGEST, _LARGEST) for who, i in _START.items()}

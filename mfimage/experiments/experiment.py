@@ -1,0 +1,74 @@
+"""What an experiment is: a simulator, the algorithms to compare, and what is measured of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mfimage.algorithms import ALGORITHMS
+from mfimage.config import Config, from_json, to_json
+from mfimage.datasets.points import Points
+from mfimage.datasets.synthetic.simulator import Simulator
+from mfimage.errors import UsageError
+from mfimage.eval.experiment import Figure, Metric
+from mfimage.models import GenerativeModel
+
+BUDGETS = ("quick", "paper")
+SCANDAL, CONDITIONAL = "+scandal", "+theta"  # variants: the joint score in the loss; a chart that sees θ
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment of the paper, or one of its kind.
+
+    Attributes:
+        title: In words.
+        simulator: Budget to the data's truth.
+        count: Budget to the number of training examples.
+        algorithms: What "all" means, in the order of the table; names of ALGORITHMS, with variants.
+        config: Budget to the settings that all algorithms share.
+        changes: Settings by algorithm that differ from those.
+        metrics: What is measured.
+        measure: (model, simulator, test, generator) to the metrics' values; what a model does not
+            have is left out.
+        published: Values by algorithm and metric.
+        figures: (models of the first run by algorithm, simulator, test) to pictures.
+    """
+
+    title: str
+    simulator: Callable[[str], Simulator]
+    count: Mapping[str, int]
+    algorithms: tuple[str, ...]
+    config: Callable[[str], Config]
+    changes: Mapping[str, Mapping[str, Any]]
+    metrics: tuple[Metric, ...]
+    measure: Callable[[GenerativeModel, Simulator, Points, torch.Generator], dict[str, float]]
+    figures: Callable[[Mapping[str, GenerativeModel], Simulator, Points], list[Figure]]
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    test_count: int = 10_000
+
+    def config_of(self, algorithm: str, budget: str, seed: int) -> Config:
+        """Put together the settings of one training.
+
+        Raises:
+            UsageError: If there is no such algorithm in this experiment.
+        """
+        base, conditional, score = algorithm, CONDITIONAL in algorithm, SCANDAL in algorithm
+        for variant in (SCANDAL, CONDITIONAL):
+            base = base.replace(variant, "")
+        if base not in ALGORITHMS:
+            raise UsageError(
+                f"no algorithm {algorithm!r}: choose all, or of {', '.join(ALGORITHMS)}, with {SCANDAL} "
+                f"where the data give a score and {CONDITIONAL} for a chart that sees the parameters"
+            )
+        values = to_json(self.config(budget))
+        changes = {**self.changes.get(base, {}), **self.changes.get(algorithm, {})}
+        model = {**values["model"], **changes.pop("model", {})}
+        if conditional:
+            model["chart_context"] = True
+        if score:
+            values["scandal"] = 2.0
+        return from_json(Config, {**values, **changes, "algorithm": base, "seed": seed, "model": model})

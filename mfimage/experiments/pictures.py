@@ -1,0 +1,92 @@
+"""The pictures of the experiments: what was learned, beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mfimage.datasets.pictures import png_bytes, sheet
+from mfimage.datasets.points import Points
+from mfimage.datasets.synthetic.rendered import Rendered
+from mfimage.datasets.synthetic.simulator import Simulator
+from mfimage.eval import figures
+from mfimage.eval.experiment import Figure
+from mfimage.experiments.measures import context, likelihood, posterior_samples, true_likelihood
+from mfimage.experiments.measures import samples as draw
+from mfimage.inputs import in_batches
+from mfimage.models import AmbientFlow, GenerativeModel, ManifoldFlow
+
+SHOWN = 3000  # points in a cloud
+SHEET = 12  # images in a row
+SCATTERED = 500  # images whose densities are plotted
+
+
+def plane(name: str, model: GenerativeModel, test: Points) -> Figure:
+    """Show a learned curve in the plane: data, the manifold between the outermost codes, and samples."""
+    samples = model.sample(SHOWN, torch.Generator().manual_seed(0))
+    curve = None
+    if model.dim == 1:
+        u = in_batches(model.encode, test.x)
+        line = torch.linspace(float(u.quantile(0.001)), float(u.quantile(0.999)), 500)[:, None]
+        curve = in_batches(model.decode, line)
+    return Figure(
+        name, "Data, the learned manifold and samples.", figures.plane(test.x[:SHOWN], curve, samples)
+    )
+
+
+def space(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> Figure:
+    """Show samples of every model in space, coloured by their log-density, beside the data."""
+    panels: list[tuple[str, Tensor, Tensor | None]] = [("data", test.x[:SHOWN], None)]
+    for name, model in models.items():
+        x = draw(model, simulator, SHOWN, torch.Generator().manual_seed(0))
+        colours = None
+        if not isinstance(model, AmbientFlow):
+            colours = in_batches(lambda part, m=model: m.log_prob(part, context(simulator, len(part))), x)
+        panels.append((name, x, colours))
+    caption = "Samples at θ = 0, coloured by the model's own log-density, which no other model's compares to."
+    return Figure("Samples in space", caption, figures.space(panels))
+
+
+def trajectories(models: Mapping[str, GenerativeModel], simulator: Simulator) -> Figure:
+    """Show a trajectory and its projection by every model that projects."""
+    path = simulator.trajectory(0)[:1500]
+    panels = [
+        (name, path, in_batches(model.project, path))
+        for name, model in models.items()
+        if not isinstance(model, AmbientFlow)
+    ]
+    return Figure("A trajectory", "A trajectory and its projections.", figures.trajectories(panels))
+
+
+def posteriors(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> Figure:
+    """Show the posteriors of θ after 20 data, beside the true one."""
+    x = test.x[:20]
+    truth = posterior_samples(true_likelihood(simulator, x), simulator, torch.Generator().manual_seed(0))
+    found = {
+        name: posterior_samples(likelihood(model, x), simulator, torch.Generator().manual_seed(0))
+        for name, model in models.items()
+        if model.settings.get("context") and model.settings["kind"] != "linear"
+    }
+    caption = "Posterior of θ after 20 data of θ = 0."
+    return Figure("Posterior", caption, figures.posterior(truth, found, torch.zeros(simulator.parameters)))
+
+
+def images(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> Figure:
+    """Show test images, and a row of samples of every model, the first of their seed."""
+    rows = [test.x[:SHEET]]
+    rows += [draw(model, simulator, SHEET, torch.Generator().manual_seed(0)) for model in models.values()]
+    grid = sheet(torch.cat(rows).clamp(0, 1), SHEET)
+    caption = f"First row: test images. Below: the first samples of {', '.join(models)}."
+    return Figure("Samples", caption, png_bytes(grid))
+
+
+def densities(name: str, model: ManifoldFlow, simulator: Rendered, test: Points) -> Figure:
+    """Plot learned against true log-densities of held-out images."""
+    x, z = test.x[:SCATTERED], test.latents[:SCATTERED].double()
+    true, learned = simulator.log_prob_at(z), in_batches(model.log_prob, x, 64)
+    correlation = float(torch.corrcoef(torch.stack([learned, true]))[0, 1])
+    labels = ("true log-density, nats", "learned log-density, nats")
+    caption = f"{len(x)} held-out images."
+    return Figure(f"Density of {name}", caption, figures.scatter(true, learned, labels, correlation))
