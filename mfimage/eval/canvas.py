@@ -108,6 +108,8 @@ def bar(figure: Figure, coloured: Any, name: str, axes: Any = None, place: Any =
 
 def rooms(count: int, beside: float, below: float) -> tuple[Figure, list[Any]]:
     """Make axes in space, two or three a row, with some inches free on the right and below."""
+    if not count:
+        raise UsageError("there is nothing to draw: a figure in space needs a panel")
     columns = 3 if count == 3 or count > 4 else min(count, 2)
     side = (WIDE - beside) / max(columns, 2)
     width, height = columns * side + beside, -(-count // columns) * side + below

@@ -66,11 +66,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of two pixels to a CSS pixel, its title, and what it shows."""
+    """A picture, its title, and what it shows.
+
+    Args:
+        title: Above the picture, and instead of it where it cannot be seen.
+        caption: Below it.
+        png: Two pixels to a CSS pixel.
+        pixelated: Whether it is rather a sheet of small images, shown as large as the page permits, with
+            every pixel sharp.
+    """
 
     title: str
     caption: str
     png: bytes
+    pixelated: bool = False
 
 
 @dataclass(frozen=True)
@@ -228,5 +237,6 @@ def _picture(figure: Figure) -> dict[str, Any]:
             picture.load()
     except (OSError, SyntaxError) as error:
         raise DataError(f"the figure {figure.title!r} of the page is not a readable PNG: {error}") from error
-    shown = min(picture.width // 2, COLUMN)
-    return {"figure": figure, "uri": data_uri(figure.png), "size": picture.size, "shown": shown}
+    width = picture.width
+    shown = width * max(COLUMN // width, 1) if figure.pixelated else width // 2
+    return {"figure": figure, "uri": data_uri(figure.png), "size": picture.size, "shown": min(shown, COLUMN)}

@@ -90,7 +90,7 @@ def space(panels: Sequence[Panel], elev: float = 25.0, azim: float = -60.0, valu
         A PNG 1,440 pixels wide, with two panels of 645 × 645 a row or three of 430 × 430; 795 × 645 for one.
 
     Raises:
-        UsageError: Points are not of three coordinates.
+        UsageError: Points are not of three coordinates, or there is no panel.
     """
 
     def draw(axes: Any, cloud: Array, colour: Array | None) -> None:
@@ -115,7 +115,7 @@ def mesh(panels: Sequence[Panel], elev: float = 25.0, azim: float = -60.0, value
         A PNG 1,440 pixels wide, with two panels of 645 × 645 a row or three of 430 × 430; 795 × 645 for one.
 
     Raises:
-        UsageError: Points are not of three coordinates, or not of a square grid.
+        UsageError: Points are not of three coordinates or of a square grid, or there is no panel.
     """
 
     def draw(axes: Any, cloud: Array, colour: Array | None) -> None:
@@ -143,8 +143,8 @@ def _space(
     clouds = [(title, points(p, 3), None if c is None else array(c).ravel()) for title, p, c in panels]
     coloured = [c for _, _, c in clouds if c is not None]
     scale = ScalarMappable(Normalize(*spread(coloured[0], 0.02)) if coloured else None, MAP)
-    box = limits(clouds[0][1], 0.1)
     figure, grid = rooms(len(clouds), beside=MARGIN, below=0)
+    box = limits(clouds[0][1], 0.1)
     for axes, (title, cloud, colour) in zip(grid, clouds, strict=True):
         seen = inside(cloud, box)
         shown = np.where(seen[:, None], cloud, np.nan)
@@ -173,11 +173,11 @@ def trajectories(
         720 × 780 for one.
 
     Raises:
-        UsageError: Points are not of three coordinates.
+        UsageError: Points are not of three coordinates, or there is no panel.
     """
     clouds = [(title, points(path, 3), points(to, 3)) for title, path, to in panels]
-    box = limits(clouds[0][1], 0.1)
     figure, grid = rooms(len(clouds), beside=0, below=0.3)
+    box = limits(clouds[0][1], 0.1)
     for axes, (title, path, to) in zip(grid, clouds, strict=True):
         seen = inside(to, box)
         axes.plot(*path.T, color=TRUTH, lw=1.6, label="trajectory")

@@ -1,98 +1,179 @@
-"""Posteriors of parameters: Markov chains, and how far two sets of samples are apart."""
+"""Posteriors of parameters: Markov chains that draw from them, and how far apart two sets of draws are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from mfimage.errors import DataError
+from mfimage.errors import DataError, ModelError, UsageError
 
-_AIM = 0.3  # acceptance that the step size is adapted to
-_BLOCK = 1000
+LogProb = Callable[[Tensor], Tensor]
+
+_ADAPT_EVERY = 25
+_ROWS_AT_ONCE = 512
 
 
-@torch.no_grad()
 def metropolis(
-    log_prob: Callable[[Tensor], Tensor],
+    log_prob: LogProb,
     start: Tensor,
     steps: int,
     step_size: float,
     generator: torch.Generator,
     burn_in: int = 0,
+    target: float | None = None,
 ) -> tuple[Tensor, float]:
-    """Draw from a density by random-walk Metropolis, many chains at once.
+    """Draw from a density by Gaussian random walks, many chains at once.
 
-    θ′ = θ + s·N(0, I), taken with probability min(1, p(θ′)/p(θ)). During the burn-in s is adapted, the same for
-    all chains, towards an acceptance of 0.3; afterwards it stands still.
+    θ′ = θ + s·N(0, I), accepted with probability min(1, p(θ′) / p(θ)).
 
     Args:
-        log_prob: (chains, P) to (chains,), up to a constant; −∞ where the density is zero.
-        start: Where the chains begin, shape (chains, P).
-        steps: Draws kept of each chain.
-        step_size: s at the start.
-        generator: Of all randomness.
-        burn_in: Draws thrown away before.
+        log_prob: Maps θ, shape (chains, P), float64, to log p up to a constant, (chains,), nats; −inf forbids.
+        start: θ of every chain, shape (chains, P), where log p is finite.
+        steps: Draws of every chain after burn-in, one a step, at least 1.
+        step_size: s > 0, in the unit of θ.
+        generator: Of all randomness, on the CPU.
+        burn_in: Steps before those, which are not returned.
+        target: Share of accepted proposals, in (0, 1), towards which s, common to all chains, is changed every
+            25 steps of burn-in; only then, as later changes would bias the draws. None leaves s alone.
 
     Returns:
-        Samples, shape (chains, steps, P), and the share of kept steps that moved.
+        Draws, shape (chains, steps, P), float64, and the share of proposals accepted after burn-in.
 
     Raises:
-        DataError: If a log-density is NaN.
+        UsageError: If the arguments make no sense, or log p is not finite at the start.
+        ModelError: If log p is NaN or +inf on the way.
 
     Reference:
-        Roberts, Gelman, Gilks, Weak convergence and optimal scaling of random walk Metropolis algorithms, 1997.
+        Metropolis, Rosenbluth, Rosenbluth, Teller, Teller, Equation of state calculations by fast computing
+        machines, 1953.
     """
-    here, value = start.clone(), _checked(log_prob(start))
-    kept, moved = [], 0.0
-    for step in range(burn_in + steps):
-        noise = torch.randn(here.shape, generator=generator, dtype=here.dtype)
-        there = here + step_size * noise
-        reached = _checked(log_prob(there))
-        uniform = torch.rand(len(here), generator=generator, dtype=torch.float64)
-        taken = uniform.log() < (reached - value).nan_to_num(nan=torch.inf)  # from −∞ to −∞: go on
-        here = torch.where(taken[:, None], there, here)
-        value = torch.where(taken, reached, value)
-        share = float(taken.double().mean())
-        if step < burn_in:
-            step_size *= 2.0 ** (share - _AIM)
-        else:
-            kept.append(here)
-            moved += share
-    return torch.stack(kept, 1), moved / max(1, steps)
+    if start.ndim != 2 or not start.numel() or steps < 1 or burn_in < 0 or not step_size > 0:
+        raise UsageError(
+            f"chains start at (chains, P), take at least 1 step after 0 or more, and steps are longer than 0; "
+            f"got {tuple(start.shape)}, {steps}, {burn_in} and {step_size}"
+        )
+    theta = start.detach().to("cpu", torch.float64, copy=True)
+    current = _checked(log_prob, theta)
+    if current.isneginf().any():
+        raise UsageError(f"{int(current.isneginf().sum())} of {len(theta)} chains start where p = 0")
+    samples, shares = theta.new_empty(len(theta), steps, theta.shape[1]), []
+    for step in range(-burn_in, steps):
+        if step == 0 or (step < 0 and len(shares) == _ADAPT_EVERY):
+            if step < 0 and target is not None:
+                step_size *= math.exp(2 * (sum(shares) / len(shares) - target))
+            shares = []
+        theta, current, share = _walk(log_prob, theta, current, step_size, generator)
+        shares.append(share)
+        if step >= 0:
+            samples[:, step] = theta
+    return samples, sum(shares) / steps
 
 
-def _checked(values: Tensor) -> Tensor:
-    if values.isnan().any():
-        raise DataError(f"{int(values.isnan().sum())} of {len(values)} log-densities are NaN")
-    return values.double()
+def _walk(
+    log_prob: LogProb, theta: Tensor, current: Tensor, step_size: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, float]:
+    """One step of every chain: θ, log p(θ), and the share of proposals accepted."""
+    proposal = theta + step_size * torch.randn(theta.shape, generator=generator, dtype=torch.float64)
+    there = _checked(log_prob, proposal)
+    take = torch.rand(len(theta), generator=generator, dtype=torch.float64).log() < there - current
+    chosen = torch.where(take[:, None], proposal, theta), torch.where(take, there, current)
+    return *chosen, float(take.double().mean())
+
+
+def log_posterior(
+    log_likelihood: Callable[[Tensor, Tensor], Tensor], log_prior: LogProb, observed: Tensor
+) -> LogProb:
+    """Build log p(θ | x_1 … x_n) + constant = log p(θ) + Σ_i log p(x_i | θ).
+
+    Args:
+        log_likelihood: Maps x (m, …) and θ (m, P) float64, row by row, to log p(x | θ), (m,), nats.
+        log_prior: Maps θ (k, P) to log p(θ), (k,), nats, −inf where it may not be.
+        observed: x_1 … x_n, shape (n, …).
+
+    Returns:
+        A function of θ (chains, P), as `metropolis` takes it; the likelihood is asked only where the prior
+        is positive.
+    """
+
+    def log_prob(theta: Tensor) -> Tensor:
+        total = log_prior(theta).to("cpu", torch.float64, copy=True)
+        inside = (~total.isneginf()).nonzero()[:, 0]
+        if len(inside):
+            x = observed.repeat(len(inside), *[1] * (observed.ndim - 1))
+            pairs = log_likelihood(x, theta[inside].repeat_interleave(len(observed), 0))
+            total[inside] += pairs.detach().to("cpu", torch.float64).view(len(inside), -1).sum(1)
+        return total
+
+    return log_prob
 
 
 def squared_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
-    """Estimate the squared maximum mean discrepancy of two samples, without bias.
+    """Estimate the squared maximum mean discrepancy between two distributions, without bias.
 
-    k(a, b) = exp(−‖a − b‖²/2s²);  MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y), x ≠ x′, y ≠ y′.
+    mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{ij} k(x_i, y_j),   k(a, b) = exp(−|a − b|² / 2s²)
 
     Args:
-        x: (n, P), n ≥ 2.
-        y: (m, P), m ≥ 2: the truth.
-        scale: s; the median distance between two of y if None.
+        x: Draws from one, shape (N, P), N at least 2.
+        y: Draws from the other, shape (M, P), M at least 2; for the paper's numbers, from the true posterior.
+        scale: s > 0; None takes the median distance between two different draws of y.
 
     Returns:
-        About zero, and possibly below, for equal distributions.
+        About 0 for equal distributions, also below; 1 + 1 − 0 for those far apart and narrower than s by far.
+
+    Raises:
+        UsageError: If shapes do not fit.
+        DataError: If a value is not finite, or most draws of y are equal.
 
     Reference:
-        Gretton et al., A kernel two-sample test, 2012, JMLR 13, eq. 3.
+        Gretton, Borgwardt, Rasch, Schölkopf, Smola, A kernel two-sample test, 2012, JMLR 13, lemma 6.
     """
-    x, y = x.double(), y.double()
-    if scale is None:
-        scale = float(torch.pdist(y[torch.linspace(0, len(y) - 1, min(len(y), 2000)).long()]).median())
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise UsageError(
+            f"two sets of at least 2 draws (N, P) are needed; got {tuple(x.shape)}, {tuple(y.shape)}"
+        )
+    x, y = (values.detach().to("cpu", torch.float64) for values in (x, y))
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise DataError("draws that are not finite have no discrepancy; did a chain or a model diverge?")
+    scale = median_distance(y) if scale is None else scale
+    if not scale > 0:
+        raise DataError(f"the kernel needs a scale above 0, not {scale}; most draws of y may be equal")
+    within = [(_kernel_sum(z, z, scale) - len(z)) / (len(z) * (len(z) - 1)) for z in (x, y)]
+    return sum(within) - 2 * _kernel_sum(x, y, scale) / (len(x) * len(y))
 
-    def kernel(a: Tensor, b: Tensor) -> float:
-        parts = (torch.cdist(part, b) / scale for part in a.split(_BLOCK))
-        return sum(float(torch.exp(-0.5 * part.square()).sum()) for part in parts)
 
-    n, m = len(x), len(y)
-    own = (kernel(x, x) - n) / (n * (n - 1)) + (kernel(y, y) - m) / (m * (m - 1))
-    return own - 2 * kernel(x, y) / (n * m)
+def median_distance(y: Tensor) -> float:
+    """Compute the median of |y_i − y_j| over all pairs i < j of draws (M, P), M at least 2.
+
+    The mean of the middle two where their number is even, as numpy has it.
+    """
+    import numpy as np
+    from scipy.spatial.distance import pdist
+
+    return float(np.median(pdist(y.detach().cpu().double().numpy()), overwrite_input=True))
+
+
+def _kernel_sum(x: Tensor, y: Tensor, scale: float) -> float:
+    """Σ_ij k(x_i, y_j), some rows at a time; differences are taken as such, so that k(a, a) is 1 exactly."""
+    total = 0.0
+    for rows in x.split(_ROWS_AT_ONCE):
+        distances = torch.cdist(rows, y, compute_mode="donot_use_mm_for_euclid_dist")
+        total += float(torch.exp(-0.5 * (distances / scale).square()).sum())
+    return total
+
+
+def _checked(log_prob: LogProb, theta: Tensor) -> Tensor:
+    """Log p at θ, (chains,), −inf allowed."""
+    values = log_prob(theta).detach().to("cpu", torch.float64)
+    if values.shape != theta.shape[:1]:
+        raise UsageError(f"log_prob returns one value a chain, ({len(theta)},); got {tuple(values.shape)}")
+    wrong = values.isnan() | values.isposinf()
+    if wrong.any():
+        first = wrong.nonzero()[0, 0]
+        raise ModelError(
+            f"log p is {values[first].item()} at θ = {theta[first].tolist()} ({int(wrong.sum())} of "
+            f"{len(theta)} chains): the model diverged, or has no density there; give −inf where θ may not be"
+        )
+    return values

@@ -24,7 +24,7 @@ TRUE_LOG_POSTERIOR = Metric("true_log_posterior", "truth", None)
 def _config(budget: str) -> Config:
     quick = budget == "quick"
     return Config(
-        dim=14, steps=2000 if quick else 12_000, density_steps=1000 if quick else 5000, batch_size=512,
+        dim=14, steps=2000 if quick else 6000, density_steps=1000 if quick else 3000, batch_size=512,
         lr=2e-3, density_lr=2e-3, clip=10.0, every=500, weight=100.0,
         model={"bends": 2, "hidden": 192, "density_steps": 5, "density_width": 64, "epsilon": 0.1},
     )  # fmt: skip
@@ -56,7 +56,7 @@ COLLIDER = Experiment(
         "pca",
     ),
     config=_config,
-    changes={"af": {"lr": 1e-3, "noise": 0.01}},
+    changes=lambda budget: {"af": {"lr": 1e-3, "noise": 0.01}, "pie": {"lr": 1e-3}},
     metrics=(CLOSURE, RECONSTRUCTION, LOG_POSTERIOR, TRUE_LOG_POSTERIOR, MMD, AUC),
     measure=_measure,
     figures=_figures,

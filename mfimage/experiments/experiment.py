@@ -30,7 +30,7 @@ class Experiment:
         count: Budget to the number of training examples.
         algorithms: What "all" means, in the order of the table; names of ALGORITHMS, with variants.
         config: Budget to the settings that all algorithms share.
-        changes: Settings by algorithm that differ from those.
+        changes: Budget to settings by algorithm that differ from those.
         metrics: What is measured.
         measure: (model, simulator, test, generator) to the metrics' values; what a model does not
             have is left out.
@@ -43,7 +43,7 @@ class Experiment:
     count: Mapping[str, int]
     algorithms: tuple[str, ...]
     config: Callable[[str], Config]
-    changes: Mapping[str, Mapping[str, Any]]
+    changes: Callable[[str], Mapping[str, Mapping[str, Any]]]
     metrics: tuple[Metric, ...]
     measure: Callable[[GenerativeModel, Simulator, Points, torch.Generator], dict[str, float]]
     figures: Callable[[Mapping[str, GenerativeModel], Simulator, Points], list[Figure]]
@@ -65,7 +65,7 @@ class Experiment:
                 f"where the data give a score and {CONDITIONAL} for a chart that sees the parameters"
             )
         values = to_json(self.config(budget))
-        changes = {**self.changes.get(base, {}), **self.changes.get(algorithm, {})}
+        changes = {**self.changes(budget).get(base, {}), **self.changes(budget).get(algorithm, {})}
         model = {**values["model"], **changes.pop("model", {})}
         if conditional:
             model["chart_context"] = True

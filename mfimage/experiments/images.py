@@ -62,7 +62,7 @@ def image_manifold(dim: int = 2, size: int = 32, channels: int = 1) -> Experimen
         count={"quick": 10_000, "paper": 50_000},
         algorithms=("m-flow", "me-flow", "pae", "af", "pie", "pca"),
         config=lambda budget: _config(budget).with_(dim=dim),
-        changes={"af": {"lr": 1e-3}, "pie": {"lr": 1e-3}},
+        changes=lambda budget: {"af": {"lr": 1e-3}, "pie": {"lr": 1e-3}},
         metrics=(CORRELATION, DENSITY_ERROR, DISTANCE, RECONSTRUCTION, AUC),
         measure=_measure,
         figures=_figures,

@@ -15,7 +15,7 @@ from mfimage.inputs import in_batches
 from mfimage.models import AmbientFlow, GenerativeModel
 
 OBSERVED, SETS = 20, 5  # data of which a posterior is taken, and how many such sets
-CHAINS, BURN_IN, STEPS, STEP_SIZE = 200, 100, 100, 0.3
+CHAINS, BURN_IN, STEPS, STEP_SIZE = 100, 50, 100, 0.3
 
 
 def context(simulator: Simulator, n: int) -> Tensor | None:

@@ -12,6 +12,32 @@ _FLOOR = 1e-24  # of the squared distance itself: float64 knows no better
 _STUCK = 1e12  # damping at which steps drown in rounding
 
 
+class Bank:
+    """Points whose coordinates are known, to start the search for others from.
+
+    Args:
+        features: What is compared, shape (N, F), float64; N well above F.
+        z: Their coordinates, shape (N, d), float64.
+    """
+
+    def __init__(self, features: Tensor, z: Tensor) -> None:
+        self.features, self.z = features, z
+        self.mean, self.mean_z = features.mean(0), z.mean(0)
+        centred = features - self.mean
+        ridge = 1e-6 * centred.square().sum() / features.shape[1] * torch.eye(features.shape[1]).double()
+        self.slope = torch.linalg.solve(centred.mT @ centred + ridge, centred.mT @ (z - self.mean_z))
+
+    def guesses(self, features: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+        """Guess coordinates for features (B, F).
+
+        Returns:
+            Those of the most similar point, (B, d), which are best where the manifold is strongly curved, and
+            those by linear regression with |z_k| ≤ bound, (B, d), best where d is too large to fill a bank.
+        """
+        similar = self.z[torch.cdist(features.float(), self.features.float()).argmin(1)]
+        return similar, (self.mean_z + (features - self.mean) @ self.slope).clamp(-bound, bound)
+
+
 def nearest(
     render: Callable[[Tensor], Tensor],
     jacobian: Callable[[Tensor], Tensor],

@@ -10,7 +10,7 @@ from torch.func import jvp, vmap
 from torch.nn import functional as F
 
 from mfimage.datasets.points import Points
-from mfimage.datasets.synthetic.nearest import nearest
+from mfimage.datasets.synthetic.nearest import Bank, nearest
 from mfimage.datasets.synthetic.simulator import Simulator
 from mfimage.errors import UsageError
 
@@ -21,6 +21,7 @@ _WEIGHTS = (0.6, 0.4)
 _CORRELATIONS = (0.5, -0.5)
 _SHIFT = 0.7
 _BOUND = 8.0  # |z_k| above it has a probability of about 1e-12
+_USUAL = 3.0  # |z_k| that a search may start from
 _BANK = 4096
 _THUMBNAIL = 16
 _NUMBERS_AT_ONCE = 2**22  # of a Jacobian: 32 MiB
@@ -29,7 +30,7 @@ _NUMBERS_AT_ONCE = 2**22  # of a Jacobian: 32 MiB
 class Rendered(Simulator):
     """Images of soft coloured blobs, one in each cell of a grid, before a faint gradient.
 
-        x = 1 − (1 − background) exp(−Σ_k palette_k depth_k G_k),   G_k(p) = exp(−|p − centre_k|² / 2 width_k²)
+        x = 1 − (1 − background) exp(−Σ_k palette_k depth_k G_k),  G_k(p) = exp(−½ |p − centre_k|² / width_k²)
         (centre, log width, log depth)_k = middle_k + reach tanh(z_k / 2)
 
     At d = 2 one blob has a place only; else d / 4 blobs have a place, a width and a depth. Blobs darken
@@ -65,7 +66,7 @@ class Rendered(Simulator):
         self._grid = (torch.arange(size, dtype=torch.float64) + 0.5) / size
         self._clear = 0.95 - 0.05 * (self._grid[:, None] + self._grid)
         self._means, self._roots = _modes(dim)
-        self._bank: tuple[Tensor, Tensor] | None = None
+        self._bank: Bank | None = None
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
         """Draw n images with their latents z.
@@ -105,7 +106,9 @@ class Rendered(Simulator):
         z = z.double().unflatten(1, (-1, self._free))
 
         def along(direction: Tensor) -> Tensor:
-            return jvp(lambda v: self._depths(self._factors(v.flatten(1))), (z,), (direction.expand_as(z),))[1]
+            return jvp(lambda v: self._depths(self._factors(v.flatten(1))), (z,), (direction.expand_as(z),))[
+                1
+            ]
 
         moved = vmap(along, out_dims=2)(torch.eye(self._free, dtype=torch.float64))  # (n, K, factors, H, W)
         light = 1 - self.render(z.flatten(1))
@@ -138,7 +141,7 @@ class Rendered(Simulator):
         return self.log_density(z) - torch.cat(volumes)
 
     def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Compute `log_prob_at` of the latents of images (n, C, H, W); of off-manifold ones, the nearest's."""
+        """Compute `log_prob_at` of the points on the manifold nearest to images (n, C, H, W)."""
         return self.log_prob_at(self.latents(x))
 
     def latents(self, x: Tensor) -> Tensor:
@@ -169,7 +172,7 @@ class Rendered(Simulator):
         z = x.new_full((len(x), self.dim), torch.nan)
         distance = x.new_full((len(x),), torch.nan)
         for rows in x.flatten(1).isfinite().all(1).nonzero()[:, 0].split(self._rows()):
-            start = self._similar(x[rows])
+            start = self._start(x[rows])
             found = nearest(self._flat, self.jacobian, x[rows].flatten(1), start, _BOUND)
             z[rows], distance[rows] = found[0], found[1].sqrt()
         return z, distance
@@ -201,13 +204,15 @@ class Rendered(Simulator):
     def _rows(self) -> int:
         return max(1, _NUMBERS_AT_ONCE // (self.dim * math.prod(self.shape)))
 
-    def _similar(self, x: Tensor) -> Tensor:
-        """Latents (n, d) of those images of the bank that look like images (n, C, H, W) from afar."""
+    def _start(self, x: Tensor) -> Tensor:
+        """Latents (n, d) near those of images (n, C, H, W): the better one of two guesses."""
         if self._bank is None:
             z = self.draw(_BANK, torch.Generator().manual_seed(0))
-            self._bank = z, torch.cat([_thumbnails(self.render(some)) for some in z.split(self._rows())])
-        latents, thumbnails = self._bank
-        return latents[torch.cdist(_thumbnails(x), thumbnails).argmin(1)]
+            features = [_thumbnails(self.render(some)) for some in z.split(self._rows())]
+            self._bank = Bank(torch.cat(features), z)
+        guesses = self._bank.guesses(_thumbnails(x), _USUAL)
+        first, second = ((x - self.render(z)).flatten(1).square().sum(1) for z in guesses)
+        return torch.where((first < second)[:, None], *guesses)
 
 
 def _cells(dim: int) -> tuple[Tensor, Tensor]:
@@ -236,4 +241,5 @@ def _modes(dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _thumbnails(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, x.shape[-1] // _THUMBNAIL).flatten(1).float()
+    """Images (n, C, H, W) averaged down to 16×16 pixels, (n, C·256)."""
+    return F.avg_pool2d(x, x.shape[-1] // _THUMBNAIL).flatten(1)
