@@ -280,9 +280,7 @@ def reproduce(
     dim: Annotated[int | None, typer.Option(help="Factors of image-manifold: 2, 8, 16 or 64.")] = None,
     size: Annotated[int | None, typer.Option(help="Its images' sides: 32 or 64.")] = None,
     channels: Annotated[int | None, typer.Option(help="1 grey, 3 colour.")] = None,
-    outdir: Annotated[
-        Path | None, typer.Option("--outdir", "-o", help="runs/EXPERIMENT if none.")
-    ] = None,
+    outdir: Annotated[Path | None, typer.Option("--outdir", "-o", help="runs/EXPERIMENT if none.")] = None,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,

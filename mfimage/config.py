@@ -76,7 +76,9 @@ class ModelConfig:
             )
         sees = not self.images and self.kind in ("manifold-flow", "pie", "ambient-flow")
         if not isinstance(self.chart_context, bool) or (self.chart_context and not sees):
-            raise UsageError("chart_context is true or false, and true only for charts of vectors that encode")
+            raise UsageError(
+                "chart_context is true or false, and true only for charts of vectors that encode"
+            )
         object.__setattr__(self, "hidden", self.hidden or (512 if self.images else 64))
         if self.images:
             self._check_levels()

@@ -44,8 +44,8 @@ def reproduce(
     """Run an experiment and write OUTDIR/results.json and OUTDIR/report.html.
 
     Every training is a run of its own, OUTDIR/ALGORITHM/run-SEED; what is there already, with the same
-    settings, is not trained again, so that an interrupted experiment goes on where it stopped. A run that diverges is
-    counted and shown.
+    settings, is not trained again, so that an interrupted experiment goes on where it stopped. A run that
+    diverges is counted and shown.
 
     Args:
         name: Of EXPERIMENTS.

@@ -30,13 +30,14 @@ def metropolis(
     θ′ = θ + s·N(0, I), accepted with probability min(1, p(θ′) / p(θ)).
 
     Args:
-        log_prob: Maps θ, shape (chains, P), float64, to log p up to a constant, (chains,), nats; −inf forbids.
+        log_prob: Maps θ, shape (chains, P), float64, to log p(θ) + constant, (chains,), nats, −inf where θ
+            may not be.
         start: θ of every chain, shape (chains, P), where log p is finite.
         steps: Draws of every chain after burn-in, one a step, at least 1.
         step_size: s > 0, in the unit of θ.
         generator: Of all randomness, on the CPU.
         burn_in: Steps before those, which are not returned.
-        target: Share of accepted proposals, in (0, 1), towards which s, common to all chains, is changed every
+        target: Share of accepted proposals, in (0, 1), towards which s, common to all chains, is moved every
             25 steps of burn-in; only then, as later changes would bias the draws. None leaves s alone.
 
     Returns:
@@ -52,24 +53,23 @@ def metropolis(
     """
     if start.ndim != 2 or not start.numel() or steps < 1 or burn_in < 0 or not step_size > 0:
         raise UsageError(
-            f"chains start at (chains, P), take at least 1 step after 0 or more, and steps are longer than 0; "
+            f"start is (chains, P), steps at least 1, burn_in at least 0 and step_size positive; "
             f"got {tuple(start.shape)}, {steps}, {burn_in} and {step_size}"
         )
     theta = start.detach().to("cpu", torch.float64, copy=True)
     current = _checked(log_prob, theta)
     if current.isneginf().any():
         raise UsageError(f"{int(current.isneginf().sum())} of {len(theta)} chains start where p = 0")
-    samples, shares = theta.new_empty(len(theta), steps, theta.shape[1]), []
+    samples, shares = theta.new_empty(len(theta), steps, theta.shape[1]), list[float]()
     for step in range(-burn_in, steps):
-        if step == 0 or (step < 0 and len(shares) == _ADAPT_EVERY):
-            if step < 0 and target is not None:
-                step_size *= math.exp(2 * (sum(shares) / len(shares) - target))
-            shares = []
         theta, current, share = _walk(log_prob, theta, current, step_size, generator)
         shares.append(share)
         if step >= 0:
             samples[:, step] = theta
-    return samples, sum(shares) / steps
+        elif target is not None and len(shares) == _ADAPT_EVERY:
+            step_size *= math.exp(2 * (sum(shares) / _ADAPT_EVERY - target))
+            shares = []
+    return samples, sum(shares[-steps:]) / steps
 
 
 def _walk(
@@ -113,7 +113,7 @@ def log_posterior(
 def squared_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
     """Estimate the squared maximum mean discrepancy between two distributions, without bias.
 
-    mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{ij} k(x_i, y_j),   k(a, b) = exp(−|a − b|² / 2s²)
+    mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{ij} k(x_i, y_j),  k(a, b) = exp(−|a − b|² / 2s²)
 
     Args:
         x: Draws from one, shape (N, P), N at least 2.
@@ -121,7 +121,7 @@ def squared_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
         scale: s > 0; None takes the median distance between two different draws of y.
 
     Returns:
-        About 0 for equal distributions, also below; 1 + 1 − 0 for those far apart and narrower than s by far.
+        About 0 for equal distributions, below it too; up to 2 for two narrow ones far apart.
 
     Raises:
         UsageError: If shapes do not fit.

@@ -25,8 +25,8 @@ def _config(budget: str) -> Config:
     quick = budget == "quick"
     return Config(
         dim=14, steps=2000 if quick else 6000, density_steps=1000 if quick else 3000, batch_size=512,
-        lr=2e-3, density_lr=2e-3, clip=10.0, every=500, weight=100.0,
-        model={"bends": 2, "hidden": 192, "density_steps": 5, "density_width": 64, "epsilon": 0.1},
+        lr=6e-3, density_lr=2e-3, clip=10.0, every=500, weight=100.0,
+        model={"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.1},
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,12 +11,14 @@ from torch import Tensor
 from mfimage.datasets.points import Points
 from mfimage.datasets.synthetic.simulator import Simulator
 from mfimage.eval.ood import auroc
-from mfimage.eval.posterior import metropolis, squared_mmd
+from mfimage.eval.posterior import log_posterior, metropolis, squared_mmd
 from mfimage.inputs import in_batches
 from mfimage.models import AmbientFlow, GenerativeModel
 
 OBSERVED, SETS = 20, 5  # data of which a posterior is taken, and how many such sets
-CHAINS, BURN_IN, STEPS, STEP_SIZE = 100, 50, 100, 0.3
+CHAINS, BURN_IN, STEPS, THIN, STEP_SIZE = 100, 75, 100, 10, 0.3
+
+LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 
 
 def context(simulator: Simulator, n: int) -> Tensor | None:
@@ -57,49 +60,33 @@ def common(
     }
 
 
-def likelihood(model: GenerativeModel, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """Make θ ↦ Σ_i log p(x_i|θ) up to a constant: (m, P) to (m,).
+def likelihood(model: GenerativeModel, x: Tensor) -> tuple[LogLikelihood, Tensor]:
+    """Give a function of (observations, θ) that is log p(x|θ) up to a constant in θ, and its observations.
 
     On a manifold that does not depend on θ, the codes and the volume are the same for every θ, and only h is
-    evaluated.
+    evaluated; elsewhere it is the model's log_prob, of x.
     """
-    if hasattr(model, "density") and not getattr(model.chart, "conditional", False):
-        with torch.no_grad():
-            known, module = model.encode(x), model.density
-    else:
-        known, module = x, model
+    chart: Any = getattr(model, "chart", None)
+    module: Any = model
+    with torch.no_grad():
+        if hasattr(model, "density") and not getattr(chart, "conditional", False):
+            module, x = model.density, model.encode(x)
 
     @torch.no_grad()
-    def total(theta: Tensor) -> Tensor:
-        pairs = theta.to(x).repeat_interleave(len(known), 0)
-        values = module.log_prob(known.repeat(len(theta), 1), pairs)
-        return values.double().unflatten(0, (len(theta), len(known))).sum(1)
+    def log_likelihood(observed: Tensor, theta: Tensor) -> Tensor:
+        return module.log_prob(observed, theta.to(observed))
 
-    return total
+    return log_likelihood, x
 
 
 def posterior_samples(
-    log_likelihood: Callable[[Tensor], Tensor], simulator: Simulator, generator: torch.Generator
+    log_likelihood: LogLikelihood, observed: Tensor, simulator: Simulator, generator: torch.Generator
 ) -> Tensor:
-    """Draw θ from the posterior by Markov chains from the prior, shape (CHAINS·STEPS / 10, P)."""
-
-    def log_posterior(theta: Tensor) -> Tensor:
-        prior = simulator.log_prior(theta).double()
-        return torch.where(prior.isfinite(), prior + log_likelihood(theta), -torch.inf)
-
-    start = simulator.prior(CHAINS, generator).double()
-    chains, _ = metropolis(log_posterior, start, STEPS, STEP_SIZE, generator, BURN_IN)
-    return chains[:, 9::10].flatten(0, 1)
-
-
-def true_likelihood(simulator: Simulator, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """Make θ ↦ Σ_i log p(x_i|θ) of the simulator."""
-
-    def total(theta: Tensor) -> Tensor:
-        pairs = theta.repeat_interleave(len(x), 0)
-        return simulator.log_prob(x.repeat(len(theta), 1), pairs).unflatten(0, (len(theta), len(x))).sum(1)
-
-    return total
+    """Draw θ from the posterior by Markov chains from the prior, shape (CHAINS·STEPS / THIN, P)."""
+    log_prob = log_posterior(log_likelihood, simulator.log_prior, observed)
+    start = simulator.prior(CHAINS, generator)
+    chains, _ = metropolis(log_prob, start, STEPS, STEP_SIZE, generator, BURN_IN, target=0.4)
+    return chains[:, THIN - 1 :: THIN].flatten(0, 1)
 
 
 def posterior(
@@ -114,8 +101,8 @@ def posterior(
         return {}
     values = []
     for x in test.x[: SETS * OBSERVED].split(OBSERVED):
-        found = posterior_samples(likelihood(model, x), simulator, generator)
-        truth = posterior_samples(true_likelihood(simulator, x), simulator, generator)
+        found = posterior_samples(*likelihood(model, x), simulator, generator)
+        truth = posterior_samples(simulator.log_prob, x, simulator, generator)
         at_truth = [log_density_at(draws, torch.zeros(simulator.parameters)) for draws in (found, truth)]
         values.append((squared_mmd(found, truth), *at_truth))
     names = ("mmd", "log_posterior", "true_log_posterior")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mfimage.datasets.pictures import png_bytes, sheet
 from mfimage.datasets.points import Points
+from mfimage.datasets.synthetic.lorenz import Lorenz
 from mfimage.datasets.synthetic.rendered import Rendered
 from mfimage.datasets.synthetic.simulator import Simulator
 from mfimage.eval import figures
 from mfimage.eval.experiment import Figure
-from mfimage.experiments.measures import context, likelihood, posterior_samples, true_likelihood
+from mfimage.experiments.measures import context, likelihood, posterior_samples
 from mfimage.experiments.measures import samples as draw
 from mfimage.inputs import in_batches
 from mfimage.models import AmbientFlow, GenerativeModel, ManifoldFlow
@@ -43,29 +45,29 @@ def space(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Poi
         x = draw(model, simulator, SHOWN, torch.Generator().manual_seed(0))
         colours = None
         if not isinstance(model, AmbientFlow):
-            colours = in_batches(lambda part, m=model: m.log_prob(part, context(simulator, len(part))), x)
+            colours = in_batches(partial(_log_prob, model, simulator), x)
         panels.append((name, x, colours))
     caption = "Samples at θ = 0, coloured by the model's own log-density, which no other model's compares to."
     return Figure("Samples in space", caption, figures.space(panels))
 
 
-def trajectories(models: Mapping[str, GenerativeModel], simulator: Simulator) -> Figure:
-    """Show a trajectory and its projection by every model that projects."""
+def _log_prob(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
+    return model.log_prob(x, context(simulator, len(x)))
+
+
+def trajectories(models: Mapping[str, GenerativeModel], simulator: Lorenz) -> Figure:
+    """Show a trajectory and its projection by every model."""
     path = simulator.trajectory(0)[:1500]
-    panels = [
-        (name, path, in_batches(model.project, path))
-        for name, model in models.items()
-        if not isinstance(model, AmbientFlow)
-    ]
+    panels = [(name, path, in_batches(model.project, path)) for name, model in models.items()]
     return Figure("A trajectory", "A trajectory and its projections.", figures.trajectories(panels))
 
 
 def posteriors(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> Figure:
     """Show the posteriors of θ after 20 data, beside the true one."""
     x = test.x[:20]
-    truth = posterior_samples(true_likelihood(simulator, x), simulator, torch.Generator().manual_seed(0))
+    truth = posterior_samples(simulator.log_prob, x, simulator, torch.Generator().manual_seed(0))
     found = {
-        name: posterior_samples(likelihood(model, x), simulator, torch.Generator().manual_seed(0))
+        name: posterior_samples(*likelihood(model, x), simulator, torch.Generator().manual_seed(0))
         for name, model in models.items()
         if model.settings.get("context") and model.settings["kind"] != "linear"
     }
@@ -79,13 +81,13 @@ def images(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Po
     rows += [draw(model, simulator, SHEET, torch.Generator().manual_seed(0)) for model in models.values()]
     grid = sheet(torch.cat(rows).clamp(0, 1), SHEET)
     caption = f"First row: test images. Below: the first samples of {', '.join(models)}."
-    return Figure("Samples", caption, png_bytes(grid))
+    return Figure("Samples", caption, png_bytes(grid), pixelated=True)
 
 
 def densities(name: str, model: ManifoldFlow, simulator: Rendered, test: Points) -> Figure:
     """Plot learned against true log-densities of held-out images."""
-    x, z = test.x[:SCATTERED], test.latents[:SCATTERED].double()
-    true, learned = simulator.log_prob_at(z), in_batches(model.log_prob, x, 64)
+    x = test.x[:SCATTERED]
+    true, learned = simulator.log_prob(x), in_batches(model.log_prob, x, 64)
     correlation = float(torch.corrcoef(torch.stack([learned, true]))[0, 1])
     labels = ("true log-density, nats", "learned log-density, nats")
     caption = f"{len(x)} held-out images."

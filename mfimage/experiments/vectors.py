@@ -26,7 +26,7 @@ JOINT = ("m-flow-a", "m-flow-s", "me-flow-a", "me-flow-s", "free-form")  # chart
 
 
 def _changes(budget: str, joint_steps: int) -> dict[str, dict[str, Any]]:
-    """Smaller steps for likelihood on the whole space, fewer for transport, their own number for joint phases."""
+    """Choose smaller steps for likelihood on the whole space, fewer for transport, some for joint phases."""
     return {
         **{name: {"steps": joint_steps} for name in JOINT},
         "af": {"lr": 1e-3, "steps": joint_steps},
@@ -159,6 +159,7 @@ def _lorenz_config(budget: str) -> Config:
 def _lorenz_figures(
     models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points
 ) -> list[Figure]:
+    assert isinstance(simulator, Lorenz)
     return [pictures.trajectories(models, simulator), pictures.space(models, simulator, test)]
 
 

@@ -100,7 +100,9 @@ class Lorenz(Simulator):
             np.save(temporary, paths)
             temporary.replace(path)
         except OSError as error:
-            raise DataError(f"{path}: the cache cannot be written ({error}): choose another `cache`") from error
+            raise DataError(
+                f"{path}: the cache cannot be written ({error}): choose another `cache`"
+            ) from error
         return paths
 
 

@@ -72,7 +72,10 @@ def nearest(
             break
         here = z[rows]
         j = jacobian(here)
-        gram, gradient = j.mT @ j, (j.mT @ (x[rows] - render(here))[..., None])[..., 0]
+        gradient = (j.mT @ (x[rows] - render(here))[..., None])[..., 0]
+        free = ~((here.abs() >= bound) & (here * gradient > 0))  # what pushes against the bound stays there
+        j, gradient = j * free[:, None], gradient * free
+        gram = j.mT @ j
         scale = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-12)
         factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(damping[rows, None] * scale))
         step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]

@@ -98,7 +98,7 @@ class Surface(Simulator):
         return (back[:, 2] - height(back[:, :2])).abs()
 
     def distance(self, x: Tensor) -> Tensor:
-        """Compute the Euclidean distance to the nearest point found from the foot, never above the vertical."""
+        """Compute the distance to the nearest point, sought from the foot of x: never above the vertical."""
         foot = _turned_back(x)[:, :2]
         _, squared = nearest(embed, jacobian, x.double(), foot.clamp(-_FAR, _FAR), _FAR)
         return squared.sqrt()
