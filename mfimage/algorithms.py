@@ -80,7 +80,8 @@ def _likelihood(module: Any, batch: Batch, config: Config) -> Tensor:
 
 
 def _start_chart(model: Any, x: Tensor) -> None:
-    model.chart.initialise(x)
+    if hasattr(model.chart, "initialise"):  # else it is prescribed
+        model.chart.initialise(x)
 
 
 def _start_density(model: Any, codes: Tensor) -> None:

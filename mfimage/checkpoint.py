@@ -68,6 +68,10 @@ def _locate(source: str | Path) -> Path:
     for candidate in (directory, directory / "model"):
         if (candidate / CONFIG).exists() and (candidate / WEIGHTS).exists():
             return candidate
+    if (directory / "model" / WEIGHTS).exists():
+        raise ModelError(
+            f"{source}: only the weights of a model put together by hand: make it again, and load_state_dict"
+        )
     if (directory / "checkpoints").is_dir():
         raise ModelError(f"{source}: this run has not finished: continue it with mfimage train --resume")
     if directory.exists():

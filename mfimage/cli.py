@@ -314,7 +314,13 @@ def _load_model(source: str, device: str) -> GenerativeModel:
         raise UsageError(f"--device {device}: choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
-    return from_pretrained(source, "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    model = from_pretrained(source, "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    if len(model.shape) != 3 or model.settings["context"]:
+        raise UsageError(
+            f"{source}: a model of vectors, or with parameters: this verb is for images alone; "
+            "use mfimage.from_pretrained in Python"
+        )
+    return model
 
 
 def _check_fit(files: ImageSet, model: GenerativeModel, outdir: Path) -> None:

@@ -70,6 +70,7 @@ def reproduce(
     for algorithm in chosen:
         experiment.config_of(algorithm, budget, 0)  # a name that does not exist is told before any work
     simulator, outdir = experiment.simulator(budget), Path(outdir)
+    _claim(outdir, {"experiment": experiment.title, "budget": budget})
     test = _test(experiment, simulator)
     results: dict[str, list[Result]] = {algorithm: [] for algorithm in chosen}
     for seed in range(runs):
@@ -96,6 +97,15 @@ def _experiment(name: str, budget: str, scene: Mapping[str, int]) -> Experiment:
     if scene and name != "image-manifold":
         raise UsageError(f"{', '.join(scene)}: settings of image-manifold, not of {name}")
     return EXPERIMENTS[name](**scene)
+
+
+def _claim(outdir: Path, what: dict[str, str]) -> None:
+    """Note what a directory holds: settings alone do not tell a budget's data or a scene from another's."""
+    path = outdir / "experiment.json"
+    if not path.exists():
+        write_text(path, json_text(what, indent=2) + "\n")
+    elif (there := _read(path)) != what:
+        raise UsageError(f"{outdir} holds {', '.join(map(str, there.values()))}: choose another --outdir")
 
 
 def _test(experiment: Experiment, simulator: Simulator) -> Points:

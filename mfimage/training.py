@@ -79,13 +79,13 @@ def train(
     if accelerator.is_main_process:
         list_skipped(images.skipped)
     training, held_out = hold_out(images, config)
+    model = model or _build(training, config)  # before anything is written: settings may not fit the data
     summary = {"data": _name(data), **images.summary()}
     if resume:
         run.require_same_data(summary)
     elif accelerator.is_main_process:
         run.begin(to_json(config), summary)
-    model = (model or _build(training, config)).to(accelerator.device)
-    trainer = _Trainer(model, config, run, accelerator, quiet)
+    trainer = _Trainer(model.to(accelerator.device), config, run, accelerator, quiet)
     try:
         for phase in ALGORITHMS[config.algorithm].phases:
             trainer.run_phase(phase, training, held_out)
@@ -127,6 +127,9 @@ class _Trainer:
 
     def run_phase(self, phase: Phase, training: Data, held_out: Data) -> None:
         """Train one phase, or go on with it."""
+        module = phase.part(self.model)
+        if next(module.parameters(), None) is None:
+            return  # a prescribed chart has nothing to learn
         if phase.codes:
             training, held_out = self._codes(training), self._codes(held_out)
         if phase.codes or Snapshots(self.run.checkpoints, phase.name).newest() is None:
@@ -140,7 +143,6 @@ class _Trainer:
         def loss(module: torch.nn.Module, batch: Batch) -> Tensor:
             return phase.loss(module, batch, self.config)
 
-        module = phase.part(self.model)
         self._fit(
             phase.name,
             module,

@@ -11,6 +11,7 @@ KEYS = {
     "reconstruction": {"pca", "ratio_10", "ratio_20"},
     "step_cost": {"cpu_ratio", "mse_ratio_equal_cpu"},
     "invertibility": {"max_error_float64", "round_trip_float32"},
+    "paper": {"fom", "pca"},
 }
 
 
@@ -35,3 +36,6 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
     if name == "invertibility":
         assert results["max_error_float64"] < 1e-9
         assert results["round_trip_float32"] < 1e-4
+    if name == "paper":
+        assert results["fom"]["distance"][0] < 1e-6
+        assert results["pca"]["distance"][0] > 0.1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from mfimage.errors import DataError, ResourceError
 
 FIELDS = ("x", "theta", "score", "latents")
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,12 +105,12 @@ class Points:
 
 def holds_points(path: str | Path) -> bool:
     """Whether a path is an .npz file with an array x, which `load_points` reads; other files hold images."""
-    if Path(path).suffix.lower() != ".npz" or not Path(path).is_file():
+    if Path(path).suffix.lower() != ".npz" or not is_zipfile(path):
         return False
     try:
-        with np.load(path) as arrays:
+        with open(path, "rb") as stream, np.load(stream) as arrays:
             return "x" in arrays.files
-    except (OSError, ValueError, BadZipFile):
+    except _UNREADABLE:
         return False  # whoever reads images will say what is wrong with it
 
 
@@ -123,19 +125,24 @@ def load_points(path: str | Path) -> Points:
         DataError: If the file cannot be read, or holds something else.
     """
     try:
-        with np.load(path) as arrays:
+        if not is_zipfile(path) and Path(path).is_file():
+            raise BadZipFile("not an .npz file, or cut off")
+        # Opened here because numpy leaves a damaged one open.
+        with open(path, "rb") as stream, np.load(stream) as arrays:
             found = {name: arrays[name] for name in FIELDS if name in arrays.files}
-    except (OSError, ValueError, BadZipFile) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     if "x" not in found or found["x"].ndim not in (2, 4):
         raise DataError(f"{path}: an array x of shape (N, D) or (N, C, H, W) is expected")
     tensors: dict[str, Any] = {}
     for name, array in found.items():
-        wrong = array.dtype.kind not in "fiu" or len(array) != len(found["x"])
-        if wrong or (name != "x" and array.ndim != 2) or not np.isfinite(array).all():
+        whole = array.dtype.kind in "fiu" and array.shape[:1] == found["x"].shape[:1] and array.size > 0
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+            values = array.astype(np.float32) if whole else array
+        if not whole or (name != "x" and array.ndim != 2) or not np.isfinite(values).all():
             raise DataError(
                 f"{path}: {name} must hold {len(found['x'])} rows of finite numbers, "
                 f"not {array.dtype} of shape {array.shape}"
             )
-        tensors[name] = torch.from_numpy(array.astype(np.float32))
+        tensors[name] = torch.from_numpy(values)
     return Points(name=str(path), **tensors)

@@ -98,14 +98,14 @@ SPHERE = Experiment(
 def _surface_config(budget: str) -> Config:
     quick = budget == "quick"
     return Config(
-        dim=2, steps=2500 if quick else 8000, density_steps=1000 if quick else 4000, batch_size=512, lr=5e-3,
-        density_lr=3e-3, clip=10.0, every=500,
+        dim=2, steps=2500 if quick else 8000, density_steps=1000 if quick else 3000, batch_size=512, lr=5e-3,
+        density_lr=1e-2, clip=10.0, every=500,
         model={"density_steps": 3, "density_width": 32, "epsilon": 0.01},
     )  # fmt: skip
 
 
 def _surface_changes(budget: str) -> dict[str, dict[str, Any]]:
-    changes = _changes(budget, 2000 if budget == "quick" else 4000)
+    changes = _changes(budget, 2000 if budget == "quick" else 3000)
     changes["af"]["noise"] = 2e-3  # the data have none, and the likelihood no bound
     return changes
 

@@ -33,8 +33,8 @@ class Rendered(Simulator):
         x = 1 − (1 − background) exp(−Σ_k palette_k depth_k G_k),  G_k(p) = exp(−½ |p − centre_k|² / width_k²)
         (centre, log width, log depth)_k = middle_k + reach tanh(z_k / 2)
 
-    At d = 2 one blob has a place only; else d / 4 blobs have a place, a width and a depth. Blobs darken
-    the light that passes as glass does, so values stay in [0, 1) without clipping, and −log((1 − x) /
+    At d = 2 one blob has a place only; else d / 4 blobs have a place, a width and a depth. Blobs overlap
+    like coats of thin paint, so that values stay in [0, 1) without clipping, and −log((1 − x) /
     (1 − background)) is a mixture of Gaussians. Those are linearly independent and no blob leaves its cell,
     so different z give different images.
 
@@ -153,15 +153,15 @@ class Rendered(Simulator):
         return self.project(x)[1]
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the nearest point on the manifold, from the most similar of 4096 images that are on it.
+        """Find the nearest point on the manifold, starting from a known image or from a regression.
 
         Args:
             x: Images, shape (n, C, H, W), any values.
 
         Returns:
             z, shape (n, d), and the Euclidean distance of all pixels, shape (n,), float64: a minimum over
-            |z_k| ≤ 8, found to about 1e-7 of itself and never above that of the image it started from. Both
-            are NaN where an image is not finite.
+            |z_k| ≤ 8. For images on or near the manifold it is the minimum; far off it may be a local one,
+            as a rule a little above. Both are NaN where an image is not finite.
 
         Raises:
             UsageError: If the images have another shape.
@@ -191,7 +191,7 @@ class Rendered(Simulator):
         return self._middle + self._reach * F.pad(share, (0, 4 - self._free))
 
     def _depths(self, factors: Tensor) -> Tensor:
-        """How much every blob darkens the light at every pixel, (n, K, H, W)."""
+        """Optical depth of every blob at every pixel, (n, K, H, W)."""
         x, y, log_width, log_depth = factors.unbind(2)
         precision = (-2 * log_width)[..., None].exp() / 2
         across = torch.exp(-precision * (self._grid - x[..., None]).square())

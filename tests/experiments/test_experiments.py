@@ -1,0 +1,235 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mfimage import Config, build, train
+from mfimage.algorithms import ALGORITHMS
+from mfimage.datasets.points import Points
+from mfimage.datasets.synthetic import Sphere, Surface
+from mfimage.errors import UsageError
+from mfimage.experiments import BUDGETS, EXPERIMENTS, image_manifold, measures
+from mfimage.experiments.measures import OBSERVED, common, likelihood, posterior, posterior_samples
+from mfimage.models import ManifoldFlow, Spherical, latent_density
+
+MODEL = {"hidden": 8, "density_steps": 1, "density_width": 8}
+
+
+@pytest.fixture(scope="module")
+def observed():
+    """Data of the surface at θ = 0."""
+    return Surface().sample(100, torch.Generator().manual_seed(1), torch.zeros(1, 1))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A manifold of the surface, hardly learned, whose density depends on θ."""
+    torch.set_num_threads(1)
+    data = Surface().sample(500, torch.Generator().manual_seed(0))
+    config = Config(dim=2, steps=20, density_steps=60, batch_size=64, warmup=5, every=20, model=MODEL)
+    return train(data, tmp_path_factory.mktemp("runs") / "run", config, device="cpu")
+
+
+@pytest.fixture
+def short_chains(monkeypatch):
+    monkeypatch.setattr(measures, "CHAINS", 40)
+    monkeypatch.setattr(measures, "BURN_IN", 50)
+    monkeypatch.setattr(measures, "STEPS", 50)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_training_of_every_experiment_has_settings_that_fit_its_data(name, budget):
+    experiment = EXPERIMENTS[name]()
+    simulator = experiment.simulator(budget)
+    assert experiment.count[budget] > experiment.config(budget).dim
+    for algorithm in experiment.algorithms:
+        config = experiment.config_of(algorithm, budget, 3)
+        assert config.seed == 3
+        assert config.algorithm == algorithm.split("+")[0]
+        assert config.dim == simulator.dim
+        kind = ALGORITHMS[config.algorithm].kind
+        assert config.model_config(simulator.shape, kind, simulator.parameters).shape == simulator.shape
+    assert set(experiment.published) <= set(experiment.algorithms)
+    metrics = {metric.name for metric in experiment.metrics}
+    assert all(set(values) <= metrics for values in experiment.published.values())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_budget_of_the_paper_is_the_larger_one(name):
+    experiment = EXPERIMENTS[name]()
+    quick, paper = (experiment.config_of("m-flow", budget, 0) for budget in BUDGETS)
+    assert experiment.count["quick"] < experiment.count["paper"]
+    assert quick.steps < paper.steps
+
+
+def test_changes_reach_the_algorithms_they_name_and_no_other():
+    surface = EXPERIMENTS["surface"]()
+    shared = surface.config("quick")
+    assert surface.config_of("m-flow", "quick", 0) == shared
+    assert surface.config_of("af", "quick", 0).lr == 1e-3
+    assert surface.config_of("af", "quick", 0).noise == 2e-3
+    assert surface.config_of("denoising", "quick", 0).noise == 0.05
+    assert surface.config_of("pie", "quick", 0).noise == 0
+    assert surface.config("quick") == shared
+
+
+def test_variants_change_what_they_say_and_nothing_else():
+    collider = EXPERIMENTS["collider"]()
+    plain, scored, conditional, both = (
+        collider.config_of(f"pie{variant}", "quick", 0)
+        for variant in ("", "+scandal", "+theta", "+scandal+theta")
+    )
+    assert scored == replace(plain, scandal=2.0)
+    assert conditional == replace(plain, model={**plain.model, "chart_context": True})
+    assert both == replace(conditional, scandal=2.0)
+    assert plain.lr == scored.lr == 1e-3  # what is changed for pie is changed for its variants
+
+
+@pytest.mark.parametrize("algorithm", ["nonsense", "m-flow+nonsense", "", "+theta", "M-flow"])
+def test_an_algorithm_that_does_not_exist_is_told(algorithm):
+    with pytest.raises(UsageError, match=r"no algorithm '.*': choose all, or of m-flow, .*\+scandal"):
+        EXPERIMENTS["circle"]().config_of(algorithm, "quick", 0)
+
+
+def test_a_scene_reaches_the_images_and_the_model():
+    experiment = image_manifold(dim=8, size=48, channels=3)
+    assert experiment.simulator("quick").shape == (3, 48, 48)
+    assert experiment.config_of("pca", "paper", 0).dim == 8
+    assert "8 factors, 48 × 48, colour" in experiment.title
+    with pytest.raises(UsageError, match="d = 2, 8, 16, 64"):
+        image_manifold(dim=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm", "metric", "value"),
+    [
+        ("circle", "af", "distance", 0.58),
+        ("circle", "m-flow-ot", "distance", 0.007),
+        ("circle", "pae", "distance", 0.029),
+        ("surface", "af", "mmd", 0.071),
+        ("surface", "pie", "reconstruction", 1.253),
+        ("surface", "m-flow", "mmd", 0.017),
+        ("surface", "m-flow-s", "auc", 0.974),
+        ("surface", "m-flow-a", "reconstruction", 0.003),
+        ("surface", "m-flow-ot", "distance", 0.089),
+        ("surface", "me-flow", "mmd", 0.007),
+        ("collider", "af", "log_posterior", -3.94),
+        ("collider", "pie+theta", "log_posterior", -4.68),
+        ("collider", "pie", "reconstruction", 1.68),
+        ("collider", "m-flow", "distance", 0.0045),
+        ("collider", "me-flow", "log_posterior", -1.44),
+        ("collider", "m-flow+scandal", "log_posterior", 0.11),
+        ("collider", "me-flow+scandal", "distance", 0.029),
+    ],
+)
+def test_published_numbers_are_those_of_the_paper(name, algorithm, metric, value):
+    assert EXPERIMENTS[name]().published[algorithm][metric] == value
+
+
+@pytest.mark.parametrize("name", ["sphere", "lorenz", "image-manifold"])
+def test_what_the_paper_does_not_tabulate_has_no_published_numbers(name):
+    assert EXPERIMENTS[name]().published == {}
+
+
+@pytest.mark.parametrize("kind", ["manifold-flow", "encoder-flow", "pie", "ambient-flow", "autoencoder"])
+def test_the_likelihood_is_log_prob_up_to_a_constant(observed, kind):
+    config = Config(dim=2, model=MODEL)
+    flow = build(config.model_config((3,), kind, 1)).eval()
+    flow.initialise(observed.x)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    function, known = likelihood(flow, observed.x)
+    first, second = torch.full((100, 1), -0.7), torch.linspace(-1, 1, 100)[:, None]
+    found = function(known, second.double()) - function(known, first.double())
+    with torch.no_grad():
+        expected = flow.log_prob(observed.x, second) - flow.log_prob(observed.x, first)
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(found.float(), expected.float(), atol=1e-4, rtol=1e-3)
+
+
+def test_the_likelihood_of_a_chart_that_sees_the_parameters_is_log_prob(observed):
+    config = Config(dim=2, model={**MODEL, "chart_context": True})
+    flow = build(config.model_config((3,), "manifold-flow", 1)).eval()
+    flow.chart.initialise(observed.x)
+    function, known = likelihood(flow, observed.x)
+    theta = torch.linspace(-1, 1, 100)[:, None]
+    with torch.no_grad():
+        torch.testing.assert_close(function(known, theta.double()), flow.log_prob(observed.x, theta))
+
+
+def test_the_true_posterior_is_itself(observed, generator, short_chains):
+    x = observed.x[:OBSERVED]
+    first, second = (posterior_samples(Surface().log_prob, x, Surface(), generator) for _ in range(2))
+    assert first.shape == (40 * 50 // measures.THIN, 1)
+    assert first.abs().max() <= 1
+    assert abs(measures.squared_mmd(first, second)) < 0.05
+    prior = Surface().prior(200, generator).double()
+    assert measures.squared_mmd(prior, second) > 0.05
+
+
+def test_the_posterior_of_a_model_that_knows_the_truth_is_the_true_one(
+    model, observed, generator, short_chains, monkeypatch
+):
+    monkeypatch.setattr(measures, "likelihood", lambda model, x: (Surface().log_prob, x))
+    found = posterior(model, Surface(), observed, generator)
+    assert set(found) == {"mmd", "log_posterior", "true_log_posterior"}
+    assert abs(found["mmd"]) < 0.05
+    assert found["log_posterior"] == pytest.approx(found["true_log_posterior"], abs=0.3)
+
+
+def test_a_model_without_parameters_has_no_posterior(observed, generator):
+    for kind, context in (("manifold-flow", 0), ("linear", 1)):
+        flow = build(Config(dim=2, model=MODEL).model_config((3,), kind, context))
+        assert posterior(flow, Surface(), observed, generator) == {}
+
+
+def test_what_is_measured_of_a_model(model, observed, generator, short_chains):
+    found = EXPERIMENTS["surface"]().measure(model, Surface(), observed, generator)
+    assert {"distance", "reconstruction", "mmd", "auc"} <= set(found)
+    assert all(type(value) is float for value in found.values())
+    with torch.no_grad():
+        error = (model.project(observed.x, torch.zeros(100, 1)) - observed.x).norm(dim=1).mean()
+    assert found["reconstruction"] == pytest.approx(float(error), rel=1e-5)
+    assert 0 <= found["auc"] <= 1
+
+
+def test_the_true_circle_has_no_distance_and_reconstructs_the_noise(generator):
+    flow = ManifoldFlow(Spherical(1), latent_density(1, 1, 8), (2,))
+    data = Sphere(1).sample(2000, generator)
+    flow.initialise(data.x)
+    found = common(flow, Sphere(1), data, generator)
+    assert found["distance"] < 1e-6
+    assert found["reconstruction"] == pytest.approx(0.01 * (2 / torch.pi) ** 0.5, rel=0.1)  # E|N(0, ε²)|
+    assert found["auc"] > 0.6
+
+
+def test_strangeness_is_the_error_or_where_nothing_is_projected_the_density(observed):
+    def strangeness(kind):
+        flow = build(Config(dim=2, model=MODEL).model_config((3,), kind, 1)).eval()
+        flow.initialise(observed.x)
+        with torch.no_grad():
+            return flow, measures.strangeness(flow, Surface(), observed.x)
+
+    flow, found = strangeness("manifold-flow")
+    torch.testing.assert_close(found, measures.errors(flow, Surface(), observed.x))
+    flow, found = strangeness("ambient-flow")
+    with torch.no_grad():
+        torch.testing.assert_close(found, -flow.log_prob(observed.x, torch.zeros(100, 1)))
+    assert measures.errors(flow, Surface(), observed.x).max() < 1e-4
+
+
+def test_the_correlation_of_densities_is_measured_of_manifold_flows_of_images(generator, monkeypatch):
+    monkeypatch.setattr("mfimage.experiments.images.DENSITIES", 20)
+    experiment = image_manifold()
+    simulator = experiment.simulator("quick")
+    test = simulator.sample(40, generator)
+    monkeypatch.setattr(type(simulator), "distance", lambda scene, x: torch.zeros(len(x)))
+    tiny = {**MODEL, "levels": ((2, 0),), "width": 2}
+    for kind, expected in (("manifold-flow", True), ("autoencoder", False)):
+        flow = build(Config(dim=2, model=tiny).model_config(simulator.shape, kind)).eval()
+        flow.initialise(test.x)
+        found = experiment.measure(flow, simulator, test, generator)
+        assert ("correlation" in found) == ("density_error" in found) == expected
+    assert isinstance(test, Points)
