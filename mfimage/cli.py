@@ -106,6 +106,9 @@ def train(
 def sample(
     model: Model = "runs/latest",
     n: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of images.")] = 64,
+    theta: Annotated[
+        str | None, typer.Option(help="Parameters of a conditional model, comma-separated.")
+    ] = None,
     outdir: Outdir = Path("samples"),
     seed: Seed = 0,
     device: Device = "auto",
@@ -114,13 +117,20 @@ def sample(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw new images; the same seed gives the same images at any batch size."""
+    """Draw new images; the same seed gives the same images at any batch size. Vectors go to one .npz file."""
     import torch
 
-    from mfimage.datasets import save_png, save_pngs, sheet
+    from mfimage.datasets import Points, save_png, save_pngs, sheet
 
     flow = _load_model(model, device)
-    images = flow.sample(n, torch.Generator().manual_seed(seed or 0), batch_size or 256).clamp(0, 1).cpu()
+    context = console.parameters(theta, flow.settings.get("context", 0))
+    drawn = flow.sample(n, torch.Generator().manual_seed(seed or 0), batch_size or 256, context).cpu()
+    if len(flow.shape) == 1:
+        rows = None if context is None else context.expand(n, -1)
+        path = Points(drawn, "samples", rows).save(outdir / f"sample-{seed}.npz")
+        console.put({"points": str(path)}, str(path), as_json)
+        return
+    images = drawn.clamp(0, 1)
     paths = save_pngs(images, [f"sample-{seed}-{i:05d}" for i in range(n)], outdir)
     save_png(sheet(images, max(1, round(n**0.5))), outdir / "sheet.png")
     console.say(f"{n} samples and sheet.png in {outdir}", quiet)
@@ -146,7 +156,7 @@ def denoise(
     from mfimage.datasets import load_files, save_pngs
     from mfimage.denoising import denoise as denoise_
 
-    flow = _load_model(model, device)
+    flow = _load_model(model, device, images=True)
     channels, height, width = flow.shape
     size = (height, width) if resize else None
     try:
@@ -184,7 +194,7 @@ def score(
     from mfimage.datasets import load_files
     from mfimage.scoring import score as score_
 
-    flow = _load_model(model, device)
+    flow = _load_model(model, device, images=True)
     channels, height, width = flow.shape
     files = load_files(
         inputs, (height, width), channels,
@@ -226,7 +236,7 @@ def evaluate(
     chosen = tuple(name.strip() for name in metrics.split(","))
     if unknown := set(chosen) - set(METRICS):
         raise UsageError(f"--metrics {', '.join(sorted(unknown))}: choose from {', '.join(METRICS)}")
-    flow = _load_model(model, device)
+    flow = _load_model(model, device, images=True)
     channels, height, width = flow.shape
     test, training = (
         load(
@@ -305,21 +315,19 @@ def reproduce(
     console.put(table_json(report), table_text(report), as_json)
 
 
-def _load_model(source: str, device: str) -> GenerativeModel:
+def _load_model(source: str, device: str, images: bool = False) -> GenerativeModel:
     import torch
 
     from mfimage.checkpoint import from_pretrained
+    from mfimage.inputs import require_image_manifold
 
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
     model = from_pretrained(source, "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    if len(model.shape) != 3 or model.settings["context"]:
-        raise UsageError(
-            f"{source}: a model of vectors, or with parameters: this verb is for images alone; "
-            "use mfimage.from_pretrained in Python"
-        )
+    if images:
+        require_image_manifold(model)
     return model
 
 

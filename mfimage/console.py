@@ -72,6 +72,25 @@ def pair(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
+def parameters(text: str | None, count: int) -> Any:
+    """Read the parameters θ of a conditional model, as a tensor (1, P); None for any other model.
+
+    Raises:
+        UsageError: If there are not as many numbers as the model takes.
+    """
+    try:
+        values = [float(part) for part in text.split(",")] if text else []
+    except ValueError as error:
+        raise UsageError(f"--theta {text}: comma-separated numbers are expected") from error
+    if len(values) != count:
+        raise UsageError(f"--theta: the model takes {count} parameters, not {len(values)}")
+    if not values:
+        return None
+    import torch
+
+    return torch.tensor([values])
+
+
 def put(values: dict[str, Any], text: str, as_json: bool) -> None:
     """Print a result on stdout, as JSON or as text."""
     if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks

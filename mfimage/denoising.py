@@ -22,6 +22,7 @@ def denoise(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> 
 
     Raises:
         DataError: If the image cannot be read, is out of range, or is not of the model's size.
+        ModelError: If the model has no manifold of images.
 
     Reference:
         Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.2.

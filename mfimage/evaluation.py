@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mfimage.checkpoint import weights_hash
 from mfimage.datasets.images import ImageSet
-from mfimage.errors import DataError
+from mfimage.errors import DataError, UsageError
 from mfimage.eval.density import density_summary
 from mfimage.eval.features import InceptionFeatures
 from mfimage.eval.frechet import fid
@@ -56,12 +56,17 @@ def evaluate(
 
     Raises:
         DataError: If the images are not of the model's shape.
+        UsageError: If a conditional model is asked for more than its reconstruction.
     """
     for images in (test, train):
         if images.shape != model.shape:
             raise DataError(
                 f"{images.name}: images of shape {images.shape}, but the model's have {model.shape}"
             )
+    if model.settings.get("context") and set(metrics) - {"reconstruction"}:
+        raise UsageError(
+            "a conditional model: --metrics reconstruction; the rest depends on θ, see log_prob and sample"
+        )
     result: dict[str, Any] = {
         "model": {"dim": model.dim, "shape": list(model.shape), "sha256": weights_hash(model)},
         "data": {"test": test.summary(), "train": train.summary()},

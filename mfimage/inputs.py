@@ -12,12 +12,23 @@ from PIL import Image
 from torch import Tensor
 
 from mfimage.datasets.convert import to_batch
-from mfimage.errors import DataError
-from mfimage.models import GenerativeModel
+from mfimage.errors import DataError, ModelError
+from mfimage.models import AmbientFlow, GenerativeModel
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
+
+
+def require_image_manifold(model: GenerativeModel) -> None:
+    """Raise ModelError for models of vectors, and for flows that are their own projection."""
+    if len(model.shape) != 3:
+        raise ModelError(f"a model of vectors, of length {model.shape[0]}: it takes no images")
+    if isinstance(model, AmbientFlow):
+        raise ModelError(
+            "an ambient flow has no manifold to project onto: in Python, model.tweedie denoises and "
+            "model.log_prob scores"
+        )
 
 
 def model_input(image: ImageLike, model: GenerativeModel) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -33,7 +44,9 @@ def model_input(image: ImageLike, model: GenerativeModel) -> tuple[Tensor, Calla
 
     Raises:
         DataError: If the image is not of the model's height and width.
+        ModelError: If the model has no manifold of images.
     """
+    require_image_manifold(model)
     x, restore = to_batch(image)
     channels, height, width = model.shape
     if x.shape[-2:] != (height, width):

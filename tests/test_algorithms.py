@@ -145,7 +145,9 @@ def test_pca_needs_no_steps_and_is_pca(images, tmp_path):
     )  # a fifth
     seen = images.x[[i for i in range(60) if i not in held_out]]
     with torch.no_grad():
-        torch.testing.assert_close(model.project(training), PCA.fit(seen, 2).project(training), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            model.project(training), PCA.fit(seen, 2).project(training), atol=1e-5, rtol=0
+        )
         codes = model.encode(seen)
     normal = torch.distributions.Normal(codes.mean(0), codes.std(0, unbiased=False))
     expected = normal.log_prob(codes).sum(1)

@@ -9,6 +9,7 @@ from mfimage.datasets.images import load, load_files
 from mfimage.datasets.imageset import ImageSet, Skipped
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.pictures import save_png, save_pngs, sheet
+from mfimage.datasets.points import Points, load_points
 from mfimage.datasets.sources import iter_files
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "MAX_PIXELS",
     "NAMED",
     "ImageSet",
+    "Points",
     "Skipped",
     "gaussian_noise",
     "iter_files",
     "load",
     "load_files",
+    "load_points",
     "save_png",
     "save_pngs",
     "sheet",

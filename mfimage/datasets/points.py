@@ -88,6 +88,7 @@ class Points:
             ResourceError: If it cannot be written.
         """
         target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.tmp.npz")
         try:
             arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in self._tensors().items()}

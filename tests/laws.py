@@ -1,0 +1,47 @@
+"""Brute force for what the models compute cleverly, one row and one derivative at a time."""
+
+import torch
+from torch.autograd.functional import jacobian
+
+
+def perturb(module, scale=1.0, seed=0):
+    """Move every parameter: networks that start at zero prove nothing. Output layers come to order `scale`."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            fan = p[0].numel() if p.dim() > 1 else p.numel()
+            p.add_(scale / fan**0.5 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+    return module.eval()
+
+
+def rows(context, count):
+    """The context of each row, as batches of one."""
+    return [None] * count if context is None else list(context[:, None])
+
+
+def jacobians(function, x, context=None):
+    """J[b] = ∂function(x_b)/∂x_b, shape (B, out, in), of a function of (batch, context)."""
+    return torch.stack(
+        [
+            jacobian(lambda v, r=row, c=c: function(v.view_as(r)[None], c).flatten(), row.flatten())
+            for row, c in zip(x, rows(context, len(x)), strict=True)
+        ]
+    )
+
+
+def log_normal(z):
+    return torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
+
+
+def flow_log_prob(transform, x, context=None):
+    """Log-density under a flow to N(0, I), by the determinant of autograd's Jacobian."""
+    j = jacobians(lambda v, c: transform(v, c)[0], x, context)
+    return log_normal(transform(x, context)[0]) + torch.linalg.slogdet(j).logabsdet
+
+
+def pca(x, dim):
+    """The projections of x to its principal subspace, by a singular value decomposition."""
+    flat = x.flatten(1)
+    mean = flat.mean(0)
+    v = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:dim]
+    return (mean + (flat - mean) @ v.T @ v).view_as(x)
