@@ -9,7 +9,7 @@ def perturb(module, scale=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in module.parameters():
-            fan = p[0].numel() if p.dim() > 1 else p.numel()
+            fan = p[0].numel() if p.dim() > 1 and len(p) else max(1, p.numel())
             p.add_(scale / fan**0.5 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
     return module.eval()
 

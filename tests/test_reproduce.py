@@ -10,8 +10,8 @@ import torch
 from tiny import draw_bumps
 
 import mfimage.reproduce as module
-from mfimage import Config, cli, losses
-from mfimage.datasets.points import Points
+from mfimage import Config, cli, from_pretrained, losses
+from mfimage.datasets.points import Points, load_points
 from mfimage.datasets.synthetic import Sphere
 from mfimage.errors import UsageError
 from mfimage.experiments import EXPERIMENTS
@@ -280,15 +280,29 @@ def test_train_takes_a_file_of_points(mfimage):
     assert not Path("other").exists()
 
 
-@pytest.mark.parametrize("what", ["vectors", "images with parameters"])
-def test_the_verbs_for_images_refuse_other_models(mfimage, what):
-    if what == "vectors":
-        points = Sphere(1).sample(100, torch.Generator().manual_seed(0))
-    else:
-        x = torch.from_numpy(draw_bumps(60)).float().div(255)[:, None]
-        points = Points(x, "bumps", torch.linspace(-1, 1, 60)[:, None])
-    points.save("points.npz")
+def test_a_model_of_vectors_is_sampled_and_refused_by_the_verbs_for_images(mfimage):
+    Sphere(1).sample(100, torch.Generator().manual_seed(0)).save("points.npz")
     assert mfimage("train", "points.npz", "--algorithm", "pca", "--dim", 1, "-o", "run", "-q")[0] == 0
-    for verb in (["sample"], ["denoise", "a.png"], ["score", "a.png"], ["evaluate", "points.npz"]):
-        assert fails(mfimage(*verb, "-m", "run"), "run: a model of vectors, or with parameters")
-    assert not Path("samples").exists()
+    code, out, _ = mfimage("sample", "-m", "run", "-n", 5, "-o", "out", "--seed", 3)
+    assert (code, out) == (0, "out/sample-3.npz\n")
+    drawn = load_points(out.strip())
+    expected = from_pretrained("run").sample(5, torch.Generator().manual_seed(3))
+    assert torch.equal(drawn.x, expected)
+    for verb in (["denoise", "a.png"], ["score", "a.png"], ["evaluate", "points.npz"]):
+        status, out, err = mfimage(*verb, "-m", "run")
+        assert status in (2, 4)
+        assert out == ""
+        assert "images" in err
+        assert "internal error" not in err
+
+
+def test_a_model_with_parameters_is_sampled_at_them_and_not_without(mfimage):
+    x = torch.from_numpy(draw_bumps(60)).float().div(255)[:, None]
+    Points(x, "bumps", torch.linspace(-1, 1, 60)[:, None]).save("points.npz")
+    Path("short.json").write_text(json.dumps(module.to_json(CONFIG)))
+    train = ["train", "points.npz", "--algorithm", "pie", "--config", "short.json", "-o", "run", "-q"]
+    assert mfimage(*train)[0] == 0
+    assert fails(mfimage("sample", "-m", "run"), "--theta", "1 parameters")
+    assert fails(mfimage("sample", "-m", "run", "--theta", "1,2"), "--theta")
+    assert mfimage("sample", "-m", "run", "--theta", "0.5", "-n", 2, "-q")[0] == 0
+    assert Path("samples/sample-0-00001.png").exists()

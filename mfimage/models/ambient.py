@@ -8,7 +8,7 @@ import torch
 from nflows.transforms import Transform
 from torch import Tensor
 
-from mfimage.models.bijections import start
+from mfimage.models.bijections import invert, start
 from mfimage.models.charts import Chart
 from mfimage.models.density import Density
 from mfimage.models.manifold import start_codes
@@ -39,7 +39,7 @@ class AmbientFlow(GenerativeModel):
 
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
         """Map noise z, shape (B, D), to data."""
-        return self.transform.inverse(u, context)[0]
+        return invert(self.transform, u, context)[0]
 
     def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the noise: here it is the code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,13 @@ Value = tuple[Tensor, Tensor]  # the mapped batch, and log|det| of the direction
 def full_precision(x: Tensor) -> torch.autocast:
     """Shield from mixed precision what must be inverted or summed exactly; networks need no such care."""
     return torch.autocast(x.device.type, enabled=False)
+
+
+def invert(transform: Transform, x: Tensor, context: Tensor | None = None) -> Value:
+    """Invert a transform that may hold nflows' LU linear map, without the warning that this gives."""
+    with warnings.catch_warnings():  # nflows 0.14 calls what torch will remove after the bound we set
+        warnings.filterwarnings("ignore", message="torch.triangular_solve is deprecated")
+        return transform.inverse(x, context)
 
 
 def _zeros(x: Tensor) -> Tensor:

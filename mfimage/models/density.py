@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 from nflows.distributions import StandardNormal
 from nflows.flows import Flow
 from nflows.nn.nets import ResidualNet
@@ -17,7 +15,7 @@ from nflows.transforms import (
 from nflows.utils import create_alternating_binary_mask
 from torch import Tensor
 
-from mfimage.models.bijections import ActNorm, start
+from mfimage.models.bijections import ActNorm, invert, start
 
 
 class Density(Flow):
@@ -34,9 +32,7 @@ class Density(Flow):
 
     def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         """Turn base noise z, shape (B, d), into samples u, shape (B, d)."""
-        with warnings.catch_warnings():  # nflows 0.14 calls what torch will remove after the bound we set
-            warnings.filterwarnings("ignore", message="torch.triangular_solve is deprecated")
-            return self.transform.inverse(noise, context)[0]
+        return invert(self.transform, noise, context)[0]
 
     @property
     def transform(self) -> Transform:

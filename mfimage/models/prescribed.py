@@ -8,7 +8,7 @@ import torch
 from nflows.transforms import Transform
 from torch import Tensor
 
-from mfimage.models.bijections import Value
+from mfimage.models.bijections import Value, invert
 from mfimage.models.charts import Chart
 
 
@@ -35,7 +35,7 @@ class Prescribed(Chart):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
         """Map coordinates to data."""
-        return self.transform.inverse(z, context)
+        return invert(self.transform, z, context)
 
 
 class Spherical(Chart):
@@ -57,8 +57,9 @@ class Spherical(Chart):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Map points (B, n + 1), not the origin, to angles and r − 1."""
-        tails = x.square().flip(1).cumsum(1).flip(1).sqrt()  # ‖(x_i, …, x_n)‖
-        polar = torch.atan2(tails[:, 1:-1], x[:, :-2])
+        squares = x.square().flip(1).cumsum(1).flip(1)
+        tails = squares[:, :-1].sqrt()  # ‖(x_i, …, x_n)‖, i < n: at the last, |x_n|, a root has no derivative
+        polar = torch.atan2(tails[:, 1:], x[:, :-2])
         azimuth = torch.atan2(x[:, -1], x[:, -2])
         azimuth = torch.remainder(azimuth - self.centre + math.pi, 2 * math.pi) + self.centre - math.pi
         angles = torch.cat([polar, azimuth[:, None]], 1)

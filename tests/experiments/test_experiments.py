@@ -35,6 +35,7 @@ def short_chains(monkeypatch):
     monkeypatch.setattr(measures, "CHAINS", 40)
     monkeypatch.setattr(measures, "BURN_IN", 50)
     monkeypatch.setattr(measures, "STEPS", 50)
+    monkeypatch.setattr(measures, "SETS", 2)
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
