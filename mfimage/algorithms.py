@@ -42,18 +42,21 @@ class Phase:
         name: Of its checkpoints and curves.
         part: The submodule that is trained; the rest stands still.
         loss: (submodule, batch, config) to a scalar.
-        start: (model, x) gives what is trained its first values, from data or, on codes, from codes.
+        start: (model, batch) gives what is trained its first values, from many data or, on codes, from codes.
         codes: Whether it is trained on the codes of a manifold that stands still, computed once.
         closed: Whether `start` already solves it, without steps.
+        keep_best: Whether the weights of the best validation are kept, or the last: where the objective holds
+            the likelihood of codes that move, its values at different times do not compare.
         disturb: (batch, config, generator, d) adds the step's random numbers.
     """
 
     name: str
     part: Callable[[Any], nn.Module]
     loss: Callable[[Any, Batch, Config], Tensor]
-    start: Callable[[Any, Tensor], None]
+    start: Callable[[Any, Batch], None]
     codes: bool = False
     closed: bool = False
+    keep_best: bool = True
     disturb: Callable[[Batch, Config, torch.Generator, int], Batch] | None = None
 
 
@@ -79,17 +82,17 @@ def _likelihood(module: Any, batch: Batch, config: Config) -> Tensor:
     return losses.negative_log_likelihood(module, batch.x, batch.context)
 
 
-def _start_chart(model: Any, x: Tensor) -> None:
+def _start_chart(model: Any, batch: Batch) -> None:
     if hasattr(model.chart, "initialise"):  # else it is prescribed
-        model.chart.initialise(x)
+        model.chart.initialise(batch.x)
 
 
-def _start_density(model: Any, codes: Tensor) -> None:
-    model.density.initialise(codes)
+def _start_density(model: Any, batch: Batch) -> None:
+    model.density.initialise(batch.x)
 
 
-def _start_all(model: GenerativeModel, x: Tensor) -> None:
-    model.initialise(x)
+def _start_all(model: GenerativeModel, batch: Batch) -> None:
+    model.initialise(batch.x, batch.context)
 
 
 def _spread(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
@@ -124,14 +127,15 @@ def _whole(
     name: str,
     loss: Callable[[Any, Batch, Config], Tensor],
     disturb: Callable[[Batch, Config, torch.Generator, int], Batch] | None = None,
+    keep_best: bool = False,
 ) -> Phase:
-    return Phase(name, lambda model: model, loss, _start_all, disturb=disturb)
+    return Phase(name, lambda model: model, loss, _start_all, keep_best=keep_best, disturb=disturb)
 
 
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))
 _TRANSPORT = _whole("transport", lambda m, b, c: losses.sinkhorn(m, b.x, b.noise, b.context), _draw)
-_LIKELIHOOD = _whole("likelihood", _likelihood, _spread)
+_LIKELIHOOD = _whole("likelihood", _likelihood, _spread, keep_best=True)
 _DENOISING = _whole(
     "denoising", lambda m, b, c: losses.denoising(m, b.x, b.clean, b.context, c.weight), _noisy
 )

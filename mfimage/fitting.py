@@ -66,8 +66,9 @@ def fit(
     snapshots: Snapshots,
     accelerator: Accelerator,
     report: Callable[[Progress, dict[str, float]], None] = lambda progress, record: None,
+    keep_best: bool = True,
 ) -> Progress:
-    """Minimise a loss with AdamW; at the end the module holds the weights of the best validation.
+    """Minimise a loss with AdamW; at the end the module holds the weights of the best validation or the last.
 
     Whoever passes only a part of a model freezes the rest. A resumed run equals an unbroken one bit for bit
     (on one thread), because a batch is a function of the step alone.
@@ -81,6 +82,7 @@ def fit(
         snapshots: Where checkpoints lie; the newest one there is continued.
         accelerator: Device, processes and precision.
         report: Called after every step with the progress and {loss, grad_norm, lr[, validation]}.
+        keep_best: Whether the best weights are restored at the end.
 
     Raises:
         DivergedError: At a non-finite loss or gradient, before it reaches the weights, and at a non-finite
@@ -122,7 +124,8 @@ def fit(
             f"{signal.Signals(stop).name}: saved step {progress.step} as {snapshots.newest()}; "
             "continue with --resume",
         )
-    snapshots.restore_best(module)
+    if keep_best:
+        snapshots.restore_best(module)
     return progress
 
 

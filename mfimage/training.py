@@ -134,7 +134,7 @@ class _Trainer:
             training, held_out = self._codes(training), self._codes(held_out)
         if phase.codes or Snapshots(self.run.checkpoints, phase.name).newest() is None:
             most = len(training) if phase.codes else self._enough()
-            phase.start(self.model, self._to_device(training.batch(_spread(len(training), most))))
+            phase.start(self.model, self._batch(training, _spread(len(training), most)))
         rows = self._indices(len(training), self.config.batch_size * (2 if phase.codes else 1))
 
         def batches(step: int) -> Batch:
@@ -150,6 +150,7 @@ class _Trainer:
             batches,
             lambda: self._validation(phase, module, held_out),
             self._schedule(phase),
+            phase.keep_best,
             lambda step: self._picture(phase, step, held_out),
         )
 
@@ -159,18 +160,21 @@ class _Trainer:
 
     def _examples(self, phase: Phase, data: Data, rows: Tensor, step: int) -> Batch:
         """The batch of a step: chosen rows, and random numbers that follow from the seed and the step."""
-        theta, score = (getattr(data, name, None) for name in ("theta", "score"))
-        batch = Batch(
-            self._to_device(data.batch(rows)),
-            None if theta is None else self._to_device(theta[rows]),
-            None if score is None else self._to_device(score[rows]),
-        )
+        batch = self._batch(data, rows)
         if phase.disturb is None:
             return batch
         c = self.config
         stream = c.seed * 1_000_003 + step * self.accelerator.num_processes + self.accelerator.process_index
         generator = torch.Generator().manual_seed((stream + 2**40) % 2**63)
         return phase.disturb(batch, c, generator, self.model.dim)
+
+    def _batch(self, data: Data, rows: Tensor) -> Batch:
+        theta, score = (getattr(data, name, None) for name in ("theta", "score"))
+        return Batch(
+            self._to_device(data.batch(rows)),
+            None if theta is None else self._to_device(theta[rows]),
+            None if score is None else self._to_device(score[rows]),
+        )
 
     def _validation(self, phase: Phase, module: torch.nn.Module, held_out: Data) -> float:
         """The mean loss of held-out examples, with the same random numbers every time."""
@@ -202,6 +206,7 @@ class _Trainer:
         batches: Callable[[int], Any],
         validate: Callable[[], float],
         schedule: Schedule,
+        keep_best: bool,
         picture: Callable[[int], None],
     ) -> None:
         snapshots = Snapshots(self.run.checkpoints, phase)
@@ -217,7 +222,7 @@ class _Trainer:
                 if main and "validation" in record:
                     picture(progress.step)
 
-            fit(module, loss, batches, validate, schedule, snapshots, self.accelerator, report)
+            fit(module, loss, batches, validate, schedule, snapshots, self.accelerator, report, keep_best)
 
     def _indices(self, count: int, batch_size: int) -> Callable[[int], Tensor]:
         world = self.accelerator.num_processes

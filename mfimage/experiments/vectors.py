@@ -99,7 +99,7 @@ def _surface_config(budget: str) -> Config:
     quick = budget == "quick"
     return Config(
         dim=2, steps=2500 if quick else 8000, density_steps=1000 if quick else 3000, batch_size=512, lr=5e-3,
-        density_lr=1e-2, clip=10.0, every=500,
+        density_lr=1e-2, clip=10.0, every=500, validation=2000 if quick else 10_000,
         model={"density_steps": 3, "density_width": 32, "epsilon": 0.01},
     )  # fmt: skip
 

@@ -29,9 +29,9 @@ class AmbientFlow(GenerativeModel):
         super().__init__(shape, math.prod(shape))
         self.transform = transform
 
-    def initialise(self, x: Tensor) -> None:
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Start every part that starts from data, shape (N, …) with N > d."""
-        start(self.transform, x)
+        start(self.transform, x, context)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data (B, …) to noise z, shape (B, D)."""
@@ -106,9 +106,9 @@ class PIE(GenerativeModel):
         super().__init__(shape, density.dim)
         self.chart, self.density, self.epsilon = chart, density, epsilon
 
-    def initialise(self, x: Tensor) -> None:
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Start the chart and the density from data, shape (N, …) with N > d."""
-        start_codes(self.chart, self.density, x)
+        start_codes(self.chart, self.density, x, context)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data (B, …) to manifold coordinates u, shape (B, d)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from nflows.transforms import CompositeTransform, Transform
@@ -30,8 +31,23 @@ def _zeros(x: Tensor) -> Tensor:
     return x.new_zeros(x.shape[0])
 
 
+def in_rows(
+    function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, context: Tensor | None, size: int = 256
+) -> Tensor:
+    """Apply a function of (x, θ) to many rows, `size` at a time."""
+    parts = []
+    for begin in range(0, len(x), size):
+        rows = slice(begin, begin + size)
+        parts.append(function(x[rows], None if context is None else context[rows]))
+    return torch.cat(parts)
+
+
+def _value(transform: Transform, x: Tensor, context: Tensor | None) -> Tensor:
+    return transform(x, context)[0]
+
+
 @torch.no_grad()
-def start(transform: Transform, x: Tensor) -> None:
+def start(transform: Transform, x: Tensor, context: Tensor | None = None) -> None:
     """Let a transform, or each part of a composite, start from the data that reach it."""
     if hasattr(transform, "initialise"):
         transform.initialise(x)
@@ -40,9 +56,9 @@ def start(transform: Transform, x: Tensor) -> None:
         while parts and not hasattr(parts[-1], "initialise"):
             parts.pop()
         for i, part in enumerate(parts):
-            start(part, x)
+            start(part, x, context)
             if i < len(parts) - 1:
-                x = torch.cat([part(rows)[0] for rows in x.split(256)])
+                x = in_rows(partial(_value, part), x, context)
 
 
 class Haar(Transform):

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mfimage.models.bijections import in_rows
 from mfimage.models.density import Density
 from mfimage.models.geometry import log_volume, tangents
 from mfimage.models.model import GenerativeModel
@@ -25,11 +26,11 @@ class Manifold(Protocol):
 
 
 @torch.no_grad()
-def start_codes(chart: Manifold, density: Density, x: Tensor) -> None:
+def start_codes(chart: Manifold, density: Density, x: Tensor, context: Tensor | None) -> None:
     """Let a chart, unless it is prescribed, start from data, and then a density from its codes."""
     if hasattr(chart, "initialise"):
         chart.initialise(x)
-    density.initialise(torch.cat([chart.codes(rows) for rows in x.split(256)]))
+    density.initialise(in_rows(chart.codes, x, context))
 
 
 class ManifoldFlow(GenerativeModel):
@@ -52,9 +53,9 @@ class ManifoldFlow(GenerativeModel):
         super().__init__(shape, density.dim)
         self.chart, self.density = chart, density
 
-    def initialise(self, x: Tensor) -> None:
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Start the chart, where it is learned, and the density from data, shape (N, …) with N > d."""
-        start_codes(self.chart, self.density, x)
+        start_codes(self.chart, self.density, x, context)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data (B, …) to manifold coordinates u, shape (B, d)."""
@@ -103,9 +104,9 @@ class ProbabilisticAutoencoder(GenerativeModel):
         super().__init__(shape, density.dim)
         self.chart, self.density = chart, density
 
-    def initialise(self, x: Tensor) -> None:
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Start the chart, where it is learned, and the density from data, shape (N, …) with N > d."""
-        start_codes(self.chart, self.density, x)
+        start_codes(self.chart, self.density, x, context)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map data (B, …) to codes u, shape (B, d)."""

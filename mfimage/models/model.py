@@ -25,8 +25,8 @@ class GenerativeModel(nn.Module):
         super().__init__()
         self.shape, self.dim, self.settings = tuple(shape), dim, {}
 
-    def initialise(self, x: Tensor) -> None:
-        """Start from data, shape (N, …) with N > d, before any training."""
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Start from data, shape (N, …) with N > d, and their θ, before any training."""
         raise NotImplementedError
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
