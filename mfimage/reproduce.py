@@ -66,7 +66,7 @@ def reproduce(
         Interrupted: After SIGINT or SIGTERM, once the step is saved.
     """
     experiment = _experiment(name, budget, scene or {})
-    chosen = tuple(algorithms) or experiment.algorithms
+    chosen = tuple(dict.fromkeys(a.strip() for a in algorithms)) or experiment.algorithms
     for algorithm in chosen:
         experiment.config_of(algorithm, budget, 0)  # a name that does not exist is told before any work
     simulator, outdir = experiment.simulator(budget), Path(outdir)
@@ -80,10 +80,12 @@ def reproduce(
             config = experiment.config_of(algorithm, budget, seed)
             result = _run(experiment, config, budget, simulator, test, folder, device, quiet)
             results[algorithm].append(result)
-    report = _report(experiment, name, budget, runs, results, simulator, test, outdir)
-    values = {algorithm: results[algorithm] for algorithm in chosen}
-    record = {"experiment": name, "budget": budget, "runs": runs, "scene": dict(scene or {})}
-    record |= {"table": table_json(report), "values": values, "environment": environment()}
+    results = _with_finished(results, experiment, outdir)
+    options = {"algorithm": ",".join(results), "runs": runs, "budget": budget, **(scene or {})}
+    command = " ".join([f"mfimage reproduce {name}", *(f"--{key} {value}" for key, value in options.items())])
+    report = _report(experiment, command, budget, results, simulator, test, outdir)
+    record = {"command": command, "experiment": name, "budget": budget, "scene": dict(scene or {})}
+    record |= {"table": table_json(report), "values": results, "environment": environment()}
     write_text(outdir / "results.json", json_text(record, indent=2) + "\n")
     write_experiment(outdir / "report.html", report)
     return report
@@ -146,6 +148,19 @@ def _run(
     return result
 
 
+def _with_finished(
+    results: Mapping[str, list[Result]], experiment: Experiment, outdir: Path
+) -> dict[str, list[Result]]:
+    """Add the algorithms that earlier calls have finished; the experiment's own order first."""
+    found = dict(results)
+    for path in sorted(outdir.glob("*/run-*/metrics.json")):
+        algorithm = path.parts[-3]
+        if algorithm not in results:
+            found.setdefault(algorithm, []).append(_read(path))
+    own = [algorithm for algorithm in experiment.algorithms if algorithm in found]
+    return {algorithm: found[algorithm] for algorithm in dict.fromkeys([*own, *found])}
+
+
 def _read(path: Path) -> Result:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -155,9 +170,8 @@ def _read(path: Path) -> Result:
 
 def _report(
     experiment: Experiment,
-    name: str,
+    command: str,
     budget: str,
-    runs: int,
     results: Mapping[str, list[Result]],
     simulator: Simulator,
     test: Points,
@@ -177,9 +191,9 @@ def _report(
     spent = [r["cpu_seconds"] for found in results.values() for r in found if r.get("cpu_seconds")]
     return ExperimentReport(
         title=experiment.title,
-        sentence=f"{len(results)} algorithms, {runs} run{'s' if runs > 1 else ''} each, budget {budget!r}.",
+        sentence=f"{len(results)} algorithms, {sum(map(len, results.values()))} trainings, budget {budget!r}.",
         settings={
-            "command": f"mfimage reproduce {name} --runs {runs} --budget {budget}",
+            "command": command,
             "training examples": experiment.count[budget],
             "test examples": len(test),
             "longest training, CPU seconds": max(spent, default=math.nan),

@@ -112,7 +112,6 @@ def test_every_algorithm_learns_images(images, tmp_path, algorithm):
     assert (tmp_path / "run" / "pictures").is_dir() == (algorithm != "pca")
 
 
-@pytest.mark.xfail(strict=True, reason="start_codes gives no θ to a chart that sees it")
 @pytest.mark.parametrize("algorithm", ["pie", "m-flow-a", "af"])
 def test_a_chart_may_see_the_parameters(surface, tmp_path, algorithm):
     settings = replace(SHORT, model={**SHORT.model, "chart_context": True})

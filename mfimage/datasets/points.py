@@ -105,12 +105,18 @@ class Points:
 
 
 def holds_points(path: str | Path) -> bool:
-    """Whether a path is an .npz file with an array x, which `load_points` reads; other files hold images."""
+    """Whether a path is an .npz file for `load_points`: with x of vectors, or of floats (N, C, H, W).
+
+    Other files hold images: integers, or with the channels last, under whatever name.
+    """
     if Path(path).suffix.lower() != ".npz" or not is_zipfile(path):
         return False
     try:
         with open(path, "rb") as stream, np.load(stream) as arrays:
-            return "x" in arrays.files
+            x = arrays["x"] if "x" in arrays.files else None
+            return x is not None and (
+                x.ndim == 2 or (x.ndim == 4 and x.dtype.kind == "f" and x.shape[1] in (1, 3))
+            )
     except _UNREADABLE:
         return False  # whoever reads images will say what is wrong with it
 

@@ -56,7 +56,7 @@ COLLIDER = Experiment(
         "pca",
     ),
     config=_config,
-    changes=lambda budget: {"af": {"lr": 1e-3, "noise": 0.01}, "pie": {"lr": 1e-3}},
+    changes=lambda budget: {"af": {"clip": 1000.0, "noise": 0.01}, "pie": {"clip": 1000.0}},
     metrics=(CLOSURE, RECONSTRUCTION, LOG_POSTERIOR, TRUE_LOG_POSTERIOR, MMD, AUC),
     measure=_measure,
     figures=_figures,

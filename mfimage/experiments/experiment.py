@@ -17,7 +17,10 @@ from mfimage.eval.experiment import Figure, Metric
 from mfimage.models import GenerativeModel
 
 BUDGETS = ("quick", "paper")
-SCANDAL, CONDITIONAL = "+scandal", "+theta"  # variants: the joint score in the loss; a chart that sees θ
+VARIANTS = (
+    "scandal",
+    "theta",
+)  # NAME+scandal has the joint score in the loss, NAME+theta a chart that sees θ
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,31 @@ class Experiment:
         Raises:
             UsageError: If there is no such algorithm in this experiment.
         """
-        base, conditional, score = algorithm, CONDITIONAL in algorithm, SCANDAL in algorithm
-        for variant in (SCANDAL, CONDITIONAL):
-            base = base.replace(variant, "")
-        if base not in ALGORITHMS:
+        base, *variants = algorithm.split("+")
+        if base not in ALGORITHMS or not set(variants) <= set(VARIANTS) or len(set(variants)) < len(variants):
             raise UsageError(
-                f"no algorithm {algorithm!r}: choose all, or of {', '.join(ALGORITHMS)}, with {SCANDAL} "
-                f"where the data give a score and {CONDITIONAL} for a chart that sees the parameters"
+                f"no algorithm {algorithm!r}: choose all, or of {', '.join(ALGORITHMS)}, with +scandal where the "
+                "data give a score and +theta for a chart that sees the parameters"
             )
         values = to_json(self.config(budget))
         changes = {**self.changes(budget).get(base, {}), **self.changes(budget).get(algorithm, {})}
         model = {**values["model"], **changes.pop("model", {})}
-        if conditional:
+        if "theta" in variants:
             model["chart_context"] = True
-        if score:
+        if "scandal" in variants:
             values["scandal"] = 2.0
-        return from_json(Config, {**values, **changes, "algorithm": base, "seed": seed, "model": model})
+        config = from_json(Config, {**values, **changes, "algorithm": base, "seed": seed, "model": model})
+        self._check(algorithm, config, self.simulator(budget))
+        return config
+
+    def _check(self, algorithm: str, config: Config, simulator: Simulator) -> None:
+        """Refuse variants that would change nothing, or that the model does not know."""
+        sees, scored = config.model.get("chart_context", False), config.scandal > 0
+        kind = ALGORITHMS[config.algorithm].kind
+        config.model_config(simulator.shape, kind, simulator.parameters)
+        if (sees and not simulator.parameters) or (scored and not simulator.scores):
+            raise UsageError(f"{algorithm}: {simulator.name} has no {'score' if scored else 'parameters'}")
+        if sees and scored and any(phase.codes for phase in ALGORITHMS[config.algorithm].phases):
+            raise UsageError(
+                f"{algorithm}: the score of codes is that of the data only where the chart sees no θ"
+            )

@@ -26,8 +26,8 @@ DENSITY_ERROR = Metric("density_error", "nats/d", "lower")
 def _config(budget: str) -> Config:
     quick = budget == "quick"
     return Config(
-        dim=2, steps=600 if quick else 4500, density_steps=600 if quick else 6000, batch_size=128, lr=3e-3,
-        density_lr=2e-3, every=200, model={"density_width": 64},
+        dim=2, steps=600 if quick else 4500, density_steps=600 if quick else 9000, batch_size=128, lr=3e-3,
+        density_lr=8e-3, every=200, model={"density_steps": 3, "density_width": 64},
     )  # fmt: skip
 
 

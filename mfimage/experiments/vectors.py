@@ -26,11 +26,11 @@ JOINT = ("m-flow-a", "m-flow-s", "me-flow-a", "me-flow-s", "free-form")  # chart
 
 
 def _changes(budget: str, joint_steps: int) -> dict[str, dict[str, Any]]:
-    """Choose smaller steps for likelihood on the whole space, fewer for transport, some for joint phases."""
+    """Choose the steps of joint phases, and room for the steep gradients of narrow likelihoods."""
     return {
         **{name: {"steps": joint_steps} for name in JOINT},
-        "af": {"lr": 1e-3, "steps": joint_steps},
-        "pie": {"lr": 2e-3, "steps": joint_steps},
+        "af": {"steps": joint_steps, "clip": 1000.0},
+        "pie": {"steps": joint_steps, "clip": 1000.0},
         "denoising": {"noise": 0.05, "steps": joint_steps},
         "m-flow-ot": {"steps": min(joint_steps, 1000), "batch_size": 256},
     }
@@ -107,6 +107,8 @@ def _surface_config(budget: str) -> Config:
 def _surface_changes(budget: str) -> dict[str, dict[str, Any]]:
     changes = _changes(budget, 2000 if budget == "quick" else 3000)
     changes["af"]["noise"] = 2e-3  # the data have none, and the likelihood no bound
+    if budget == "paper":
+        changes["af"]["steps"] = changes["pie"]["steps"] = 8000
     return changes
 
 

