@@ -72,15 +72,13 @@ def reproduce(
     simulator, outdir = experiment.simulator(budget), Path(outdir)
     _claim(outdir, {"experiment": experiment.title, "budget": budget})
     test = _test(experiment, simulator)
-    results: dict[str, list[Result]] = {algorithm: [] for algorithm in chosen}
     for seed in range(runs):
         for algorithm in chosen:
             tell(f"{name}: {algorithm}, run {seed + 1} of {runs}")
             folder = outdir / algorithm / f"run-{seed}"
             config = experiment.config_of(algorithm, budget, seed)
-            result = _run(experiment, config, budget, simulator, test, folder, device, quiet)
-            results[algorithm].append(result)
-    results = _with_finished(results, experiment, outdir)
+            _run(experiment, config, budget, simulator, test, folder, device, quiet)
+    results = _finished(experiment, outdir)
     options = {"algorithm": ",".join(results), "runs": runs, "budget": budget, **(scene or {})}
     command = " ".join([f"mfimage reproduce {name}", *(f"--{key} {value}" for key, value in options.items())])
     report = _report(experiment, command, budget, results, simulator, test, outdir)
@@ -125,14 +123,14 @@ def _run(
     folder: Path,
     device: str,
     quiet: bool,
-) -> Result:
-    """Train and measure once, or read what a finished run measured."""
+) -> None:
+    """Train and measure once, unless that is done."""
     run, path = Run(folder), folder / "metrics.json"
     began = (folder / "config.json").exists()
     if began and run.config() != config:
         raise UsageError(f"{folder} holds a run with other settings: choose another --outdir")
     if began and path.exists():
-        return _read(path)
+        return
     data = simulator.sample(experiment.count[budget], torch.Generator().manual_seed(config.seed))
     started = time.process_time()
     try:
@@ -145,20 +143,18 @@ def _run(
         metrics = experiment.measure(model.cpu(), simulator, test, generator)
         result = {"metrics": metrics, "cpu_seconds": spent}
     run.write("metrics.json", result)
-    return result
 
 
-def _with_finished(
-    results: Mapping[str, list[Result]], experiment: Experiment, outdir: Path
-) -> dict[str, list[Result]]:
-    """Add the algorithms that earlier calls have finished; the experiment's own order first."""
-    found = dict(results)
-    for path in sorted(outdir.glob("*/run-*/metrics.json")):
-        algorithm = path.parts[-3]
-        if algorithm not in results:
-            found.setdefault(algorithm, []).append(_read(path))
+def _finished(experiment: Experiment, outdir: Path) -> dict[str, list[Result]]:
+    """Read what all finished runs measured, by algorithm and in the order of seeds."""
+    found: dict[str, list[Result]] = {}
+    for path in outdir.glob("*/run-*/metrics.json"):
+        found[path.parts[-3]] = []
     own = [algorithm for algorithm in experiment.algorithms if algorithm in found]
-    return {algorithm: found[algorithm] for algorithm in dict.fromkeys([*own, *found])}
+    for algorithm in (ordered := dict.fromkeys([*own, *sorted(found)])):
+        paths = outdir.glob(f"{algorithm}/run-*/metrics.json")
+        found[algorithm] = [_read(p) for p in sorted(paths, key=lambda p: int(p.parts[-2].split("-")[1]))]
+    return {algorithm: found[algorithm] for algorithm in ordered}
 
 
 def _read(path: Path) -> Result:
@@ -191,7 +187,7 @@ def _report(
     spent = [r["cpu_seconds"] for found in results.values() for r in found if r.get("cpu_seconds")]
     return ExperimentReport(
         title=experiment.title,
-        sentence=f"{len(results)} algorithms, {sum(map(len, results.values()))} trainings, budget {budget!r}.",
+        sentence=f"{len(results)} algorithms, {sum(map(len, results.values()))} trainings, budget {budget}.",
         settings={
             "command": command,
             "training examples": experiment.count[budget],

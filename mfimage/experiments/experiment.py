@@ -62,8 +62,8 @@ class Experiment:
         base, *variants = algorithm.split("+")
         if base not in ALGORITHMS or not set(variants) <= set(VARIANTS) or len(set(variants)) < len(variants):
             raise UsageError(
-                f"no algorithm {algorithm!r}: choose all, or of {', '.join(ALGORITHMS)}, with +scandal where the "
-                "data give a score and +theta for a chart that sees the parameters"
+                f"no algorithm {algorithm!r}: choose all, or of {', '.join(ALGORITHMS)}, with +scandal where "
+                "the data give a score and +theta for a chart that sees the parameters"
             )
         values = to_json(self.config(budget))
         changes = {**self.changes(budget).get(base, {}), **self.changes(budget).get(algorithm, {})}

@@ -68,7 +68,7 @@ def test_changes_reach_the_algorithms_they_name_and_no_other():
     surface = EXPERIMENTS["surface"]()
     shared = surface.config("quick")
     assert surface.config_of("m-flow", "quick", 0) == shared
-    assert surface.config_of("af", "quick", 0).lr == 1e-3
+    assert surface.config_of("af", "quick", 0).clip == 1000
     assert surface.config_of("af", "quick", 0).noise == 2e-3
     assert surface.config_of("denoising", "quick", 0).noise == 0.05
     assert surface.config_of("pie", "quick", 0).noise == 0
@@ -77,17 +77,31 @@ def test_changes_reach_the_algorithms_they_name_and_no_other():
 
 def test_variants_change_what_they_say_and_nothing_else():
     collider = EXPERIMENTS["collider"]()
-    plain, scored, conditional, both = (
-        collider.config_of(f"pie{variant}", "quick", 0)
-        for variant in ("", "+scandal", "+theta", "+scandal+theta")
-    )
+    names = ("pie", "pie+scandal", "pie+theta", "pie+scandal+theta")
+    plain, scored, conditional, both = (collider.config_of(name, "quick", 0) for name in names)
     assert scored == replace(plain, scandal=2.0)
     assert conditional == replace(plain, model={**plain.model, "chart_context": True})
     assert both == replace(conditional, scandal=2.0)
-    assert plain.lr == scored.lr == 1e-3  # what is changed for pie is changed for its variants
+    assert plain.clip == scored.clip == 1000  # what is changed for pie is changed for its variants
 
 
-@pytest.mark.parametrize("algorithm", ["nonsense", "m-flow+nonsense", "", "+theta", "M-flow"])
+@pytest.mark.parametrize(
+    ("experiment", "algorithm", "message"),
+    [
+        ("surface", "m-flow+scandal", "surface has no score"),
+        ("circle", "pie+theta", "circle has no parameters"),
+        ("collider", "me-flow+theta", "chart_context is true or false"),
+        ("collider", "m-flow+theta+scandal", "only where the chart sees no θ"),
+    ],
+)
+def test_variants_that_would_change_nothing_or_cannot_be_are_refused(experiment, algorithm, message):
+    with pytest.raises(UsageError, match=message):
+        EXPERIMENTS[experiment]().config_of(algorithm, "quick", 0)
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["nonsense", "m-flow+nonsense", "pie+theta+theta", "", "+theta", "M-flow"]
+)
 def test_an_algorithm_that_does_not_exist_is_told(algorithm):
     with pytest.raises(UsageError, match=r"no algorithm '.*': choose all, or of m-flow, .*\+scandal"):
         EXPERIMENTS["circle"]().config_of(algorithm, "quick", 0)

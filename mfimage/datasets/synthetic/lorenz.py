@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -65,14 +65,17 @@ class Lorenz(Simulator):
     def distance(self, x: Tensor) -> Tensor:
         """Compute the distance to the nearest point of any trajectory, shape (n,), float64.
 
-        An upper bound of the distance from the attractor, above it by about the spacing of the points.
+        An upper bound of the distance from the attractor, above it by about the spacing of the points; NaN
+        where x is not finite.
         """
         from scipy.spatial import cKDTree
 
         if self._tree is None:
             self._tree = cKDTree(self._trajectories().flatten(0, 1).double().numpy())
-        finite = torch.nan_to_num(x.double(), nan=1e6)
-        return torch.from_numpy(self._tree.query(finite.numpy())[0])
+        found = torch.full((len(x),), torch.nan, dtype=torch.float64)
+        finite = x.isfinite().all(1)
+        found[finite] = torch.from_numpy(self._tree.query(x[finite].double().numpy())[0])
+        return found
 
     def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw points and move them by N(0, 0.1²) in each standardised coordinate."""
@@ -85,24 +88,28 @@ class Lorenz(Simulator):
 
     def _cached(self) -> np.ndarray:
         key = hashlib.sha256(repr(("lorenz-1", *self._settings)).encode()).hexdigest()[:16]
-        path = self._folder / f"lorenz-{key}.npy"
+        path = self._folder / f"lorenz-{key}.npz"
         trajectories, steps, seed = self._settings
-        try:
-            found = np.load(path)
-            if found.shape == (trajectories, steps, 3) and np.isfinite(found).all():
+        # Anything may be raised by a damaged zip; then, or where there is none yet, it is made.
+        with suppress(Exception):
+            # A zip for its checksum; opened here because numpy leaves a damaged one open.
+            with open(path, "rb") as stream, np.load(stream) as arrays:
+                found = arrays["paths"]
+            if found.shape == (trajectories, steps, 3) and found.dtype == np.float32:
                 return found
-        except (OSError, ValueError, EOFError, BadZipFile):
-            pass  # none yet, or damaged: integrate
         paths = integrate(trajectories, steps, seed)
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.stem}.{os.getpid()}.npy")
-            np.save(temporary, paths)
+            np.savez(temporary, paths=paths)
             temporary.replace(path)
         except OSError as error:
             raise DataError(
                 f"{path}: the cache cannot be written ({error}): choose another `cache`"
             ) from error
+        finally:
+            with suppress(OSError):  # its folder may be what is missing
+                temporary.unlink(missing_ok=True)
         return paths
 
 

@@ -55,14 +55,15 @@ class Sphere(Simulator):
         """Compute the log-density on R^(n+1), shape (n,), with respect to volume there.
 
         Every tuple of angles on the real line that points to x counts: full turns of any angle, and a polar
-        angle reflected at its pole, φ_i → −φ_i, which takes the later ones to their antipode.
+        angle reflected at its pole, φ_i → −φ_i, which takes the later ones to their antipode. At the poles
+        themselves it is infinite, as all azimuths meet there.
         """
         x = x.double()
         r = x.norm(dim=1)
         angles = spherical(x)
         radial = _log_normal(r - 1, self.epsilon)
-        powers = torch.arange(self.dim - 1, -1, -1, dtype=torch.float64)
-        volume = self.dim * r.log() + (powers * angles.sin().abs().log()).sum(1)
+        powers = torch.arange(self.dim - 1, 0, -1, dtype=torch.float64)
+        volume = self.dim * r.log() + (powers * angles[:, :-1].sin().log()).sum(1)  # none of the azimuth's
         return self._log_angular(angles) + radial - volume
 
     def _log_angular(self, angles: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mfimage.datasets.synthetic import Lorenz, lorenz
-from mfimage.errors import UsageError
+from mfimage.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -32,10 +32,33 @@ def test_the_cache_is_read_and_a_damaged_one_made_anew(short, tmp_path, monkeypa
     monkeypatch.setattr(lorenz, "integrate", lambda *a: calls.append(a) or integrate(*a))
     assert torch.equal(short().trajectory(0), first)
     assert not calls
-    file.write_bytes(file.read_bytes()[:1000])
-    assert torch.equal(short().trajectory(0), first)
-    assert len(calls) == 1
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    whole = file.read_bytes()
+    half = len(whole) // 2  # a number becomes another, as plausible
+    changed = whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
+    for count, damaged in enumerate((whole[:1000], b"", changed), 1):
+        file.write_bytes(damaged)
+        assert torch.equal(short().trajectory(0), first)
+        assert len(calls) == count
+        assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_cache_that_cannot_be_written_is_named_and_leaves_nothing(short, tmp_path, monkeypatch):
+    def full(path, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(DataError, match=r"lorenz-.*\.npz: the cache cannot be written .*No space left"):
+        short().trajectory(0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_finite_has_no_distance(short):
+    attractor = short()
+    x = attractor.sample(3, generator()).x
+    x[0, 1], x[2, 0] = torch.nan, torch.inf
+    assert attractor.distance(x).isnan().tolist() == [True, False, True]
+    assert attractor.distance(x[1:2]).item() < 1e-6
 
 
 def test_points_are_near_the_attractor_and_strangers_are_not(short):
