@@ -137,6 +137,15 @@ def test_the_score_of_a_probabilistic_autoencoder_has_no_volume(shape):
     assert volume.abs().min() > 1e-3
 
 
+def test_a_probabilistic_autoencoder_may_have_parameters():
+    density = latent_density(DIM, 2, 8, context=2)
+    model = perturb(ProbabilisticAutoencoder(autoencoder((6,)), density, (6,)), 0.3)
+    x, theta = data((6,))[:4], torch.randn(4, 2)
+    expected = density.log_prob(model.encode(x), theta)
+    torch.testing.assert_close(model.log_prob(x, theta), expected, atol=1e-12, rtol=0)
+    assert (model.log_prob(x, theta + 1) - expected).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("shape", [(6,), (1, 8, 8)], ids=str)
 def test_a_probabilistic_autoencoder_samples_by_its_decoder(shape):
     model = ProbabilisticAutoencoder(autoencoder(shape), latent_density(DIM, 2, 8), shape)
