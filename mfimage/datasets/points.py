@@ -17,7 +17,7 @@ from torch import Tensor
 from mfimage.errors import DataError, ResourceError
 
 FIELDS = ("x", "theta", "score", "latents")
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error)
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
