@@ -113,7 +113,7 @@ def sinkhorn(
     data = x.flatten(1)
     if context is not None:
         samples, data = torch.cat([samples, context], 1), torch.cat([data, context], 1)
-    return SamplesLoss("sinkhorn", p=2, blur=blur, backend="tensorized")(samples, data)
+    return SamplesLoss("sinkhorn", p=2, blur=blur, scaling=0.9, backend="tensorized")(samples, data)
 
 
 def denoising(model: PIE, noisy: Tensor, clean: Tensor, context: Tensor | None, weight: float) -> Tensor:
@@ -143,7 +143,9 @@ def volume_surrogate(model: ManifoldFlow, x: Tensor, probe: Tensor, context: Ten
     With e = encode, g = decode, pseudo-inverse to each other at x, and E[v vᵀ] = I:
     ∇ ½ log det(JᵀJ) = E[ ∇ ⟨sg(vᵀ e′(x)), g′(u) v⟩ ] = −E[ ∇ ⟨vᵀ e′(x), sg(g′(u) v)⟩ ].
     Where the decoder expands the probe, ‖g′v‖ > ‖v‖, the first form is taken, elsewhere the second: either
-    multiplies what is differentiated by the factor below one. The value itself means nothing.
+    multiplies what is differentiated by the factor below one. The first also follows the codes as the encoder
+    moves them, the second holds them still. The value itself means nothing, and where e′ is another left
+    inverse of g′ than the pseudo-inverse, as for an M-flow's own codes, the estimate is biased.
 
     Args:
         model: Encoder and decoder.

@@ -26,7 +26,8 @@ class VectorChart(Chart):
         hidden: Width of the networks.
         bends: Pairs of networks; 0 leaves the subspace straight.
         context: Length of the parameters θ that the networks see too, 0 for none.
-        bound: Largest |s|; s = c·tanh(r/c) keeps the inverse accurate in float32.
+        bound: Largest |s| = c of each, s = c·tanh(r/c). Far outside the data two pairs of networks at their
+            bound can cost float32 all its digits.
 
     Reference:
         Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803 (the
