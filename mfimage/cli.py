@@ -156,7 +156,7 @@ def denoise(
     from mfimage.datasets import load_files, save_pngs
     from mfimage.denoising import denoise as denoise_
 
-    flow = _load_model(model, device, images=True)
+    flow = _load_model(model, device, projects=True)
     channels, height, width = flow.shape
     size = (height, width) if resize else None
     try:
@@ -194,7 +194,7 @@ def score(
     from mfimage.datasets import load_files
     from mfimage.scoring import score as score_
 
-    flow = _load_model(model, device, images=True)
+    flow = _load_model(model, device, projects=True)
     channels, height, width = flow.shape
     files = load_files(
         inputs, (height, width), channels,
@@ -231,12 +231,14 @@ def evaluate(
     from mfimage.datasets import load
     from mfimage.evaluation import METRICS, describe
     from mfimage.evaluation import evaluate as evaluate_
+    from mfimage.inputs import require_images
     from mfimage.storage import write_text
 
     chosen = tuple(name.strip() for name in metrics.split(","))
     if unknown := set(chosen) - set(METRICS):
         raise UsageError(f"--metrics {', '.join(sorted(unknown))}: choose from {', '.join(METRICS)}")
-    flow = _load_model(model, device, images=True)
+    flow = _load_model(model, device)
+    require_images(flow)
     channels, height, width = flow.shape
     test, training = (
         load(
@@ -315,7 +317,7 @@ def reproduce(
     console.put(table_json(report), table_text(report), as_json)
 
 
-def _load_model(source: str, device: str, images: bool = False) -> GenerativeModel:
+def _load_model(source: str, device: str, projects: bool = False) -> GenerativeModel:
     import torch
 
     from mfimage.checkpoint import from_pretrained
@@ -326,7 +328,7 @@ def _load_model(source: str, device: str, images: bool = False) -> GenerativeMod
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
     model = from_pretrained(source, "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    if images:
+    if projects:
         require_image_manifold(model)
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from mfimage.eval.frechet import fid
 from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
 from mfimage.eval.reconstruction import PCA, reconstruction_table
 from mfimage.inputs import in_batches
-from mfimage.models import GenerativeModel
+from mfimage.losses import dequantise
+from mfimage.models import AmbientFlow, GenerativeModel
 
 METRICS = ("reconstruction", "density", "fid")
 
@@ -77,13 +79,15 @@ def evaluate(
             extractor = InceptionFeatures(find_inception_weights(inception_weights), device)
         except InceptionUnavailable as error:
             result["fid"] = {"skipped": str(error)}
-    if "reconstruction" in metrics:
+    if "reconstruction" in metrics and isinstance(model, AmbientFlow):
+        result["reconstruction"] = {"skipped": "an ambient flow is its own projection"}
+    elif "reconstruction" in metrics:
         tell(f"reconstruction of {len(test)} images")
         result["reconstruction"] = _reconstruction(model, test, train, device, batch_size)
     if "density" in metrics:
         x = test.batch(_drawn(len(test), density_images, seed)).to(device)
         tell(f"exact log-density of {len(x)} images")
-        result["density"] = density_summary(in_batches(model.log_prob, x, min(batch_size, 32)), model.dim)
+        result["density"] = _density(model, x, seed, batch_size)
     if "fid" in metrics and "fid" not in result:
         result["fid"] = _fid(model, test, train, samples, seed, extractor, batch_size, tell)
     return result
@@ -101,6 +105,16 @@ def _reconstruction(
     projected = in_batches(lambda part: model.project(part.to(device)), x, batch_size)
     baseline = PCA.fit(train.batch(slice(None)), model.dim)
     return reconstruction_table(x, projected.clamp(0, 1), baseline.project(x).clamp(0, 1))
+
+
+def _density(model: GenerativeModel, x: Tensor, seed: int, batch_size: int) -> dict[str, Any]:
+    """Summarise log-densities; of an ambient flow those of dequantised images, and bits per dimension."""
+    if isinstance(model, AmbientFlow):
+        x = dequantise(x, torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)).to(x))
+    summary = density_summary(in_batches(model.log_prob, x, min(batch_size, 32)), model.dim)
+    if isinstance(model, AmbientFlow) and summary["per_dim"] is not None:
+        summary["bits_per_dim"] = 8 - summary["per_dim"] / math.log(2)
+    return summary
 
 
 def _fid(
@@ -128,7 +142,9 @@ def _fid(
 def describe(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Put an evaluation into rows (name, model, PCA) for people."""
     rows: list[tuple[str, str, str]] = []
-    if table := result.get("reconstruction"):
+    if (table := result.get("reconstruction")) and "skipped" in table:
+        rows.append((f"reconstruction: {table['skipped']}", "–", ""))
+    elif table:
         ours, pca = table["model"], table["pca"]
         rows += [
             (
@@ -149,6 +165,8 @@ def describe(result: dict[str, Any]) -> list[tuple[str, str, str]]:
             )
         )
         rows.append(("log-density, nats a dimension", _number(density["per_dim"]), ""))
+        if "bits_per_dim" in density:
+            rows.append(("bits per dimension, dequantised", _number(density["bits_per_dim"]), ""))
     if (distance := result.get("fid")) and "skipped" in distance:
         rows.append((f"FID: {distance['skipped']}", "–", ""))
     elif distance:

@@ -20,10 +20,15 @@ ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
 
 
-def require_image_manifold(model: GenerativeModel) -> None:
-    """Raise ModelError for models of vectors, and for flows that are their own projection."""
+def require_images(model: GenerativeModel) -> None:
+    """Raise ModelError for models of vectors."""
     if len(model.shape) != 3:
         raise ModelError(f"a model of vectors, of length {model.shape[0]}: it takes no images")
+
+
+def require_image_manifold(model: GenerativeModel) -> None:
+    """Raise ModelError for models of vectors, and for flows that are their own projection."""
+    require_images(model)
     if isinstance(model, AmbientFlow):
         raise ModelError(
             "an ambient flow has no manifold to project onto: in Python, model.tweedie denoises and "

@@ -379,3 +379,15 @@ def test_the_module_is_the_command(mfimage, tiny_run, photos):
 def test_json_has_no_infinities(capsys):
     console.put({"psnr": float("inf"), "nested": [float("nan"), 1.5]}, "", as_json=True)
     assert json.loads(capsys.readouterr().out) == {"psnr": None, "nested": [None, 1.5]}
+
+
+def test_an_ambient_flow_is_measured_in_bits_and_says_that_it_does_not_project(mfimage, short, bumps):
+    assert mfimage("train", bumps, "-o", "af", "--config", short, "--algorithm", "af", "-q")[0] == 0
+    code, out, _ = mfimage("evaluate", bumps, "-m", "af", "--metrics", "reconstruction,density", "--json", "-q")
+    result = json.loads(out)
+    assert code == 0
+    assert result["reconstruction"]["skipped"] == "an ambient flow is its own projection"
+    nats = result["density"]["per_dim"]
+    assert result["density"]["bits_per_dim"] == pytest.approx(8 - nats / np.log(2))
+    assert fails(mfimage("score", bumps, "-m", "af"), 4, "no manifold to project onto", "model.log_prob")
+    assert mfimage("sample", "-m", "af", "-n", 2, "-o", "drawn", "-q")[0] == 0
