@@ -26,7 +26,7 @@ DENSITY_ERROR = Metric("density_error", "nats/d", "lower")
 def _config(budget: str, dim: int) -> Config:
     quick = budget == "quick"
     return Config(
-        dim=dim, steps=600 if quick else 4500, density_steps=600 if quick else 6500, batch_size=128, lr=3e-3,
+        dim=dim, steps=600 if quick else 3500, density_steps=600 if quick else 6500, batch_size=128, lr=3e-3,
         density_lr=5e-3, every=200, model={"density_steps": 3 if dim == 2 else 8, "density_width": 64},
     )  # fmt: skip
 
@@ -59,7 +59,7 @@ def image_manifold(dim: int = 2, size: int = 32, channels: int = 1) -> Experimen
     return Experiment(
         title=f"Rendered images, {dim} factors, {size} × {size}, {'grey' if channels == 1 else 'colour'}",
         simulator=lambda budget: scene,
-        count={"quick": 10_000, "paper": 50_000},
+        count={"quick": 10_000, "paper": 200_000},
         algorithms=("m-flow", "me-flow", "pae", "af", "pie", "pca"),
         config=lambda budget: _config(budget, dim),
         changes=lambda budget: {"af": {"lr": 1e-3}, "pie": {"lr": 1e-3}},
