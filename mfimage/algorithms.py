@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from mfimage import losses
 from mfimage.config import Config
+from mfimage.errors import UsageError
 from mfimage.models import GenerativeModel
 
-Noise = Callable[..., Tensor]  # torch.randn or torch.rand, bound to a generator
+DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
 
 
 class Batch(NamedTuple):
@@ -45,6 +46,7 @@ class Phase:
         start: (model, batch) gives what is trained its first values, from many data or, on codes, from codes.
         codes: Whether it is trained on the codes of a manifold that stands still, computed once.
         closed: Whether `start` already solves it, without steps.
+        scores: Whether its loss knows the simulator's joint score.
         keep_best: Whether the weights of the best validation are kept, or the last: where the objective holds
             the likelihood of codes that move, its values at different times do not compare.
         disturb: (batch, config, generator, d) adds the step's random numbers.
@@ -56,6 +58,7 @@ class Phase:
     start: Callable[[Any, Batch], None]
     codes: bool = False
     closed: bool = False
+    scores: bool = False
     keep_best: bool = True
     disturb: Callable[[Batch, Config, torch.Generator, int], Batch] | None = None
 
@@ -95,18 +98,23 @@ def _start_all(model: GenerativeModel, batch: Batch) -> None:
     model.initialise(batch.x, batch.context)
 
 
-def _spread(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
+def _dequantised(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
     """Dequantise images, and add Gaussian noise if there is any."""
     x = batch.x
     if x.dim() == 4:
         x = losses.dequantise(x, torch.rand(x.shape, generator=generator).to(x))
-    return _noisy(batch._replace(x=x), config, generator, dim)._replace(clean=batch.x)
+    return _disturbed(batch._replace(x=x), config.noise, generator)
 
 
 def _noisy(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
-    """Add Gaussian noise, and keep what was."""
+    """Add Gaussian noise, of the paper's size if none is given."""
+    return _disturbed(batch, config.noise or DENOISING_NOISE, generator)
+
+
+def _disturbed(batch: Batch, sigma: float, generator: torch.Generator) -> Batch:
+    """Add noise N(0, σ²), and keep what was."""
     noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
-    return batch._replace(x=batch.x + config.noise * noise, clean=batch.x)
+    return batch._replace(x=batch.x + sigma * noise, clean=batch.x)
 
 
 def _draw(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
@@ -120,22 +128,30 @@ _MANIFOLD = Phase(
     lambda chart, batch, config: losses.reconstruction(chart, batch.x, batch.context),
     _start_chart,
 )
-_DENSITY = Phase("density", lambda model: model.density, _likelihood, _start_density, codes=True)
+_DENSITY = Phase("density", lambda model: model.density, _likelihood, _start_density, codes=True, scores=True)
 
 
 def _whole(
     name: str,
     loss: Callable[[Any, Batch, Config], Tensor],
     disturb: Callable[[Batch, Config, torch.Generator, int], Batch] | None = None,
-    keep_best: bool = False,
+    likelihood: bool = False,
 ) -> Phase:
-    return Phase(name, lambda model: model, loss, _start_all, keep_best=keep_best, disturb=disturb)
+    return Phase(
+        name,
+        lambda model: model,
+        loss,
+        _start_all,
+        scores=likelihood,
+        keep_best=likelihood,
+        disturb=disturb,
+    )
 
 
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))
 _TRANSPORT = _whole("transport", lambda m, b, c: losses.sinkhorn(m, b.x, b.noise, b.context), _draw)
-_LIKELIHOOD = _whole("likelihood", _likelihood, _spread, keep_best=True)
+_LIKELIHOOD = _whole("likelihood", _likelihood, _dequantised, likelihood=True)
 _DENOISING = _whole(
     "denoising", lambda m, b, c: losses.denoising(m, b.x, b.clean, b.context, c.weight), _noisy
 )
@@ -143,6 +159,20 @@ _FREE_FORM = _whole(
     "free-form", lambda m, b, c: losses.free_form(m, b.x, b.noise, b.context, c.weight), _draw
 )
 _FIT = Phase("principal", lambda model: model, _likelihood, _start_all, closed=True)
+
+
+def check_score(config: Config, known: bool) -> None:
+    """Raise UsageError where `scandal` would change nothing, or fit what is not the score of the data."""
+    if not config.scandal:
+        return
+    phases = ALGORITHMS[config.algorithm].phases
+    if not known:
+        raise UsageError("scandal needs data with the joint score of a simulator")
+    if not any(phase.scores for phase in phases):
+        raise UsageError(f"{config.algorithm}: its objective does not know the score; leave scandal at 0")
+    if config.model.get("chart_context") and any(phase.codes for phase in phases):
+        raise UsageError("the score of codes is that of the data only where the chart sees no θ")
+
 
 ALGORITHMS = {
     "m-flow": Algorithm("M-flow, sequential", "manifold-flow", (_MANIFOLD, _DENSITY)),

@@ -8,6 +8,7 @@ import torch
 from nflows.transforms import CompositeTransform
 
 from mfimage.config import ModelConfig
+from mfimage.errors import UsageError
 from mfimage.models import (
     PIE,
     AmbientFlow,
@@ -24,8 +25,9 @@ from mfimage.models import (
     latent_density,
 )
 from mfimage.models.bijections import ActNorm
+from mfimage.models.charts import padding
 from mfimage.models.couplings import Parted
-from mfimage.models.encoders import LinearPlus, image_decoder, image_encoder, vector_encoder
+from mfimage.models.encoders import LinearPlus, image_decoder, image_encoder, vector_net
 
 
 def build(config: ModelConfig, seed: int = 0) -> GenerativeModel:
@@ -58,10 +60,13 @@ def _sphere(c: ModelConfig) -> GenerativeModel:
 
 
 def _pie(c: ModelConfig) -> GenerativeModel:
+    _require_no_padding(c)
     return PIE(_chart(c), _density(c), c.shape, c.epsilon)
 
 
 def _ambient_flow(c: ModelConfig) -> GenerativeModel:
+    """Join the M-flow's chart, splines on u, which alone see θ unless the chart does, and a scale for v."""
+    _require_no_padding(c)
     features, dim = _sizes(c)
     parts = Parted(dim, _density(c).transform, ActNorm(features - dim))
     return AmbientFlow(CompositeTransform([_chart(c), parts]), c.shape)
@@ -72,7 +77,7 @@ def _autoencoder(c: ModelConfig) -> GenerativeModel:
     if c.images:
         decoder = image_decoder(c.image_shape, dim, c.halvings, c.width, c.hidden)
     else:
-        decoder = vector_encoder(dim, features, c.hidden)
+        decoder = vector_net(dim, features, c.hidden)
     return ProbabilisticAutoencoder(Autoencoder(_encoder(c), decoder, c.shape), _density(c), c.shape)
 
 
@@ -85,6 +90,15 @@ KINDS: dict[str, Callable[[ModelConfig], GenerativeModel]] = {
     "ambient-flow": _ambient_flow,
     "autoencoder": _autoencoder,
 }
+
+
+def _require_no_padding(c: ModelConfig) -> None:
+    """A density on the whole space must be one of the image, not of zeros around it."""
+    if c.images and any(padding(*c.image_shape[1:], c.halvings)):
+        raise UsageError(
+            f"images of shape {c.shape} cannot be halved {c.halvings} times without padding, which a density "
+            "on the whole space does not allow: choose another --size, or levels"
+        )
 
 
 def _sizes(c: ModelConfig) -> tuple[int, int]:
@@ -100,7 +114,7 @@ def _chart(c: ModelConfig) -> Chart:
 def _encoder(c: ModelConfig) -> LinearPlus:
     if c.images:
         return image_encoder(c.image_shape, c.dim, c.halvings, c.width, c.hidden)
-    return vector_encoder(*_sizes(c), c.hidden)
+    return vector_net(*_sizes(c), c.hidden)
 
 
 def _density(c: ModelConfig) -> Density:

@@ -63,6 +63,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the manifold phase.")] = None,
     density_steps: Annotated[int | None, typer.Option(min=0, help="Steps of the density phase.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the manifold phase.")] = None,
+    noise: Annotated[float | None, typer.Option(help="Of af, pie and denoising: added in training.")] = None,
+    weight: Annotated[float | None, typer.Option(help="Of the squared error beside a likelihood.")] = None,
+    scandal: Annotated[float | None, typer.Option(help="Of the error of the joint score.")] = None,
     precision: Annotated[str | None, typer.Option(help="no or bf16.")] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --outdir.")] = False,
@@ -86,7 +89,7 @@ def train(
     changes = {
         "dim": dim, "size": size, "channels": channels, "steps": steps, "density_steps": density_steps,
         "lr": lr, "precision": precision, "every": every, "seed": seed, "batch_size": batch_size,
-        "algorithm": algorithm,
+        "algorithm": algorithm, "noise": noise, "weight": weight, "scandal": scandal,
     }  # fmt: skip
     if resume and (preset or config or any(value is not None for value in changes.values())):
         raise UsageError("--resume takes the settings of the run in --outdir; give no others")
@@ -257,7 +260,7 @@ def evaluate(
         outdir = Path(model)  # a run keeps its own measurements
     if outdir is not None:
         write_text(outdir / "metrics.json", console.json_text(result, indent=2) + "\n")
-    rows = [("", "M-flow", f"PCA-{flow.dim}"), *describe(result)]
+    rows = [("", "model", f"PCA-{flow.settings['dim']}"), *describe(result)]
     console.put(result, "\n".join(f"{name:<40} {ours:>12} {pca:>12}" for name, ours, pca in rows), as_json)
 
 

@@ -135,7 +135,7 @@ class Config:
         precision: "no" (float32) or "bf16": conditioner networks in bfloat16, everything else in float32.
         algorithm: What is built and by which objectives it is trained; see `algorithms.ALGORITHMS`.
         noise: Standard deviation of the Gaussian noise that likelihood on the whole space ("af", "pie") and
-            "denoising" add to the data in training.
+            "denoising" add to the data in training; 0 means 0.1 for "denoising", none elsewhere.
         weight: Of the squared error beside the likelihood, where one objective holds both.
         scandal: α, the weight of the joint score's error, where the data give a score; 0 leaves it out.
         every: Steps between validations, checkpoints and pictures.

@@ -20,7 +20,8 @@ from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
 from mfimage.eval.reconstruction import PCA, reconstruction_table
 from mfimage.inputs import in_batches
 from mfimage.losses import dequantise
-from mfimage.models import AmbientFlow, GenerativeModel
+from mfimage.models import PIE, AmbientFlow, GenerativeModel
+from mfimage.models.ambient import bits_per_dim
 
 METRICS = ("reconstruction", "density", "fid")
 
@@ -108,13 +109,15 @@ def _reconstruction(
 
 
 def _density(model: GenerativeModel, x: Tensor, seed: int, batch_size: int) -> dict[str, Any]:
-    """Summarise log-densities; of an ambient flow those of dequantised images, and bits per dimension."""
-    if isinstance(model, AmbientFlow):
+    """Summarise log-densities; on the whole space those of dequantised images, and bits per dimension."""
+    whole = isinstance(model, AmbientFlow | PIE)
+    if whole:
         x = dequantise(x, torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)).to(x))
-    summary = density_summary(in_batches(model.log_prob, x, min(batch_size, 32)), model.dim)
-    if isinstance(model, AmbientFlow) and summary["per_dim"] is not None:
-        summary["bits_per_dim"] = 8 - summary["per_dim"] / math.log(2)
-    return summary
+    log_prob = in_batches(model.log_prob, x, min(batch_size, 32))
+    summary = density_summary(log_prob, math.prod(model.shape) if whole else model.dim)
+    return (
+        summary | {"bits_per_dim": float(bits_per_dim(log_prob, x[0].numel()).mean())} if whole else summary
+    )
 
 
 def _fid(

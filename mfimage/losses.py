@@ -67,7 +67,8 @@ def scandal(
 def alternating(model: ManifoldFlow, x: Tensor, context: Tensor | None = None) -> Tensor:
     """Reconstruction of x for the chart, and likelihood of its codes, held still, for the density.
 
-    No parameter has a gradient of both, so a step of this sum is one step of each phase in turn.
+    No parameter has a gradient of both, so a step of this sum is one step of each phase in turn, with one
+    learning rate and one clipping for both.
 
     Reference:
         Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (M/D training, alternating).
@@ -109,7 +110,9 @@ def sinkhorn(
     """
     from geomloss import SamplesLoss
 
-    samples = model.decode(model.push_forward(noise, context), context).flatten(1)
+    with full_precision(x):
+        codes = model.push_forward(noise, context)
+    samples = model.decode(codes, context).flatten(1)
     data = x.flatten(1)
     if context is not None:
         samples, data = torch.cat([samples, context], 1), torch.cat([data, context], 1)
@@ -134,17 +137,19 @@ def free_form(model: ManifoldFlow, x: Tensor, probe: Tensor, context: Tensor | N
     u = model.encode(x, context)
     error = _squared_error(model.decode(u, context), x)
     volume = volume_surrogate(model, x, probe, context)
-    return (weight * error - model.density.log_prob(u, context) + volume).mean()
+    with full_precision(x):
+        return (weight * error - model.density.log_prob(u, context) + volume).mean()
 
 
 def volume_surrogate(model: ManifoldFlow, x: Tensor, probe: Tensor, context: Tensor | None = None) -> Tensor:
     """A scalar an example whose gradient estimates that of ½ log det(JᵀJ) by one jvp and one vjp.
 
-    With e = encode, g = decode, pseudo-inverse to each other at x, and E[v vᵀ] = I:
+    With e = encode, g = decode, pseudo-inverse to each other at x and moved together, and E[v vᵀ] = I:
     ∇ ½ log det(JᵀJ) = E[ ∇ ⟨sg(vᵀ e′(x)), g′(u) v⟩ ] = −E[ ∇ ⟨vᵀ e′(x), sg(g′(u) v)⟩ ].
     Where the decoder expands the probe, ‖g′v‖ > ‖v‖, the first form is taken, elsewhere the second: either
     multiplies what is differentiated by the factor below one. The first also follows the codes as the encoder
-    moves them, the second holds them still. The value itself means nothing, and where e′ is another left
+    moves them, the second holds them still. Of separate networks the first trains the decoder and the second
+    the encoder alone; reconstruction ties them. The value itself means nothing, and where e′ is another left
     inverse of g′ than the pseudo-inverse, as for an M-flow's own codes, the estimate is biased.
 
     Args:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.linalg import LinAlgError
 
 from mfimage.checkpoint import from_pretrained
 from mfimage.config import Config, to_json
 from mfimage.console import json_text
 from mfimage.datasets.points import Points
 from mfimage.datasets.synthetic.simulator import Simulator
-from mfimage.errors import DivergedError, ModelError, UsageError
+from mfimage.errors import DataError, DivergedError, ModelError, UsageError
 from mfimage.eval.experiment import Cell, ExperimentReport, table_json, write_experiment
 from mfimage.experiments import BUDGETS, EXPERIMENTS, Experiment
 from mfimage.models import GenerativeModel
@@ -133,15 +134,20 @@ def _run(
         return
     data = simulator.sample(experiment.count[budget], torch.Generator().manual_seed(config.seed))
     started = time.process_time()
+    generator = torch.Generator().manual_seed(config.seed)
     try:
         model = train(data, folder, config, device=device, resume=began, quiet=quiet)
-    except DivergedError as error:
-        result: Result = {"diverged": str(error), "metrics": {}}
-    else:
         spent = None if began else time.process_time() - started
-        generator = torch.Generator().manual_seed(config.seed)
         metrics = experiment.measure(model.cpu(), simulator, test, generator)
-        result = {"metrics": metrics, "cpu_seconds": spent}
+        result: Result = {"metrics": metrics, "cpu_seconds": spent}
+    except (
+        DivergedError,
+        DataError,
+        ModelError,
+        LinAlgError,
+    ) as error:
+        # the last three come from measuring what is not finite
+        result = {"diverged": str(error), "metrics": {}}
     run.write("metrics.json", result)
 
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from mfimage.algorithms import ALGORITHMS, Batch, Phase
+from mfimage.algorithms import ALGORITHMS, Batch, Phase, check_score
 from mfimage.building import build
 from mfimage.checkpoint import WEIGHTS, save_pretrained
 from mfimage.config import Config, to_json
@@ -78,7 +78,8 @@ def train(
     images, config = _images(data, config, load_options)
     if accelerator.is_main_process:
         list_skipped(images.skipped)
-    training, held_out = hold_out(images, config)
+    check_score(config, getattr(images, "score", None) is not None)
+    training, held_out = hold_out(images, config if model is None else replace(config, dim=model.dim))
     model = model or _build(training, config)  # before anything is written: settings may not fit the data
     summary = {"data": _name(data), **images.summary()}
     if resume:
@@ -101,7 +102,8 @@ def train(
 def _build(data: Data, config: Config) -> GenerativeModel:
     theta = getattr(data, "theta", None)
     kind = ALGORITHMS[config.algorithm].kind
-    return build(config.model_config(data.shape, kind, 0 if theta is None else theta.shape[1]), config.seed)
+    context = 0 if theta is None or kind == "linear" else theta.shape[1]
+    return build(config.model_config(data.shape, kind, context), config.seed)
 
 
 def hold_out(images: Data, config: Config) -> tuple[Any, Any]:
@@ -128,7 +130,7 @@ class _Trainer:
     def run_phase(self, phase: Phase, training: Data, held_out: Data) -> None:
         """Train one phase, or go on with it."""
         module = phase.part(self.model)
-        if next(module.parameters(), None) is None:
+        if not any(parameter.requires_grad for parameter in module.parameters()):
             return  # a prescribed chart has nothing to learn
         if phase.codes:
             training, held_out = self._codes(training), self._codes(held_out)
@@ -156,7 +158,7 @@ class _Trainer:
 
     def _enough(self) -> int:
         features = math.prod(self.model.shape)
-        return max(PCA_FLOATS // features, 2 * self.config.dim + 32)
+        return max(PCA_FLOATS // features, 2 * self.model.dim + 32)
 
     def _examples(self, phase: Phase, data: Data, rows: Tensor, step: int) -> Batch:
         """The batch of a step: chosen rows, and random numbers that follow from the seed and the step."""
@@ -189,13 +191,17 @@ class _Trainer:
         """Show images while they are learned: reconstructions, or samples once the density is trained."""
         if len(self.model.shape) != 3:
             return
+        theta = getattr(held_out, "theta", None)
+        context = None if theta is None else self._to_device(theta[torch.arange(PREVIEW) % len(theta)])
         if phase.codes:
-            samples = self.model.sample(PREVIEW, torch.Generator().manual_seed(self.config.seed))
+            generator = torch.Generator().manual_seed(self.config.seed)
+            samples = self.model.sample(PREVIEW, generator, context=context)
             self.run.picture("samples", step, samples, PREVIEW // 2)
             return
         preview = held_out.batch(torch.arange(min(PREVIEW // 2, len(held_out))))
         with torch.no_grad():
-            projected = self.model.project(self._to_device(preview)).cpu()
+            rows = None if context is None else context[: len(preview)]
+            projected = self.model.project(self._to_device(preview), rows).cpu()
         self.run.picture("reconstructions", step, torch.cat([preview, projected]), len(preview))
 
     def _fit(
@@ -261,6 +267,10 @@ def _images(data: Any, config: Config, load_options: dict[str, Any]) -> tuple[Da
         return data, config
     paths = [data] if isinstance(data, str | Path) else list(data)
     if len(paths) == 1 and holds_points(paths[0]):
+        if config.size or config.channels or load_options.get("value_range"):
+            raise UsageError(
+                f"{paths[0]}: points are taken as they are, without size, channels or value range"
+            )
         return load_points(paths[0]), config
     if config.size is None:
         config = replace(config, size=_photo_size(data, load_options))

@@ -383,7 +383,9 @@ def test_json_has_no_infinities(capsys):
 
 def test_an_ambient_flow_is_measured_in_bits_and_says_that_it_does_not_project(mfimage, short, bumps):
     assert mfimage("train", bumps, "-o", "af", "--config", short, "--algorithm", "af", "-q")[0] == 0
-    code, out, _ = mfimage("evaluate", bumps, "-m", "af", "--metrics", "reconstruction,density", "--json", "-q")
+    code, out, _ = mfimage(
+        "evaluate", bumps, "-m", "af", "--metrics", "reconstruction,density", "--json", "-q"
+    )
     result = json.loads(out)
     assert code == 0
     assert result["reconstruction"]["skipped"] == "an ambient flow is its own projection"

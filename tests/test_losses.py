@@ -20,7 +20,7 @@ from mfimage.models import (
     tangents,
 )
 from mfimage.models.bijections import ActNorm
-from mfimage.models.encoders import vector_encoder
+from mfimage.models.encoders import vector_net
 
 FEATURES, DIM, PARAMETERS, COUNT = 5, 2, 2, 6
 
@@ -39,7 +39,7 @@ def flow(given=0):
 
 
 def encoder_flow(given=0):
-    chart = EncodedChart(vector_encoder(FEATURES, DIM, 8), VectorChart(FEATURES, DIM, 8, 1))
+    chart = EncodedChart(vector_net(FEATURES, DIM, 8), VectorChart(FEATURES, DIM, 8, 1))
     return perturb(ManifoldFlow(chart, latent_density(DIM, 1, 8, 4, context=given), (FEATURES,)), 0.3)
 
 

@@ -151,5 +151,7 @@ def load_points(path: str | Path) -> Points:
                 f"{path}: {name} must hold {len(found['x'])} rows of finite numbers, "
                 f"not {array.dtype} of shape {array.shape}"
             )
+        if name == "x" and array.ndim == 4 and not (array.min() >= 0 and array.max() <= 1):
+            raise DataError(f"{path}: images x hold {array.min():g} … {array.max():g}, not values in [0, 1]")
         tensors[name] = torch.from_numpy(values)
     return Points(name=str(path), **tensors)

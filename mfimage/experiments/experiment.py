@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mfimage.algorithms import ALGORITHMS
+from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import Config, from_json, to_json
 from mfimage.datasets.points import Points
 from mfimage.datasets.synthetic.simulator import Simulator
@@ -78,12 +78,9 @@ class Experiment:
 
     def _check(self, algorithm: str, config: Config, simulator: Simulator) -> None:
         """Refuse variants that would change nothing, or that the model does not know."""
-        sees, scored = config.model.get("chart_context", False), config.scandal > 0
+        sees = config.model.get("chart_context", False)
         kind = ALGORITHMS[config.algorithm].kind
         config.model_config(simulator.shape, kind, simulator.parameters)
-        if (sees and not simulator.parameters) or (scored and not simulator.scores):
-            raise UsageError(f"{algorithm}: {simulator.name} has no {'score' if scored else 'parameters'}")
-        if sees and scored and any(phase.codes for phase in ALGORITHMS[config.algorithm].phases):
-            raise UsageError(
-                f"{algorithm}: the score of codes is that of the data only where the chart sees no θ"
-            )
+        if sees and not simulator.parameters:
+            raise UsageError(f"{algorithm}: {simulator.name} has no parameters")
+        check_score(config, simulator.scores)

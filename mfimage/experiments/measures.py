@@ -97,7 +97,7 @@ def posterior(
     The means of five such sets of data; a single one, as in the paper, is mostly chance. The log posterior
     density at θ = 0 is that of a kernel estimate of the samples.
     """
-    if not model.settings.get("context") or model.settings["kind"] == "linear":
+    if not model.settings.get("context"):
         return {}
     values = []
     for x in test.x[: SETS * OBSERVED].split(OBSERVED):

@@ -69,7 +69,7 @@ def posteriors(models: Mapping[str, GenerativeModel], simulator: Simulator, test
     found = {
         name: posterior_samples(*likelihood(model, x), simulator, torch.Generator().manual_seed(0))
         for name, model in models.items()
-        if model.settings.get("context") and model.settings["kind"] != "linear"
+        if model.settings.get("context")
     }
     caption = "Posterior of θ after 20 data of θ = 0."
     return Figure("Posterior", caption, figures.posterior(truth, found, torch.zeros(simulator.parameters)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from mfimage.models.bijections import invert, start
 from mfimage.models.charts import Chart
 from mfimage.models.density import Density
-from mfimage.models.manifold import start_codes
+from mfimage.models.manifold import ChartedModel
 from mfimage.models.model import GenerativeModel
 
 
@@ -51,17 +51,8 @@ class AmbientFlow(GenerativeModel):
         return _normal(z) + ladj
 
     def bits_per_dim(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Compute the cost of coding images at 256 levels: −log₂ p(x)/D + 8, shape (B,).
-
-        Args:
-            x: Dequantised images (k + U)/256, k = 0 … 255 and U ~ U(0, 1); see `losses.dequantise`.
-            context: θ, shape (B, P).
-
-        Reference:
-            Theis, van den Oord, Bethge, A note on the evaluation of generative models, 2015,
-            arXiv 1511.01844.
-        """
-        return 8 - self.log_prob(x, context) / (self.dim * math.log(2))
+        """Compute the cost of coding dequantised images, shape (B,); see the function of this name."""
+        return bits_per_dim(self.log_prob(x, context), self.dim)
 
     def tweedie(self, y: Tensor, sigma: float, context: Tensor | None = None) -> Tensor:
         """Denoise by one step up the density: x̂ = y + σ²·∇ log p(y).
@@ -86,7 +77,7 @@ class AmbientFlow(GenerativeModel):
         return (y + sigma**2 * score).detach()
 
 
-class PIE(GenerativeModel):
+class PIE(ChartedModel):
     """The M-flow's network with a density on the whole space, narrow off the manifold.
 
     log p(x) = log p_h(u) + log N(v; 0, ε²) + ladj,  (u, v) = f⁻¹(x).
@@ -103,24 +94,8 @@ class PIE(GenerativeModel):
     """
 
     def __init__(self, chart: Chart, density: Density, shape: tuple[int, ...], epsilon: float) -> None:
-        super().__init__(shape, density.dim)
-        self.chart, self.density, self.epsilon = chart, density, epsilon
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Start the chart and the density from data, shape (N, …) with N > d."""
-        start_codes(self.chart, self.density, x, context)
-
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map data (B, …) to manifold coordinates u, shape (B, d)."""
-        return self.chart.codes(x, context)
-
-    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map coordinates u, shape (B, d), to the manifold v = 0."""
-        return self.chart.decode(u, context)
-
-    def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        """Turn base noise (B, d) into coordinates u, shape (B, d)."""
-        return self.density.push_forward(noise, context)
+        super().__init__(chart, density, shape)
+        self.epsilon = epsilon
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Compute the log-density on R^D, shape (B,), in nats."""
@@ -139,6 +114,20 @@ class PIE(GenerativeModel):
         theta = None if context is None else context.to(weight).expand(n, -1)
         u = self.push_forward(noise[:, : self.dim], theta)
         return self.chart.inverse(torch.cat([u, self.epsilon * noise[:, self.dim :]], 1), theta)[0]
+
+
+def bits_per_dim(log_prob: Tensor, features: int) -> Tensor:
+    """Compute the cost of coding images at 256 levels: 8 − log₂ p(x)/D, shape (B,).
+
+    Args:
+        log_prob: Shape (B,), nats, on R^D, at dequantised images (k + U)/256, k = 0 … 255 and U ~ U(0, 1);
+            see `losses.dequantise`.
+        features: D.
+
+    Reference:
+        Theis, van den Oord, Bethge, A note on the evaluation of generative models, 2015, arXiv 1511.01844.
+    """
+    return 8 - log_prob / (features * math.log(2))
 
 
 def _normal(z: Tensor) -> Tensor:

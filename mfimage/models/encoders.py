@@ -9,7 +9,7 @@ from nflows.transforms import CompositeTransform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfimage.models.bijections import Haar
+from mfimage.models.bijections import Haar, full_precision
 from mfimage.models.charts import Chart, Pad, Shape, padding
 from mfimage.models.linear import principal_components
 from mfimage.models.nets import MLP, Decoder, Encoder
@@ -119,7 +119,8 @@ class LinearPlus(nn.Module):
         """Evaluate it."""
         rows = x.flatten(1)
         bent = self.net(((rows - self.mean) / self.scale).view_as(x)).flatten(1).to(rows)
-        return self.linear(rows) + self.out_scale * bent
+        with full_precision(x):
+            return self.linear(rows) + self.out_scale * bent
 
 
 def image_encoder(shape: Shape, dim: int, halvings: int, width: int, hidden: int) -> LinearPlus:
@@ -136,9 +137,9 @@ def image_decoder(shape: Shape, dim: int, halvings: int, width: int, hidden: int
     return LinearPlus(dim, math.prod(shape), nn.Sequential(*layers))
 
 
-def vector_encoder(features: int, dim: int, hidden: int) -> LinearPlus:
-    """Build a fully connected encoder, (B, D) to (B, d); with the lengths exchanged, a decoder."""
-    return LinearPlus(features, dim, MLP(features, dim, hidden))
+def vector_net(features: int, out_features: int, hidden: int) -> LinearPlus:
+    """Build a fully connected encoder or decoder, (B, features) to (B, out_features)."""
+    return LinearPlus(features, out_features, MLP(features, out_features, hidden))
 
 
 def _grid(shape: Shape, halvings: int) -> tuple[Pad, Shape]:

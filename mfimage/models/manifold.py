@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,15 +25,40 @@ class Manifold(Protocol):
         """Map u, shape (B, d), to data."""
 
 
-@torch.no_grad()
-def start_codes(chart: Manifold, density: Density, x: Tensor, context: Tensor | None) -> None:
-    """Let a chart, unless it is prescribed, start from data, and then a density from its codes."""
-    if hasattr(chart, "initialise"):
-        chart.initialise(x)
-    density.initialise(in_rows(chart.codes, x, context))
+class ChartedModel(GenerativeModel):
+    """Interface of models that are a manifold and a density on its codes; they differ in log_prob.
+
+    Args:
+        chart: The manifold.
+        density: h on R^d.
+        shape: Of the data.
+    """
+
+    def __init__(self, chart: Any, density: Density, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, density.dim)
+        self.chart, self.density = chart, density
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Start the chart, unless it is prescribed, and the density from data, shape (N, …) with N > d."""
+        if hasattr(self.chart, "initialise"):
+            self.chart.initialise(x)
+        self.density.initialise(in_rows(self.chart.codes, x, context))
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map data (B, …) to manifold coordinates u, shape (B, d)."""
+        return self.chart.codes(x, context)
+
+    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map coordinates u, shape (B, d), to the manifold, (B, …); images are not clipped to [0, 1]."""
+        return self.chart.decode(u, context)
+
+    def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        """Turn base noise (B, d) into coordinates u, shape (B, d)."""
+        return self.density.push_forward(noise, context)
 
 
-class ManifoldFlow(GenerativeModel):
+class ManifoldFlow(ChartedModel):
     """An M-flow: the manifold { g(u) } with the density h on its coordinates.
 
     log p(x) = log p_h(u) − ½ log det(JᵀJ),  J = ∂g/∂u,  u = encode(x).
@@ -48,26 +73,6 @@ class ManifoldFlow(GenerativeModel):
         Brehmer, Cranmer, Flows for simultaneous manifold learning and density estimation, 2020,
         arXiv 2003.13913, eqs. 4–6.
     """
-
-    def __init__(self, chart: Manifold, density: Density, shape: tuple[int, ...]) -> None:
-        super().__init__(shape, density.dim)
-        self.chart, self.density = chart, density
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Start the chart, where it is learned, and the density from data, shape (N, …) with N > d."""
-        start_codes(self.chart, self.density, x, context)
-
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map data (B, …) to manifold coordinates u, shape (B, d)."""
-        return self.chart.codes(x, context)
-
-    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map coordinates u, shape (B, d), to the manifold, (B, …); images are not clipped to [0, 1]."""
-        return self.chart.decode(u, context)
-
-    def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        """Turn base noise (B, d) into coordinates u, shape (B, d)."""
-        return self.density.push_forward(noise, context)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, chunk: int | None = 8) -> Tensor:
         """Compute the exact log-density at the projections of x.
@@ -86,7 +91,7 @@ class ManifoldFlow(GenerativeModel):
         return self.density.log_prob(u, context).double() - log_volume(j)
 
 
-class ProbabilisticAutoencoder(GenerativeModel):
+class ProbabilisticAutoencoder(ChartedModel):
     """An autoencoder with a density on its codes; a row to compare with.
 
     "log p(x)" = log p_h(u): the decoder's volume is left out, so this is a score and not a density of x.
@@ -99,26 +104,6 @@ class ProbabilisticAutoencoder(GenerativeModel):
     Reference:
         Böhm, Seljak, Probabilistic autoencoder, 2020, arXiv 2006.05479.
     """
-
-    def __init__(self, chart: Manifold, density: Density, shape: tuple[int, ...]) -> None:
-        super().__init__(shape, density.dim)
-        self.chart, self.density = chart, density
-
-    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Start the chart, where it is learned, and the density from data, shape (N, …) with N > d."""
-        start_codes(self.chart, self.density, x, context)
-
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map data (B, …) to codes u, shape (B, d)."""
-        return self.chart.codes(x, context)
-
-    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map codes u, shape (B, d), to data."""
-        return self.chart.decode(u, context)
-
-    def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        """Turn base noise (B, d) into codes u, shape (B, d)."""
-        return self.density.push_forward(noise, context)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Compute log p_h(u), shape (B,), in nats with respect to du, without the volume."""

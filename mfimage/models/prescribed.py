@@ -13,7 +13,7 @@ from mfimage.models.charts import Chart
 
 
 class Prescribed(Chart):
-    """Any transform as a chart: its first d outputs are u.
+    """Any transform as a chart, held as it is: its first d outputs are u, and its parameters are not trained.
 
     Args:
         transform: Data (B, …) to coordinates (B, D), with ladj.
@@ -23,7 +23,7 @@ class Prescribed(Chart):
 
     def __init__(self, transform: Transform, dim: int, features: int) -> None:
         super().__init__()
-        self.transform, self.dim, self.features = transform, dim, features
+        self.transform, self.dim, self.features = transform.requires_grad_(False), dim, features
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Map data to coordinates."""
@@ -44,7 +44,8 @@ class Spherical(Chart):
     x_0 = r cos φ_0,  x_1 = r sin φ_0 cos φ_1,  …,  x_n = r sin φ_0 ⋯ sin φ_(n−1);
     ladj = −n log r − Σ_i (n − 1 − i) log|sin φ_i|.
 
-    The polar angles lie in [0, π]; the azimuth, the last, in [c − π, c + π).
+    The polar angles lie in [0, π]; the azimuth, the last, in [c − π, c + π). A manifold flow counts one tuple
+    of angles a point: what h puts outside these ranges is folded back by decode and missing from log_prob.
 
     Args:
         n: Dimension of the sphere; D = n + 1.

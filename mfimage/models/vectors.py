@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mfimage.errors import UsageError
 from mfimage.models.bijections import Householder, Value
 from mfimage.models.charts import Chart
 from mfimage.models.linear import principal_components
@@ -104,7 +105,9 @@ class VectorChart(Chart):
         return log_scale, shift * self.rest_scale
 
     def _affine(self, net: nn.Module, given: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.conditional and context is not None:
+        if self.conditional:
+            if context is None:
+                raise UsageError("this chart depends on parameters: give them as context")
             given = torch.cat([given, context], 1)
         raw, shift = net(given).chunk(2, 1)
         return self.bound * torch.tanh(raw / self.bound), shift

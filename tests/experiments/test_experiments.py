@@ -88,7 +88,8 @@ def test_variants_change_what_they_say_and_nothing_else():
 @pytest.mark.parametrize(
     ("experiment", "algorithm", "message"),
     [
-        ("surface", "m-flow+scandal", "surface has no score"),
+        ("surface", "m-flow+scandal", "joint score of a simulator"),
+        ("collider", "m-flow-a+scandal", "does not know the score"),
         ("circle", "pie+theta", "circle has no parameters"),
         ("collider", "me-flow+theta", "chart_context is true or false"),
         ("collider", "m-flow+theta+scandal", "only where the chart sees no θ"),

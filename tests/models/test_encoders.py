@@ -11,7 +11,7 @@ from mfimage.models import (
     image_chart,
     latent_density,
 )
-from mfimage.models.encoders import image_decoder, image_encoder, vector_encoder
+from mfimage.models.encoders import image_decoder, image_encoder, vector_net
 
 SHAPES = [(6,), (1, 8, 8), (3, 5, 7), (2, 9, 16)]
 DIM = 3
@@ -35,14 +35,14 @@ def data(shape, count=60):
 
 def encoded(shape):
     if len(shape) == 1:
-        return EncodedChart(vector_encoder(*shape, DIM, 16), VectorChart(*shape, DIM, 16, 2))
+        return EncodedChart(vector_net(*shape, DIM, 16), VectorChart(*shape, DIM, 16, 2))
     chart = image_chart(shape, DIM, ((1, 1), (1, 1)), 0.5, 4, 16, 2)
     return EncodedChart(image_encoder(shape, DIM, 2, 4, 16), chart)
 
 
 def autoencoder(shape):
     if len(shape) == 1:
-        nets = vector_encoder(*shape, DIM, 16), vector_encoder(DIM, *shape, 16)
+        nets = vector_net(*shape, DIM, 16), vector_net(DIM, *shape, 16)
     else:
         nets = image_encoder(shape, DIM, 2, 4, 16), image_decoder(shape, DIM, 2, 4, 16)
     return Autoencoder(*nets, shape)

@@ -27,7 +27,7 @@ from mfimage.models import (
 )
 from mfimage.models.bijections import ActNorm
 from mfimage.models.couplings import Parted
-from mfimage.models.encoders import vector_encoder
+from mfimage.models.encoders import vector_net
 
 SIZES = [(2, 1), (3, 2), (10, 4), (40, 14)]
 GIVEN = [0, 2]
@@ -109,7 +109,7 @@ def test_manifold_flow(chart, features, dim, given):
 @pytest.mark.parametrize("given", GIVEN, ids=["plain", "conditional"])
 @pytest.mark.parametrize(("features", "dim"), SIZES)
 def test_flow_with_an_encoder(features, dim, given):
-    chart = EncodedChart(vector_encoder(features, dim, 16), VectorChart(features, dim, 16, 2))
+    chart = EncodedChart(vector_net(features, dim, 16), VectorChart(features, dim, 16, 2))
     chart.initialise(torch.randn(100, features))
     model = perturb(ManifoldFlow(chart, density(dim, given), (features,)), SCALE)
     x, theta = rows(features, given)
