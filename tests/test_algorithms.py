@@ -101,7 +101,7 @@ def test_every_algorithm_learns_vectors(circle, tmp_path, algorithm):
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "fom"])
 def test_every_algorithm_learns_vectors_with_parameters(surface, tmp_path, algorithm):
     model = run(surface, tmp_path / "run", SHORT, algorithm)
-    assert model.settings["context"] == 1
+    assert model.settings["context"] == (algorithm != "pca")
     assert holds_a_run_of(tmp_path / "run", model, surface)
 
 
@@ -204,10 +204,30 @@ def test_scandal_changes_the_density_phase_where_there_are_scores(scored, tmp_pa
 
 
 @pytest.mark.parametrize("without", [{"score": None}, {"score": None, "theta": None}])
-def test_scandal_changes_nothing_without_scores(scored, tmp_path, without):
-    data = replace(scored, **without)
-    models = [run(data, tmp_path / f"{w}", replace(CIRCLE, scandal=w)) for w in (0.0, 2.0)]
-    assert weights_hash(models[0]) == weights_hash(models[1])
+def test_scandal_without_scores_is_refused(scored, tmp_path, without):
+    with pytest.raises(UsageError, match="joint score of a simulator"):
+        run(replace(scored, **without), tmp_path / "run", replace(CIRCLE, scandal=2.0))
+
+
+@pytest.mark.parametrize("algorithm", ["m-flow-a", "denoising", "pca"])
+def test_an_objective_that_does_not_know_the_score_says_so(scored, tmp_path, algorithm):
+    with pytest.raises(UsageError, match="does not know the score"):
+        run(scored, tmp_path / "run", replace(CIRCLE, scandal=2.0), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ["m-flow", "af", "denoising"])
+def test_images_may_have_parameters(images, tmp_path, algorithm):
+    x = images.batch(slice(None))
+    theta = torch.linspace(-1, 1, len(x))[:, None]
+    model = run(Points(x, "bumps", theta), tmp_path / "run", IMAGES, algorithm)
+    assert model.sample(2, context=theta[:1]).shape == (2, *model.shape)
+    assert (tmp_path / "run" / "pictures").is_dir()
+
+
+def test_padded_images_have_no_density_on_the_whole_space(tmp_path):
+    x = torch.rand(60, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UsageError, match="without padding"):
+        run(Points(x, "odd"), tmp_path / "run", IMAGES, "pie")
 
 
 def test_scandal_learns_the_score(scored, tmp_path):

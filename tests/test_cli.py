@@ -181,7 +181,7 @@ def test_evaluate_measures_and_writes(mfimage, tiny_run, bumps):
     metrics = ["--metrics", "reconstruction,density"]
     code, out, err = mfimage("evaluate", bumps, "-m", tiny_run, *metrics, "-o", "out")
     assert code == 0
-    assert out.splitlines()[0].split() == ["M-flow", "PCA-2"]
+    assert out.splitlines()[0].split() == ["model", "PCA-2"]
     assert "log-density" in out
     assert "reconstruction of" in err
     result = json.loads(Path("out/metrics.json").read_text())
