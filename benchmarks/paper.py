@@ -1,7 +1,7 @@
 """The paper's experiments where the truth is known: the table of `mfimage reproduce` as one JSON object.
 
-`{algorithm: {metric: [median, low, high]}}`. What lies finished in --outdir is not trained again. --quick takes the
-two rows of the circle that train in seconds.
+`{algorithm: {metric: [median, low, high]}}`. What lies finished in --outdir is not trained again. --quick
+takes the two rows of the circle that train in seconds.
 """
 
 from __future__ import annotations
