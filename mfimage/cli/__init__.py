@@ -1,0 +1,36 @@
+"""The command `mfimage`: results on stdout, talk on stderr, nothing heavy imported before a verb runs.
+
+Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 diverged, 6 disk or memory full,
+130/143 interrupted by SIGINT/SIGTERM (training has saved its step).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve a shared machine
+
+import typer
+
+from mfimage import console
+from mfimage.cli.measuring import evaluate
+from mfimage.cli.training import demo, reproduce, train
+from mfimage.cli.using import denoise, sample, score
+
+app = typer.Typer(
+    help="Image manifold-learning flows: learn the manifold of a folder of images, then denoise by "
+    "projection, sample, and score what does not belong.",
+    epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 training diverged, "
+    "6 disk or memory full, 130/143 interrupted (training has saved its step).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (train, sample, denoise, score, evaluate, reproduce, demo):
+    app.command()(verb)
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure becomes a message and a documented exit code."""
+    console.run(app)
