@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# fmt: off
 KEYS = {
     "reconstruction": {"pca", "ratio_10", "ratio_20"},
     "step_cost": {"cpu_ratio", "mse_ratio_equal_cpu"},
     "invertibility": {"max_error_float64", "round_trip_float32"},
+    "density": {
+        "forwards_d32", "forwards_d64", "peak_mb_d64", "max_error_nats_per_dim", "coverage_2se",
+        "exponent_d", "exponent_pixels", "cuda_seconds_10000",
+    },
     "paper": {"fom", "pca"},
 }
+# fmt: on
 
 
 def test_every_benchmark_is_listed_here():
@@ -36,6 +42,9 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
     if name == "invertibility":
         assert results["max_error_float64"] < 1e-9
         assert results["round_trip_float32"] < 1e-4
+    if name == "density":
+        assert results["max_error_nats_per_dim"] < 1e-5
+        assert results["seconds"]["d64"]["ours"] < results["seconds"]["d64"]["vjp"] / 20
     if name == "paper":
         assert results["fom"]["distance"][0] < 1e-6
         assert results["pca"]["distance"][0] > 0.1

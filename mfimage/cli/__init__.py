@@ -14,7 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 import typer
 
 from mfimage import console
-from mfimage.cli.measuring import evaluate
+from mfimage.cli.geometry import directions, interpolate, log_prob
+from mfimage.cli.measuring import compare, evaluate
 from mfimage.cli.training import demo, reproduce, train
 from mfimage.cli.using import denoise, sample, score
 
@@ -27,7 +28,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (train, sample, denoise, score, evaluate, reproduce, demo):
+for verb in (
+    train, sample, denoise, score, log_prob, directions, interpolate, evaluate, compare, reproduce, demo,
+):  # fmt: skip
     app.command()(verb)
 
 

@@ -1,4 +1,4 @@
-"""The verbs that measure: evaluate."""
+"""The verbs that measure: evaluate, compare."""
 
 from __future__ import annotations
 
@@ -76,3 +76,20 @@ def evaluate(
         write_text(outdir / "metrics.json", console.json_text(result, indent=2) + "\n")
     rows = [("", "model", f"PCA-{flow.settings['dim']}"), *describe(result)]
     console.put(result, "\n".join(f"{name:<40} {ours:>12} {pca:>12}" for name, ours, pca in rows), as_json)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories that evaluate has measured.")],
+    by: Annotated[
+        str, typer.Option(help="reconstruction or fid; densities cannot be ranked.")
+    ] = "reconstruction",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Rank evaluated models, best first, by what can be compared between them."""
+    from mfimage.comparison import compare as compare_
+    from mfimage.comparison import read_evaluation
+
+    ranked = compare_({str(run): read_evaluation(run) for run in runs}, by)
+    rows = [{"run": run, by: value} for run, value in ranked]
+    console.put({"ranking": rows}, "\n".join(f"{value:.6g}\t{run}" for run, value in ranked), as_json)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from mfimage.errors import UsageError
 from mfimage.models.bijections import in_rows
 from mfimage.models.density import Density
-from mfimage.models.geometry import log_volume, tangents
+from mfimage.models.geometry import (
+    Directions,
+    estimate_log_volume,
+    geodesic,
+    metric,
+    metric_log_volume,
+    principal_directions,
+)
 from mfimage.models.model import GenerativeModel
+
+EXACT_DIM = 1024  # above it the estimate of the volume is quicker than the volume (benchmarks/density.py)
 
 
 class Manifold(Protocol):
@@ -23,6 +35,23 @@ class Manifold(Protocol):
 
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
         """Map u, shape (B, d), to data."""
+
+
+@dataclass(frozen=True)
+class LogDensity:
+    """Log-densities, and how they were come by.
+
+    Attributes:
+        log_prob: Shape (B,), float64, nats.
+        standard_error: Of each, shape (B,), nats; 0 where exact.
+        method: "exact" or "lanczos".
+        measure: "manifold", per d-dimensional volume in the data space, or "latent", per du.
+    """
+
+    log_prob: Tensor
+    standard_error: Tensor
+    method: str
+    measure: str
 
 
 class ChartedModel(GenerativeModel):
@@ -57,6 +86,46 @@ class ChartedModel(GenerativeModel):
         """Turn base noise (B, d) into coordinates u, shape (B, d)."""
         return self.density.push_forward(noise, context)
 
+    def metric(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        """Compute JᵀJ at coordinates u, shape (B, d) to (B, d, d), float64; see `geometry.metric`."""
+        return metric(self.chart, u, context)
+
+    @torch.no_grad()
+    def principal_directions(self, x: Tensor, count: int = 8, context: Tensor | None = None) -> Directions:
+        """Find in which directions the projections of x, (B, …), change most along the manifold.
+
+        Args:
+            x: Data.
+            count: How many directions, at most d.
+            context: θ, shape (B, P).
+
+        Returns:
+            Singular values and vectors of J; see `geometry.principal_directions`.
+        """
+        u = self.encode(x, context)
+        return principal_directions(self.chart, u, self.shape, min(count, self.dim), context)
+
+    def interpolate(self, x: Tensor, y: Tensor, points: int = 9, context: Tensor | None = None) -> Tensor:
+        """Go from the projection of x to that of y on a shortest way along the manifold, in equal steps.
+
+        Args:
+            x: One example, shape (…) without a batch.
+            y: Another.
+            points: Number of examples on the way, both ends included.
+            context: θ of all, shape (1, P).
+
+        Returns:
+            Shape (points, …); the middle of a straight line in the data would leave the manifold, and one in
+            u moves by unequal steps. See `geometry.geodesic`.
+        """
+
+        def decode(u: Tensor) -> Tensor:
+            return self.decode(u, None if context is None else context.expand(len(u), -1))
+
+        with torch.no_grad():
+            start, end = self.encode(torch.stack([x, y]), None if context is None else context.expand(2, -1))
+            return decode(geodesic(decode, start, end, points))
+
 
 class ManifoldFlow(ChartedModel):
     """An M-flow: the manifold { g(u) } with the density h on its coordinates.
@@ -74,21 +143,64 @@ class ManifoldFlow(ChartedModel):
         arXiv 2003.13913, eqs. 4–6.
     """
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None, chunk: int | None = 8) -> Tensor:
-        """Compute the exact log-density at the projections of x.
+    def log_prob(self, x: Tensor, context: Tensor | None = None, method: str = "auto") -> Tensor:
+        """Compute the log-density at the projections of x.
 
         Args:
             x: Data, shape (B, …); images in [0, 1].
             context: θ, shape (B, P), for a conditional model.
-            chunk: Tangent directions at a time; see `geometry.tangents`.
+            method: As for `log_density`. Where "auto" takes the estimate, a warning says so.
 
         Returns:
             Shape (B,), float64: nats with respect to d-dimensional volume on the manifold, in units of the
             data (pixels in [0, 1]). Comparable between data under one model, never between models.
         """
-        u = self.encode(x, context)
-        j = tangents(lambda w: self.decode(w, context), u, chunk)
-        return self.density.log_prob(u, context).double() - log_volume(j)
+        result = self.log_density(x, context, method)
+        if method == "auto" and result.method != "exact":
+            warnings.warn(
+                f"log_prob at d = {self.dim} is an estimate ({result.method}) with standard errors up to "
+                f'{float(result.standard_error.max()):.2g} nats; method="exact" has none, and takes longer',
+                stacklevel=2,
+            )
+        return result.log_prob
+
+    def log_density(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        method: str = "auto",
+        measure: str = "manifold",
+        generator: torch.Generator | None = None,
+    ) -> LogDensity:
+        """Compute the log-density at the projections of x, and say how.
+
+        Args:
+            x: Data, shape (B, …); images in [0, 1].
+            context: θ, shape (B, P), for a conditional model.
+            method: "exact" (the whole Jacobian, d pushes), "lanczos" (`geometry.estimate_log_volume`: no
+                Jacobian is kept, and no gradient is given) or "auto": exact up to d = 1,024.
+            measure: "manifold" divides by the volume that J gives du: nats with respect to d-dimensional
+                volume in the data space. "latent" does not: log p_h(u), nats with respect to du, which
+                another choice of coordinates on the same manifold would change.
+            generator: Of the estimate's probes.
+
+        Raises:
+            UsageError: If a method or measure is not one of these.
+        """
+        if method not in ("auto", "exact", "lanczos") or measure not in ("manifold", "latent"):
+            raise UsageError(
+                "method must be auto, exact or lanczos and measure manifold or latent, "
+                f"not {method!r} and {measure!r}"
+            )
+        u = in_rows(self.encode, x, context) if len(x) else self.encode(x, context)
+        value = self.density.log_prob(u, context).double()
+        none = torch.zeros_like(value)
+        if measure == "latent":
+            return LogDensity(value, none, "exact", measure)
+        if method == "lanczos" or (method == "auto" and self.dim > EXACT_DIM):
+            volume, error = estimate_log_volume(self.chart, u, context, generator=generator)
+            return LogDensity(value - volume, error, "lanczos", measure)
+        return LogDensity(value - metric_log_volume(metric(self.chart, u, context)), none, "exact", measure)
 
 
 class ProbabilisticAutoencoder(ChartedModel):

@@ -106,8 +106,13 @@ class VectorChart(Chart):
 
     def _affine(self, net: nn.Module, given: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.conditional:
-            if context is None:
-                raise UsageError("this chart depends on parameters: give them as context")
-            given = torch.cat([given, context], 1)
+            given = torch.cat([given, self.parameters_of(context)], 1)
         raw, shift = net(given).chunk(2, 1)
         return self.bound * torch.tanh(raw / self.bound), shift
+
+    @staticmethod
+    def parameters_of(context: Tensor | None) -> Tensor:
+        """Return θ; UsageError if it is missing."""
+        if context is None:
+            raise UsageError("this chart depends on parameters: give them as context")
+        return context
