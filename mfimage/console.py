@@ -150,3 +150,18 @@ def progress_bar(phase: str, steps: int, quiet: bool) -> Iterator[Callable[[int,
         yield lambda step, record: bar.update(
             task, completed=step, loss=record["loss"], rate=record["images_per_second"]
         )
+
+
+@contextmanager
+def counter(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr that is told how many are done, of how many."""
+    if quiet:
+        yield lambda done, count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=2) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, count: bar.update(task, completed=done, total=count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import time
@@ -37,7 +38,7 @@ def reproduce(
     algorithms: Sequence[str] = (),
     runs: int = 1,
     budget: str = "quick",
-    scene: Mapping[str, int] | None = None,
+    scene: Mapping[str, Any] | None = None,
     device: str = "auto",
     quiet: bool = True,
     tell: Callable[[str], None] = lambda message: None,
@@ -54,7 +55,8 @@ def reproduce(
         algorithms: Names of ALGORITHMS; empty means those of the experiment.
         runs: Trainings of each, with seeds 0 … runs − 1, which also draw their data.
         budget: "quick" or "paper".
-        scene: For image-manifold: dim, size and channels.
+        scene: For image-manifold: dim, size and channels; for stylegan-2d and -64d: size, and weights, the
+            path of a generator.
         device: "auto", "cpu" or "cuda".
         quiet: Without progress bars.
         tell: Is told in words what goes on.
@@ -90,13 +92,14 @@ def reproduce(
     return report
 
 
-def _experiment(name: str, budget: str, scene: Mapping[str, int]) -> Experiment:
+def _experiment(name: str, budget: str, scene: Mapping[str, Any]) -> Experiment:
     if name not in EXPERIMENTS:
         raise UsageError(f"no experiment {name!r}: there are {', '.join(EXPERIMENTS)}")
     if budget not in BUDGETS:
         raise UsageError(f"budget must be one of {', '.join(BUDGETS)}, not {budget!r}")
-    if scene and name != "image-manifold":
-        raise UsageError(f"{', '.join(scene)}: settings of image-manifold, not of {name}")
+    known = inspect.signature(EXPERIMENTS[name]).parameters
+    if unknown := [key for key in scene if key not in known]:
+        raise UsageError(f"{', '.join(unknown)}: {name} takes {', '.join(known) or 'no settings'}")
     return EXPERIMENTS[name](**scene)
 
 

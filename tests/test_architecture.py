@@ -14,12 +14,12 @@ import mfimage
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mfimage"
 ROOMS = ("models", "datasets", "eval")
-FLOOR = {"mfimage.errors", "mfimage._torchvision"}
+FLOOR = {"mfimage.errors", "mfimage._torchvision", "mfimage.storage"}
 MAY_IMPORT = {
     "models": {"models"},
     "datasets": {"datasets"},
     "eval": {"eval", "models", "datasets"},
-    "floor": set(),
+    "floor": {"floor"},
 }
 HEAVY = ("torch", "numpy", "PIL", "nflows", "torchvision", "scipy", "accelerate", "safetensors")
 

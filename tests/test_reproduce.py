@@ -230,7 +230,7 @@ def test_an_experiment_of_which_every_run_diverges_still_ends(tmp_path, monkeypa
     [
         (["nothing"], ["no experiment 'nothing': there are circle, sphere"]),
         (["circle", "--budget", "huge"], ["budget must be one of quick, paper, not 'huge'"]),
-        (["circle", "--dim", "2"], ["dim: settings of image-manifold, not of circle"]),
+        (["circle", "--dim", "2"], ["dim: circle takes no settings"]),
         (["image-manifold", "--dim", "3"], ["d = 2, 8, 16, 64"]),
         (["image-manifold", "--size", "20"], ["a multiple of 16"]),
         (["image-manifold", "--channels", "2"], ["1 or 3 channels"]),

@@ -102,14 +102,20 @@ def demo(
 
 def reproduce(
     experiment: Annotated[
-        str, typer.Argument(help="circle, sphere, surface, lorenz, collider or image-manifold.")
+        str,
+        typer.Argument(
+            help="circle, sphere, surface, lorenz, collider, image-manifold or stylegan-2d, -64d."
+        ),
     ],
     algorithm: Annotated[str, typer.Option(help="Comma-separated, or all of the experiment.")] = "all",
     runs: Annotated[int, typer.Option(min=1, help="Trainings of each algorithm, by seed.")] = 1,
     budget: Annotated[str, typer.Option(help="quick or paper.")] = "quick",
     dim: Annotated[int | None, typer.Option(help="Factors of image-manifold: 2, 8, 16 or 64.")] = None,
-    size: Annotated[int | None, typer.Option(help="Its images' sides: 32 or 64.")] = None,
+    size: Annotated[int | None, typer.Option(help="Sides of the images.")] = None,
     channels: Annotated[int | None, typer.Option(help="1 grey, 3 colour.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Generator of stylegan-2d and -64d; a seeded one if none.")
+    ] = None,
     outdir: Annotated[Path | None, typer.Option("--outdir", "-o", help="runs/EXPERIMENT if none.")] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -124,7 +130,7 @@ def reproduce(
     from mfimage.eval.experiment import table_json, table_text
     from mfimage.reproduce import reproduce as reproduce_
 
-    given = {"dim": dim, "size": size, "channels": channels}
+    given = {"dim": dim, "size": size, "channels": channels, "weights": weights and str(weights)}
     outdir = outdir or Path("runs") / experiment
     report = reproduce_(
         experiment, outdir, algorithms=() if algorithm == "all" else algorithm.split(","), runs=runs,

@@ -84,6 +84,19 @@ def images(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Po
     return Figure("Samples", caption, png_bytes(grid), pixelated=True)
 
 
+def chart(name: str, model: GenerativeModel, test: Points, side: int = 11) -> Figure:
+    """Show what a model of two dimensions draws on a grid over the codes of the data."""
+    u = in_batches(model.encode, test.x)
+    low, high = u.quantile(0.02, 0), u.quantile(0.98, 0)
+    steps = torch.linspace(0, 1, side)
+    grid = low + torch.cartesian_prod(steps, steps).flip(1) * (high - low)
+    drawn = sheet(in_batches(model.decode, grid).clamp(0, 1), side)
+    caption = (
+        "The learned chart: g(u) on a grid between the outer 2 % of the codes, first across, second down."
+    )
+    return Figure(f"Chart of {name}", caption, png_bytes(drawn), pixelated=True)
+
+
 def densities(name: str, model: ManifoldFlow, simulator: Rendered, test: Points) -> Figure:
     """Plot learned against true log-densities of held-out images."""
     x = test.x[:SCATTERED]

@@ -22,7 +22,7 @@ from mfimage.models.geometry import (
 )
 from mfimage.models.model import GenerativeModel
 
-EXACT_DIM = 1024  # above it the estimate of the volume is quicker than the volume (benchmarks/density.py)
+EXACT_DIM = 4096  # above it J of an image fills memory, and the estimate is quicker (benchmarks/density.py)
 
 
 class Manifold(Protocol):
@@ -178,7 +178,7 @@ class ManifoldFlow(ChartedModel):
             x: Data, shape (B, …); images in [0, 1].
             context: θ, shape (B, P), for a conditional model.
             method: "exact" (the whole Jacobian, d pushes), "lanczos" (`geometry.estimate_log_volume`: no
-                Jacobian is kept, and no gradient is given) or "auto": exact up to d = 1,024.
+                Jacobian is kept, and no gradient is given) or "auto": exact up to d = 4,096.
             measure: "manifold" divides by the volume that J gives du: nats with respect to d-dimensional
                 volume in the data space. "latent" does not: log p_h(u), nats with respect to du, which
                 another choice of coordinates on the same manifold would change.

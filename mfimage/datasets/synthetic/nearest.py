@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_TOLERANCE = 1e-14  # of the squared distance, what moving one coordinate may still gain
+_TOLERANCE = 1e-14  # what float64 allows
 _FLOOR = 1e-24  # of the squared distance itself: float64 knows no better
 _STUCK = 1e12  # damping at which steps drown in rounding
 
@@ -45,6 +45,8 @@ def nearest(
     start: Tensor,
     bound: float,
     iterations: int = 100,
+    tolerance: float = _TOLERANCE,
+    floor: float = _FLOOR,
 ) -> tuple[Tensor, Tensor]:
     """Minimise ‖x − render(z)‖ over |z_k| ≤ bound by Levenberg–Marquardt, every row on its own.
 
@@ -57,6 +59,8 @@ def nearest(
         start: Coordinates to start from, shape (B, d), float64; which minimum is found depends on them.
         bound: The largest |z_k|.
         iterations: At most so many steps.
+        tolerance: Share of the squared distance that moving one coordinate may still gain at the end.
+        floor: The same as a squared distance: what `render` rounds.
 
     Returns:
         z, shape (B, d), and the squared distance, shape (B,): never larger than at the start.
@@ -86,5 +90,5 @@ def nearest(
         squared[rows] = torch.where(better, reached, squared[rows])
         damping[rows] *= torch.where(better, 0.2, 4.0)
         gain = (gradient.square() / scale).amax(1)
-        rows = rows[(gain > _TOLERANCE * squared[rows] + _FLOOR) & (damping[rows] < _STUCK)]
+        rows = rows[(gain > tolerance * squared[rows] + floor) & (damping[rows] < _STUCK)]
     return z, squared

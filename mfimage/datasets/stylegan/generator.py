@@ -1,0 +1,217 @@
+"""The generator of StyleGAN2: latents z to styles w, styles to images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mfimage.datasets.stylegan.layers import (
+    Colour,
+    Convolution,
+    Noise,
+    activate,
+    linear,
+    normalise,
+    upsample,
+)
+from mfimage.errors import ModelError, UsageError
+
+_RESOLUTIONS = tuple(2**k for k in range(2, 11))
+_MOST = 2**16  # of any length, and layers: far above every published network
+_DEEPEST = 64
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes that fix a generator.
+
+    Attributes:
+        z_dim: Length of z.
+        w_dim: Length of w, and of the mapping's hidden layers.
+        resolution: Height and width of the images, a power of two from 4 to 1024.
+        channels: 1 or 3.
+        widths: Features at 4×4, 8×8, …, one number a resolution.
+        depth: Layers of the mapping.
+        labels: Length of a label, 0 without labels.
+        limit: Bound of features and colours, as networks trained in half precision have; None: no bound.
+    """
+
+    z_dim: int
+    w_dim: int
+    resolution: int
+    channels: int
+    widths: tuple[int, ...]
+    depth: int = 8
+    labels: int = 0
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        lengths = (self.z_dim, self.w_dim, self.depth, *self.widths, self.labels + 1)
+        if not all(type(n) is int and 0 < n <= _MOST for n in (*lengths, self.resolution, self.channels)):
+            raise ModelError(f"a StyleGAN2's lengths are whole numbers from 1 to {_MOST}")
+        if self.depth > _DEEPEST:
+            raise ModelError(f"a StyleGAN2's mapping has at most {_DEEPEST} layers")
+        if self.resolution not in _RESOLUTIONS or self.channels not in (1, 3):
+            raise ModelError(
+                f"images of {self.resolution} × {self.resolution} pixels and {self.channels} channels: "
+                "a StyleGAN2 is read with a power of two from 4 to 1024, and 1 or 3 channels"
+            )
+        if len(self.widths) != _RESOLUTIONS.index(self.resolution) + 1:
+            raise ModelError("a StyleGAN2 has a number of features for each resolution from 4 up to its own")
+        if self.limit is not None and not 0 < self.limit < float("inf"):
+            raise ModelError("a StyleGAN2's bound of features is a positive number or none")
+
+
+class Mapping(nn.Module):
+    """The mapping network: w = layer_depth(… layer_1([z / rms z, e / rms e])), e = E label + b.
+
+    The scales by which training slows these layers down are part of the weights here.
+
+    Reference:
+        Karras, Laine, Aila, A Style-Based Generator Architecture for Generative Adversarial Networks, 2019,
+        arXiv 1812.04948, sections 2 and B; labels: Karras et al., Training Generative Adversarial Networks
+        with Limited Data, 2020, arXiv 2006.06676, section D.1.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = architecture
+        self.labels, self.z_dim = a.labels, a.z_dim
+        self.count = 2 * len(a.widths)  # styles that an image takes: two a resolution
+        self.embed = linear(a.labels, a.w_dim) if a.labels else None
+        first = a.z_dim + (a.w_dim if a.labels else 0)
+        self.layers = nn.ModuleList(linear(a.w_dim if k else first, a.w_dim) for k in range(a.depth))
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(a.w_dim))
+
+    def forward(
+        self, z: Tensor, labels: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None
+    ) -> Tensor:
+        """Compute the styles of latents, drawn to their mean by truncation: mean + ψ (w − mean).
+
+        Args:
+            z: Latents, shape (n, z_dim), standard normal.
+            labels: Shape (n, labels), one-hot as a rule; None for a generator without labels.
+            psi: ψ in [0, 1]; 1 leaves w as it is.
+            cutoff: Only the first so many styles are drawn to the mean; None: all.
+
+        Returns:
+            w, shape (n, count, w_dim): one style for each convolution, and one for the last colours.
+
+        Raises:
+            UsageError: z or labels have another shape.
+        """
+        self._check(z, labels)
+        parts = [normalise(z)]
+        if self.embed is not None:
+            parts.append(normalise(self.embed(labels)))
+        w = torch.cat(parts, 1)
+        for layer in self.layers:
+            w = activate(layer(w))
+        w = w[:, None].expand(-1, self.count, -1)
+        if psi == 1:
+            return w
+        drawn = torch.arange(self.count, device=w.device) < (self.count if cutoff is None else cutoff)
+        return torch.where(drawn[:, None], self.mean + psi * (w - self.mean), w)
+
+    def _check(self, z: Tensor, labels: Tensor | None) -> None:
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise UsageError(f"latents of shape (n, {self.z_dim}) are expected, not {tuple(z.shape)}")
+        given = 0 if labels is None else labels.shape[-1]
+        if given != self.labels or (labels is not None and labels.shape != (len(z), given)):
+            shape = None if labels is None else tuple(labels.shape)
+            raise UsageError(f"labels of shape ({len(z)}, {self.labels}) are expected, not {shape}")
+
+
+class Block(nn.Module):
+    """One resolution: one or two convolutions, and colours that are added to the image."""
+
+    def __init__(self, inputs: int, outputs: int, resolution: int, architecture: Architecture) -> None:
+        super().__init__()
+        a = architecture
+        self.up = Convolution(inputs, outputs, a.w_dim, resolution, True, a.limit) if inputs else None
+        self.convolution = Convolution(outputs, outputs, a.w_dim, resolution, False, a.limit)
+        self.colour = Colour(outputs, a.channels, a.w_dim, a.limit)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Compute features and colours; w, shape (n, 2 or 3, w_dim), holds a style for each layer."""
+        if self.up is not None:
+            x = self.up(x, w[:, 0], noise)
+        x = self.convolution(x, w[:, -2], noise)
+        return x, self.colour(x, w[:, -1])
+
+
+class Synthesis(nn.Module):
+    """The synthesis network with skip outputs: image = Σ_k upsample^(K−k)(colours of resolution k)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        widths = architecture.widths
+        self.constant = nn.Parameter(torch.zeros(widths[0], 4, 4))
+        self.blocks = nn.ModuleList(
+            Block(before, width, 4 * 2**k, architecture)
+            for k, (before, width) in enumerate(zip((0, *widths[:-1]), widths, strict=True))
+        )
+
+    def forward(self, w: Tensor, noise: Noise = True) -> Tensor:
+        """Compute images (n, C, H, W) in [0, 1] from styles (n, count, w_dim): `raw` from −1 … 1, clipped."""
+        return (self.raw(w, noise) + 1).div(2).clamp(0, 1)
+
+    def raw(self, w: Tensor, noise: Noise = True) -> Tensor:
+        """Compute images as they leave the network, about in −1 … 1.
+
+        Args:
+            w: Styles, shape (n, count, w_dim).
+            noise: True adds the noise images that are stored in the network, False none, a torch.Generator
+                draws new ones.
+
+        Returns:
+            (n, C, H, W).
+        """
+        x = self.constant.expand(len(w), -1, -1, -1)
+        image: Tensor | None = None
+        for k, block in enumerate(self.blocks):
+            # The colours share their style with the next block's first convolution.
+            x, colours = block(x, w[:, max(2 * k - 1, 0) : 2 * k + 2], noise)
+            image = colours if image is None else upsample(image) + colours
+        assert image is not None
+        return image
+
+
+class StyleGAN2(nn.Module):
+    """A StyleGAN2 generator, a `Generator` of images.
+
+    `mapping(z) -> w` and `synthesis(w) -> images` are its two halves; it is made with weights of zero, and
+    filled by `load_generator`, `import_network` or `seeded_generator`.
+
+    Args:
+        architecture: The sizes.
+
+    Reference:
+        Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, Analyzing and Improving the Image Quality of
+        StyleGAN, 2020, arXiv 1912.04958.
+    """
+
+    def __init__(self, architecture: Architecture, name: str = "stylegan2") -> None:
+        super().__init__()
+        self.architecture, self.name = architecture, name
+        self.z_dim = architecture.z_dim
+        self.shape = (architecture.channels, architecture.resolution, architecture.resolution)
+        self.mapping = Mapping(architecture)
+        self.synthesis = Synthesis(architecture)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Compute images (n, C, H, W) in [0, 1] of latents (n, z_dim)."""
+        return self.synthesis(self.mapping(z, labels))
+
+    def fingerprint(self) -> str:
+        """Compute the SHA-256 of the sizes and of every weight."""
+        digest = hashlib.sha256(json.dumps(asdict(self.architecture), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()

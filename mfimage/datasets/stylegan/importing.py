@@ -1,0 +1,173 @@
+"""Networks of NVIDIA's stylegan2-ada-pytorch and stylegan3 releases, of the StyleGAN2 kind, as ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfimage.datasets.stylegan.files import fill
+from mfimage.datasets.stylegan.generator import Architecture, StyleGAN2
+from mfimage.datasets.stylegan.machine import Stub
+from mfimage.datasets.stylegan.pickles import Stored, read_pickle
+from mfimage.errors import ModelError
+
+_PREFERRED = ("G_ema", "G")  # the moving average of the weights gives the better images
+_DEPTH = 8  # of modules in each other; theirs have four
+_MODULES = 4096
+_FILTER = (1.0, 3.0, 3.0, 1.0)
+_OUTER = {
+    r"mapping\.embed\.(weight|bias)": r"mapping.embed.\1",
+    r"mapping\.fc(\d+)\.(weight|bias)": r"mapping.layers.\1.\2",
+    r"mapping\.w_avg": r"mapping.mean",
+    r"synthesis\.b4\.const": r"synthesis.constant",
+}
+_LAYER = re.compile(r"synthesis\.b(\d{1,4})\.(conv0|conv1|torgb)\.(.+)")
+_LAYERS = {"conv0": "up", "conv1": "convolution", "torgb": "colour"}
+_INNER = {
+    "affine.weight": "style.weight",
+    "affine.bias": "style.bias",
+    "noise_const": "noise",
+    "noise_strength": "strength",
+}
+
+
+def import_network(path: str | Path) -> StyleGAN2:
+    """Read the generator of a network pickle, executing nothing of it.
+
+    Taken is `G_ema`, else `G`, of a training snapshot, or a generator that was pickled alone. The scales by
+    which training slows layers down are multiplied into the weights.
+
+    Args:
+        path: A pickle of stylegan2-ada-pytorch, or of stylegan3 with a StyleGAN2 configuration.
+
+    Returns:
+        The generator, float32, on the CPU.
+
+    Raises:
+        ModelError: The file is missing or damaged, asks for a call, or holds another kind of network.
+    """
+    path = Path(path)
+    network = _choose(read_pickle(path), path)
+    try:
+        modules = dict(_modules(network))
+        architecture = _architecture(modules)
+        tensors = _tensors(modules)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
+        what = f"{type(error).__name__}: {str(error)[:100]}"
+        raise ModelError(
+            f"{path}: not a StyleGAN2 generator of stylegan2-ada-pytorch or stylegan3 ({what})"
+        ) from error
+    return fill(architecture, tensors, path)
+
+
+def _choose(content: Any, path: Path) -> Stub:
+    if isinstance(content, tuple) and content and isinstance(content[0], Stub):
+        raise ModelError(
+            f"{path}: a network of the TensorFlow releases; "
+            "convert it with legacy.py of stylegan2-ada-pytorch"
+        )
+    if isinstance(content, dict):
+        content = next((content[name] for name in _PREFERRED if content.get(name) is not None), None)
+    if not isinstance(content, Stub) or not isinstance(content.state, dict):
+        raise ModelError(f"{path}: no generator in it, neither G_ema nor G")
+    return content
+
+
+def _modules(network: Stub) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the attributes of a network and of all within it, by name; a network inside itself is refused."""
+    waiting: list[tuple[str, Any, int]] = [("", network, 0)]
+    count = 0
+    while waiting:
+        name, module, depth = waiting.pop()
+        count += 1
+        if depth > _DEPTH or count > _MODULES or not isinstance(module, Stub):
+            raise ModelError("its parts are not nested as those of a StyleGAN2")
+        yield name, module.state
+        for part, inner in module.state["_modules"].items():
+            if inner is not None:
+                waiting.append((f"{name}.{part}" if name else str(part), inner, depth + 1))
+
+
+def _architecture(modules: dict[str, dict[str, Any]]) -> Architecture:
+    """Read the sizes from attributes and shapes; refuse what this package's StyleGAN2 does not have."""
+    if "mapping" not in modules or "synthesis.b4" not in modules:
+        raise ModelError("another kind of network: only StyleGAN2 is read, not StyleGAN3 or a discriminator")
+    top, mapping = modules[""], modules["mapping"]
+    names = [f"synthesis.b{size}" for size in _sizes(top["img_resolution"])]
+    layers = [modules[name] for name in modules if re.fullmatch(r"synthesis\.b\d+\.conv[01]", name)]
+    limits = {layer["conv_clamp"] for layer in layers}
+    if {modules[name]["architecture"] for name in names} != {"skip"}:
+        raise ModelError(
+            "a generator without skip outputs (architecture 'orig' or 'resnet'), which is not read"
+        )
+    fully = [modules[f"mapping.fc{k}"] for k in range(mapping["num_layers"])]
+    if {layer["activation"] for layer in (*layers, *fully)} != {"lrelu"} or len(limits) != 1:
+        raise ModelError("a generator whose layers differ from StyleGAN2's in activation or bound")
+    widths = [modules[f"{name}.conv1"]["_parameters"]["bias"].size[0] for name in names]
+    limit = limits.pop()
+    return Architecture(
+        z_dim=top["z_dim"],
+        w_dim=top["w_dim"],
+        resolution=top["img_resolution"],
+        channels=top["img_channels"],
+        widths=tuple(widths),
+        depth=mapping["num_layers"],
+        labels=top["c_dim"],
+        limit=None if limit is None else float(limit),
+    )
+
+
+def _sizes(resolution: Any) -> list[int]:
+    if resolution not in [2**k for k in range(2, 11)]:
+        raise ModelError("its images are not of a power of two from 4 to 1024 pixels")
+    return [2**k for k in range(2, int(resolution).bit_length())]
+
+
+def _tensors(modules: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
+    out = {}
+    for module, state in modules.items():
+        for name, value in {**state["_parameters"], **state["_buffers"]}.items():
+            if not isinstance(value, Stored):
+                continue  # a bias or a buffer that a layer does without
+            tensor = value.tensor().float()
+            if name == "resample_filter":
+                _check_filter(tensor)
+                continue
+            out[_rename(f"{module}.{name}")] = _scaled(tensor, module, name, state)
+    return out
+
+
+def _scaled(tensor: Tensor, module: str, name: str, state: dict[str, Any]) -> Tensor:
+    """Multiply the scales of training into linear maps and colours; convolutions are normalised anyway."""
+    if name == "weight" and (".affine" in module or "mapping." in module):
+        return tensor * float(state["weight_gain"])
+    if name == "bias" and (".affine" in module or "mapping." in module):
+        return tensor * float(state["bias_gain"])
+    if name == "weight" and module.endswith("torgb"):
+        return tensor.flatten(1) * float(state["weight_gain"])
+    return tensor
+
+
+def _check_filter(tensor: Tensor) -> None:
+    taps = torch.tensor(_FILTER)
+    if tensor.shape != (4, 4) or not torch.allclose(tensor, torch.outer(taps, taps) / 64):
+        raise ModelError("a generator with another filter between resolutions than [1, 3, 3, 1]")
+
+
+def _rename(name: str) -> str:
+    """Translate the name of a tensor; an unknown one stays, and is named when the network is filled."""
+    layer = _LAYER.fullmatch(name)
+    if layer is not None:
+        block = int(layer[1]).bit_length() - 3  # 4 pixels are block 0
+        return f"synthesis.blocks.{block}.{_LAYERS[layer[2]]}.{_INNER.get(layer[3], layer[3])}"
+    for theirs, ours in _OUTER.items():
+        if re.fullmatch(theirs, name):
+            return re.sub(theirs, ours, name)
+    return name

@@ -1,0 +1,143 @@
+"""What the rest of the package knows of a generator of images, and how any function becomes one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from mfimage.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from mfimage.datasets.stylegan.generator import StyleGAN2
+
+_PROBES = 4
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Images from latents in two steps: z of independent standard normals to w, and w to an image.
+
+    Attributes:
+        name: What a card or an error calls it.
+        z_dim: Length of z.
+        shape: (C, H, W) of its images.
+    """
+
+    name: str
+    z_dim: int
+    shape: tuple[int, int, int]
+
+    @property
+    def mapping(self) -> Callable[[Tensor], Tensor]:
+        """The function from z, shape (n, z_dim), to w, a tensor of n rows of any shape."""
+
+    @property
+    def synthesis(self) -> Callable[[Tensor], Tensor]:
+        """The function from w to images, shape (n, C, H, W), floats in [0, 1]."""
+
+    def fingerprint(self) -> str:
+        """Compute a SHA-256 that changes when the images do."""
+
+
+class Custom:
+    """Any function from latents to images, as a `Generator`.
+
+    Args:
+        synthesis: From w to images (n, C, H, W), floats in [0, 1]; C = 1 or 3.
+        z_dim: Length of z.
+        mapping: From z (n, z_dim) to w; None where w = z.
+        name: What a card or an error calls it.
+        fingerprint: Names the function and its weights; None: the SHA-256 of four of its images in 8 bits.
+
+    Raises:
+        ModelError: The functions do not give such images.
+
+    Examples:
+        >>> ramp = torch.linspace(0, 1, 64).view(1, 1, 8, 8)
+        >>> Custom(lambda w: torch.sigmoid(w[:, :1, None, None] + ramp), z_dim=2).shape
+        (1, 8, 8)
+    """
+
+    def __init__(
+        self,
+        synthesis: Callable[[Tensor], Tensor],
+        z_dim: int,
+        mapping: Callable[[Tensor], Tensor] | None = None,
+        name: str = "custom",
+        fingerprint: str | None = None,
+    ) -> None:
+        self.name, self.z_dim = name, z_dim
+        self.mapping: Callable[[Tensor], Tensor] = mapping if mapping is not None else _same
+        self.synthesis = synthesis
+        with torch.no_grad():
+            images = synthesis(self.mapping(torch.randn(_PROBES, z_dim, generator=_fixed())))
+        _check(images, name)
+        self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
+        self._fingerprint = fingerprint or _hash(images)
+
+    def fingerprint(self) -> str:
+        """Give the fingerprint of this function."""
+        return self._fingerprint
+
+
+class Styled:
+    """A StyleGAN2 with its label and its truncation fixed, as a `Generator`.
+
+    Args:
+        generator: The network.
+        psi: Truncation ψ: w is drawn to its mean, 1 leaves it.
+        cutoff: Only the first so many styles are; None: all.
+        label: Number of the class; None for a network without labels.
+
+    Raises:
+        UsageError: The network has labels and none was given, has none, or has fewer.
+    """
+
+    def __init__(
+        self, generator: StyleGAN2, psi: float = 1.0, cutoff: int | None = None, label: int | None = None
+    ) -> None:
+        labels = generator.architecture.labels
+        if (label is None) == (labels > 0) or not 0 <= (label or 0) < max(labels, 1):
+            raise UsageError(f"{generator.name}: it has {labels} labels, and label {label} was asked for")
+        self.name, self.z_dim, self.shape = generator.name, generator.z_dim, generator.shape
+        self.generator, self.psi, self.cutoff, self.label = generator, psi, cutoff, label
+        self.synthesis: Callable[[Tensor], Tensor] = generator.synthesis
+
+    def mapping(self, z: Tensor) -> Tensor:
+        """Compute w, shape (n, count, w_dim), of latents (n, z_dim)."""
+        labels: Tensor | None = None
+        if self.label is not None:
+            labels = z.new_zeros(len(z), self.generator.architecture.labels)
+            labels[:, self.label] = 1
+        return self.generator.mapping(z, labels, self.psi, self.cutoff)
+
+    def fingerprint(self) -> str:
+        """Compute the SHA-256 of the network, the truncation and the label."""
+        settings: tuple[Any, ...] = (self.generator.fingerprint(), self.psi, self.cutoff, self.label)
+        return hashlib.sha256(repr(settings).encode()).hexdigest()
+
+
+def _same(z: Tensor) -> Tensor:
+    return z
+
+
+def _fixed() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _check(images: Any, name: str) -> None:
+    if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != _PROBES:
+        raise ModelError(f"{name}: {_PROBES} latents should give a tensor ({_PROBES}, C, H, W) of images")
+    if images.shape[1] not in (1, 3) or not images.is_floating_point():
+        raise ModelError(f"{name}: images of floats with 1 or 3 channels are expected, not {images.shape[1]}")
+    if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
+        raise ModelError(f"{name}: the values of its images do not lie in [0, 1]")
+
+
+def _hash(images: Tensor) -> str:
+    pixels = images.detach().mul(255).round().byte().cpu().contiguous()
+    return hashlib.sha256(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
