@@ -14,7 +14,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 import typer
 
 from mfimage import console
+from mfimage.cli import stylegan
 from mfimage.cli.geometry import directions, interpolate, log_prob
+from mfimage.cli.manifolds import manifold
 from mfimage.cli.measuring import compare, evaluate
 from mfimage.cli.training import demo, reproduce, train
 from mfimage.cli.using import denoise, sample, score
@@ -32,6 +34,8 @@ for verb in (
     train, sample, denoise, score, log_prob, directions, interpolate, evaluate, compare, reproduce, demo,
 ):  # fmt: skip
     app.command()(verb)
+stylegan.app.command()(manifold)
+app.add_typer(stylegan.app, name="stylegan")
 
 
 def main() -> NoReturn:

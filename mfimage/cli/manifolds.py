@@ -58,11 +58,10 @@ def manifold(
 
 
 def _generator(source: str, dim: int, size: int, truncation: float, label: int | None) -> Generator:
-    from mfimage.datasets.stylegan import Styled, load_generator, mobile_generator
+    from mfimage.datasets.stylegan import Styled, load_generator
+    from mfimage.datasets.stylegan.light import MobileStyleGAN
     from mfimage.experiments.generated import default_generator
 
     if source == "seeded":
         return default_generator(dim, size)
-    return (
-        mobile_generator() if source == "mobile" else Styled(load_generator(source), truncation, label=label)
-    )
+    return MobileStyleGAN() if source == "mobile" else Styled(load_generator(source), truncation, label=label)

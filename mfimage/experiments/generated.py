@@ -27,9 +27,9 @@ RECOVERY = Metric("recovery", "R²", "higher")
 
 
 def default_generator(dim: int, size: int) -> Generator:
-    """Make the generator that is used where no weights are given: seeded, never trained, 4·d latents."""
+    """Make the generator that is used where no weights are given: seeded, never trained, 2·d + 4 latents."""
     resolution = 1 << max(2, (size - 1).bit_length())
-    return seeded_generator(resolution, seed=0, z_dim=4 * dim)
+    return seeded_generator(resolution, seed=0, z_dim=2 * dim + 4)
 
 
 def scene(dim: int, size: int, weights: str | None = None) -> Generated:

@@ -82,7 +82,7 @@ def read_pickle(path: str | Path) -> Any:
     """Read a pickle as numbers, strings, bytes, containers, `Stored` tensors and `Stub` objects.
 
     Args:
-        path: The file, of protocol 2 to 5.
+        path: The file, of protocol 3 to 5 as soon as it holds tensors.
 
     Returns:
         What the pickle describes. Lists and dicts may contain themselves.
