@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mfimage.datasets.points import FIELDS, Points, load_points
 from mfimage.datasets.synthetic.simulator import Simulator
@@ -64,17 +64,12 @@ def write_points(
         path = folder / f"{split}-{number:04d}.npz"
         if not path.exists():
             drawn = simulator.sample(rows, _source(seed, split, number))
-            half = {"x": drawn.x.half()} if len(simulator.shape) == 3 else {}
-            Points(**{**_tensors(drawn), **half}, name=simulator.name).save(path)
+            (replace(drawn, x=drawn.x.half()) if drawn.x.ndim == 4 else drawn).save(path)
         files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         done += rows
         tell(done, whole)
     _note(folder, {**what, "files": files})
     return folder
-
-
-def _tensors(points: Points) -> dict[str, Tensor]:
-    return {name: tensor for name in FIELDS if (tensor := getattr(points, name)) is not None}
 
 
 def _shards(what: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
