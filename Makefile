@@ -21,6 +21,7 @@ check: .venv/ready
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --requirement requirements.txt
+	.venv/bin/pip install --quiet "pyarrow>=17,<27" "datasets>=3,<6"
 	.venv/bin/pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,8 +19,11 @@ from mfimage.building import build
 from mfimage.checkpoint import WEIGHTS, save_pretrained
 from mfimage.config import Config, to_json
 from mfimage.console import list_skipped, progress_bar
-from mfimage.datasets.images import ImageSet, load
+from mfimage.datasets.images import ImageSet, load, open_images
 from mfimage.datasets.points import Points, holds_points, load_points
+from mfimage.datasets.pointset import holds_point_set, load_point_set
+from mfimage.datasets.prefetch import Ahead
+from mfimage.datasets.stored import StoredSet
 from mfimage.errors import DataError, MixedSizesError, UsageError
 from mfimage.fitting import Progress, Schedule, fit, shuffled
 from mfimage.models import GenerativeModel
@@ -27,7 +31,7 @@ from mfimage.runs import Run, trim_stats
 from mfimage.snapshots import Snapshots
 from mfimage.storage import save_tensors
 
-Data: TypeAlias = ImageSet | Points
+Data: TypeAlias = ImageSet | StoredSet | Points
 
 PHOTO_SIZE = 64  # pixels; what a first manifold of photographs is learned at
 PREVIEW = 32  # images on a sheet
@@ -48,10 +52,11 @@ def train(
     """Train a model on images or vectors and write a run's directory.
 
     Args:
-        data: A named set, folder, zip or array file (its split "train"), several of these, or a set in
-            memory: an ImageSet, or Points, whose θ conditions the density. An .npz file with an array x is
-            read as Points. Photographs (images of several sizes, or above 128 pixels) are taken at 64 × 64
-            if config.size does not say otherwise.
+        data: A named set, folder, shards, zip or array file (its split "train"), several of these, or a set:
+            an ImageSet, a StoredSet, or Points, whose θ conditions the density. An .npz file with an array x
+            is read as Points. A folder or shards of more than `memory` bytes of pixels (2 GiB) are read
+            while the model trains, in threads, ahead of it. Photographs (images of several sizes, or above
+            128 pixels) are taken at 64 × 64 if config.size does not say otherwise.
         outdir: The run's directory; see `runs.Run`.
         config: Settings; with `resume`, those of the run are taken instead. Its algorithm says what is built.
         model: Train this one instead, put together by hand of what the algorithm trains; only its weights are
@@ -59,7 +64,7 @@ def train(
         device: "auto", "cpu" or "cuda".
         resume: Continue the run in outdir from its newest checkpoint, bit for bit.
         quiet: Without a progress bar on stderr.
-        load_options: Passed to `datasets.load` (max_pixels, max_bad, value_range).
+        load_options: Passed to `datasets.open_images` (max_pixels, max_bad, value_range, memory, root).
 
     Returns:
         The trained model in evaluation mode, as saved in outdir/model.
@@ -76,9 +81,12 @@ def train(
     if accelerator.is_main_process and not resume:
         run.require_unused()
     images, config = _images(data, config, load_options)
+    known = images.skipped
     if accelerator.is_main_process:
-        list_skipped(images.skipped)
+        list_skipped(known)
     check_score(config, getattr(images, "score", None) is not None)
+    if config.flip and len(images.shape) != 3:
+        raise UsageError(f"{images.name}: flip is for images, not for vectors")
     training, held_out = hold_out(images, config if model is None else replace(config, dim=model.dim))
     model = model or _build(training, config)  # before anything is written: settings may not fit the data
     summary = {"data": _name(data), **images.summary()}
@@ -92,6 +100,7 @@ def train(
             trainer.run_phase(phase, training, held_out)
     finally:
         run.close()
+    list_skipped(images.skipped[len(known) :])  # what a stored set met later
     if accelerator.is_main_process and model.settings:
         save_pretrained(model, run.model)
     elif accelerator.is_main_process:
@@ -115,7 +124,10 @@ def hold_out(images: Data, config: Config) -> tuple[Any, Any]:
             f"give more than {config.dim * 5 // 4 + 1}, or lower --dim"
         )
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(config.seed))
-    return images.subset(order[count:].sort().values), images.subset(order[:count].sort().values)
+    held_out = images.subset(order[:count].sort().values)
+    if isinstance(held_out, StoredSet):
+        held_out = held_out.load()  # few, and looked at again and again
+    return images.subset(order[count:].sort().values), held_out
 
 
 class _Trainer:
@@ -133,36 +145,48 @@ class _Trainer:
         if not any(parameter.requires_grad for parameter in module.parameters()):
             return  # a prescribed chart has nothing to learn
         if phase.codes:
-            training, held_out = self._codes(training), self._codes(held_out)
+            training, held_out = self._codes(training, self.config.flip), self._codes(held_out)
         if phase.codes or Snapshots(self.run.checkpoints, phase.name).newest() is None:
             most = len(training) if phase.codes else self._enough()
             phase.start(self.model, self._batch(training, _spread(len(training), most)))
-        rows = self._indices(len(training), self.config.batch_size * (2 if phase.codes else 1))
+        batch_size, schedule = self.config.batch_size * (2 if phase.codes else 1), self._schedule(phase)
+        rows = self._indices(len(training), batch_size)
+        ahead = Ahead(training.read, rows, schedule.steps) if isinstance(training, StoredSet) else None
 
         def batches(step: int) -> Batch:
-            return self._examples(phase, training, rows(step), step)
+            batch = self._batch(training, rows(step), ahead(step) if ahead else None)
+            if self.config.flip and not phase.codes:
+                batch = batch._replace(x=self._flipped(batch.x, step))
+            return self._disturbed(phase, batch, step)
 
         def loss(module: torch.nn.Module, batch: Batch) -> Tensor:
             return phase.loss(module, batch, self.config)
 
-        self._fit(
-            phase.name,
-            module,
-            loss,
-            batches,
-            lambda: self._validation(phase, module, held_out),
-            self._schedule(phase),
-            phase.keep_best,
-            lambda step: self._picture(phase, step, held_out),
-        )
+        with closing(ahead) if ahead else nullcontext():
+            self._fit(
+                phase.name,
+                module,
+                loss,
+                batches,
+                lambda: self._validation(phase, module, held_out),
+                schedule,
+                phase.keep_best,
+                lambda step: self._picture(phase, step, held_out),
+            )
 
     def _enough(self) -> int:
         features = math.prod(self.model.shape)
         return max(PCA_FLOATS // features, 2 * self.model.dim + 32)
 
-    def _examples(self, phase: Phase, data: Data, rows: Tensor, step: int) -> Batch:
-        """The batch of a step: chosen rows, and random numbers that follow from the seed and the step."""
-        batch = self._batch(data, rows)
+    def _flipped(self, x: Tensor, step: int) -> Tensor:
+        """Mirror half of a batch; which, follows from the seed, the step and the place in the whole batch."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step + 2**41) % 2**63)
+        mirrored = torch.rand(len(x) * world, generator=generator)[rank::world] < 0.5
+        return torch.where(mirrored.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+
+    def _disturbed(self, phase: Phase, batch: Batch, step: int) -> Batch:
+        """Add the random numbers of a step, which follow from the seed and the step."""
         if phase.disturb is None:
             return batch
         c = self.config
@@ -170,10 +194,11 @@ class _Trainer:
         generator = torch.Generator().manual_seed((stream + 2**40) % 2**63)
         return phase.disturb(batch, c, generator, self.model.dim)
 
-    def _batch(self, data: Data, rows: Tensor) -> Batch:
+    def _batch(self, data: Data, rows: Tensor, x: Tensor | None = None) -> Batch:
+        """Some rows and what belongs to them; x, where they have been read already."""
         theta, score = (getattr(data, name, None) for name in ("theta", "score"))
         return Batch(
-            self._to_device(data.batch(rows)),
+            self._to_device(data.batch(rows) if x is None else x),
             None if theta is None else self._to_device(theta[rows]),
             None if score is None else self._to_device(score[rows]),
         )
@@ -183,7 +208,7 @@ class _Trainer:
         total, size = 0.0, 1024 if phase.codes or len(held_out.shape) == 1 else 256
         with torch.no_grad():
             for i, rows in enumerate(torch.arange(len(held_out)).split(size)):
-                batch = self._examples(phase, held_out, rows, -1 - i)
+                batch = self._disturbed(phase, self._batch(held_out, rows), -1 - i)
                 total += float(phase.loss(module, batch, self.config)) * len(rows)
         return total / len(held_out)
 
@@ -248,14 +273,19 @@ class _Trainer:
         return Schedule(0 if phase.closed else steps, lr, c.warmup, c.clip, c.weight_decay, c.every)
 
     @torch.no_grad()
-    def _codes(self, data: Data) -> Points:
-        """Put codes in the place of data; what belongs to them stays with them."""
+    def _codes(self, data: Data, both: bool = False) -> Points:
+        """Put codes in the place of data, or those of data and then of their mirror images."""
         theta, score = (getattr(data, name, None) for name in ("theta", "score"))
-        codes = []
-        for rows in torch.arange(len(data)).split(512):
-            context = None if theta is None else self._to_device(theta[rows])
-            codes.append(self.model.encode(self._to_device(data.batch(rows)), context).cpu())
-        return Points(torch.cat(codes), data.name, theta, score)
+        codes: list[Tensor] = []
+        mirrored: list[Tensor] = []
+        for rows, batch in zip(torch.arange(len(data)).split(512), data.batches(512), strict=True):
+            x, context = self._to_device(batch), None if theta is None else self._to_device(theta[rows])
+            codes.append(self.model.encode(x, context).cpu())
+            if both:
+                mirrored.append(self.model.encode(x.flip(-1), context).cpu())
+        if both:
+            theta, score = (None if t is None else torch.cat([t, t]) for t in (theta, score))
+        return Points(torch.cat(codes + mirrored), data.name, theta, score)
 
     def _to_device(self, x: Tensor) -> Tensor:
         return x.to(self.accelerator.device)
@@ -263,22 +293,22 @@ class _Trainer:
 
 def _images(data: Any, config: Config, load_options: dict[str, Any]) -> tuple[Data, Config]:
     """Load the images, and settle their size in the configuration; or the points."""
-    if isinstance(data, ImageSet | Points):
+    if isinstance(data, ImageSet | StoredSet | Points):
         return data, config
     paths = [data] if isinstance(data, str | Path) else list(data)
-    if len(paths) == 1 and holds_points(paths[0]):
+    if len(paths) == 1 and (holds_points(paths[0]) or holds_point_set(paths[0])):
         if config.size or config.channels or load_options.get("value_range"):
             raise UsageError(
                 f"{paths[0]}: points are taken as they are, without size, channels or value range"
             )
-        return load_points(paths[0]), config
+        return (load_point_set if holds_point_set(paths[0]) else load_points)(paths[0]), config
     if config.size is None:
         config = replace(config, size=_photo_size(data, load_options))
     try:
-        return load(data, "train", config.size, config.channels, **load_options), config
+        return open_images(data, "train", config.size, config.channels, **load_options), config
     except MixedSizesError:  # the first few were alike
         config = replace(config, size=PHOTO_SIZE)
-        return load(data, "train", config.size, config.channels, **load_options), config
+        return open_images(data, "train", config.size, config.channels, **load_options), config
 
 
 def _photo_size(data: Any, load_options: dict[str, Any]) -> int | None:
@@ -287,7 +317,8 @@ def _photo_size(data: Any, load_options: dict[str, Any]) -> int | None:
     Photographs are images of several sizes, or larger than 128 pixels.
     """
     try:
-        shape = load(data, "train", limit=4, **{**load_options, "max_bad": 1.0}).shape
+        options = {name: value for name, value in load_options.items() if name != "memory"}
+        shape = load(data, "train", limit=4, **{**options, "max_bad": 1.0}).shape
     except MixedSizesError:
         return PHOTO_SIZE
     except DataError:  # none of these few can be read: loading all will tell
@@ -312,6 +343,6 @@ def _accelerator(device: str, precision: str) -> Accelerator:
 
 
 def _name(data: Any) -> Any:
-    if isinstance(data, ImageSet | Points):
+    if isinstance(data, ImageSet | StoredSet | Points):
         return data.name
     return [str(d) for d in data] if isinstance(data, list | tuple) else str(data)

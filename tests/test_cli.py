@@ -19,7 +19,7 @@ from mfimage.errors import Interrupted
 
 VERBS = (
     "train", "sample", "denoise", "score", "log-prob", "directions", "interpolate", "evaluate", "compare",
-    "reproduce", "demo",
+    "pack", "reproduce", "demo",
 )  # fmt: skip
 
 
@@ -358,7 +358,11 @@ def test_only_the_first_of_several_processes_speaks_on_stdout(mfimage, tiny_run,
 def test_every_verb_explains_itself(mfimage, verb):
     code, out, _ = mfimage(verb, "--help")
     assert code == 0
-    flags = ("--json", "--verbose") if verb == "compare" else ("--device", "--json", "--quiet", "--verbose")
+    flags = (
+        ("--json", "--verbose")
+        if verb in ("compare", "pack")
+        else ("--device", "--json", "--quiet", "--verbose")
+    )
     assert all(flag in out for flag in flags)
 
 

@@ -39,6 +39,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the manifold phase.")] = None,
     density_steps: Annotated[int | None, typer.Option(min=0, help="Steps of the density phase.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the manifold phase.")] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Mirror images at random in training.")
+    ] = None,
     noise: Annotated[float | None, typer.Option(help="Of af, pie and denoising: added in training.")] = None,
     weight: Annotated[float | None, typer.Option(help="Of the squared error beside a likelihood.")] = None,
     scandal: Annotated[float | None, typer.Option(help="Of the error of the joint score.")] = None,
@@ -65,7 +68,7 @@ def train(
     changes = {
         "dim": dim, "size": size, "channels": channels, "steps": steps, "density_steps": density_steps,
         "lr": lr, "precision": precision, "every": every, "seed": seed, "batch_size": batch_size,
-        "algorithm": algorithm, "noise": noise, "weight": weight, "scandal": scandal,
+        "algorithm": algorithm, "flip": flip, "noise": noise, "weight": weight, "scandal": scandal,
     }  # fmt: skip
     if resume and (preset or config or any(value is not None for value in changes.values())):
         raise UsageError("--resume takes the settings of the run in --outdir; give no others")

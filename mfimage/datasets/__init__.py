@@ -5,25 +5,30 @@ from __future__ import annotations
 from mfimage.datasets.convert import to_batch
 from mfimage.datasets.corrupt import gaussian_noise
 from mfimage.datasets.decode import IMAGE_SUFFIXES, MAX_PIXELS
-from mfimage.datasets.images import load, load_files
+from mfimage.datasets.folders import FOLDERS
+from mfimage.datasets.images import load, load_files, open_images
 from mfimage.datasets.imageset import ImageSet, Skipped
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.pictures import save_png, save_pngs, sheet
 from mfimage.datasets.points import Points, load_points
 from mfimage.datasets.sources import iter_files
+from mfimage.datasets.stored import StoredSet
 
 __all__ = [
+    "FOLDERS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "NAMED",
     "ImageSet",
     "Points",
     "Skipped",
+    "StoredSet",
     "gaussian_noise",
     "iter_files",
     "load",
     "load_files",
     "load_points",
+    "open_images",
     "save_png",
     "save_pngs",
     "sheet",

@@ -1,50 +1,39 @@
-"""Load images from folders, zips, arrays and named sets into memory."""
+"""Images from folders, shards, zips, arrays and named sets: into memory, or read when they are wanted."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from mfimage.datasets.decode import MAX_PIXELS, decode, resize
-from mfimage.datasets.imageset import ImageSet, Skipped
-from mfimage.datasets.named import NAMED
-from mfimage.datasets.pixels import Pixels, ValueRange, over_white, unit, with_channels
-from mfimage.datasets.sources import iter_files, list_folder, list_zip, open_zip, read_arrays, read_member
-from mfimage.datasets.splits import split_indices, split_paths
-from mfimage.errors import DataError, MixedSizesError, UsageError
+from mfimage.datasets.decode import MAX_PIXELS
+from mfimage.datasets.folders import FOLDERS
+from mfimage.datasets.imageset import ImageSet
+from mfimage.datasets.named import NAMED, read_named
+from mfimage.datasets.parts import (
+    Part,
+    check_array,
+    check_bad,
+    from_array,
+    from_files,
+    from_store,
+    joined_labels,
+    stack,
+    taken,
+)
+from mfimage.datasets.pixels import ValueRange
+from mfimage.datasets.preparation import Preparation
+from mfimage.datasets.shards import Shards, shard_files
+from mfimage.datasets.sources import iter_files, list_zip, open_zip, read_arrays, read_member
+from mfimage.datasets.splits import choose, split_indices, split_paths
+from mfimage.datasets.stored import StoredSet
+from mfimage.datasets.stores import FolderStore, Store
+from mfimage.errors import DataError, UsageError
 
 Source = str | Path
 
-# An image file that needs more bytes for each of the allowed pixels than this is no honest one.
-_BYTES_PER_PIXEL = 8
-
-
-@dataclass(frozen=True)
-class _How:
-    """What `load` was asked for, but for the sources."""
-
-    split: str
-    size: int | tuple[int, int] | None
-    channels: int | None
-    max_pixels: int
-    value_range: ValueRange | None
-
-
-@dataclass
-class _Part:
-    """What one source gave: images (H, W, C), not yet of one size."""
-
-    pixels: list[Pixels]
-    paths: list[str]
-    skipped: list[Skipped]
-    labels: np.ndarray | None = None
+MEMORY = 2 * 1024**3  # bytes; larger sets are trained on where they lie
 
 
 def load(
@@ -57,14 +46,16 @@ def load(
     max_bad: float = 0.05,
     value_range: ValueRange | None = None,
     limit: int | None = None,
+    root: Source | None = None,
 ) -> ImageSet:
     """Load images into memory.
 
     Args:
-        source: A named set (`fashion-mini`, `fashion-mnist`, `digits`); a folder (searched to any depth, in
-            natural order) or .zip of png, jpg, webp, bmp, tiff and gif files; an .npy or .npz array (N, H, W)
-            or (N, H, W, C); or a list of several of these, which are put one after the other. A folder
-            called like a named set is reached as `./name`.
+        source: A named set (`fashion-mini`, `fashion-mnist`, `mnist`, `digits`, `cifar10`, `celeba`,
+            `celeba-178`, `imagenet`); a folder (searched to any depth, in natural order) or .zip of png, jpg,
+            webp, bmp, tiff and gif files; a .parquet file or a folder of them, as `mfimage pack` writes; an
+            .npy or .npz array (N, H, W) or (N, H, W, C); or a list of several of these, which are put one
+            after the other. A folder called like a named set is reached as `./name`.
         split: "train", "valid", "test" or "all". Folders of these names at the top of a source are its
             splits; without them a tenth is held out as "test" (see `splits`).
         size: (height, width) or one number for both, in pixels: larger and smaller images are scaled to
@@ -75,6 +66,7 @@ def load(
         value_range: Values of black and white in arrays, and in image files deeper than 8 bits. Without it
             integers scale by their type's maximum and floats must lie in [0, 1].
         limit: Read only the first so many images.
+        root: Where named sets lie that are not bundled; $MFIMAGE_DATA, else ~/.cache/mfimage, if None.
 
     Returns:
         The images in one tensor: uint8 if every source has 8 bits, else float32.
@@ -89,17 +81,62 @@ def load(
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     if not sources:
         raise UsageError("no source of images is given")
-    how = _How(split, size, channels, max_pixels, value_range)
-    parts: list[_Part] = []
+    prepare = Preparation(size, channels, max_pixels, value_range)
+    parts: list[Part] = []
     for one in sources:
         left = None if limit is None else limit - sum(len(part.paths) + len(part.skipped) for part in parts)
         if left != 0:
-            parts.append(_read(one, how, left))
+            parts.append(_read(one, split, prepare, left, root))
     skipped = tuple(bad for part in parts for bad in part.skipped)
     paths = tuple(path for part in parts for path in part.paths)
-    _check_bad(skipped, len(paths), max_bad)
-    images = _stack(_taken(parts), paths)
-    return ImageSet(images, " + ".join(map(str, sources)), split, paths, skipped, _labels(parts))
+    check_bad(skipped, len(paths), max_bad)
+    images = stack(taken(parts), paths)
+    return ImageSet(images, " + ".join(map(str, sources)), split, paths, skipped, joined_labels(parts))
+
+
+def open_images(
+    source: Source | Sequence[Source],
+    split: str = "train",
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    *,
+    memory: int = MEMORY,
+    max_pixels: int = MAX_PIXELS,
+    max_bad: float = 0.05,
+    value_range: ValueRange | None = None,
+    root: Source | None = None,
+) -> ImageSet | StoredSet:
+    """Load images into memory if they fit, else open them where they lie.
+
+    Args:
+        source: As of `load`; zips, arrays and several sources always go into memory.
+        split: As of `load`.
+        size: As of `load`.
+        channels: As of `load`; for a stored set None looks at a sample of 256 images.
+        memory: Most bytes, at 8 bits a value, that a folder's or shards' images may take in memory.
+        max_pixels: As of `load`.
+        max_bad: As of `load`; of a stored set, the share of what has been read.
+        value_range: As of `load`.
+        root: As of `load`.
+
+    Raises:
+        DataError: As of `load`, as far as a sample of 256 images tells.
+        UsageError: As of `load`.
+    """
+    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    store = open_store(sources[0], root) if len(sources) == 1 else None
+    if store is not None:
+        rows = choose(store.divided, split, store.name)
+        sides = (size, size) if isinstance(size, int) else size
+        if sides is None or len(rows) * 3 * math.prod(sides) > memory:
+            prepare = Preparation(size, channels, max_pixels, value_range, store.crop)
+            stored = StoredSet.open(store, rows, prepare, split, max_bad)
+            if stored.nbytes > memory:
+                return stored
+    return load(
+        source, split, size, channels,
+        max_pixels=max_pixels, max_bad=max_bad, value_range=value_range, root=root,
+    )  # fmt: skip
 
 
 def load_files(
@@ -119,117 +156,56 @@ def load_files(
     paths = [str(path) for path in iter_files(inputs)]
     if not paths:
         raise DataError(f"{', '.join(map(str, inputs))}: no image files here")
-    part = _from_files(paths, "", Path, _How("all", size, channels, max_pixels, value_range))
-    _check_bad(part.skipped, len(part.paths), max_bad)
-    images = _stack(_taken([part]), part.paths)
+    part = from_files(paths, "", Path, Preparation(size, channels, max_pixels, value_range))
+    check_bad(part.skipped, len(part.paths), max_bad)
+    images = stack(taken([part]), part.paths)
     return ImageSet(images, " + ".join(map(str, inputs)), "all", tuple(part.paths), tuple(part.skipped))
 
 
-def _read(source: Source, how: _How, limit: int | None) -> _Part:
+def open_store(source: Source, root: Source | None = None) -> Store | None:
+    """A folder, Parquet shards or a named set of photographs, to be read one image at a time.
+
+    Args:
+        source: As of `load`.
+        root: Where named sets lie; $MFIMAGE_DATA if None.
+
+    Returns:
+        None for what is not of these kinds: zips, arrays, named sets of arrays, and what does not exist.
+
+    Raises:
+        DataError: There are no images in it, or it cannot be read.
+    """
+    if isinstance(source, str) and source in FOLDERS:
+        return FOLDERS[source](root)
     if isinstance(source, str) and source in NAMED:
-        known, classes = NAMED[source](how.split)
-        return _from_array(known, classes, list(range(len(known)))[:limit], f"{source}/{how.split}", how)
+        return None
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = shard_files(path)
+        return Shards(files, str(path)) if files else FolderStore.open(path)
+    return Shards([path], str(path)) if path.suffix.lower() == ".parquet" and path.is_file() else None
+
+
+def _read(source: Source, split: str, prepare: Preparation, limit: int | None, root: Source | None) -> Part:
+    if isinstance(source, str) and source in NAMED:
+        known, classes = read_named(source, split, root)
+        return from_array(known, classes, list(range(len(known)))[:limit], f"{source}/{split}", prepare)
+    if store := open_store(source, root):
+        rows = choose(store.divided, split, store.name)[:limit]
+        return from_store(store, rows, replace(prepare, crop=store.crop))
     path = Path(source).expanduser()
     name = str(path)
-    if path.is_dir():
-        chosen = split_paths(list_folder(path), how.split, name)[:limit]
-        return _from_files(chosen, f"{name}/", lambda relative: path / relative, how)
     if not path.exists():
-        raise DataError(f"{source}: no such file or folder, and no named set ({', '.join(NAMED)})")
+        known_names = ", ".join((*NAMED, *FOLDERS))
+        raise DataError(f"{source}: no such file or folder, and no named set ({known_names})")
     if path.suffix.lower() == ".zip":
         with open_zip(path) as archive:
-            chosen = split_paths(list_zip(archive), how.split, name)[:limit]
-            most = how.max_pixels * _BYTES_PER_PIXEL
-            return _from_files(chosen, f"{name}/", lambda member: read_member(archive, member, most), how)
+            chosen = split_paths(list_zip(archive), split, name)[:limit]
+            return from_files(
+                chosen, f"{name}/", lambda member: read_member(archive, member, prepare.max_bytes), prepare
+            )
     if path.suffix.lower() in (".npy", ".npz"):
         images, labels = read_arrays(path)
-        _check_array(images, labels, name)
-        return _from_array(images, labels, split_indices(len(images), how.split, name)[:limit], name, how)
-    raise DataError(f"{source}: is neither a folder nor a .zip, .npy or .npz file")
-
-
-def _check_array(images: Pixels, labels: np.ndarray | None, name: str) -> None:
-    if not (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 2, 3, 4))):
-        raise DataError(f"{name}: an array of shape {images.shape} is not (N, H, W) or (N, H, W, C ≤ 4)")
-    if images.size == 0:
-        raise DataError(f"{name}: holds no images (shape {images.shape})")
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise DataError(f"{name}: {labels.shape} labels do not match {len(images)} images")
-    if labels is not None and labels.dtype.kind not in "iu":
-        raise DataError(f"{name}: labels are {labels.dtype}, not integers")
-
-
-def _from_array(images: Pixels, labels: np.ndarray | None, chosen: list[int], name: str, how: _How) -> _Part:
-    values = unit(np.asarray(images[chosen]), name, how.value_range)
-    values = values[..., None] if values.ndim == 3 else values
-    values = over_white(values) if values.shape[-1] in (2, 4) else values
-    values = with_channels(values, how.channels)
-    resized = [image if how.size is None else resize(image, how.size) for image in values]
-    return _Part(resized, [f"{name}[{i}]" for i in chosen], [], None if labels is None else labels[chosen])
-
-
-def _from_files(chosen: Sequence[str], prefix: str, read: Callable[[str], Path | bytes], how: _How) -> _Part:
-    def work(relative: str) -> Pixels | Skipped:
-        path = prefix + relative
-        try:
-            content = read(relative)
-            values = decode(
-                content, path, channels=how.channels, max_pixels=how.max_pixels, value_range=how.value_range
-            )
-        except DataError as error:
-            return Skipped(path, str(error).removeprefix(f"{path}: "))
-        return np.ascontiguousarray(values if how.size is None else resize(values, how.size))
-
-    part = _Part([], [], [])
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow frees the GIL while it decodes.
-        for relative, result in zip(chosen, pool.map(work, chosen), strict=True):
-            if isinstance(result, Skipped):
-                part.skipped.append(result)
-            else:
-                part.pixels.append(result)
-                part.paths.append(prefix + relative)
-    return part
-
-
-def _check_bad(skipped: Sequence[Skipped], good: int, max_bad: float) -> None:
-    if good and len(skipped) <= max_bad * (good + len(skipped)):
-        return
-    first = "".join(f"\n  {bad.path}: {bad.reason}" for bad in skipped[:5])
-    raise DataError(
-        f"{len(skipped)} of {good + len(skipped)} files cannot be used, more than the share of {max_bad:g} "
-        f"that is skipped; the first:{first}"
-    )
-
-
-def _taken(parts: Sequence[_Part]) -> list[Pixels]:
-    """All images, which the parts no longer hold."""
-    pixels = [image for part in parts for image in part.pixels]
-    for part in parts:
-        part.pixels.clear()
-    return pixels
-
-
-def _stack(pixels: list[Pixels], paths: Sequence[str]) -> Tensor:
-    """Move images (H, W, C) into one tensor (N, C, H, W); grey is repeated where others have colour."""
-    height, width = pixels[0].shape[:2]
-    for image, path in zip(pixels, paths, strict=True):
-        if image.shape[:2] != (height, width):
-            raise MixedSizesError(
-                f"images differ in size: {paths[0]} is {height}×{width} (height×width), {path} is "
-                f"{image.shape[0]}×{image.shape[1]}; choose one with size (--size)"
-            )
-    channels = max(image.shape[2] for image in pixels)
-    dtype = np.uint8 if all(image.dtype == np.uint8 for image in pixels) else np.float32
-    stacked = np.empty((len(pixels), channels, height, width), dtype)
-    pixels.reverse()
-    for row in stacked:
-        image = pixels.pop()  # Each is freed when it is copied: memory is needed once, not twice.
-        row[:] = (image if image.dtype == dtype else image.astype(np.float32) / 255).transpose(2, 0, 1)
-    return torch.from_numpy(stacked)
-
-
-def _labels(parts: Sequence[_Part]) -> Tensor | None:
-    labels = [part.labels for part in parts if part.labels is not None]
-    if len(labels) < len(parts):
-        return None
-    return torch.from_numpy(np.concatenate(labels).astype(np.int64))
+        check_array(images, labels, name)
+        return from_array(images, labels, split_indices(len(images), split, name)[:limit], name, prepare)
+    raise DataError(f"{source}: is neither a folder nor a .zip, .npy, .npz or .parquet file")

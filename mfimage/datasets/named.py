@@ -8,9 +8,6 @@ of Fashion-MNIST, in the order of the original files, with their labels; arrays 
 
 from __future__ import annotations
 
-import gzip
-import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -19,16 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from mfimage._torchvision import import_torchvision
+from mfimage.datasets.cifar import cifar10
 from mfimage.datasets.decode import resize
+from mfimage.datasets.mnist import FILES, mnist, read_idx
 from mfimage.datasets.pixels import Pixels
+from mfimage.datasets.roots import data_root
 from mfimage.datasets.splits import choose, split_indices
-from mfimage.errors import DataError
+from mfimage.errors import DataError, UsageError
 
 Labelled = tuple[Pixels, np.ndarray]
 
 _MINI = Path(__file__).parent / "data" / "fashion-mini.npz"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-_FILES = {"train": "train", "test": "t10k"}
 
 
 def fashion_mini(split: str) -> Labelled:
@@ -56,36 +55,37 @@ def fashion_mini(split: str) -> Labelled:
         raise DataError(f"{_MINI}: the bundled file is damaged, install mfimage again: {error}") from error
 
 
-def fashion_mnist(split: str) -> Labelled:
+def fashion_mnist(part: str, root: str | Path | None = None) -> Labelled:
     """All of Fashion-MNIST, from Debian's package dataset-fashion-mnist or torchvision's download.
 
     The download goes to $MFIMAGE_DATA, by default ~/.cache/mfimage.
 
     Args:
-        split: "train" (60,000), "test" (10,000) or "all".
+        part: "train" (60,000) or "test" (10,000).
+        root: Where torchvision's folder FashionMNIST lies or is made; $MFIMAGE_DATA if None.
 
     Returns:
         Images (N, 28, 28) uint8 and labels (N,) in 0..9.
 
     Raises:
-        DataError: There is no such split, a file is damaged, or the download fails.
+        DataError: A file is damaged, or the download fails.
     """
-    read = _fashion_debian if _DEBIAN.is_dir() else _fashion_torchvision
-    return _joined([read(part) for part in _parts(split, "fashion-mnist")])
+    if root is None and _DEBIAN.is_dir():
+        return _fashion_debian(part)
+    return _fashion_torchvision(part, data_root(root))
 
 
 def _fashion_debian(part: str) -> Labelled:
-    stem = _FILES[part]
+    stem = FILES[part]
     return read_idx(_DEBIAN / f"{stem}-images-idx3-ubyte.gz"), read_idx(
         _DEBIAN / f"{stem}-labels-idx1-ubyte.gz"
     )
 
 
-def _fashion_torchvision(part: str) -> Labelled:
+def _fashion_torchvision(part: str, root: Path) -> Labelled:
     import_torchvision()
     from torchvision.datasets import FashionMNIST
 
-    root = Path(os.environ.get("MFIMAGE_DATA") or Path.home() / ".cache" / "mfimage")
     try:
         whole = FashionMNIST(str(root), train=part == "train", download=True)
     except (RuntimeError, OSError, ValueError) as error:
@@ -119,11 +119,35 @@ def digits(split: str) -> Labelled:
     return np.stack([resize(image, 28)[..., 0] for image in small]), labels[chosen]
 
 
-NAMED: dict[str, Callable[[str], Labelled]] = {
-    "fashion-mini": fashion_mini,
+BUNDLED: dict[str, Callable[[str], Labelled]] = {"fashion-mini": fashion_mini, "digits": digits}
+PLACED: dict[str, Callable[[str, str | Path | None], Labelled]] = {
     "fashion-mnist": fashion_mnist,
-    "digits": digits,
+    "mnist": mnist,
+    "cifar10": cifar10,
 }
+NAMED = (*BUNDLED, *PLACED)
+
+
+def read_named(name: str, split: str, root: str | Path | None = None) -> Labelled:
+    """Read a named set of arrays.
+
+    Args:
+        name: One of NAMED.
+        split: "train", "test" or "all".
+        root: Where it lies, for those that are not bundled; $MFIMAGE_DATA if None.
+
+    Returns:
+        Images (N, H, W) or (N, H, W, C) uint8 and labels (N,).
+
+    Raises:
+        DataError: There is no such split, or its files are not there or damaged.
+        UsageError: A place is given for a bundled set.
+    """
+    if name in PLACED:
+        return _joined([PLACED[name](part, root) for part in _parts(split, name)])
+    if root is not None:
+        raise UsageError(f"{name}: is bundled, and not looked for in {root}")
+    return BUNDLED[name](split)
 
 
 def _parts(split: str, name: str) -> list[str]:
@@ -133,29 +157,3 @@ def _parts(split: str, name: str) -> list[str]:
 def _joined(parts: list[Labelled]) -> Labelled:
     images, labels = zip(*parts, strict=True)
     return np.concatenate(images), np.concatenate(labels)
-
-
-def read_idx(path: Path) -> Pixels:
-    """Read a gzipped IDX file of unsigned bytes, the format of MNIST.
-
-    Bytes 0, 0, 8 (unsigned byte) and n; n dimensions as big-endian 32-bit integers; the values.
-
-    Args:
-        path: The .gz file.
-
-    Returns:
-        An array of uint8 with the dimensions that the file states.
-
-    Raises:
-        DataError: The file is missing, damaged, truncated or holds something else.
-    """
-    try:
-        content = gzip.decompress(path.read_bytes())
-        zero, kind, dimensions = struct.unpack_from(">HBB", content)
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise DataError(f"{path}: is not a readable gzipped IDX file: {error}") from error
-    start = 4 + 4 * dimensions
-    if zero or kind != 8 or len(content) - start != np.prod(shape, dtype=np.int64):
-        raise DataError(f"{path}: is damaged, or no IDX file of bytes")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

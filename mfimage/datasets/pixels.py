@@ -77,6 +77,11 @@ def _check(values: Pixels, name: str, low: float, high: float, declared: bool) -
         )
 
 
+def as_float(values: Pixels) -> Pixels:
+    """uint8 as float32 in [0, 1], value / 255; float32 as it is."""
+    return values.astype(np.float32) / np.float32(255) if values.dtype == np.uint8 else values
+
+
 def over_white(values: Pixels) -> Pixels:
     """Lay an image with an alpha channel on white.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,56 +19,100 @@ from mfimage.datasets.pixels import Pixels
 from mfimage.errors import DataError
 
 
-def natural(path: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural(path: str) -> tuple[str, str]:
     """Sort key that puts `img2` before `img10`; equal ones are ordered by their plain text."""
-    parts = re.split(r"([0-9]+)", path.lower())
-    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)], path
+    return re.sub(r"[0-9]+", _number, path.lower()), path
+
+
+def _number(match: re.Match[str]) -> str:
+    # NUL, which is in no path, puts a number before any letter; its length puts 9 before 10.
+    digits = match[0].lstrip("0")
+    return f"\0{chr(len(digits))}{digits}"
 
 
 def _images(paths: Iterable[str]) -> list[str]:
     """Those that end like an image and lie in no hidden place, in natural order."""
-    seen = (PurePosixPath(path) for path in paths)
-    chosen = [
-        str(path)
-        for path in seen
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    ]
+    chosen = [path for path in paths if _is_image(path) and not any(map(_hidden, path.split("/")))]
     return sorted(chosen, key=natural)
 
 
-def list_folder(folder: Path) -> list[str]:
-    """Relative paths ("/" between folders) of the images in a folder and below it, in natural order.
+def _is_image(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
-    Hidden files and folders are left out; links to files are followed, links to folders are not.
+
+def _hidden(part: str) -> bool:
+    return (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
+
+
+class Found(NamedTuple):
+    """A file in a folder: its relative path ("/" between folders), size in bytes, time of change in ns."""
+
+    path: str
+    size: int
+    time: int
+
+
+def scan_folder(folder: Path) -> tuple[list[Found], dict[str, int]]:
+    """The images in a folder and below it, in natural order, and the time of change of every folder seen.
+
+    Hidden files and folders are left out; links to files are followed (a broken one has size −1), links to
+    folders are not; what is neither (a pipe) is left out.
 
     Args:
         folder: An existing folder.
 
     Returns:
-        At least one path.
+        The images, maybe none, and the times (ns) by relative path, the folder itself being "".
+
+    Raises:
+        DataError: A folder in it cannot be read.
+    """
+    found: list[Found] = []
+    times: dict[str, int] = {}
+    left = [""]
+    while left:
+        here = left.pop()
+        try:
+            # Before it is listed: what changes meanwhile then makes the time too old, not too new.
+            times[here] = os.stat(folder / here).st_mtime_ns
+            with os.scandir(folder / here) as entries:
+                seen = [entry for entry in entries if not _hidden(entry.name)]
+        except OSError as error:
+            raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        found += _files(seen, here)
+        left += [f"{here}{entry.name}/" for entry in seen if entry.is_dir(follow_symlinks=False)]
+    return sorted(found, key=lambda one: natural(one.path)), times
+
+
+def _files(entries: list[os.DirEntry[str]], here: str) -> Iterator[Found]:
+    for entry in entries:
+        if not _is_image(entry.name):
+            continue
+        try:
+            known = entry.stat()
+        except OSError:
+            yield Found(here + entry.name, -1, -1)
+            continue
+        if stat.S_ISREG(known.st_mode):
+            yield Found(here + entry.name, known.st_size, known.st_mtime_ns)
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Relative paths of the images in a folder; see `scan_folder`.
 
     Raises:
         DataError: There is no image in it, or a folder in it cannot be read.
     """
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-    found = (
-        (Path(top) / file).relative_to(folder).as_posix()
-        for top, _, files in os.walk(folder, onerror=refuse)
-        for file in files
-    )
-    return _some(_images(found), f"folder {folder}")
+    return some([one.path for one in scan_folder(folder)[0]], f"folder {folder}")
 
 
 def list_zip(archive: zipfile.ZipFile) -> list[str]:
     """Names of the images in a zip, in natural order; errors as in `list_folder`."""
-    return _some(_images(archive.namelist()), f"zip file {archive.filename}")
+    return some(_images(archive.namelist()), f"zip file {archive.filename}")
 
 
-def _some(paths: list[str], where: str) -> list[str]:
+def some(paths: list[str], where: str) -> list[str]:
+    """Raise DataError if there are no paths, else return them."""
     if not paths:
         raise DataError(f"{where}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
     return paths

@@ -9,9 +9,17 @@ files moves none. `all` is everything, also what lies beside such folders.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias, TypeVar
 
 from mfimage.errors import DataError
+
+Divided: TypeAlias = Mapping[str, Sequence[int]]
+"""Name of each split, and which rows are in it, ascending; \"all\" is one of them."""
+
+_Part = TypeVar("_Part", bound=Sequence)
 
 _FOLDERS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
 
@@ -39,10 +47,12 @@ def split_indices(count: int, split: str, name: str) -> list[int]:
     Raises:
         DataError: There is no such split, or nothing in it.
     """
-    divided: dict[str, list[int]] = {"train": [], "test": [], "all": list(range(count))}
-    for index in range(count):
-        divided["test" if held_out(str(index)) else "train"].append(index)
-    return choose(divided, split, name)
+    return list(choose(divide_rows(count), split, name))
+
+
+def divide_rows(count: int) -> Divided:
+    """The splits of rows that have no names: by the hash of each row's index."""
+    return _hashed(map(str, range(count)), count)
 
 
 def split_paths(paths: Sequence[str], split: str, name: str) -> list[str]:
@@ -59,17 +69,43 @@ def split_paths(paths: Sequence[str], split: str, name: str) -> list[str]:
     Raises:
         DataError: There is no such split, or nothing in it.
     """
-    divided: dict[str, list[str]] = {}
+    return [paths[row] for row in choose(divide_paths(paths), split, name)]
+
+
+def divide_paths(paths: Sequence[str]) -> Divided:
+    """The splits of relative paths: by their top-level folders, else by the hash of each path."""
+    marked: dict[str, array] = {}
     depth = _common_depth(paths)
+    for row, path in enumerate(paths):
+        top, _, rest = path.split("/", depth)[-1].partition("/")
+        if rest and top.lower() in _FOLDERS:
+            marked.setdefault(_FOLDERS[top.lower()], array("q")).append(row)
+    return {**marked, "all": range(len(paths))} if marked else _hashed(paths, len(paths))
+
+
+def _hashed(keys: Iterable[str], count: int) -> Divided:
+    divided = {"train": array("q"), "test": array("q")}
+    for row, key in enumerate(keys):
+        divided["test" if held_out(key) else "train"].append(row)
+    return {**divided, "all": range(count)}
+
+
+def class_folders(paths: Sequence[str]) -> list[str]:
+    """The folder of each path that is its class: the first below the split's; "" where there is none."""
+    depth, kinds = _common_depth(paths), []
     for path in paths:
-        *folders, _ = path.split("/")[depth:]
+        folders = path.split("/")[depth:-1]
         if folders and folders[0].lower() in _FOLDERS:
-            divided.setdefault(_FOLDERS[folders[0].lower()], []).append(path)
-    if not divided:
-        divided = {"train": [], "test": []}
-        for path in paths:
-            divided["test" if held_out(path) else "train"].append(path)
-    return choose(divided | {"all": list(paths)}, split, name)
+            folders = folders[1:]
+        kinds.append(folders[0] if folders else "")
+    return kinds
+
+
+def named_split(path: str) -> str | None:
+    """The split that a file's name begins with, or its folder's name is: `train-00001.parquet`; else None."""
+    *folders, file = path.split("/")
+    first = re.split(r"[-_.]", file.lower())[0]
+    return _FOLDERS.get(first) or next((_FOLDERS[f.lower()] for f in folders if f.lower() in _FOLDERS), None)
 
 
 def _common_depth(paths: Sequence[str]) -> int:
@@ -78,7 +114,7 @@ def _common_depth(paths: Sequence[str]) -> int:
     return int(len(tops) == 1 and not {top.lower() for top in tops} & {"", *_FOLDERS})
 
 
-def choose(divided: dict[str, list], split: str, name: str) -> list:
+def choose(divided: Mapping[str, _Part], split: str, name: str) -> _Part:
     """The part of a divided source that has a name, under any of its spellings.
 
     Args:
@@ -96,7 +132,7 @@ def choose(divided: dict[str, list], split: str, name: str) -> list:
     there = ", ".join(divided)
     if wanted not in divided:
         raise DataError(f"{name}: has no split {split!r}; there are {there}")
-    if not divided[wanted]:
+    if not len(divided[wanted]):
         counts = ", ".join(f"{key} {len(part)}" for key, part in divided.items())
         raise DataError(f"{name}: nothing falls into the split {split!r} ({counts}); ask for 'all'")
     return divided[wanted]

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from mfimage.datasets import NAMED, load, named
-from mfimage.datasets.named import read_idx
-from mfimage.errors import DataError
+from mfimage.errors import DataError, UsageError
 
 
 def test_fashion_mini():
@@ -24,7 +23,7 @@ def test_fashion_mini():
 def test_fashion_mini_is_the_beginning_of_fashion_mnist():
     if not named._DEBIAN.is_dir():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
-    whole, labels = NAMED["fashion-mnist"]("test")
+    whole, labels = named.read_named("fashion-mnist", "test")
     assert whole.shape == (10_000, 28, 28)
     assert (whole[:2000] == load("fashion-mini", "test").images[:, 0].numpy()).all()
     assert (labels[:2000] == load("fashion-mini", "test").labels.numpy()).all()
@@ -48,6 +47,11 @@ def test_unknown_split(name):
         load(name, "valid")
 
 
+def test_a_bundled_set_has_no_other_place(tmp_path):
+    with pytest.raises(UsageError, match=f"digits: is bundled, and not looked for in {tmp_path}"):
+        load("digits", root=tmp_path)
+
+
 def test_damaged_bundle(tmp_path, monkeypatch):
     whole = named._MINI.read_bytes()
     monkeypatch.setattr(named, "_MINI", tmp_path / "mini.npz")
@@ -61,29 +65,6 @@ def test_damaged_bundle(tmp_path, monkeypatch):
 def write_idx(path, array):
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     path.write_bytes(gzip.compress(header + array.tobytes()))
-
-
-def test_idx(tmp_path):
-    array = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
-    write_idx(tmp_path / "x.gz", array)
-    assert (read_idx(tmp_path / "x.gz") == array).all()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"no gzip",
-        gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"),
-        gzip.compress(b"\0\0\x0d\x01\0\0\0\x01abcd"),
-        gzip.compress(b"\0"),
-        gzip.compress(b"\0\0\x08\x01\0\0\0\x03abc")[:-9],
-    ],
-)
-def test_damaged_idx(tmp_path, content):
-    (tmp_path / "x.gz").write_bytes(content)
-    with pytest.raises(DataError, match=r"x\.gz: is"):
-        read_idx(tmp_path / "x.gz")
 
 
 def test_debian_files_are_read_where_they_are(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from mfimage.datasets.pixels import over_white, unit, with_channels
+from mfimage.datasets.pixels import as_float, over_white, unit, with_channels
 from mfimage.errors import DataError, UsageError
 
 
@@ -71,3 +72,11 @@ def test_luma_keeps_grey():
     floats = (ramp / 255).astype(np.float32)
     np.testing.assert_allclose(with_channels(floats, 1)[:, 0], floats[:, 0], atol=1e-6)
     assert with_channels(floats, 1).max() <= 1
+
+
+def test_as_float_is_the_division_that_torch_does():
+    values = np.arange(256, dtype=np.uint8)
+    assert (as_float(values) == (torch.from_numpy(values).float() / 255).numpy()).all()
+    assert as_float(values).dtype == np.float32
+    deep = np.linspace(0, 1, 5, dtype=np.float32)
+    assert as_float(deep) is deep

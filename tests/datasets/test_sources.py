@@ -13,6 +13,7 @@ from mfimage.datasets.sources import (
     open_zip,
     read_arrays,
     read_member,
+    scan_folder,
 )
 from mfimage.errors import DataError
 
@@ -44,6 +45,22 @@ def test_folder_is_searched_to_any_depth_and_hidden_files_are_not(tmp_path):
         "y.tiff",
         "z.bmp",
     ]
+
+
+def test_a_number_of_any_length_has_its_place():
+    names = [f"img{number}.png" for number in ("", "0", "00", "7", "007", "10", "9" * 40, "1" + "0" * 40)]
+    assert sorted(reversed(names), key=natural) == [
+        "img0.png", "img00.png", "img007.png", "img7.png", "img10.png", f"img{'9' * 40}.png",
+        f"img1{'0' * 40}.png", "img.png",
+    ]  # fmt: skip
+
+
+def test_scan_tells_sizes_and_the_times_of_folders(tmp_path):
+    touch(tmp_path, "a/1.png", ".hidden/2.png")
+    found, folders = scan_folder(tmp_path)
+    known = (tmp_path / "a" / "1.png").stat()
+    assert found == [("a/1.png", known.st_size, known.st_mtime_ns)]
+    assert folders == {"": tmp_path.stat().st_mtime_ns, "a/": (tmp_path / "a").stat().st_mtime_ns}
 
 
 def test_hidden_parent_does_not_hide(tmp_path):

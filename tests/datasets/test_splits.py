@@ -1,6 +1,14 @@
 import pytest
 
-from mfimage.datasets.splits import held_out, split_indices, split_paths
+from mfimage.datasets.splits import (
+    class_folders,
+    divide_paths,
+    divide_rows,
+    held_out,
+    named_split,
+    split_indices,
+    split_paths,
+)
 from mfimage.errors import DataError
 
 MANY = [f"cats/{i}.png" for i in range(2000)]
@@ -48,3 +56,33 @@ def test_missing_split_names_those_there_are():
 def test_empty_split_says_so():
     with pytest.raises(DataError, match=r"nothing falls into the split 'test' \(train 1, test 0, all 1\)"):
         split_paths([next(path for path in MANY if not held_out(path))], "test", "x")
+
+
+def test_divisions_are_rows():
+    paths = ["train/1.png", "val/2.png", "train/3.png", "more/4.png"]
+    divided = {name: list(rows) for name, rows in divide_paths(paths).items()}
+    assert divided == {"train": [0, 2], "valid": [1], "all": [0, 1, 2, 3]}
+    assert list(divide_rows(40)["test"]) == [0, 7, 9, 10, 33]
+    assert list(divide_rows(40)["all"]) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("data/train-00000-of-00002.parquet", "train"),
+        ("data/validation.parquet", "valid"),
+        ("out/Test_3.parquet", "test"),
+        ("val/0000.parquet", "valid"),
+        ("data/training.parquet", None),
+        ("data/0.parquet", None),
+    ],
+)
+def test_splits_in_the_names_of_files(path, split):
+    assert named_split(path) == split
+
+
+def test_classes_are_the_folders_below_the_splits():
+    assert class_folders(["train/a/x/1.png", "train/b/2.png", "test/a/3.png"]) == ["a", "b", "a"]
+    assert class_folders(["set/train/a/1.png", "set/test/b/2.png"]) == ["a", "b"]
+    assert class_folders(["a/1.png", "b/2.png", "3.png"]) == ["a", "b", ""]
+    assert class_folders(["set/1.png", "set/2.png"]) == ["", ""]

@@ -1,0 +1,236 @@
+"""A set of images that stay where they are, and are decoded when they are wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mfimage.datasets.imageset import ImageSet, Skipped
+from mfimage.datasets.pixels import Pixels, as_float
+from mfimage.datasets.prefetch import ahead
+from mfimage.datasets.preparation import Preparation, check_size
+from mfimage.datasets.stores import Store
+from mfimage.errors import DataError
+
+SAMPLED = 256  # images that a set is judged by before it is used
+_CHUNK = 16  # images a thread takes at once where a batch is read alone
+
+
+class Faults:
+    """The images of a set that could not be read so far, shared by all its subsets and threads.
+
+    Args:
+        max_bad: Largest share of those tried that is replaced rather than an error.
+    """
+
+    def __init__(self, max_bad: float) -> None:
+        self.max_bad, self.tried = max_bad, 0
+        self.bad: dict[int, Skipped] = {}
+        self._lock = threading.Lock()
+
+    def note(self, row: int, path: str, error: DataError) -> None:
+        """Remember a bad image; DataError if there are now too many."""
+        with self._lock:
+            self.bad[row] = Skipped(path, str(error).removeprefix(f"{path}: "))
+            allowed = self.max_bad * self.tried
+            # Three standard deviations more than the share: of the first few a bad one may be among them.
+            if len(self.bad) > allowed + 3 * math.sqrt(allowed):
+                first = "".join(f"\n  {one.path}: {one.reason}" for one in list(self.bad.values())[:5])
+                raise DataError(
+                    f"{len(self.bad)} of the {self.tried} files read cannot be used, more than the share of "
+                    f"{self.max_bad:g} that is replaced; the first:{first}"
+                )
+
+    def count(self, images: int) -> None:
+        """Remember that so many were tried."""
+        with self._lock:
+            self.tried += images
+
+
+class _Glance(NamedTuple):
+    path: str
+    shape: tuple[int, ...]
+    mean: float
+    square: float
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSet:
+    """Images of one size, read when they are wanted: an `ImageSet` that takes no memory.
+
+    An image that cannot be read is replaced by the next one of the set that can, so that every batch is
+    whole and follows from its rows alone.
+
+    Attributes:
+        store: Where they lie.
+        rows: (N,) int64, which of the store's they are.
+        prepare: How they are decoded and scaled; its channels are settled.
+        name: Where they came from.
+        split: Which part of it they are.
+        shape: Channels, height and width of every image.
+        mean: Of all values of a sample.
+        std: Of all values of a sample.
+        faults: What could not be read.
+    """
+
+    store: Store
+    rows: NDArray[np.int64]
+    prepare: Preparation
+    name: str
+    split: str
+    shape: tuple[int, int, int]
+    mean: float
+    std: float
+    faults: Faults
+
+    @classmethod
+    def open(
+        cls, store: Store, rows: Sequence[int], prepare: Preparation, split: str, max_bad: float
+    ) -> StoredSet:
+        """Look at some images of a set, evenly over all, and settle what they have in common.
+
+        Args:
+            store: Where they lie.
+            rows: Which of them are meant.
+            prepare: How they are read; channels None become 3 if any of the sample has colour and else 1.
+            split: Name of the part that the rows are.
+            max_bad: Largest share of bad files, in [0, 1].
+
+        Raises:
+            DataError: Too many of the sample cannot be read.
+            MixedSizesError: They differ in size and none is asked for.
+        """
+        faults, chosen = Faults(max_bad), np.asarray(rows, np.int64)
+        whole = cls(store, chosen, prepare, store.name, split, (0, 0, 0), 0.0, 0.0, faults)
+        sample = np.unique(np.linspace(0, len(chosen) - 1, min(SAMPLED, len(chosen))).round().astype(int))
+        faults.count(len(sample))
+        seen: list[_Glance] = []
+        for one in ahead(whole._glance, chosen[sample].tolist()):
+            if one is not None:
+                seen.append(one)
+                check_size(seen[0].shape, seen[0].path, one.shape, one.path)
+        if not seen:
+            raise DataError(f"{store.name}: none of {len(sample)} images that were tried can be read")
+        height, width = seen[0].shape[:2]
+        channels = max(one.shape[2] for one in seen)
+        mean = sum(one.mean for one in seen) / len(seen)
+        variance = sum(one.square for one in seen) / len(seen) - mean**2
+        prepare = replace(prepare, channels=channels)
+        shape, std = (channels, height, width), math.sqrt(max(0.0, variance))
+        return replace(whole, prepare=prepare, shape=shape, mean=mean, std=std)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The files that could not be read so far, as they were met."""
+        return tuple(list(self.faults.bad.values()))
+
+    @property
+    def nbytes(self) -> int:
+        """What the images would take in memory at 8 bits."""
+        return len(self) * math.prod(self.shape)
+
+    def read(self, positions: Tensor) -> Tensor:
+        """Some of the images, read one after the other in this thread; else as `batch`."""
+        self.faults.count(len(positions))
+        images = np.empty((len(positions), *self.shape), np.float32)
+        for image, position in zip(images, positions.tolist(), strict=True):
+            image[:] = as_float(self._image(position)).transpose(2, 0, 1)
+        return torch.from_numpy(images)
+
+    def batch(self, indices: Sequence[int] | Tensor | slice) -> Tensor:
+        """Some of the images, as the models take them, read by several threads.
+
+        Args:
+            indices: (B,) positions in 0..N − 1, in any order, repeats allowed.
+
+        Returns:
+            (B, C, H, W) float32 in [0, 1].
+
+        Raises:
+            DataError: Too many files of the set cannot be read, or one has another size.
+        """
+        if isinstance(indices, slice):
+            indices = range(*indices.indices(len(self)))
+        positions = torch.as_tensor(indices).long()
+        images = torch.empty(len(positions), *self.shape)
+        for begin, part in enumerate(ahead(self.read, positions.split(_CHUNK))):
+            images[begin * _CHUNK : (begin + 1) * _CHUNK] = part
+        return images
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All images in order, (size, C, H, W) float32 at a time; the next are read meanwhile."""
+        yield from ahead(self.read, torch.arange(len(self)).split(size))
+
+    def subset(self, indices: Sequence[int] | Tensor) -> StoredSet:
+        """The set of the images at these positions."""
+        return replace(self, rows=self.rows[torch.as_tensor(indices).long().numpy()])
+
+    def load(self) -> ImageSet:
+        """The same images in memory."""
+        images = self.batch(slice(None))
+        exact = (images * 255).round().to(torch.uint8)
+        kept = exact if torch.equal(exact.float() / 255, images) else images
+        paths = tuple(self.store.path(row) for row in self.rows.tolist())
+        return ImageSet(kept, self.name, self.split, paths, self.skipped)
+
+    def summary(self) -> dict[str, Any]:
+        """What a run records of its data, ready for JSON.
+
+        Returns:
+            As `ImageSet.summary`; but sha256 is of the list of files (names, sizes), the rows and the
+            preparation, mean and std are of `sampled` images, and skipped are those found bad so far.
+        """
+        how = f"{asdict(self.prepare)}\0{self.store.fingerprint()}\0"
+        return {
+            "name": self.name,
+            "split": self.split,
+            "count": len(self),
+            "shape": list(self.shape),
+            "dtype": "uint8",
+            "skipped": len(self.skipped),
+            "skipped_first": [{"path": one.path, "reason": one.reason} for one in self.skipped[:5]],
+            "sha256": hashlib.sha256(how.encode() + self.rows.tobytes()).hexdigest(),
+            "mean": self.mean,
+            "std": self.std,
+            "sampled": min(SAMPLED, len(self)),
+        }
+
+    def _image(self, position: int) -> Pixels:
+        """The image at a position, or the next that can be read."""
+        position = range(len(self))[position]
+        for step in range(len(self)):
+            row = int(self.rows[(position + step) % len(self)])
+            if (values := self._decoded(row)) is not None:
+                check_size(self.shape[1:], self.name, values.shape, self.store.path(row))
+                return values
+        raise DataError(f"{self.name}: none of its images can be read")
+
+    def _glance(self, row: int) -> _Glance | None:
+        """What the sample is judged by, without keeping an image."""
+        if (values := self._decoded(row)) is None:
+            return None
+        x = as_float(values).astype(np.float64)
+        return _Glance(self.store.path(row), values.shape, float(x.mean()), float(np.square(x).mean()))
+
+    def _decoded(self, row: int) -> Pixels | None:
+        """An image of the store, None if it cannot be read."""
+        if row in self.faults.bad:
+            return None
+        path = self.store.path(row)
+        try:
+            return self.prepare(self.store.content(row, self.prepare.max_bytes), path)
+        except DataError as error:
+            self.faults.note(row, path, error)
+            return None

@@ -1,0 +1,155 @@
+import builtins
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mfimage.datasets import load, open_images, shards
+from mfimage.errors import DataError, UsageError
+
+pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (20, 5, 5, 3), np.uint8)
+
+
+def encoded(values):
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write(path, columns, features=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns)
+    if features:
+        text = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": text})
+    pq.write_table(table, path, **{"row_group_size": 4, **options})
+
+
+def structs(images=IMAGES):
+    return [{"bytes": encoded(image), "path": None} for image in images]
+
+
+@pytest.mark.parametrize(
+    ("columns", "features"),
+    [
+        ({"image": structs()}, None),
+        ({"img": [encoded(image) for image in IMAGES], "other": ["x"] * 20}, None),
+        ({"image": ["caption"] * 20, "photo": structs()}, {"photo": {"_type": "Image"}}),
+        ({"image": structs()}, {"image": "nonsense"}),
+    ],
+)
+def test_columns_of_images(tmp_path, columns, features):
+    write(tmp_path / "x.parquet", columns, features)
+    images = load(tmp_path / "x.parquet", "all")
+    assert (images.images.movedim(1, -1).numpy() == IMAGES).all()
+    assert images.paths[7] == f"{tmp_path}/x.parquet[7]"
+    assert images.labels is None
+    assert len(load(tmp_path / "x.parquet")) + len(load(tmp_path / "x.parquet", "test")) == 20
+
+
+def test_files_are_splits_by_their_names(tmp_path):
+    for name, part in (("train-00000-of-00002", IMAGES[:3]), ("train-00001-of-00002", IMAGES[3:8])):
+        write(
+            tmp_path / "data" / f"{name}.parquet", {"image": structs(part), "label": list(range(len(part)))}
+        )
+    write(tmp_path / "data" / "validation-0.parquet", {"image": structs(IMAGES[8:9]), "label": [7]})
+    train = load(tmp_path)
+    assert (train.images.movedim(1, -1).numpy() == IMAGES[:8]).all()
+    assert train.labels.tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert load(tmp_path, "valid").labels.tolist() == [7]
+    with pytest.raises(DataError, match="there are train, valid, all"):
+        load(tmp_path, "test")
+
+
+def test_folders_are_splits_too(tmp_path):
+    write(tmp_path / "train" / "0.parquet", {"image": structs(IMAGES[:3])})
+    write(tmp_path / "test" / "0.parquet", {"image": structs(IMAGES[3:5])})
+    assert [len(load(tmp_path, split)) for split in ("train", "test", "all")] == [3, 2, 5]
+
+
+def test_labels_with_gaps_are_none(tmp_path):
+    write(tmp_path / "x.parquet", {"image": structs(IMAGES[:3]), "label": [0, None, 1]})
+    assert load(tmp_path / "x.parquet", "all").labels is None
+
+
+def test_many_files_are_kept_open_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_OPEN", 2)
+    for i in range(10):
+        write(tmp_path / f"{i}.parquet", {"image": structs(IMAGES[2 * i : 2 * i + 2])})
+    stored = open_images(tmp_path, "all", memory=0)
+    for rows in (torch.arange(20), torch.arange(20).flip(0)):
+        assert (stored.read(rows).movedim(1, -1) * 255).round().byte().equal(torch.from_numpy(IMAGES)[rows])
+
+
+def test_rows_without_an_image_are_replaced_and_reported(tmp_path):
+    rows = structs()
+    rows[3]["bytes"] = None
+    rows[4] = None
+    write(tmp_path / "x.parquet", {"image": rows})
+    stored = open_images(tmp_path / "x.parquet", "all", memory=0, max_bad=0.2)
+    assert torch.equal(stored.batch([3, 4]), stored.batch([5, 5]))
+    assert {bad.path for bad in stored.skipped} == {f"{tmp_path}/x.parquet[{i}]" for i in (3, 4)}
+    assert stored.skipped[0].reason == "holds no bytes of an image"
+
+
+def test_the_fingerprint_follows_the_content(tmp_path):
+    hashes = set()
+    for count in (5, 6, 6):
+        write(tmp_path / "x.parquet", {"image": structs(IMAGES[:count])})
+        hashes.add(open_images(tmp_path / "x.parquet", "all", memory=0).summary()["sha256"])
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b"", lambda b: b"PAR1 text", lambda b: b[:-10], lambda b: b[:40]]
+)
+def test_damaged_files_are_named(tmp_path, damage):
+    write(tmp_path / "x.parquet", {"image": structs()})
+    (tmp_path / "x.parquet").write_bytes(damage((tmp_path / "x.parquet").read_bytes()))
+    with pytest.raises(DataError, match=r"x\.parquet: is not a readable Parquet file"):
+        load(tmp_path, "all")
+
+
+def test_a_damaged_group_is_told_when_it_is_read(tmp_path):
+    write(tmp_path / "x.parquet", {"image": structs()})
+    content = bytearray((tmp_path / "x.parquet").read_bytes())
+    content[4:60] = b"\xff" * 56
+    (tmp_path / "x.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.parquet\[0\]: .*is not a readable Parquet file"):
+        load(tmp_path, "all")
+
+
+def test_files_of_something_else(tmp_path):
+    write(tmp_path / "x.parquet", {"text": ["a"], "image": ["b"]})
+    with pytest.raises(DataError, match="has no column `image` of encoded images; there are text, image"):
+        load(tmp_path)
+    write(tmp_path / "x.parquet", {"image": pa.array([], pa.binary())})
+    with pytest.raises(DataError, match="holds no images"):
+        load(tmp_path)
+
+
+def test_groups_too_large_to_read_at_random(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_GROUP", 100)
+    write(tmp_path / "x.parquet", {"image": structs()})
+    with pytest.raises(UsageError, match=r"row groups .* too large to be read at random"):
+        load(tmp_path, "all")
+
+
+def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
+    write(tmp_path / "x.parquet", {"image": structs()})
+    real = builtins.__import__
+
+    def refuse(name, *rest):
+        if name.startswith("pyarrow"):
+            raise ImportError("No module named 'pyarrow'")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(UsageError, match=r"pip install 'mfimage\[large\]'"):
+        load(tmp_path)

@@ -1,0 +1,156 @@
+"""Training on images that stay where they are, and on mirrored ones."""
+
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny import TINY, draw_bumps
+
+from mfimage import algorithms, load, train, training
+from mfimage.checkpoint import weights_hash
+from mfimage.config import Config
+from mfimage.datasets import Points, StoredSet, open_images
+from mfimage.datasets.prefetch import Ahead
+from mfimage.errors import DataError, UsageError
+from mfimage.fitting import shuffled
+from mfimage.runs import Run
+
+SHORT = replace(TINY, steps=12, density_steps=6, every=4)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for i, values in enumerate(draw_bumps(120)):
+        Image.fromarray(values).save(folder / f"{i}.png")
+    return folder
+
+
+def read_by_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("mfimage-read")]
+
+
+def test_it_is_the_training_of_a_set_in_memory(photos, tmp_path):
+    stored = train(photos, tmp_path / "stored", SHORT, device="cpu", memory=0)
+    memory = train(photos, tmp_path / "memory", SHORT, device="cpu")
+    assert weights_hash(stored) == weights_hash(memory)
+    data = [json.loads((tmp_path / name / "data.json").read_text()) for name in ("stored", "memory")]
+    assert [one.get("sampled") for one in data] == [data[1]["count"], None]
+    assert not read_by_threads()
+
+
+def test_a_resumed_run_equals_an_unbroken_one(photos, tmp_path, monkeypatch):
+    train(photos, tmp_path / "unbroken", SHORT, device="cpu", memory=0)
+    scalars = Run.scalars
+
+    def crash(run, phase, step, values):
+        scalars(run, phase, step, values)
+        if (phase, step) == ("manifold", 8):
+            raise RuntimeError("crashed")
+
+    monkeypatch.setattr(Run, "scalars", crash)
+    with pytest.raises(RuntimeError, match="crashed"):
+        train(photos, tmp_path / "run", SHORT, device="cpu", memory=0)
+    assert not read_by_threads()  # also after an error
+    monkeypatch.undo()
+    train(photos, tmp_path / "run", resume=True, device="cpu", memory=0)
+    first, second = (load_file(tmp_path / name / "model/model.safetensors") for name in ("run", "unbroken"))
+    assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_other_images_are_not_resumed_with(photos, tmp_path):
+    for i, values in enumerate(draw_bumps(120, seed=1)):
+        Image.fromarray(values).save(tmp_path / f"{i}.png")
+    train(photos, tmp_path / "run", SHORT, device="cpu", memory=0)
+    with pytest.raises(DataError, match="not the images that the run in"):
+        train(tmp_path, tmp_path / "run", resume=True, device="cpu", memory=0)
+
+
+def test_bad_files_are_told_when_they_are_met(tmp_path, capfd):
+    for i, values in enumerate(draw_bumps(400)):
+        Image.fromarray(values).save(tmp_path / f"{i}.png")
+    names = load(tmp_path).paths
+    (tmp_path / names[1]).write_bytes(b"")  # a file that the sample of 256 does not see
+    train(tmp_path, tmp_path / "run", replace(SHORT, steps=40), device="cpu", memory=0)
+    said = capfd.readouterr().err
+    assert "1 files skipped" in said
+    assert f"{names[1]}: is empty (0 bytes)" in said
+
+
+def test_photographs_of_mixed_sizes_are_scaled(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "PHOTO_SIZE", 16)
+    for i in range(40):
+        Image.new("L", (70 + i, 90), i).save(tmp_path / f"{i}.png")
+    config = replace(SHORT, steps=0, density_steps=0, validation=5)
+    model = train(tmp_path, tmp_path / "run", config, device="cpu", memory=0)
+    assert model.shape == (1, 16, 16)
+
+
+def taken(photos, tmp_path, monkeypatch, config, **options):
+    """What the steps of the manifold phase see, and the codes that the density is trained on."""
+    seen, codes = [], []
+    phase = algorithms.ALGORITHMS["m-flow"].phases[0]
+    real = phase.loss
+
+    def loss(chart, batch, config):
+        if torch.is_grad_enabled():
+            seen.append(batch.x.clone())
+        return real(chart, batch, config)
+
+    make = training._Trainer._codes
+
+    def note(*arguments):
+        codes.append(make(*arguments))
+        return codes[-1]
+
+    phases = (replace(phase, loss=loss), algorithms.ALGORITHMS["m-flow"].phases[1])
+    monkeypatch.setitem(
+        algorithms.ALGORITHMS, "m-flow", replace(algorithms.ALGORITHMS["m-flow"], phases=phases)
+    )
+    monkeypatch.setattr(training._Trainer, "_codes", note)
+    model = train(photos, tmp_path, config, device="cpu", **options)
+    monkeypatch.undo()
+    return seen, codes, model
+
+
+@pytest.mark.parametrize("options", [{}, {"memory": 0}])
+def test_flip_mirrors_about_half_of_every_epoch(photos, tmp_path, monkeypatch, options):
+    plain, _, _ = taken(photos, tmp_path / "plain", monkeypatch, SHORT, **options)
+    config = replace(SHORT, flip=True)
+    flipped, codes, model = taken(photos, tmp_path / "flipped", monkeypatch, config, **options)
+    again, _, _ = taken(photos, tmp_path / "again", monkeypatch, config, **options)
+    assert all(torch.equal(a, b) for a, b in zip(flipped, again, strict=True))
+    mirrored = torch.cat([(a != b).flatten(1).any(1) for a, b in zip(plain, flipped, strict=True)])
+    assert 0.35 < mirrored.float().mean() < 0.65
+    for a, b in zip(plain, flipped, strict=True):
+        back = torch.where((a != b).flatten(1).any(1)[:, None, None, None], b.flip(3), b)
+        assert torch.equal(back, a)
+    training, held_out = codes
+    half = len(training) // 2
+    assert half + len(held_out) == len(load(photos))
+    with torch.no_grad():
+        x = model.decode(training.x[:half])
+        y = model.decode(training.x[half:])
+    assert (x.flip(3) - y).square().mean() < (x - y).square().mean()
+
+
+def test_flip_is_for_images_and_true_or_false(tmp_path):
+    points = Points(torch.randn(50, 4), "points")
+    with pytest.raises(UsageError, match="points: flip is for images, not for vectors"):
+        train(points, tmp_path / "run", replace(SHORT, flip=True), device="cpu")
+    with pytest.raises(UsageError, match="flip must be true or false, not 1"):
+        Config(flip=1)
+
+
+def test_the_batches_of_several_processes_are_read_ahead_alike(photos):
+    images = open_images(photos, "all", memory=0)
+    assert isinstance(images, StoredSet)
+    for rank in range(2):
+        rows = shuffled(len(images), 16, 3, rank, 2)
+        ahead = Ahead(images.read, rows, 20)
+        assert all(torch.equal(ahead(step), images.batch(rows(step))) for step in range(5, 20))
+        ahead.close()
