@@ -134,6 +134,7 @@ class Config:
         weight_decay: AdamW's.
         precision: "no" (float32) or "bf16": conditioner networks in bfloat16, everything else in float32.
         algorithm: What is built and by which objectives it is trained; see `algorithms.ALGORITHMS`.
+        flip: Whether images are mirrored left to right at random in training, as suits faces and photographs.
         noise: Standard deviation of the Gaussian noise that likelihood on the whole space ("af", "pie") and
             "denoising" add to the data in training; 0 means 0.1 for "denoising", none elsewhere.
         weight: Of the squared error beside the likelihood, where one objective holds both.
@@ -157,6 +158,7 @@ class Config:
     weight_decay: float = 0.0
     precision: str = "no"
     algorithm: str = "m-flow"
+    flip: bool = False
     noise: float = 0.0
     weight: float = 1000.0
     scandal: float = 0.0
@@ -177,6 +179,8 @@ class Config:
             raise UsageError(f"channels must be 1 (grey), 3 (colour) or null, not {self.channels!r}")
         if self.algorithm not in ALGORITHMS:
             raise UsageError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {self.algorithm!r}")
+        if not isinstance(self.flip, bool):
+            raise UsageError(f"flip must be true or false, not {self.flip!r}")
         if self.precision not in ("no", "bf16"):
             raise UsageError(f'precision must be "no" or "bf16", not {self.precision!r}')
         if self.seed >= 2**63:
