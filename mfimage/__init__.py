@@ -21,8 +21,12 @@ _HOME = {  # where each public name lives; imported at first use, so that `mfima
     "load": "datasets",
     "train": "training",
     "denoise": "denoising",
+    "inpaint": "denoising",
+    "super_resolve": "denoising",
     "score": "scoring",
     "evaluate": "evaluation",
+    "compare": "comparison",
+    "choose_dimension": "dimension",
     "MfimageError": "errors",
 }
 __all__ = sorted(_HOME)

@@ -15,6 +15,7 @@ from mfimage.errors import UsageError
 from mfimage.models import GenerativeModel
 
 DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
+CUT = 1 / 3  # share of noisy images that are cut to [0, 1] in training
 
 
 class Batch(NamedTuple):
@@ -26,6 +27,7 @@ class Batch(NamedTuple):
         score: The simulator's joint score, shape (B, P).
         clean: What x was before noise was added.
         noise: Random numbers of the step, shape (B, d).
+        sigma: Deviation of the noise that was added to each, shape (B,), where it varies.
     """
 
     x: Tensor
@@ -33,6 +35,7 @@ class Batch(NamedTuple):
     score: Tensor | None = None
     clean: Any = None
     noise: Any = None
+    sigma: Any = None
 
 
 @dataclass(frozen=True)
@@ -103,18 +106,40 @@ def _dequantised(batch: Batch, config: Config, generator: torch.Generator, dim: 
     x = batch.x
     if x.dim() == 4:
         x = losses.dequantise(x, torch.rand(x.shape, generator=generator).to(x))
-    return _disturbed(batch._replace(x=x), config.noise, generator)
+    return _disturbed(batch._replace(x=x), config.sigma, generator)
 
 
 def _noisy(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
     """Add Gaussian noise, of the paper's size if none is given."""
-    return _disturbed(batch, config.noise or DENOISING_NOISE, generator)
+    return _disturbed(batch, config.sigma or DENOISING_NOISE, generator)
 
 
 def _disturbed(batch: Batch, sigma: float, generator: torch.Generator) -> Batch:
     """Add noise N(0, σ²), and keep what was."""
     noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
     return batch._replace(x=batch.x + sigma * noise, clean=batch.x)
+
+
+def _of_random_noise(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
+    """Add noise of a random σ to each image, uniform in a range, if the chart is to learn to remove it.
+
+    Every third image is cut to [0, 1] after that, as files are: there black and white hold half the noise.
+    """
+    if not config.noise_aware:
+        return batch
+    low, high = config.sigmas
+    sigma = (low + (high - low) * torch.rand(len(batch.x), generator=generator)).to(batch.x)
+    noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
+    noisy = batch.x + sigma.view(-1, 1, 1, 1) * noise
+    cut = (torch.rand(len(noisy), generator=generator) < CUT).to(noisy.device).view(-1, 1, 1, 1)
+    return batch._replace(x=torch.where(cut, noisy.clamp(0, 1), noisy), clean=batch.x, sigma=sigma)
+
+
+def _reconstruction(chart: Any, batch: Batch, config: Config) -> Tensor:
+    """Of the manifold alone, or of what the chart shrinks too."""
+    if batch.sigma is None:
+        return losses.reconstruction(chart, batch.x, batch.context)
+    return losses.noise_aware(chart, batch.x, batch.clean, batch.sigma)
 
 
 def _draw(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
@@ -125,8 +150,9 @@ def _draw(batch: Batch, config: Config, generator: torch.Generator, dim: int) ->
 _MANIFOLD = Phase(
     "manifold",
     lambda model: model.chart,
-    lambda chart, batch, config: losses.reconstruction(chart, batch.x, batch.context),
+    _reconstruction,
     _start_chart,
+    disturb=_of_random_noise,
 )
 _DENSITY = Phase("density", lambda model: model.density, _likelihood, _start_density, codes=True, scores=True)
 

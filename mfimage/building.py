@@ -107,7 +107,7 @@ def _sizes(c: ModelConfig) -> tuple[int, int]:
 
 def _chart(c: ModelConfig) -> Chart:
     if c.images:
-        return image_chart(c.image_shape, c.dim, c.levels, c.keep, c.width, c.hidden, c.bends)
+        return image_chart(c.image_shape, c.dim, c.levels, c.keep, c.width, c.hidden, c.bends, c.noise_aware)
     return VectorChart(*_sizes(c), c.hidden, c.bends, c.context if c.chart_context else 0)
 
 

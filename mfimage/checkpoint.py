@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,6 +31,8 @@ def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
         raise ModelError("only a model that mfimage.build or train made has a configuration to be saved with")
     directory = Path(directory)
     config = {"format": FORMAT, **to_json(from_json(ModelConfig, model.settings))}
+    if model.measured:
+        config["measured"] = model.measured
     save_tensors(model.state_dict(), directory / WEIGHTS, {})
     write_text(directory / CONFIG, json.dumps(config, indent=2) + "\n")
     return directory
@@ -49,7 +52,9 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> G
         ModelError: If files are missing, damaged, of another format, or do not fit together.
     """
     directory = _locate(source)
-    model = build(_read_config(directory / CONFIG))
+    config, measured = _read_config(directory / CONFIG)
+    model = build(config)
+    model.measured = measured
     load_state(model, read_tensors(directory / WEIGHTS), directory / WEIGHTS)
     return model.to(device).eval()
 
@@ -96,7 +101,7 @@ def _looks_like_hub_id(source: str) -> bool:
     return bool(user and name) and "/" not in name and not local
 
 
-def _read_config(path: Path) -> ModelConfig:
+def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
@@ -108,7 +113,10 @@ def _read_config(path: Path) -> ModelConfig:
         raise ModelError(
             f"{path}: format {written_by!r} is not {FORMAT!r}: written by another program or version"
         )
+    measured = values.pop("measured", {})
+    if not isinstance(measured, dict):
+        raise ModelError(f"{path}: measured is one JSON object, not {type(measured).__name__}")
     try:
-        return from_json(ModelConfig, values)
+        return from_json(ModelConfig, values), measured
     except UsageError as error:
         raise ModelError(f"{path}: not a model configuration ({error})") from error

@@ -15,6 +15,7 @@ ALGORITHMS = (
     "m-flow", "m-flow-a", "m-flow-s", "m-flow-ot", "me-flow", "me-flow-a", "me-flow-s", "free-form",
     "denoising", "pie", "af", "fom", "pae", "pca",
 )  # fmt: skip
+NOISE_AWARE = ("m-flow", "me-flow")  # whose chart can learn to remove noise
 KINDS = ("manifold-flow", "encoder-flow", "linear", "sphere", "pie", "ambient-flow", "autoencoder")
 
 
@@ -26,7 +27,8 @@ class ModelConfig:
         shape: Of the data, (C, H, W) for images, (D,) for vectors.
         dim: d, the dimension of the manifold.
         levels: Of an image chart, (Haar halvings, coupling steps) a level; empty means one level of as many
-            halvings as bring the shorter side to about 8, and one step. See `models.image_chart`.
+            halvings as bring the shorter side to about 8, and one step; for noise_aware charts as many levels
+            of one halving and two steps. See `models.image_chart`.
         keep: Of an image chart, the share of channels that go on to the next level.
         width: Channels of convolutions, in units.
         hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.
@@ -37,6 +39,7 @@ class ModelConfig:
         context: Length of the parameters θ that condition h, 0 for none.
         chart_context: Whether θ conditions the chart of vectors too.
         epsilon: Standard deviation of PIE's density off the manifold.
+        noise_aware: Whether an image chart can shrink noise; see `models.charts.ImageChart.shrink`.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +55,7 @@ class ModelConfig:
     context: int = 0
     chart_context: bool = False
     epsilon: float = 0.1
+    noise_aware: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, and fill in what depends on the data."""
@@ -79,6 +83,11 @@ class ModelConfig:
             raise UsageError(
                 "chart_context is true or false, and true only for charts of vectors that encode"
             )
+        if not isinstance(self.noise_aware, bool) or (self.noise_aware and not self._can_be_noise_aware):
+            raise UsageError(
+                "noise_aware (a range of noise) is true or false, and true only for an M-flow or Me-flow of "
+                "images"
+            )
         object.__setattr__(self, "hidden", self.hidden or (512 if self.images else 64))
         if self.images:
             self._check_levels()
@@ -89,6 +98,10 @@ class ModelConfig:
     def images(self) -> bool:
         """Whether the data are images."""
         return len(self.shape) == 3
+
+    @property
+    def _can_be_noise_aware(self) -> bool:
+        return self.images and self.kind in ("manifold-flow", "encoder-flow")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -106,7 +119,8 @@ class ModelConfig:
         if not isinstance(levels, tuple) or not all(_whole_numbers(level, 2) for level in levels):
             raise UsageError(f"levels must be pairs (halvings, steps) of whole numbers, not {levels!r}")
         if not levels:
-            levels = ((max(1, round(math.log2(min(self.shape[1:]) / 8))), 1),)
+            halvings = max(1, round(math.log2(min(self.shape[1:]) / 8)))
+            levels = ((1, 2),) * halvings if self.noise_aware else ((halvings, 1),)
             object.__setattr__(self, "levels", levels)
         if min(min(level) for level in levels) < 0:
             raise UsageError(f"levels must be pairs without negative numbers, not {levels}")
@@ -136,7 +150,9 @@ class Config:
         algorithm: What is built and by which objectives it is trained; see `algorithms.ALGORITHMS`.
         flip: Whether images are mirrored left to right at random in training, as suits faces and photographs.
         noise: Standard deviation of the Gaussian noise that likelihood on the whole space ("af", "pie") and
-            "denoising" add to the data in training; 0 means 0.1 for "denoising", none elsewhere.
+            "denoising" add to the data in training; 0 means 0.1 for "denoising", none elsewhere. For "m-flow"
+            and "me-flow" of images a range (low, high): the chart also learns to remove noise whose σ is
+            drawn from it.
         weight: Of the squared error beside the likelihood, where one objective holds both.
         scandal: α, the weight of the joint score's error, where the data give a score; 0 leaves it out.
         every: Steps between validations, checkpoints and pictures.
@@ -159,7 +175,7 @@ class Config:
     precision: str = "no"
     algorithm: str = "m-flow"
     flip: bool = False
-    noise: float = 0.0
+    noise: float | tuple[float, float] = 0.0
     weight: float = 1000.0
     scandal: float = 0.0
     every: int = 500
@@ -174,7 +190,8 @@ class Config:
         _check_positive(self, ("lr", "density_lr", "clip"))
         if self.size is not None:
             _check_whole(self, 1, ("size",))
-        _check_positive(self, ("weight_decay", "noise", "weight", "scandal"), zero=True)
+        _check_positive(self, ("weight_decay", "weight", "scandal"), zero=True)
+        self._check_noise()
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels must be 1 (grey), 3 (colour) or null, not {self.channels!r}")
         if self.algorithm not in ALGORITHMS:
@@ -185,19 +202,47 @@ class Config:
             raise UsageError(f'precision must be "no" or "bf16", not {self.precision!r}')
         if self.seed >= 2**63:
             raise UsageError(f"seed must lie below 2^63, not {self.seed}")
-        if not isinstance(self.model, Mapping) or {"shape", "dim", "kind", "context"} & set(self.model):
+        taken = {"shape", "dim", "kind", "context", "noise_aware"}
+        if not isinstance(self.model, Mapping) or taken & set(self.model):
             raise UsageError(
-                "model must hold settings of ModelConfig other than shape, dim, kind and context, "
-                f"not {self.model!r}"
+                "model must hold settings of ModelConfig other than shape, dim, kind and context (and "
+                f"noise_aware, which a range of noise sets), not {self.model!r}"
             )
         shape = (2,) if self.model.get("chart_context") else (3, 64, 64)
         from_json(ModelConfig, {"shape": shape, "dim": 1, **self.model})  # bad for any data: bad now
+
+    @property
+    def noise_aware(self) -> bool:
+        """Whether noise is a range, which the chart learns to remove."""
+        return isinstance(self.noise, tuple)
+
+    @property
+    def sigma(self) -> float:
+        """The noise where it is one number, else 0."""
+        return 0.0 if isinstance(self.noise, tuple) else self.noise
+
+    @property
+    def sigmas(self) -> tuple[float, float]:
+        """The noise as a range."""
+        return self.noise if isinstance(self.noise, tuple) else (self.noise, self.noise)
+
+    def _check_noise(self) -> None:
+        if not self.noise_aware:
+            _check_positive(self, ("noise",), zero=True)
+            return
+        pair = self.sigmas
+        if len(pair) != 2 or not all(map(_is_number, pair)) or not 0 <= pair[0] < pair[1]:
+            raise UsageError(f"noise must be a number or a range 0 ≤ low < high, not {self.noise!r}")
+        if self.algorithm not in NOISE_AWARE:
+            raise UsageError(f"a range of noise is for {' and '.join(NOISE_AWARE)}, not for {self.algorithm}")
 
     def model_config(
         self, shape: tuple[int, ...], kind: str = "manifold-flow", context: int = 0
     ) -> ModelConfig:
         """Complete the architecture with the shape of the data, and what the algorithm builds."""
-        known = {"shape": shape, "dim": self.dim, "kind": kind, "context": context}
+        known = {
+            "shape": shape, "dim": self.dim, "kind": kind, "context": context, "noise_aware": self.noise_aware
+        }  # fmt: skip
         return from_json(ModelConfig, {**known, **self.model})
 
     def with_(self, **changes: Any) -> Config:

@@ -31,28 +31,32 @@ def require_image_manifold(model: GenerativeModel) -> None:
     require_images(model)
     if isinstance(model, AmbientFlow):
         raise ModelError(
-            "an ambient flow has no manifold to project onto: in Python, model.tweedie denoises and "
-            "model.log_prob scores"
+            "an ambient flow has no manifold to project onto: denoise with method tweedie, score in Python "
+            "with model.log_prob"
         )
 
 
-def model_input(image: ImageLike, model: GenerativeModel) -> tuple[Tensor, Callable[[Tensor], Any]]:
+def model_input(
+    image: ImageLike, model: GenerativeModel, beyond: float = 0.0, projects: bool = True
+) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """Turn an image, or a batch of them, into what a model takes.
 
     Args:
         image: See `datasets.convert.to_batch`.
         model: Gives the shape and the device. Grey is repeated for a colour model, colour becomes luma for a
             grey one.
+        beyond: How far floats may lie outside [0, 1].
+        projects: Whether the model must have a manifold.
 
     Returns:
-        (B, C, H, W) float32 in [0, 1] on the model's device, and the way back to the kind that was given.
+        (B, C, H, W) float32 on the model's device, and the way back to the kind that was given.
 
     Raises:
         DataError: If the image is not of the model's height and width.
         ModelError: If the model has no manifold of images.
     """
-    require_image_manifold(model)
-    x, restore = to_batch(image)
+    (require_image_manifold if projects else require_images)(model)
+    x, restore = to_batch(image, beyond)
     channels, height, width = model.shape
     if x.shape[-2:] != (height, width):
         name = image if isinstance(image, str | Path) else "image"

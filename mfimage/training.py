@@ -24,9 +24,11 @@ from mfimage.datasets.points import Points, holds_points, load_points
 from mfimage.datasets.pointset import holds_point_set, load_point_set
 from mfimage.datasets.prefetch import Ahead
 from mfimage.datasets.stored import StoredSet
+from mfimage.denoising.choosing import ENOUGH, measure_curve, store_curve
+from mfimage.denoising.report import measure, store_familiar
 from mfimage.errors import DataError, MixedSizesError, UsageError
 from mfimage.fitting import Progress, Schedule, fit, shuffled
-from mfimage.models import GenerativeModel
+from mfimage.models import AmbientFlow, GenerativeModel
 from mfimage.runs import Run, trim_stats
 from mfimage.snapshots import Snapshots
 from mfimage.storage import save_tensors
@@ -101,6 +103,8 @@ def train(
     finally:
         run.close()
     list_skipped(images.skipped[len(known) :])  # what a stored set met later
+    if accelerator.is_main_process and model.settings and len(model.shape) == 3:
+        _measure(model.eval(), held_out)
     if accelerator.is_main_process and model.settings:
         save_pretrained(model, run.model)
     elif accelerator.is_main_process:
@@ -113,6 +117,15 @@ def _build(data: Data, config: Config) -> GenerativeModel:
     kind = ALGORITHMS[config.algorithm].kind
     context = 0 if theta is None or kind == "linear" else theta.shape[1]
     return build(config.model_config(data.shape, kind, context), config.seed)
+
+
+def _measure(model: GenerativeModel, held_out: Data) -> None:
+    """Find out on images held out at which noise which method of denoising suits the model."""
+    if not model.settings["context"]:
+        clean = held_out.batch(torch.arange(min(len(held_out), ENOUGH)))
+        store_curve(model, measure_curve(model, clean))
+        if not isinstance(model, AmbientFlow):
+            store_familiar(model, measure(model, clean.to(next(model.parameters()).device)))
 
 
 def hold_out(images: Data, config: Config) -> tuple[Any, Any]:

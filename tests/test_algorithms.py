@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from tiny import TINY, draw_bumps
 
 from mfimage import Config, ManifoldFlow, build, config, from_pretrained, train
-from mfimage.algorithms import ALGORITHMS
+from mfimage.algorithms import ALGORITHMS, Batch
 from mfimage.building import KINDS
 from mfimage.checkpoint import weights_hash
 from mfimage.datasets.points import Points
@@ -241,6 +241,57 @@ def test_scandal_learns_the_score(scored, tmp_path):
         errors.append(float((score - scored.score).square().mean()))
     assert errors[1] < 0.7 * errors[0]
     assert errors[1] < 0.5  # that of no score at all is 1
+
+
+@pytest.mark.parametrize("algorithm", ["m-flow", "me-flow"])
+def test_a_range_of_noise_makes_a_chart_that_shrinks_it(images, tmp_path, algorithm):
+    settings = replace(IMAGES, noise=(0.1, 0.5), every=1)
+    model = run(images, tmp_path / "run", settings, algorithm)
+    assert model.settings["noise_aware"]
+    assert holds_a_run_of(tmp_path / "run", model, images)
+    seen = [b.x - b.clean for b in disturbed_batches(images, settings, algorithm)]
+    deviations = torch.cat([s.flatten(1).std(1) for s in seen])
+    assert 0.07 < deviations.min() < 0.15
+    assert 0.4 < deviations.max() < 0.6
+    stored = from_pretrained(tmp_path / "run")
+    y, sigma = images.x[:5] + 0.1, torch.full((5,), 0.1)
+    with torch.no_grad():
+        assert torch.equal(stored.chart.shrink(y, sigma), model.chart.shrink(y, sigma))
+
+
+def disturbed_batches(data, settings, algorithm):
+    phase, generator = ALGORITHMS[algorithm].phases[0], torch.Generator().manual_seed(0)
+    return [phase.disturb(Batch(data.x), settings, generator, 2) for _ in range(3)]
+
+
+def test_a_resumed_noise_aware_run_equals_an_unbroken_one(images, tmp_path, monkeypatch):
+    settings = replace(IMAGES, noise=(0.0, 0.5), steps=4)
+    whole = run(images, tmp_path / "whole", settings)
+    broken, scalars = tmp_path / "broken", Run.scalars
+
+    def interrupt(run, phase, step, values):
+        scalars(run, phase, step, values)
+        if step == 2:
+            raise Interrupted(2, "saved step 2")
+
+    monkeypatch.setattr(Run, "scalars", interrupt)
+    with pytest.raises(Interrupted):
+        run(images, broken, settings)
+    monkeypatch.undo()
+    again = train(images, broken, resume=True, device="cpu")
+    assert weights_hash(again) == weights_hash(whole)
+    assert again.measured == whole.measured
+
+
+@pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if a not in ("m-flow", "me-flow")])
+def test_a_range_of_noise_is_for_those_whose_chart_can_shrink_it(algorithm):
+    with pytest.raises(UsageError, match="a range of noise is for m-flow and me-flow"):
+        Config(algorithm=algorithm, noise=(0.0, 0.5))
+
+
+def test_a_range_of_noise_is_for_images(circle, tmp_path):
+    with pytest.raises(UsageError, match="a range of noise"):
+        run(circle, tmp_path / "run", replace(CIRCLE, noise=(0.0, 0.5)))
 
 
 def own():

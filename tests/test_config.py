@@ -9,7 +9,9 @@ from mfimage.errors import UsageError
 NESTED = Config(dim=7, size=24, lr=1e-3, precision="bf16", model={"levels": ((1, 2), (1, 1)), "keep": 0.5})
 
 
-@pytest.mark.parametrize("config", [Config(), NESTED, ModelConfig((3, 8, 8), 5, levels=((2, 0),))])
+@pytest.mark.parametrize(
+    "config", [Config(), NESTED, Config(noise=(0.0, 0.5)), ModelConfig((3, 8, 8), 5, levels=((2, 0),))]
+)
 def test_a_configuration_survives_json(config):
     assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
 

@@ -7,7 +7,7 @@ from laws import jacobians, perturb
 from nflows.transforms import Transform
 from torch import nn
 
-from mfimage import losses
+from mfimage import ModelConfig, build, losses
 from mfimage.models import (
     PIE,
     AmbientFlow,
@@ -103,6 +103,35 @@ def test_reconstruction_sums_pixels_and_averages_examples():
     x = torch.tensor([[1.0, 1, 1, 1], [2.0, 0, 0, 0]]).view(2, 1, 2, 2)
     assert losses.reconstruction(Half(), x).item() == 1.0
     assert losses.reconstruction(Half(), x, torch.tensor([[0.5], [0.0]])).item() == 0.5
+
+
+def test_noise_aware_by_hand():
+    class Half(nn.Module):
+        def codes(self, x, context=None):
+            return x
+
+        def decode(self, u, context=None):
+            return u / 2
+
+        def shrink(self, y, sigma):
+            return y - sigma.view(-1, 1, 1, 1)
+
+    clean = torch.zeros(8, 1, 2, 2)
+    clean[0], clean[1], clean[7] = 1.0, 3.0, 100.0  # errors of projection: 1, 9, and one that is left out
+    noisy, sigma = clean + 2.0, torch.tensor([2.0, 1.0, *[2.0] * 6])  # shrunken right, but for the second
+    expected = math.log((1 + 9) / 2) + (math.log(4 + 4e-4) + 7 * math.log(4e-4)) / 8
+    assert losses.noise_aware(Half(), noisy, clean, sigma).item() == pytest.approx(expected)
+
+
+def test_noise_aware_gradients_are_those_of_finite_differences():
+    model = perturb(build(ModelConfig((1, 4, 4), 2, ((1, 2),), width=2, hidden=4, noise_aware=True)), 0.3)
+    clean, sigma = torch.rand(COUNT, 1, 4, 4), torch.linspace(0.05, 0.5, COUNT)
+    noisy = clean + sigma.view(-1, 1, 1, 1) * torch.randn(clean.shape)
+
+    def loss():
+        return losses.noise_aware(model.chart, noisy, clean, sigma)
+
+    assert agrees_with_finite_differences(loss, model.chart) > 20
 
 
 def test_negative_log_likelihood_of_a_normal_by_hand():

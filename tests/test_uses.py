@@ -121,7 +121,7 @@ def test_a_file_of_another_size_is_named(model, tmp_path):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.full((8, 8), 2.0), r"outside \[0, 1\]"),
+        (np.full((8, 8), 200.0), r"lie outside \["),
         (np.full((8, 8), np.nan), "not finite"),
         (np.zeros((8, 8), np.int64), "int64"),
         ("nowhere.png", "nowhere.png"),

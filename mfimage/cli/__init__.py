@@ -15,11 +15,14 @@ import typer
 
 from mfimage import console
 from mfimage.cli import stylegan
+from mfimage.cli.denoising import denoise
+from mfimage.cli.dimension import dimension
 from mfimage.cli.geometry import directions, interpolate, log_prob
 from mfimage.cli.manifolds import manifold
 from mfimage.cli.measuring import compare, evaluate
+from mfimage.cli.pack import pack
 from mfimage.cli.training import demo, reproduce, train
-from mfimage.cli.using import denoise, sample, score
+from mfimage.cli.using import sample, score
 
 app = typer.Typer(
     help="Image manifold-learning flows: learn the manifold of a folder of images, then denoise by "
@@ -31,7 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for verb in (
-    train, sample, denoise, score, log_prob, directions, interpolate, evaluate, compare, reproduce, demo,
+    train, sample, denoise, score, log_prob, directions, interpolate, dimension, evaluate, compare,
+    pack, reproduce, demo,
 ):  # fmt: skip
     app.command()(verb)
 stylegan.app.command()(manifold)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import UsageError
 
 if TYPE_CHECKING:
-    from mfimage.datasets import ImageSet
     from mfimage.models import GenerativeModel
 
 
@@ -29,14 +29,9 @@ def load_model(source: str, device: str, projects: bool = False) -> GenerativeMo
     return model
 
 
-def check_fit(files: ImageSet, model: GenerativeModel, outdir: Path) -> None:
-    """Refuse images of another size than the model's, and an output that would overwrite an input."""
-    height, width = files.shape[1:]
-    if (height, width) != model.shape[1:]:
-        raise DataError(
-            f"{files.paths[0]}: {height} × {width} pixels, but the model takes "
-            f"{model.shape[1]} × {model.shape[2]}: --resize scales and crops"
-        )
-    targets = {(outdir / f"{Path(path).stem}.png").resolve() for path in files.paths}
-    if targets & {Path(path).resolve() for path in files.paths}:
+def check_outdir(paths: Iterable[str | Path], outdir: Path) -> None:
+    """Refuse an output folder in which a result, named as its input, would overwrite a file that is read."""
+    files = [Path(path) for path in paths]
+    targets = {(outdir / f"{path.stem}.png").resolve() for path in files}
+    if targets & {path.resolve() for path in files}:
         raise UsageError(f"--outdir {outdir}: the inputs lie there and would be overwritten; choose another")

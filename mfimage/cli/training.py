@@ -42,7 +42,12 @@ def train(
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Mirror images at random in training.")
     ] = None,
-    noise: Annotated[float | None, typer.Option(help="Of af, pie and denoising: added in training.")] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="Added in training of af, pie and denoising; a range, 0-0.5, for m-flow and me-flow."
+        ),
+    ] = None,
     weight: Annotated[float | None, typer.Option(help="Of the squared error beside a likelihood.")] = None,
     scandal: Annotated[float | None, typer.Option(help="Of the error of the joint score.")] = None,
     precision: Annotated[str | None, typer.Option(help="no or bf16.")] = None,
@@ -68,7 +73,7 @@ def train(
     changes = {
         "dim": dim, "size": size, "channels": channels, "steps": steps, "density_steps": density_steps,
         "lr": lr, "precision": precision, "every": every, "seed": seed, "batch_size": batch_size,
-        "algorithm": algorithm, "flip": flip, "noise": noise, "weight": weight, "scandal": scandal,
+        "algorithm": algorithm, "flip": flip, "noise": _noise(noise), "weight": weight, "scandal": scandal,
     }  # fmt: skip
     if resume and (preset or config or any(value is not None for value in changes.values())):
         raise UsageError("--resume takes the settings of the run in --outdir; give no others")
@@ -82,6 +87,17 @@ def train(
     )  # fmt: skip
     path = outdir / "model"
     console.put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, str(path), as_json)
+
+
+def _noise(text: str | None) -> float | tuple[float, float] | None:
+    """A number, or a range with a hyphen."""
+    try:
+        numbers = [float(part) for part in text.split("-")] if text is not None else []
+    except ValueError:
+        numbers = []
+    if text is not None and len(numbers) not in (1, 2):
+        raise UsageError(f"--noise {text}: a number, or a range such as 0-0.5, is expected")
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0] if numbers else None
 
 
 def demo(

@@ -1,4 +1,4 @@
-"""The verbs that use a model: sample, denoise, score."""
+"""The verbs that use a model: sample, score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mfimage import console
-from mfimage.cli.loading import check_fit, load_model
+from mfimage.cli.loading import load_model
 from mfimage.cli.options import (
     BatchSize,
     Device,
@@ -23,7 +23,6 @@ from mfimage.cli.options import (
     ValueRange,
     Verbose,
 )
-from mfimage.errors import DataError, MixedSizesError
 
 
 def sample(
@@ -58,45 +57,6 @@ def sample(
     save_png(sheet(images, max(1, round(n**0.5))), outdir / "sheet.png")
     console.say(f"{n} samples and sheet.png in {outdir}", quiet)
     console.put({"images": [str(p) for p in paths]}, "\n".join(map(str, paths)), as_json)
-
-
-def denoise(
-    inputs: Inputs,
-    model: Model = "runs/latest",
-    outdir: Outdir = Path("denoised"),
-    resize: Annotated[bool, typer.Option("--resize", help="Scale and crop to the model's size.")] = False,
-    max_bad: MaxBad = 0.05,
-    max_pixels: MaxPixels = 64_000_000,
-    value_range: ValueRange = None,
-    device: Device = "auto",
-    batch_size: BatchSize = 256,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Project images onto the manifold and write them as PNG under their own names."""
-    from mfimage.datasets import load_files, save_pngs
-    from mfimage.denoising import denoise as denoise_
-
-    flow = load_model(model, device, projects=True)
-    channels, height, width = flow.shape
-    size = (height, width) if resize else None
-    try:
-        files = load_files(
-            inputs, size, channels,
-            max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
-        )  # fmt: skip
-    except MixedSizesError as error:
-        raise DataError(f"the inputs differ in size, the model takes {height} × {width}: --resize") from error
-    console.list_skipped(files.skipped)
-    check_fit(files, flow, outdir)
-    clean = denoise_(files.batch(slice(None)), flow, batch_size or 256)
-    written = save_pngs(clean, [Path(path).stem for path in files.paths], outdir)
-    console.say(f"{len(written)} images in {outdir}", quiet)
-    pairs = [{"input": str(a), "output": str(b)} for a, b in zip(files.paths, written, strict=True)]
-    console.put(
-        {"images": pairs, "skipped": console.as_json(files.skipped)}, "\n".join(map(str, written)), as_json
-    )
 
 
 def score(

@@ -36,11 +36,14 @@ Restore = Callable[[Tensor], Any]
 _STRAIGHT = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 
 
-def to_batch(image: str | Path | Image.Image | np.ndarray | Tensor) -> tuple[Tensor, Restore]:
+def to_batch(
+    image: str | Path | Image.Image | np.ndarray | Tensor, beyond: float = 0.0
+) -> tuple[Tensor, Restore]:
     """Turn an image, or a batch of them, into a batch; see the table above.
 
     Args:
         image: Path, PIL image, numpy array or torch tensor.
+        beyond: How far the floats of an array may lie outside [0, 1], as noise puts them; they stay there.
 
     Returns:
         The batch, (B, C, H, W) float32 in [0, 1] with C = 1 or 3 (on the tensor's device, else the CPU), and
@@ -56,20 +59,20 @@ def to_batch(image: str | Path | Image.Image | np.ndarray | Tensor) -> tuple[Ten
         mode = _STRAIGHT.get(image.mode, image.mode)
         return _tensor(pixels(image, "image")[None]), lambda x: _picture(_one(x), mode)
     if isinstance(image, np.ndarray):
-        return _from_numpy(image)
+        return _from_numpy(image, beyond)
     if isinstance(image, Tensor):
-        return _from_torch(image)
+        return _from_torch(image, beyond)
     raise DataError(
         f"an image is a path, a PIL image, a numpy array or a torch tensor, not {type(image).__name__}"
     )
 
 
-def _from_numpy(image: np.ndarray) -> tuple[Tensor, Restore]:
+def _from_numpy(image: np.ndarray, beyond: float) -> tuple[Tensor, Restore]:
     if image.dtype.kind != "f" and image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise DataError(f"numpy image: type {image.dtype} is not uint8, uint16 or floating; convert it first")
     batch = image[None, ..., None] if image.ndim == 2 else image[None] if image.ndim == 3 else image
     channels = _check_shape(batch.ndim, batch.shape[-1], "numpy image", image.shape, "(H, W, C)")
-    values = unit(batch, "numpy image")
+    values = _values(batch, "numpy image", beyond)
     values = over_white(values) if channels in (2, 4) else values
 
     def restore(x: Tensor) -> np.ndarray:
@@ -81,7 +84,7 @@ def _from_numpy(image: np.ndarray) -> tuple[Tensor, Restore]:
     return _tensor(values), restore
 
 
-def _from_torch(image: Tensor) -> tuple[Tensor, Restore]:
+def _from_torch(image: Tensor, beyond: float) -> tuple[Tensor, Restore]:
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise DataError(f"torch image: type {image.dtype} is not uint8 or floating; convert it first")
     batch = image[None, None] if image.ndim == 2 else image[None] if image.ndim == 3 else image
@@ -91,7 +94,7 @@ def _from_torch(image: Tensor) -> tuple[Tensor, Restore]:
     )
     # Its own dtype may be one that numpy lacks (bfloat16).
     raw = batch.detach() if image.dtype == torch.uint8 else batch.detach().float()
-    values = unit(raw.cpu().movedim(1, -1).numpy(), "torch image")
+    values = _values(raw.cpu().movedim(1, -1).numpy(), "torch image", beyond)
     values = over_white(values) if channels in (2, 4) else values
 
     def restore(x: Tensor) -> Tensor:
@@ -103,6 +106,14 @@ def _from_torch(image: Tensor) -> tuple[Tensor, Restore]:
         return out.to(image.device, image.dtype)
 
     return _tensor(values).to(image.device), restore
+
+
+def _values(values: Pixels, name: str, beyond: float) -> Pixels:
+    """Pixels as `unit` gives them, and floats beyond [0, 1] as they are."""
+    if not beyond or values.dtype.kind != "f" or values.size == 0:
+        return unit(values, name)
+    unit(values, name, (-beyond, 1 + beyond))  # refuses what lies outside
+    return values.astype(np.float32)
 
 
 def _check_shape(dimensions: int, channels: int, what: str, shape: tuple[int, ...], order: str) -> int:

@@ -46,7 +46,7 @@ class Faults:
             if len(self.bad) > allowed + 3 * math.sqrt(allowed):
                 first = "".join(f"\n  {one.path}: {one.reason}" for one in list(self.bad.values())[:5])
                 raise DataError(
-                    f"{len(self.bad)} of the {self.tried} files read cannot be used, more than the share of "
+                    f"{len(self.bad)} of {self.tried} files cannot be used, more than the share of "
                     f"{self.max_bad:g} that is replaced; the first:{first}"
                 )
 

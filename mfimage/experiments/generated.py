@@ -51,10 +51,11 @@ def _measure(
 ) -> dict[str, float]:
     error = errors(model, simulator, test.x)
     strangers = simulator.sample_ood(len(test), generator)
+    drawn = samples(model, simulator, min(DISTANCES, len(test)), generator)
     found = {
         "reconstruction": float(error.mean()),
         "re_256": 256 * float(error.mean()),
-        "distance": float(simulator.distance(samples(model, simulator, min(DISTANCES, len(test)), generator)).mean()),
+        "distance": float(simulator.distance(drawn).mean()),
         "auc": auroc(strangeness(model, simulator, test.x), strangeness(model, simulator, strangers)),
     }
     assert isinstance(simulator, Generated)
@@ -90,7 +91,7 @@ def generated(made: Generated, published: Mapping[str, float] | None = None) -> 
     return Experiment(
         title=f"{dim} latents of {made.generator.name}, {made.shape[1]} × {made.shape[2]}",
         simulator=lambda budget: made,
-        count={"quick": 10_000, "paper": 10_000 if dim == 2 else 20_000},
+        count={"quick": 5_000, "paper": 10_000 if dim == 2 else 20_000},
         algorithms=("m-flow", "me-flow", "pae", "af", "pie", "pca"),
         config=lambda budget: _config(budget, dim),
         changes=lambda budget: {"af": {"lr": 1e-3}, "pie": {"lr": 1e-3}},

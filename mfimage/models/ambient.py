@@ -54,27 +54,9 @@ class AmbientFlow(GenerativeModel):
         """Compute the cost of coding dequantised images, shape (B,); see the function of this name."""
         return bits_per_dim(self.log_prob(x, context), self.dim)
 
-    def tweedie(self, y: Tensor, sigma: float, context: Tensor | None = None) -> Tensor:
-        """Denoise by one step up the density: x̂ = y + σ²·∇ log p(y).
-
-        The mean of x given y, if the flow was trained on data with noise N(0, σ²) of the same σ.
-
-        Args:
-            y: Noisy data, shape (B, …).
-            sigma: Standard deviation of the noise, in units of the data.
-            context: θ, shape (B, P).
-
-        Returns:
-            Shape (B, …).
-
-        Reference:
-            Efron, Tweedie's formula and selection bias, 2011, JASA 106; Zhai et al., Normalizing flows are
-            capable generative models, 2024, arXiv 2412.06329.
-        """
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
-            (score,) = torch.autograd.grad(self.log_prob(y, context).sum(), y)
-        return (y + sigma**2 * score).detach()
+    def tweedie(self, y: Tensor, sigma: float | Tensor, context: Tensor | None = None) -> Tensor:
+        """Denoise by one step up the density; see the function of this name."""
+        return tweedie(self, y, sigma, context)
 
 
 class PIE(ChartedModel):
@@ -114,6 +96,33 @@ class PIE(ChartedModel):
         theta = None if context is None else context.to(weight).expand(n, -1)
         u = self.push_forward(noise[:, : self.dim], theta)
         return self.chart.inverse(torch.cat([u, self.epsilon * noise[:, self.dim :]], 1), theta)[0]
+
+
+def tweedie(
+    model: AmbientFlow | PIE, y: Tensor, sigma: float | Tensor, context: Tensor | None = None
+) -> Tensor:
+    """Denoise by one step up the density: x̂ = y + σ²·∇ log p(y).
+
+    The mean of x given y, if the flow was trained on data with noise N(0, σ²) of the same σ.
+
+    Args:
+        model: A density on the whole space.
+        y: Noisy data, shape (B, …).
+        sigma: Standard deviation of the noise, in units of the data: one number, or one an example, (B,).
+        context: θ, shape (B, P).
+
+    Returns:
+        Shape (B, …).
+
+    Reference:
+        Efron, Tweedie's formula and selection bias, 2011, JASA 106; Zhai et al., Normalizing flows are
+        capable generative models, 2024, arXiv 2412.06329.
+    """
+    with torch.enable_grad():
+        y = y.detach().requires_grad_()
+        (score,) = torch.autograd.grad(model.log_prob(y, context).sum(), y)
+    variance = torch.as_tensor(sigma).to(y).square().view(-1, *[1] * (y.dim() - 1))
+    return (y + variance * score).detach()
 
 
 def bits_per_dim(log_prob: Tensor, features: int) -> Tensor:

@@ -10,10 +10,14 @@ from nflows.transforms import CompositeTransform, Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfimage.errors import ModelError
 from mfimage.models.bijections import Haar, OrthogonalConv1x1, Value
 from mfimage.models.couplings import AffineCoupling
-from mfimage.models.nets import ConvNet
+from mfimage.models.gains import Gains
+from mfimage.models.nets import ConvNet, NoiseConvNet, noise_features
 from mfimage.models.subspace import BentSubspace
+
+NO_GAINS = "this model was not trained with noise, so it cannot shrink it: train it with --noise 0-0.5"
 
 Shape = tuple[int, int, int]
 Pad = tuple[int, int, int, int]
@@ -43,7 +47,7 @@ class Multiscale(Transform):
         """Analyse images into coordinates, coarsest first."""
         ladj, details = x.new_zeros(x.shape[0]), []
         for level, keep in zip(self.levels, [*self.keep, self.shapes[-1][0]], strict=True):
-            x, step = level(x)
+            x, step = level(x, context)
             ladj = ladj + step
             details.append(x[:, keep:].flatten(1))
             x = x[:, :keep]
@@ -56,7 +60,7 @@ class Multiscale(Transform):
         image, rest = x[:, :size].unflatten(1, self.shapes[-1]), x[:, size:]
         for i in reversed(range(len(self.levels))):
             level: Any = self.levels[i]
-            image, step = level.inverse(image)
+            image, step = level.inverse(image, context)
             ladj = ladj + step
             if i > 0:
                 channels, height, width = self.shapes[i - 1]
@@ -99,11 +103,14 @@ class ImageChart(Chart):
         pad: (left, right, top, bottom) zeros.
         multiscale: Padded images to vectors.
         subspace: Vectors to (u, v).
+        gains: With it the chart can `shrink` noise; its couplings must then take noise as their context.
     """
 
-    def __init__(self, pad: Pad, multiscale: Multiscale, subspace: BentSubspace) -> None:
+    def __init__(
+        self, pad: Pad, multiscale: Multiscale, subspace: BentSubspace, gains: Gains | None = None
+    ) -> None:
         super().__init__()
-        self.pad, self.multiscale, self.subspace = pad, multiscale, subspace
+        self.pad, self.multiscale, self.subspace, self.gains = pad, multiscale, subspace, gains
         self.dim, self.features = subspace.dim, subspace.features
 
     @torch.no_grad()
@@ -111,6 +118,8 @@ class ImageChart(Chart):
         """Start at the principal components of images, shape (N, C, H, W) with N > d."""
         vectors = torch.cat([self.multiscale(F.pad(x, self.pad))[0] for x in images.split(256)])
         self.subspace.initialise(vectors)
+        if self.gains is not None:
+            self.gains.initialise(torch.cat([self.subspace(part)[0] for part in vectors.split(256)]))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Map images (B, C, H, W) to coordinates (u, v), shape (B, D)."""
@@ -129,6 +138,24 @@ class ImageChart(Chart):
         left, right, top, bottom = self.pad
         return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right], ladj + step
 
+    def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """Remove noise in the coordinates: x̂ = f(γ(σ)·f_σ⁻¹(y)), with f₀ = f the chart of clean images.
+
+        The couplings on the way to the coordinates are told σ, those on the way back see what is clean.
+
+        Args:
+            y: Noisy images (B, C, H, W).
+            sigma: Standard deviation of their noise, shape (B,), in units of the images.
+
+        Raises:
+            ModelError: If the chart has no gains.
+        """
+        if self.gains is None:
+            raise ModelError(NO_GAINS)
+        sigma = sigma.to(y)
+        vectors, _ = self.multiscale(F.pad(y, self.pad), noise_features(sigma))
+        return self.inverse(self.gains(self.subspace(vectors)[0], sigma))[0]
+
 
 def padding(height: int, width: int, levels: int) -> Pad:
     """Zeros (left, right, top, bottom) that make both sides divisible by 2^levels, halved on either side."""
@@ -136,16 +163,19 @@ def padding(height: int, width: int, levels: int) -> Pad:
     return extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2
 
 
-def coupling_steps(channels: int, steps: int, width: int, restore: bool) -> list[Transform]:
+def coupling_steps(
+    channels: int, steps: int, width: int, restore: bool, noise: bool = False
+) -> list[Transform]:
     """[orthogonal 1×1, affine coupling with a 3×3–1×1–3×3 net] × steps, on (B, channels, H, W).
 
-    With `restore` a last orthogonal 1×1 brings the channels back into their order, coarse ones first.
+    With `restore` a last orthogonal 1×1 brings the channels back into their order, coarse ones first. With
+    `noise` the nets are 3×3–3×3–3×3 and take features of noise as context.
     """
-    half = channels // 2
+    half, net = channels // 2, NoiseConvNet if noise else ConvNet
     mixing = [OrthogonalConv1x1(channels) for _ in range(steps)]
     parts: list[Transform] = []
     for mix in mixing:
-        parts += [mix, AffineCoupling(half, ConvNet(half, 2 * (channels - half), width))]
+        parts += [mix, AffineCoupling(half, net(half, 2 * (channels - half), width))]
     return [*parts, OrthogonalConv1x1(channels).undo(mixing)] if restore and steps else parts
 
 
@@ -157,6 +187,7 @@ def image_chart(
     width: int = 24,
     hidden: int = 512,
     bends: int = 1,
+    noise: bool = False,
 ) -> ImageChart:
     """Build an image chart.
 
@@ -168,6 +199,7 @@ def image_chart(
         width: Hidden channels of the convolutional networks, in units; see `BentSubspace`.
         hidden: Features of their fully connected layers.
         bends: Pairs of networks that bend the subspace, 0 or more.
+        noise: Whether the chart can `shrink` noise.
 
     Returns:
         A chart whose `initialise` must be called with training images.
@@ -181,9 +213,12 @@ def image_chart(
         channels, height, width_px = channels * 4**halvings, height >> halvings, width_px >> halvings
         haar: list[Transform] = [Haar() for _ in range(halvings)]
         restore = level < len(levels) - 1  # where details leave, they must be the finest
-        transforms.append(CompositeTransform(haar + coupling_steps(channels, steps, 2 * width, restore)))
+        transforms.append(
+            CompositeTransform(haar + coupling_steps(channels, steps, 2 * width, restore, noise))
+        )
         shapes.append((channels, height, width_px))
         channels = max(1, round(channels * keep))
         kept.append(channels)
     multiscale = Multiscale(transforms, shapes, kept[:-1])
-    return ImageChart(pad, multiscale, BentSubspace(features, dim, shapes[-1], width, hidden, bends))
+    subspace = BentSubspace(features, dim, shapes[-1], width, hidden, bends)
+    return ImageChart(pad, multiscale, subspace, Gains(features) if noise else None)

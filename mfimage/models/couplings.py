@@ -16,7 +16,8 @@ class AffineCoupling(Transform):
 
     Args:
         first: Size of the leading part x_a of dimension 1.
-        net: (r, t), from the shape of x_a to twice the size of x_b in dimension 1.
+        net: (r, t), from the shape of x_a to twice the size of x_b in dimension 1. Where there is a context,
+            it is given that too.
         bound: c > 0, in nats an element.
 
     Reference:
@@ -27,20 +28,20 @@ class AffineCoupling(Transform):
         super().__init__()
         self.first, self.net, self.bound = first, net, bound
 
-    def _parameters_for(self, head: Tensor) -> tuple[Tensor, Tensor]:
-        raw, shift = self.net(head).chunk(2, 1)
+    def _parameters_for(self, head: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        raw, shift = (self.net(head) if context is None else self.net(head, context)).chunk(2, 1)
         return self.bound * torch.tanh(raw / self.bound), shift
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Scale and shift the moving part."""
         head, tail = x[:, : self.first], x[:, self.first :]
-        log_scale, shift = self._parameters_for(head)
+        log_scale, shift = self._parameters_for(head, context)
         return torch.cat([head, tail * torch.exp(log_scale) + shift], 1), log_scale.flatten(1).sum(1)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
         """Undo it."""
         head, tail = x[:, : self.first], x[:, self.first :]
-        log_scale, shift = self._parameters_for(head)
+        log_scale, shift = self._parameters_for(head, context)
         return torch.cat([head, (tail - shift) * torch.exp(-log_scale)], 1), -log_scale.flatten(1).sum(1)
 
 

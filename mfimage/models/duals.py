@@ -22,7 +22,7 @@ from mfimage.models.bijections import Haar, OrthogonalConv1x1
 from mfimage.models.charts import ImageChart, Multiscale
 from mfimage.models.couplings import AffineCoupling
 from mfimage.models.encoders import Autoencoder, EncodedChart, LinearPlus
-from mfimage.models.nets import MLP, ConvNet, Decoder, Encoder
+from mfimage.models.nets import MLP, ConvNet, Decoder, Encoder, NoiseConvNet
 from mfimage.models.subspace import BentSubspace
 from mfimage.models.vectors import VectorChart
 
@@ -144,6 +144,7 @@ NETS: dict[type, Callable[[Any, Dual], Dual]] = {
     nn.Flatten: lambda layer, x: Dual(x.value.flatten(1), x.tangent.flatten(2)),
     nn.Unflatten: lambda layer, x: x.view(layer.unflattened_size),
     ConvNet: lambda net, x: through(net.layers, x),
+    NoiseConvNet: lambda net, x: through(net.layers, x),
     MLP: lambda net, x: through(net.layers, x),
     Encoder: lambda net, x: through(net.layers, x),
     Decoder: _decoder,

@@ -9,8 +9,10 @@ from nflows.transforms import CompositeTransform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfimage.errors import ModelError
 from mfimage.models.bijections import Haar, full_precision
-from mfimage.models.charts import Chart, Pad, Shape, padding
+from mfimage.models.charts import NO_GAINS, Chart, ImageChart, Pad, Shape, padding
+from mfimage.models.gains import Gains
 from mfimage.models.linear import principal_components
 from mfimage.models.nets import MLP, Decoder, Encoder
 
@@ -51,6 +53,17 @@ class EncodedChart(nn.Module):
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
         """Map u, shape (B, d), to the manifold."""
         return self.chart.decode(u, context)
+
+    @property
+    def gains(self) -> Gains | None:
+        """Of the chart, if it can shrink noise."""
+        return getattr(self.chart, "gains", None)
+
+    def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """Remove noise in the coordinates of the chart, without the encoder; see `ImageChart.shrink`."""
+        if not isinstance(self.chart, ImageChart):
+            raise ModelError(NO_GAINS)
+        return self.chart.shrink(y, sigma)
 
 
 class Autoencoder(nn.Module):

@@ -37,6 +37,13 @@ class Manifold(Protocol):
         """Map u, shape (B, d), to data."""
 
 
+class NoiseAware(Manifold, Protocol):
+    """A manifold of images whose chart can also remove noise."""
+
+    def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """Remove noise of deviations σ, shape (B,), from images (B, C, H, W)."""
+
+
 @dataclass(frozen=True)
 class LogDensity:
     """Log-densities, and how they were come by.

@@ -17,15 +17,17 @@ class GenerativeModel(nn.Module):
         shape: Of the data: (C, H, W) for images, (D,) for vectors.
         dim: Length of the codes u and of the base noise.
         settings: What a configuration knows of it; empty for one put together by hand.
+        measured: What was found out about it after training, as JSON takes it; saved beside the weights.
     """
 
     shape: tuple[int, ...]
     dim: int
     settings: dict[str, Any]
+    measured: dict[str, Any]
 
     def __init__(self, shape: tuple[int, ...], dim: int) -> None:
         super().__init__()
-        self.shape, self.dim, self.settings = tuple(shape), dim, {}
+        self.shape, self.dim, self.settings, self.measured = tuple(shape), dim, {}, {}
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Start from data, shape (N, …) with N > d, and their θ, before any training."""

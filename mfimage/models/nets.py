@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
+NOISE_FEATURES = 4  # length of what `noise_features` gives
 SILU_GAIN = 1.68  # 1/√E[SiLU(z)²] for z ~ N(0, 1): keeps the activations' variance from layer to layer
 
 
@@ -38,6 +40,49 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Evaluate the network."""
         return self.layers(x)
+
+
+class NoiseConvNet(nn.Module):
+    """3×3 – 3×3 – 3×3 convolutions with SiLU that may be told how noisy their input is.
+
+    The noise shifts both hidden layers by a linear map of its features, which are 0 where there is none: so
+    without features this is the network of clean images.
+
+    Args:
+        in_channels: Of the input (B, in, H, W).
+        out_channels: Of the output (B, out, H, W).
+        width: Hidden channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, width: int) -> None:
+        super().__init__()
+        self.layers = _initialise(
+            nn.Sequential(
+                nn.Conv2d(in_channels, width, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(width, out_channels, 3, padding=1),
+            )
+        )
+        shifts = [nn.Linear(NOISE_FEATURES, width, bias=False) for _ in range(2)]
+        for shift in shifts:
+            nn.init.normal_(shift.weight, std=0.3)
+        self.shifts = nn.ModuleList(shifts)
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Evaluate the network; noise: features (B, 4), see `noise_features`."""
+        if noise is None:
+            return self.layers(x)
+        first, activation, second, _, last = self.layers
+        for layer, shift in zip((first, second), self.shifts, strict=True):
+            x = activation(layer(x) + shift(noise)[:, :, None, None])
+        return last(x)
+
+
+def noise_features(sigma: Tensor) -> Tensor:
+    """Describe noise to networks: σ/(σ + c) for c = 0.03, 0.1, 0.3 and 1, (B,) to (B, 4); 0 without noise."""
+    return torch.stack([sigma / (sigma + c) for c in (0.03, 0.1, 0.3, 1.0)], 1)
 
 
 class MLP(nn.Module):

@@ -110,7 +110,7 @@ def test_what_cannot_be_read_is_replaced_by_the_next(folder):
 
 def test_too_many_bad_files_are_an_error(folder):
     (folder / "5.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 of the 40 files read .* share of 0 that(.|\n)*5\.png: is empty"):
+    with pytest.raises(DataError, match=r"1 of 40 files .* share of 0 that(.|\n)*5\.png: is empty"):
         stored(folder, max_bad=0.0)
     lazy = stored(folder, max_bad=0.05)
     for path in folder.iterdir():

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from mfimage.errors import DataError
+from mfimage.errors import DataError, ModelError
 from mfimage.models.charts import image_chart, padding
 from mfimage.models.linear import principal_components
+from mfimage.models.nets import noise_features
 
 
 def images(count=300, shape=(1, 12, 10)):
@@ -47,6 +48,52 @@ def test_codes_are_the_first_coordinates():
     torch.testing.assert_close(chart.codes(x), chart(x)[0][:, :3])
     without = image_chart((1, 8, 8), 3, ((1, 1),), 1.0, 4, 16, 0)
     torch.testing.assert_close(without.codes(x), without(x)[0][:, :3])
+
+
+def noisy_chart():
+    torch.manual_seed(0)
+    chart = image_chart((1, 10, 8), 3, ((1, 2), (1, 1)), 1.0, 4, 16, 1, noise=True)
+    chart.initialise(images(100, (1, 10, 8)))
+    with torch.no_grad():
+        for parameter in chart.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return chart.double()
+
+
+def test_told_of_noise_the_couplings_are_another_bijection():
+    chart, x = noisy_chart(), torch.rand(4, 1, 12, 8, dtype=torch.double)
+    seen = noise_features(torch.tensor([0.0, 0.1, 0.2, 0.5], dtype=torch.double))
+    vectors, ladj = chart.multiscale(x, seen)
+    back, undone = chart.multiscale.inverse(vectors, seen)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(undone, -ladj)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda one: chart.multiscale(one, seen[2:3])[0].flatten(), x[2:3]
+    )
+    torch.testing.assert_close(ladj[2], torch.linalg.slogdet(jacobian.view(96, 96))[1])
+    clean = chart.multiscale(x)[0]
+    torch.testing.assert_close(vectors[0], clean[0])  # σ = 0 is the chart of clean images
+    assert (vectors[1:] - clean[1:]).abs().amax(1).min() > 1e-3
+
+
+def test_shrinking_without_noise_is_the_identity_where_nothing_is_dropped():
+    chart, x = noisy_chart(), torch.rand(4, 1, 10, 8, dtype=torch.double)
+    with torch.no_grad():
+        chart.gains.level.fill_(9.0)
+    torch.testing.assert_close(chart.shrink(x, torch.zeros(4)), x, atol=1e-6, rtol=0)
+    assert (chart.shrink(x, torch.full((4,), 9.0)) - x).abs().mean() > 1e-2
+
+
+def test_the_gains_start_at_the_spread_of_the_coordinates():
+    torch.manual_seed(0)
+    chart, x = image_chart((1, 8, 8), 3, ((1, 1),), 1.0, 4, 16, 1, noise=True), images(300, (1, 8, 8))
+    chart.initialise(x)
+    torch.testing.assert_close(chart.gains.level.exp(), chart(x)[0].square().mean(0).clamp_min(1e-6))
+
+
+def test_a_chart_without_gains_cannot_shrink():
+    with pytest.raises(ModelError, match="train it with --noise"):
+        image_chart((1, 8, 8), 3).shrink(torch.rand(1, 1, 8, 8), torch.ones(1))
 
 
 def test_padding_is_split_over_both_sides():

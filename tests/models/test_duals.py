@@ -18,6 +18,7 @@ MODELS = {
     "padded": ModelConfig((1, 6, 7), 3, width=2, hidden=8),
     "colour, levels": ModelConfig((3, 8, 8), 4, ((1, 1), (1, 2)), 0.5, 2, 8, 2),
     "no coupling": ModelConfig((1, 8, 8), 3, ((2, 0),), width=2, hidden=8),
+    "noise-aware": ModelConfig((1, 8, 8), 3, ((1, 2), (1, 1)), width=2, hidden=8, noise_aware=True),
     "vectors": ModelConfig((7,), 3, hidden=8, bends=2),
     "vectors, parameters": ModelConfig((6,), 2, hidden=8, context=2, chart_context=True),
     "encoder": ModelConfig((1, 8, 8), 3, width=2, hidden=8, kind="encoder-flow"),

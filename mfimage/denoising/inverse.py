@@ -1,0 +1,218 @@
+"""The most probable point of the manifold, given what is seen of an image through a linear operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from mfimage.denoising.operators import Identity, LinearOperator
+from mfimage.errors import ModelError
+from mfimage.models import GenerativeModel
+from mfimage.models.geometry import tangents
+from mfimage.models.manifold import ChartedModel
+
+_BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and double precision
+_TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Where the search ended.
+
+    Attributes:
+        u: Coordinates, shape (B, d).
+        image: g(u), shape (B, C, H, W), not clipped to [0, 1].
+        objective: −log p(u) + ‖A g(u) − y‖²/2σ², shape (B,), float64, nats.
+        history: The same at the start and after each iteration, shape (iterations + 1, B); never rises.
+    """
+
+    u: Tensor
+    image: Tensor
+    objective: Tensor
+    history: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """−log p(u | y) up to a constant, for a batch: ‖A g(u) − y‖²/2σ² − log p_h(u).
+
+    Attributes:
+        y: What is seen, shape (B, C, h, w).
+        operator: A.
+        model: Gives g and p_h.
+        sigma: Standard deviation of the noise in y, shape (B,), positive.
+    """
+
+    y: Tensor
+    operator: LinearOperator
+    model: ChartedModel
+    sigma: Tensor
+
+    def part(self, rows: Tensor) -> Posterior:
+        """Take some rows of the batch."""
+        return Posterior(self.y[rows], self.operator.part(rows), self.model, self.sigma[rows])
+
+    @torch.no_grad()
+    def value(self, u: Tensor) -> Tensor:
+        """Evaluate at u, shape (B, d) to (B,), float64, nats."""
+        misfit = (self.operator.forward(self.model.decode(u)) - self.y).double().flatten(1)
+        data = misfit.square().sum(1) / (2 * self.sigma.double().square())
+        value = data - self.model.density.log_prob(u).double()
+        return value.where(value.isfinite(), torch.inf)
+
+    @torch.no_grad()
+    def quadratic(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Approximate around u by Gauss–Newton, data and prior.
+
+        With J = ∂ A g/∂u, K = ∂z/∂u of the base noise z = h(u), −log p_h = ½‖z‖² − log|det K| + const:
+        gradient  Jᵀ(A g(u) − y)/σ² − ∇ log p_h(u),  curvatures  JᵀJ/σ²  and  KᵀK, which is positive definite.
+
+        Returns:
+            Gradient (B, d), and both curvatures (B, d, d), float64.
+        """
+        shape = self.model.shape
+        columns = tangents(self.model.chart, u).mT.unflatten(2, shape)
+        seen = vmap(self.operator.forward, in_dims=1, out_dims=1)(columns).flatten(2).double()
+        misfit = (self.operator.forward(self.model.decode(u)) - self.y).double().flatten(1)
+        weight = self.sigma.double().square().reciprocal()[:, None]
+        gradient = weight * (seen @ misfit[..., None])[..., 0] - self._score(u)
+        noise = tangents(lambda v: self.model.density.transform(v)[0], u).double()
+        return gradient, weight[..., None] * (seen @ seen.mT), noise.mT @ noise
+
+    def _score(self, u: Tensor) -> Tensor:
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            (score,) = torch.autograd.grad(self.model.density.log_prob(u).sum(), u)
+        return score.double()
+
+
+@torch.no_grad()
+def most_probable(
+    posterior: Posterior, start: Tensor, iterations: int = 20, step: float = 1.0, tolerance: float = 5e-2
+) -> Found:
+    """Descend to a local maximum of the posterior by Levenberg–Marquardt, each image on its own.
+
+    (JᵀJ/σ² + (1 + λ) KᵀK) δ = −gradient,  shortened to ‖K δ‖ ≤ step·√d;  u ← u + δ where the objective falls,
+    and λ with it; where not, λ rises and u stays. So no image ever gets worse.
+
+    Args:
+        posterior: What is minimised; see `Posterior.quadratic` for J and K.
+        start: u, shape (B, d).
+        iterations: Linearisations, at most.
+        step: Longest step, as a share of the typical length √d of the base noise.
+        tolerance: An image is done when an iteration lowers its objective by less than this, in nats, or by
+            less than a millionth of it.
+
+    Reference:
+        Moré, The Levenberg–Marquardt algorithm: implementation and theory, 1978, Lecture Notes in Mathematics
+        630; Bora, Jalal, Price, Dimakis, Compressed sensing using generative models, 2017, arXiv 1703.03208
+        (the use of a learned manifold).
+    """
+    u, value = start.clone(), posterior.value(start)
+    damping = torch.full_like(value, 1e-2)
+    history = [value]
+    left = torch.arange(len(u), device=u.device)
+    for _ in range(iterations):
+        if not len(left):
+            break
+        better, fallen, damping[left] = _descend(
+            posterior.part(left), u[left], value[left], damping[left], step * u.shape[1] ** 0.5
+        )
+        u[left], value = better, value.index_copy(0, left, fallen)
+        history.append(value)
+        gain = history[-2][left] - value[left]
+        left = left[gain > (1e-6 * value[left].abs()).clamp_min(tolerance)]
+    return Found(u, posterior.model.decode(u), value, torch.stack(history))
+
+
+def _descend(
+    posterior: Posterior, u: Tensor, value: Tensor, damping: Tensor, longest: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One linearisation, and dampings until every image is better or none helps: u, value and damping."""
+    gradient, data, prior = posterior.quadratic(u)
+    u, value, damping = u.clone(), value.clone(), damping.clone()
+    left = torch.arange(len(u), device=u.device)
+    for _ in range(_TRIES):
+        matrix = data[left] + (1 + damping[left, None, None]) * prior[left]
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        move = -torch.cholesky_solve(gradient[left, :, None], factor)
+        length = (move * (prior[left] @ move)).sum((1, 2)).clamp_min(1e-300).sqrt()
+        move = move[..., 0] * (longest / length).clamp_max(1)[:, None]
+        trial = u[left] + move.to(u).nan_to_num()
+        reached = posterior.part(left).value(trial)
+        good = (reached < value[left]) & (failed == 0)
+        u[left[good]], value[left[good]] = trial[good], reached[good]
+        damping[left] = torch.where(good, damping[left] / 5, damping[left] * 10).clamp(1e-8, 1e12)
+        left = left[~good]
+        if not len(left):
+            break
+    return u, value, damping
+
+
+def solve(
+    y: Tensor, operator: LinearOperator, model: GenerativeModel, sigma: Tensor | float, start: Tensor
+) -> Found:
+    """Find the most probable points of the manifold for a batch of any size, as many at a time as fit.
+
+    Args:
+        y: What is seen, shape (B, C, h, w).
+        operator: A.
+        model: A manifold and a density on it, of images, without parameters θ.
+        sigma: Standard deviation of the noise in y, > 0, one or an image each, shape (B,).
+        start: Coordinates, shape (B, d).
+
+    Raises:
+        ModelError: If the model has no density on codes, or one that depends on θ.
+    """
+    charted = require_posterior(model)
+    deviation = torch.as_tensor(sigma, dtype=torch.float64, device=y.device).expand(len(y)).clamp_min(1e-4)
+    whole = Posterior(y, operator, charted, deviation)
+    size = max(1, _BUDGET // (12 * charted.dim * torch.Size(charted.shape).numel()))
+    rows = torch.arange(len(y), device=y.device)
+    found = [most_probable(whole.part(part), start[part]) for part in rows.split(size)]
+    length = max(len(part.history) for part in found)
+    histories = [
+        torch.cat([part.history, part.history[-1:].expand(length - len(part.history), -1)]) for part in found
+    ]
+    return Found(
+        torch.cat([part.u for part in found]),
+        torch.cat([part.image for part in found]),
+        torch.cat([part.objective for part in found]),
+        torch.cat(histories, 1),
+    )
+
+
+def require_posterior(model: GenerativeModel) -> ChartedModel:
+    """Raise ModelError for what is no manifold with a density on its codes alone."""
+    if not isinstance(model, ChartedModel) or model.settings.get("context"):
+        raise ModelError(
+            "the most probable image needs a model with a density on its codes, without parameters"
+        )
+    return model
+
+
+def map_denoise(y: Tensor, model: GenerativeModel, sigma: Tensor | float) -> Tensor:
+    """Denoise by the most probable point of the manifold.
+
+    x̂ = g(u*),   u* = argmin ‖y − g(u)‖²/2σ² − log p_h(u),   from u = encode(y)
+
+    p_h is the density on coordinates, per du: the maximum is that of the codes' posterior. The density per
+    volume on the manifold would add ½ log det(JᵀJ), whose gradient costs more than all else together.
+
+    Args:
+        y: Noisy images (B, C, H, W) in [0, 1].
+        model: A manifold and a density on it.
+        sigma: σ > 0, one or an image each, shape (B,).
+
+    Returns:
+        Shape (B, C, H, W), not clipped to [0, 1].
+
+    Raises:
+        ModelError: If the model has no density on codes, or one that depends on θ.
+    """
+    with torch.no_grad():
+        start = model.encode(y)
+    return solve(y, Identity(), model, sigma, start).image

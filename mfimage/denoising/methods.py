@@ -1,0 +1,114 @@
+"""The methods, plain functions of noisy images, a model and the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfimage.denoising.inverse import map_denoise
+from mfimage.errors import ModelError
+from mfimage.models import PIE, AmbientFlow, GenerativeModel
+from mfimage.models.ambient import tweedie as step_up
+from mfimage.models.charts import NO_GAINS
+
+
+def leave(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
+    """Leave the image as it is: x̂ = y, the best where the noise is less than a model's error."""
+    return y
+
+
+def projection(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
+    """Remove what does not lie on the manifold: x̂ = decode(encode(y)).
+
+    Args:
+        y: Noisy images (B, C, H, W), in units in which clean ones lie in [0, 1].
+        model: Any that has a manifold.
+        sigma: Not needed.
+
+    Returns:
+        Shape (B, C, H, W), not clipped to [0, 1].
+
+    Raises:
+        ModelError: If the model is an ambient flow.
+
+    Reference:
+        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.2.
+    """
+    if isinstance(model, AmbientFlow):
+        raise ModelError("an ambient flow has no manifold to project onto: choose method tweedie")
+    with torch.no_grad():
+        return model.project(y)
+
+
+def soft(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
+    """Shrink the coordinates instead of cutting them off: x̂ = f(γ(σ)·f_σ⁻¹(y)), γ = sigmoid(a − b·log σ).
+
+    Cutting off v loses what the manifold does not know of the clean image; shrinking loses it only where the
+    noise has drowned it. At σ → 0 the image comes back, at σ → ∞ the centre of the chart. γ starts as
+    Wiener's filter s²/(s² + σ²) of the coordinates; it and f_σ are learned (see `ImageChart.shrink`).
+
+    Args:
+        y: As for `projection`.
+        model: An M-flow or Me-flow trained with a range of noise.
+        sigma: Standard deviation of the noise, shape (B,), in units of the images.
+
+    Returns:
+        As for `projection`.
+
+    Raises:
+        ModelError: If the model was not trained with a range of noise.
+
+    Reference:
+        Liu et al., Invertible denoising network: a light solution for real noise removal, 2021,
+        arXiv 2104.10546 (a flow that denoises end to end); the shrinkage is ours.
+    """
+    chart: Any = getattr(model, "chart", None)
+    if not hasattr(chart, "shrink"):
+        raise ModelError(NO_GAINS)
+    with torch.no_grad():
+        return chart.shrink(y, sigma)
+
+
+def tweedie(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
+    """Take one step up the density of noisy images: x̂ = y + σ²·∇ log p(y).
+
+    Args:
+        y: As for `projection`.
+        model: One with a density on the whole space ("af", "pie", "denoising"), trained with noise of this σ.
+        sigma: Standard deviation of the noise, shape (B,), in units of the images.
+
+    Returns:
+        As for `projection`.
+
+    Raises:
+        ModelError: If the model's density lives on its manifold alone.
+
+    Reference:
+        See `models.ambient.tweedie`.
+    """
+    if not isinstance(model, AmbientFlow | PIE):
+        raise ModelError("method tweedie needs a density on the whole space: train af, pie or denoising")
+    return step_up(model, y, sigma)
+
+
+Method = Callable[[Tensor, GenerativeModel, Tensor], Tensor]
+
+METHODS: dict[str, Method] = {
+    "projection": projection,
+    "map": map_denoise,
+    "soft": soft,
+    "tweedie": tweedie,
+}
+
+
+def quick_methods(model: GenerativeModel) -> list[str]:
+    """Name the methods that a model can be denoised with in one pass; `map` searches, and is left out."""
+    able = {
+        "projection": not isinstance(model, AmbientFlow),
+        "soft": getattr(getattr(model, "chart", None), "gains", None) is not None,
+        "tweedie": isinstance(model, AmbientFlow | PIE),
+    }
+    return [name for name, can in able.items() if can]

@@ -1,0 +1,193 @@
+"""What a denoiser did, and whether the image was one that its model knows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mfimage.errors import ModelError
+from mfimage.models import GenerativeModel
+
+_CELLS = 7  # blocks along the shorter side of the model's images, of which the coarse picture is made
+_KEY = "familiar"  # of what is usual in what is measured of a model
+_SHARE = 0.25  # of the coarse picture's variance that is off the manifold, at which any image is far
+
+
+class UnfamiliarWarning(UserWarning):
+    """An image is far from the manifold: what comes out may be invented."""
+
+
+@dataclass(frozen=True)
+class Familiar:
+    """What is usual for a model, measured on clean images that it has not seen.
+
+    Attributes:
+        score: Mean of ‖x − project(x)‖² a value.
+        coarse: What 99 % of the images stay below with the mean r² of `strangeness`.
+    """
+
+    score: float
+    coarse: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What happened to each image of a batch.
+
+    Attributes:
+        sigma: Noise that was assumed, shape (B,), on the scale of [0, 1].
+        residual: Root mean square of y − project(y) a value, shape (B,): about σ for images of the manifold.
+        distance: ‖x̂ − y‖, shape (B,): how far the image was moved, the root of the summed squares.
+        score: Out-of-distribution score of the input, ‖y − project(y)‖² a value, shape (B,), noise included.
+        score_after: The same of the result.
+        familiar: Of the model; None where it is not known.
+        strangeness: Misfit of the coarse picture over its limit, shape (B,): above 1 is far.
+    """
+
+    sigma: Tensor
+    residual: Tensor
+    distance: Tensor
+    score: Tensor
+    score_after: Tensor
+    familiar: Familiar | None
+    strangeness: Tensor
+
+    @property
+    def far(self) -> Tensor:
+        """Whether each input is far from the manifold, shape (B,), bool."""
+        return self.strangeness > 1
+
+    def messages(self, names: Sequence[str]) -> list[str]:
+        """Say in words, an image each, what is wrong; empty where nothing is."""
+        return [
+            f"{name}: far from what the model was trained on ({float(s):.1f} times the limit): "
+            "the result may be invented"
+            if s > 1
+            else ""
+            for name, s in zip(names, self.strangeness, strict=True)
+        ]
+
+    def warn(self, names: Sequence[str] | None = None, stacklevel: int = 2) -> None:
+        """Give one `UnfamiliarWarning` if any input is far."""
+        given = names or [f"image {i}" for i in range(len(self.strangeness))]
+        told = [message for message in self.messages(given) if message]
+        if told:
+            more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+            warnings.warn(told[0] + more, UnfamiliarWarning, stacklevel=stacklevel + 1)
+
+
+@torch.no_grad()
+def examine(
+    y: Tensor,
+    x_hat: Tensor,
+    model: GenerativeModel,
+    sigma: Tensor | float,
+    familiar: Familiar | None = None,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> Report:
+    """Compare an input with its result.
+
+    Args:
+        y: Noisy images (B, C, H, W) in [0, 1].
+        x_hat: What a denoiser made of them.
+        model: Whose manifold is meant.
+        sigma: Noise in y, one or an image each, shape (B,).
+        familiar: What is usual for the model, if it is known.
+        project: Onto the manifold, for images of another size than the model's; `model.project` if None.
+    """
+    onto = project or model.project
+    off, off_after = y - onto(y), x_hat - onto(x_hat)
+    deviation = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(len(y))
+    score = _mean_square(off)
+    return Report(
+        deviation,
+        score.sqrt(),
+        (x_hat - y).flatten(1).norm(dim=1),
+        score,
+        _mean_square(off_after),
+        familiar,
+        strangeness(y, off, deviation, (model.shape[-2], model.shape[-1]), familiar),
+    )
+
+
+@torch.no_grad()
+def measure(model: GenerativeModel, x: Tensor) -> Familiar:
+    """Measure what is usual for a model on clean images of its size that it has not seen, (N, C, H, W)."""
+    off = torch.cat([part - model.project(part) for part in x.split(256)])
+    coarse = _mean_square(_coarse(off, min(model.shape[-2:])))
+    return Familiar(float(_mean_square(off).mean()), float(coarse.double().quantile(0.99)))
+
+
+def store_familiar(model: GenerativeModel, familiar: Familiar) -> None:
+    """Keep what is usual with its model; `save_pretrained` writes it."""
+    model.measured[_KEY] = asdict(familiar)
+
+
+def stored_familiar(model: GenerativeModel) -> Familiar | None:
+    """Return what is usual for a model, None if it was never measured; ModelError if it is damaged."""
+    stored = model.measured.get(_KEY)
+    if stored is None:
+        return None
+    try:
+        return Familiar(float(stored["score"]), float(stored["coarse"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"what is usual for the model is damaged ({error!r})") from error
+
+
+def strangeness(
+    y: Tensor, off: Tensor, sigma: Tensor, size: tuple[int, int], familiar: Familiar | None
+) -> Tensor:
+    """Judge by the coarse picture whether images are far from the manifold, the noise taken into account.
+
+    With the means r of y − project(y), and t of y, over blocks of k × k pixels, k = side/7, n of them:
+    strangeness = max(0, mean r² − (1 + 2 √(2/n)) σ²/k²) / limit,   limit = min(familiar r², var(t)/4)
+
+    Blocks, because noise averages out in them by k², while what the manifold cannot draw – another object –
+    does not: of the error of clean familiar images they hold a tenth, of that of strange ones half. σ²/k² is
+    what noise leaves at most, √(2/n) the relative deviation of its mean. At the limit the misfit is that of
+    one in a hundred familiar images (if that is known), or a quarter of the coarse picture's variance. A
+    large image is as strange as the median of its parts of the model's size, side by side.
+
+    Args:
+        y: Images (B, C, H, W).
+        off: y − project(y).
+        sigma: Shape (B,).
+        size: Height and width of the model's images.
+        familiar: What is usual for the model, if it is known.
+
+    Returns:
+        Shape (B,), ≥ 0; above 1 is far.
+    """
+    count, side = len(y), min(size)
+    y, off = _parts(y, size), _parts(off, size)
+    sigma = sigma.repeat_interleave(len(y) // count)
+    coarse = _coarse(off, side)
+    block = _block(side)
+    noise = (1 + 2 * (2 / coarse[0].numel()) ** 0.5) * sigma.square() / block**2
+    excess = (_mean_square(coarse) - noise).clamp_min(0)
+    spread = _coarse(y, side).flatten(1).var(1, unbiased=False)
+    limit = (_SHARE * spread).clamp_max(torch.inf if familiar is None else familiar.coarse)
+    return (excess / limit.clamp_min(1e-6)).view(count, -1).median(1).values
+
+
+def _parts(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut (B, C, H, W) into parts (B·n, C, h, w), leaving out what is over on the right and below."""
+    cut = x.unfold(2, size[0], size[0]).unfold(3, size[1], size[1])
+    return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+
+
+def _block(side: int) -> int:
+    return max(1, side // _CELLS)
+
+
+def _coarse(x: Tensor, side: int) -> Tensor:
+    return F.avg_pool2d(x, _block(side))
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    return x.square().flatten(1).mean(1)

@@ -1,0 +1,148 @@
+"""What is missing from an image, drawn from the manifold: inpainting and super-resolution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mfimage.datasets.convert import to_batch
+from mfimage.denoising.inverse import require_posterior, solve
+from mfimage.denoising.operators import Downsample, Mask
+from mfimage.denoising.sigma import Sigma, given_sigma
+from mfimage.errors import DataError, UsageError
+from mfimage.inputs import ImageLike, model_input, require_images
+from mfimage.models import GenerativeModel
+
+_ROUNDS = 20  # of filling a hole from the projection before the search
+
+
+def inpaint(
+    image: ImageLike, mask: np.ndarray | Tensor, model: GenerativeModel, sigma: Sigma | None = None
+) -> Any:
+    """Fill in missing pixels from the most probable point of the manifold.
+
+    x̂ = y where known, g(u*) where missing,   u* = argmin ‖A g(u) − y‖²/2σ² − log p_h(u),   A clears the rest
+
+    Args:
+        image: As for `denoise`; what the missing pixels hold does not matter.
+        mask: True (not 0) where a pixel is missing, (H, W), or (B, H, W) for a batch, as in
+            `skimage.restoration.inpaint_biharmonic`.
+        model: A manifold and a density on it.
+        sigma: Standard deviation of the noise in the known pixels, as for `denoise`; they too are then taken
+            from the manifold. None: they are clean and stay, and σ is the model's own misfit on them.
+
+    Returns:
+        The same kind, dimensions and dtype (a PIL image for a path).
+
+    Raises:
+        DataError: If the image cannot be read, or it or the mask is not of the model's size.
+        ModelError: If the model has no manifold of images, or no density on its codes.
+        UsageError: If sigma is not positive.
+    """
+    x, restore = model_input(image, model)
+    return restore(fill(x, mask_of(mask, x), model, _known(sigma, image, len(x))))
+
+
+def mask_of(mask: np.ndarray | Tensor, x: Tensor) -> Tensor:
+    """Turn a mask (H, W) or (B, H, W) into (B, 1, H, W), bool, for images x; DataError if it does not fit."""
+    missing = torch.as_tensor(mask).to(x.device) != 0
+    missing = missing[None] if missing.ndim == 2 else missing
+    if missing.ndim != 3 or missing.shape[1:] != x.shape[2:] or len(missing) not in (1, len(x)):
+        raise DataError(
+            f"mask: shape {tuple(torch.as_tensor(mask).shape)}, but {len(x)} images of {x.shape[-2]} × "
+            f"{x.shape[-1]} pixels need (H, W) or (B, H, W)"
+        )
+    return missing[:, None].expand(len(x), -1, -1, -1)
+
+
+@torch.no_grad()
+def fill(y: Tensor, missing: Tensor, model: GenerativeModel, sigma: Tensor | float | None = None) -> Tensor:
+    """Inpaint a batch; see `inpaint`.
+
+    The search starts where the hole, first filled from the middle of the model's density, no longer changes
+    much when it is filled from its own projection.
+
+    Args:
+        y: Images (B, C, H, W) in [0, 1].
+        missing: (B, 1, H, W), bool.
+        model: As there.
+        sigma: As there, or one an image, shape (B,).
+
+    Returns:
+        Shape (B, C, H, W), not clipped to [0, 1].
+    """
+    require_posterior(model)
+    middle = model.decode(model.push_forward(y.new_zeros(1, model.dim)))
+    mask, filled = Mask(missing), middle.where(missing, y)
+    for _ in range(_ROUNDS):
+        filled = mask.completed(model.project(filled), y)
+    start = model.encode(filled)
+    known = (~missing).sum((1, 2, 3)) * y.shape[1]
+    misfit = mask.forward(model.decode(start) - y).square().sum((1, 2, 3)) / known.clamp_min(1)
+    found = solve(mask.forward(y), mask, model, _given(sigma, misfit), start).image
+    return mask.completed(found, y) if sigma is None else found
+
+
+def super_resolve(image: ImageLike, factor: int, model: GenerativeModel, sigma: Sigma | None = None) -> Any:
+    """Enlarge images to the model's size by the most probable point of the manifold.
+
+    x̂ = g(u*) + Aᵀ(A Aᵀ)⁻¹(y − A g(u*)),   u* = argmin ‖A g(u) − y‖²/2σ² − log p_h(u),   A averages blocks
+
+    Args:
+        image: As for `denoise`, but smaller than the model by the factor.
+        factor: Of both sides; 2 and 4 are usual.
+        model: A manifold and a density on it.
+        sigma: Noise in the image, as for `denoise`; the result is then g(u*) alone. None: it is
+            clean, the result has exactly these block means, and σ is the model's own misfit.
+
+    Returns:
+        The same kind and dtype, factor times as high and wide.
+
+    Raises:
+        DataError: If the image cannot be read, or is not of the model's size over the factor.
+        ModelError: If the model has no manifold of images, or no density on its codes.
+        UsageError: If the factor does not divide the model's size, or sigma is not positive.
+    """
+    operator = Downsample(factor)
+    x, restore = to_batch(image)
+    require_images(model)
+    small = operator.size(*model.shape[-2:])
+    if tuple(x.shape[-2:]) != small:
+        name = image if isinstance(image, str | Path) else "image"
+        raise DataError(
+            f"{name}: {x.shape[-2]} × {x.shape[-1]} pixels, but a model of {model.shape[1]} × "
+            f"{model.shape[2]} makes its images from {small[0]} × {small[1]} by a factor of {factor}"
+        )
+    enlarged, _ = model_input(operator.enlarged(x), model)  # for its channels and device
+    return restore(enlarge(operator.forward(enlarged), factor, model, _known(sigma, image, len(x))))
+
+
+@torch.no_grad()
+def enlarge(y: Tensor, factor: int, model: GenerativeModel, sigma: Tensor | float | None = None) -> Tensor:
+    """Super-resolve a batch (B, C, h, w); see `super_resolve`. The search starts at the bicubic image."""
+    require_posterior(model)
+    operator = Downsample(factor)
+    smooth = F.interpolate(y, scale_factor=factor, mode="bicubic", align_corners=False)
+    start = model.encode(smooth)
+    misfit = (operator.forward(model.decode(start)) - y).square().mean((1, 2, 3))
+    found = solve(y, operator, model, _given(sigma, misfit), start).image
+    return operator.completed(found, y) if sigma is None else found
+
+
+def _known(sigma: Sigma | None, image: ImageLike, count: int) -> Tensor | None:
+    return None if sigma is None else given_sigma(sigma, image, count)
+
+
+def _given(sigma: Tensor | float | None, misfit: Tensor) -> Tensor:
+    """The noise that is known, or the model's mean squared misfit, as a deviation an image."""
+    if sigma is None:
+        return misfit.sqrt().clamp_min(1e-3)
+    given = torch.as_tensor(sigma).to(misfit).expand(misfit.shape)
+    if not bool((given > 0).all()):
+        raise UsageError("sigma: the noise's standard deviation is positive; leave it out for clean images")
+    return given

@@ -1,0 +1,215 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import TINY, draw_bumps
+
+from mfimage import denoise, from_pretrained, train
+from mfimage.config import Config
+from mfimage.denoising import choosing
+from mfimage.denoising.choosing import Curve, Line, apply, is_cut, measure_curve, store_curve, stored_curve
+from mfimage.denoising.sigma import wavelet_sigma
+from mfimage.errors import ModelError, UsageError
+
+WHOLE = Line(
+    (0.01, 0.1, 1.0), {"noisy": (40.0, 20.0, 5.0), "projection": (22.0, 21.0, 10.0)}, (0.02, 0.12, 0.9)
+)
+CUT = Line((0.01, 0.1, 1.0), {"noisy": (9.0,) * 3, "projection": (8.0, 8.0, 10.0)}, (0.01, 0.06, 0.3))
+CURVE = Curve(WHOLE, CUT)
+
+
+def bumps(count, seed=9):
+    return torch.from_numpy(draw_bumps(count, seed=seed))[:, None] / 255
+
+
+def psnr(x, y):
+    return float(-10 * (x - y).square().flatten(1).mean(1).log10().mean())
+
+
+@pytest.fixture(scope="module")
+def aware(tmp_path_factory):
+    """A model that learned to remove noise, as training left it."""
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("aware")
+    path = directory / "bumps.npy"
+    np.save(path, draw_bumps(400))
+    levels = {"model": {**TINY.model, "levels": ((1, 2),), "width": 4}}
+    settings = TINY.with_(steps=150, noise=(0.0, 0.5), every=50, lr=1e-2, batch_size=32, **levels)
+    train(path, directory / "run", settings, device="cpu")
+    return directory / "run"
+
+
+@pytest.mark.parametrize(
+    ("sigma", "best"),
+    [(0.0, "noisy"), (0.01, "noisy"), (0.08, "noisy"), (0.1, "projection"), (7.0, "projection")],
+)
+def test_the_best_is_read_off_the_curve(sigma, best):
+    assert WHOLE.best(sigma) == best
+
+
+def test_between_its_points_the_curve_is_straight_in_the_logarithm():
+    # noisy falls by 20 dB over a decade, projection by 1: they meet 18/19 of the way
+    meets = 0.01 * 10 ** (18 / 19)
+    assert WHOLE.best(0.999 * meets) == "noisy"
+    assert WHOLE.best(1.001 * meets) == "projection"
+
+
+def test_the_estimate_undoes_what_structure_and_cutting_change(generator):
+    y = 0.5 + 0.12 * torch.randn(200, 1, 28, 28, generator=generator)
+    y[:, :, 0, 0] = 1.5  # beyond white: not cut
+    assert wavelet_sigma(y).mean() == pytest.approx(0.12, rel=0.02)
+    assert CURVE.blind(y).mean() == pytest.approx(0.1, rel=0.02)
+    y[:, :, 0, 0] = 1.0
+    assert CURVE.blind(y).mean() == pytest.approx(0.1 + 0.9 * (0.12 - 0.06) / (0.3 - 0.06), rel=0.02)
+    louder = 100 * y
+    torch.testing.assert_close(CURVE.blind(louder), wavelet_sigma(louder) / 0.9)
+
+
+def test_an_image_is_cut_if_nothing_lies_beyond():
+    y = torch.full((4, 1, 2, 2), 0.5)
+    y[1, 0, 0, 0], y[2, 0, 1, 1], y[3, 0, 0, 0] = -1e-3, 1.001, 0.0
+    assert is_cut(y).tolist() == [True, False, False, True]
+
+
+def test_what_suits_a_cut_image_is_read_off_a_line_of_its_own():
+    y = torch.tensor([0.5, 1.5]).view(2, 1, 1, 1)
+    assert CURVE.best(y, torch.tensor([0.2, 0.2])) == ["noisy", "projection"]
+
+
+@pytest.mark.parametrize("part", ["whole", "cut"])
+def test_the_curve_is_the_psnr_of_each_method(model, part):
+    clean = bumps(30)
+    line = getattr(measure_curve(model, clean, seed=3), part)
+    assert set(line.psnr) == {"noisy", "projection"}
+    generator = torch.Generator().manual_seed(3)
+    for i, sigma in enumerate(line.sigmas):
+        y = clean + sigma * torch.randn(clean.shape, generator=generator)
+        y = y.clamp(0, 1) if part == "cut" else y
+        with torch.no_grad():
+            projected = model.project(y).clamp(0, 1)
+        assert line.psnr["projection"][i] == pytest.approx(psnr(projected, clean), abs=1e-3)
+        assert line.psnr["noisy"][i] == pytest.approx(psnr(y.clamp(0, 1), clean), abs=1e-3)
+        assert line.wavelet[i] == pytest.approx(float(wavelet_sigma(y).mean()), rel=1e-4)
+
+
+def test_training_stores_the_curve_with_the_model(aware, tiny_run):
+    assert set(stored_curve(from_pretrained(tiny_run)).cut.psnr) == {"noisy", "projection"}
+    assert set(stored_curve(from_pretrained(aware)).whole.psnr) == {"noisy", "projection", "soft"}
+
+
+def test_a_model_saved_before_there_were_curves_projects(tiny_run, tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    config = json.loads((tiny_run / "model" / "config.json").read_text())
+    del config["measured"], config["noise_aware"]
+    (old / "config.json").write_text(json.dumps(config))
+    (old / "model.safetensors").write_bytes((tiny_run / "model" / "model.safetensors").read_bytes())
+    model = from_pretrained(old)
+    assert stored_curve(model) is None
+    y = bumps(4)
+    done = apply(y, model)
+    assert done.methods == ["projection"] * 4
+    torch.testing.assert_close(done.sigma, wavelet_sigma(y))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        3,
+        {},
+        {"sigmas": [0.1], "wavelet": [0.1], "psnr": {"noisy": ["x"]}},
+        {"sigmas": [0.1], "wavelet": [0.1, 0.2], "psnr": {"noisy": [1.0]}},
+        {"sigmas": [0.1], "wavelet": [0.1], "psnr": {"soft": [1.0]}},
+        {"sigmas": [0.1], "wavelet": [0.1], "psnr": {}},
+    ],
+)
+def test_a_damaged_curve_is_an_error(model, line):
+    store_curve(model, CURVE)
+    assert stored_curve(model) == CURVE
+    for damaged in (3, {}, {**model.measured["denoising"], "cut": line}):
+        model.measured["denoising"] = damaged
+        with pytest.raises(ModelError, match="curve of denoising is damaged"):
+            stored_curve(model)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.05, 0.1, 0.2, 0.3, 0.5])
+def test_auto_is_never_below_the_noisy_image(aware, sigma, generator):
+    model, clean = from_pretrained(aware), bumps(100, seed=77)
+    y = clean + sigma * torch.randn(clean.shape, generator=generator)
+    known = psnr(denoise(y, model, sigma), clean)
+    assert known >= psnr(y.clamp(0, 1), clean) - 0.05
+    if sigma >= 0.1:
+        assert known > psnr(y.clamp(0, 1), clean) + 2
+        assert psnr(denoise(y, model), clean) > known - 1
+
+
+def test_learning_to_shrink_beats_the_filter_it_starts_from_and_the_projection(aware, generator):
+    model, clean = from_pretrained(aware), bumps(100, seed=77)
+    y = clean + 0.1 * torch.randn(clean.shape, generator=generator)
+    centred = bumps(400, seed=0).flatten(1)
+    mean, (values, basis) = centred.mean(0), torch.linalg.eigh(centred.T.cov())
+    wiener = ((y.flatten(1) - mean) @ basis * (values / (values + 0.01))) @ basis.T + mean
+    soft = psnr(denoise(y, model, 0.1, "soft"), clean)
+    assert soft > psnr(denoise(y, model, 0.1, "projection"), clean)
+    assert soft > psnr(wiener.view_as(y).clamp(0, 1), clean)
+
+
+def test_each_image_gets_the_method_that_suits_its_noise(model, generator):
+    store_curve(model, CURVE)
+    y = 2 * torch.rand(5, 1, 8, 8, generator=generator)
+    sigma = torch.tensor([0.5, 0.01, 0.3, 0.02, 0.2])
+    done = apply(y, model, sigma, batch_size=2)
+    assert done.methods == ["projection", "noisy", "projection", "noisy", "projection"]
+    with torch.no_grad():
+        expected = torch.where((sigma > 0.1).view(-1, 1, 1, 1), model.project(y), y)
+    torch.testing.assert_close(done.image, expected)
+    torch.testing.assert_close(done.sigma, sigma)
+
+
+def test_the_method_that_is_named_is_taken(model):
+    store_curve(model, CURVE)
+    y = bumps(3)
+    assert apply(y, model, torch.full((3,), 1e-3), "projection").methods == ["projection"] * 3
+    with torch.no_grad():
+        torch.testing.assert_close(denoise(y, model, 1e-3, "projection"), model.project(y).clamp(0, 1))
+
+
+def test_noise_is_in_the_scale_of_the_image(aware):
+    model = from_pretrained(aware)
+    image = draw_bumps(1, seed=4)[0]
+    found = denoise(image, model, sigma=51.0)
+    assert found.dtype == np.uint8
+    same = denoise((image / 255).astype(np.float32), model, sigma=0.2)
+    assert np.abs(found / 255 - same).max() <= 0.5 / 255 + 1e-6
+    assert np.array_equal(np.asarray(denoise(Image.fromarray(image), model, sigma=51)), found)
+    assert np.abs(denoise(image, model, sigma=5.0).astype(int) - found).max() > 0
+
+
+def test_what_noise_carries_beyond_black_and_white_is_not_cut_off_first(aware, generator):
+    model = from_pretrained(aware)
+    y = bumps(8) + 0.3 * torch.randn(8, 1, 8, 8, generator=generator)
+    assert y.min() < 0
+    expected = apply(y, model, torch.full((8,), 0.3)).image.clamp(0, 1)
+    torch.testing.assert_close(denoise(y, model, 0.3), expected)
+    assert np.allclose(
+        denoise(y.movedim(1, -1).numpy(), model, 0.3), expected.movedim(1, -1).numpy(), atol=1e-6
+    )
+
+
+def test_no_such_method(model):
+    with pytest.raises(UsageError, match="choose from auto, projection, map, soft, tweedie"):
+        denoise(bumps(1), model, method="magic")
+
+
+@pytest.mark.parametrize("changes", [{"noise": (0.5, 0.1)}, {"noise": (0.1,)}, {"noise": (0.0, math.inf)}])
+def test_a_range_of_noise_is_two_rising_numbers(changes):
+    with pytest.raises(UsageError, match="a range 0 ≤ low < high"):
+        Config(**changes)
+
+
+def test_enough_images_make_a_curve(model, monkeypatch):
+    monkeypatch.setattr(choosing, "ENOUGH", 3)
+    assert measure_curve(model, bumps(9)) == measure_curve(model, bumps(9)[:3])

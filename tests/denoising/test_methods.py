@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from mfimage import ModelConfig, build
+from mfimage.denoising.methods import METHODS, leave, quick_methods
+from mfimage.errors import ModelError
+
+KINDS = ("manifold-flow", "encoder-flow", "pie", "ambient-flow", "autoencoder", "linear")
+SMALL = {"width": 2, "hidden": 8, "density_steps": 1, "density_width": 8}
+
+
+def made(kind="manifold-flow", **changes):
+    model = build(ModelConfig((1, 8, 8), 3, kind=kind, **SMALL, **changes)).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        model.initialise(torch.rand(50, 1, 8, 8, dtype=torch.double, generator=generator))
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+@pytest.fixture
+def y(generator):
+    return torch.rand(4, 1, 8, 8, dtype=torch.double, generator=generator)
+
+
+SIGMA = torch.tensor([0.05, 0.1, 0.2, 0.5], dtype=torch.double)
+
+
+def test_projection_is_that_of_the_model(y):
+    model = made()
+    torch.testing.assert_close(METHODS["projection"](y, model, SIGMA), model.decode(model.encode(y)))
+
+
+def test_left_alone_an_image_is_what_it_was(y):
+    assert leave(y, made(), SIGMA) is y
+
+
+@pytest.mark.parametrize("kind", ["manifold-flow", "encoder-flow"])
+def test_soft_shrinks_the_coordinates_of_what_the_noisy_chart_sees(kind, y):
+    model = made(kind, noise_aware=True)
+    chart = model.chart if kind == "manifold-flow" else model.chart.chart
+    seen = torch.stack([SIGMA / (SIGMA + c) for c in (0.03, 0.1, 0.3, 1.0)], 1)
+    z = chart.subspace(chart.multiscale(y, seen)[0])[0]
+    gain = torch.sigmoid(chart.gains.level - chart.gains.log_slope.exp() * SIGMA.log()[:, None])
+    torch.testing.assert_close(METHODS["soft"](y, model, SIGMA), chart.inverse(gain * z)[0])
+
+
+def test_soft_returns_the_image_without_noise_and_the_centre_of_the_chart_at_its_end(y):
+    model = made(noise_aware=True)
+    with torch.no_grad():
+        model.chart.gains.level.clamp_(min=-2)
+    clean = METHODS["soft"](y, model, torch.zeros(4, dtype=torch.double))
+    assert (clean - y).abs().max() < 1e-2
+    far = METHODS["soft"](y, model, torch.full((4,), 1e9, dtype=torch.double))
+    torch.testing.assert_close(far, model.decode(torch.zeros(4, 3, dtype=torch.double)), atol=1e-6, rtol=0)
+
+
+def test_soft_takes_the_noise_of_each_image(y):
+    model = made(noise_aware=True)
+    alone = torch.cat([METHODS["soft"](y[i : i + 1], model, SIGMA[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(METHODS["soft"](y, model, SIGMA), alone)
+
+
+@pytest.mark.parametrize("kind", ["pie", "ambient-flow"])
+def test_tweedie_is_a_step_along_the_gradient_of_the_density(kind, y):
+    model = made(kind)
+    moved = (METHODS["tweedie"](y, model, SIGMA) - y) / SIGMA.view(-1, 1, 1, 1) ** 2
+    direction = torch.randn(y.shape, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        difference = (model.log_prob(y + 1e-5 * direction) - model.log_prob(y - 1e-5 * direction)) / 2e-5
+    torch.testing.assert_close((moved * direction).flatten(1).sum(1), difference, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "message"),
+    [
+        ("projection", "ambient-flow", "no manifold"),
+        ("soft", "manifold-flow", "--noise 0-0.5"),
+        ("soft", "encoder-flow", "--noise 0-0.5"),
+        ("soft", "ambient-flow", "--noise 0-0.5"),
+        ("tweedie", "manifold-flow", "density on the whole space"),
+        ("map", "ambient-flow", "density on"),
+    ],
+)
+def test_a_model_that_lacks_what_a_method_needs_says_so(method, kind, message, y):
+    with pytest.raises(ModelError, match=message):
+        METHODS[method](y, made(kind), SIGMA)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_quick_methods_are_those_that_work(kind, y):
+    model = made(kind)
+    for method in ("projection", "soft", "tweedie"):
+        if method in quick_methods(model):
+            assert METHODS[method](y, model, SIGMA).shape == y.shape
+        else:
+            with pytest.raises(ModelError):
+                METHODS[method](y, model, SIGMA)
+    for aware in ("manifold-flow", "encoder-flow"):
+        assert quick_methods(made(aware, noise_aware=True)) == ["projection", "soft"]

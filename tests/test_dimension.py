@@ -1,0 +1,88 @@
+"""Choosing d, from Python and as typed, on data whose dimension is known."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mfimage import choose_dimension, cli
+from mfimage.datasets import Points
+from mfimage.errors import DataError
+
+
+def swiss(n=1500, copies=0):
+    generator = torch.Generator().manual_seed(0)
+    t, y = 1.5 * torch.pi * (1 + 2 * torch.rand(n, generator=generator)), torch.rand(n, generator=generator)
+    x = torch.stack([t * t.cos(), 20 * y, t * t.sin()], 1)
+    lift = torch.linalg.qr(torch.randn(8, 3, generator=generator)).Q
+    x = x @ lift.T
+    return Points(torch.cat([x, x[:copies]]), "swiss roll")
+
+
+def test_a_surface_has_two_dimensions_and_a_reason():
+    found = choose_dimension(swiss(copies=7), steps=150)
+    assert found.dim in (2, 3)
+    assert found.plain.dimension == pytest.approx(2, abs=0.4)
+    assert (found.examples, found.repeated, found.features) == (1500, 7, 8)
+    assert "Nearest neighbours" in found.reason
+    assert len(found.errors) == len(found.pca)
+    assert found.errors[0] == pytest.approx(found.pca[0], rel=0.05)
+    assert found.errors[-1] < found.errors[0] / 10
+    json.dumps(found.as_json())
+
+
+def test_the_same_seed_says_the_same():
+    one, two = (choose_dimension(swiss(400), steps=20, seed=3) for _ in range(2))
+    assert one == two
+
+
+def test_the_largest_dimension_is_kept_to():
+    found = choose_dimension(Points(torch.randn(500, 12), "noise"), steps=10, max_dim=4)
+    assert found.dim == 4
+    assert any("largest d considered" in note for note in found.notes)
+
+
+def test_what_cannot_be_judged_is_refused():
+    with pytest.raises(DataError, match="50 examples"):
+        choose_dimension(Points(torch.randn(50, 4), "few"))
+    with pytest.raises(DataError, match="copies"):
+        choose_dimension(Points(torch.ones(300, 4), "flat"))
+    with pytest.raises(DataError, match="1 values"):
+        choose_dimension(Points(torch.randn(300, 1), "line"))
+
+
+@pytest.fixture
+def mfimage(monkeypatch, capfd, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (stop.value.code, *capfd.readouterr())
+
+    return call
+
+
+def test_as_typed_with_a_plot(mfimage, bumps):
+    code, out, err = mfimage("dimension", bumps, "--steps", 30, "-o", "out")
+    assert code == 0, err
+    assert int(out) == json.loads(Path("out/dimension.json").read_text())["dim"]
+    assert "Nearest neighbours estimate" in err
+    with Image.open("out/dimension.png") as picture:
+        assert picture.format == "PNG"
+    code, out, err = mfimage("dimension", bumps, "--steps", 30, "--json", "-q")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["reason"]
+
+
+def test_as_typed_on_bad_data(mfimage):
+    np.save("flat.npy", np.zeros((200, 8, 8), np.uint8))
+    code, out, err = mfimage("dimension", "flat.npy")
+    assert (code, out) == (3, "")
+    assert "copies" in err
+    assert "Traceback" not in err
