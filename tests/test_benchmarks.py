@@ -16,6 +16,8 @@ KEYS = {
         "forwards_d32", "forwards_d64", "peak_mb_d64", "max_error_nats_per_dim", "coverage_2se",
         "exponent_d", "exponent_pixels", "cuda_seconds_10000",
     },
+    "denoising": {"data", "bars", "trained_cpu_seconds"},
+    "dimension": {"recommended", "worst", "seconds"},
     "loader": {"images_per_second", "training_images_per_second", "ratio", "cpu_ratio", "peak_mb_growth"},
     "stylegan": {"seeded", "faces"},
     "paper": {"fom", "pca"},
