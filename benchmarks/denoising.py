@@ -3,7 +3,7 @@
 The same images and noise for all, Gaussian, σ in units of [0, 1]; noisy values are not clipped, results are.
 Of each method: mean PSNR (dB), mean SSIM and CPU seconds an image, in `data`[name][method][σ]. Ours is one
 M-flow, trained with noise of random σ in 0 … 0.5: `auto, σ known` and `auto, blind` (which estimates σ
-itself), `projection`, and `map`. `supervised CNN` is trained for the CPU seconds that our model took. Both,
+itself), `soft`, `projection`, and `map`. `supervised CNN` is trained for the CPU seconds that our model took. Both,
 and the PCA rows, have seen the training images; the classics have not, which is an advantage for the former.
 TV takes the best of its weights, PCA the best of its d by the clean images (an oracle). Rows of the packages
 PyWavelets and bm3d are there where these are installed; the package itself needs neither.
@@ -173,6 +173,7 @@ def flow_filters(model: Any) -> dict[str, Filter]:
     return {
         "auto, σ known": by("auto", True),
         "auto, blind": by("auto", False),
+        "soft": by("soft", True),
         "projection": by("projection", True),
         "map": by("map", True),
     }

@@ -361,7 +361,7 @@ def denoising() -> Config:
     Of logarithms, so that the gradient is small: a clip that would be tight elsewhere.
     """
     return Config(
-        steps=6000, batch_size=32, lr=8e-3, warmup=300, clip=5.0, noise=(0.0, 0.5), every=1000,
+        steps=4400, batch_size=32, lr=8e-3, warmup=300, clip=5.0, noise=(0.0, 0.5), every=1000,
         model={"width": 16, "hidden": 256},
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ def denoise(
     inputs: Inputs,
     model: Model = "runs/latest",
     outdir: Outdir = Path("denoised"),
-    method: Annotated[str, typer.Option(help="auto, projection, soft, map or tweedie.")] = "auto",
+    method: Annotated[str, typer.Option(help="auto, projection, soft, cycle-spin, map or tweedie.")] = "auto",
     sigma: Annotated[
         float | None, typer.Option(help="Noise's deviation on the scale of [0, 1]; estimated if not given.")
     ] = None,

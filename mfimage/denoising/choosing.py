@@ -18,7 +18,7 @@ from mfimage.models import GenerativeModel
 
 NOISY = "noisy"  # the image as it is, among the methods of a curve
 SIGMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # where a curve is measured
-ENOUGH = 200  # images for a curve
+ENOUGH = 100  # images for a curve
 _KEY = "denoising"  # of the curve in what is measured of a model
 
 
@@ -82,7 +82,7 @@ def measure_curve(model: GenerativeModel, clean: Tensor, seed: int = 0, batch_si
 
     Args:
         model: Of images.
-        clean: Shape (N, C, H, W), in [0, 1]; the first 200 are taken.
+        clean: Shape (N, C, H, W), in [0, 1]; the first 100 are taken.
         seed: Of the noise.
         batch_size: Images at a time.
     """

@@ -97,7 +97,12 @@ def test_the_curve_is_the_psnr_of_each_method(model, part):
 
 def test_training_stores_the_curve_with_the_model(aware, tiny_run):
     assert set(stored_curve(from_pretrained(tiny_run)).cut.psnr) == {"noisy", "projection"}
-    assert set(stored_curve(from_pretrained(aware)).whole.psnr) == {"noisy", "projection", "soft"}
+    assert set(stored_curve(from_pretrained(aware)).whole.psnr) == {
+        "noisy",
+        "projection",
+        "soft",
+        "cycle-spin",
+    }
 
 
 def test_a_model_saved_before_there_were_curves_projects(tiny_run, tmp_path):
@@ -202,7 +207,7 @@ def test_what_noise_carries_beyond_black_and_white_is_not_cut_off_first(aware, g
 
 
 def test_no_such_method(model):
-    with pytest.raises(UsageError, match="choose from auto, projection, map, soft, tweedie"):
+    with pytest.raises(UsageError, match="choose from auto, projection, map, soft, cycle-spin, tweedie"):
         denoise(bumps(1), model, method="magic")
 
 
