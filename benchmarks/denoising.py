@@ -3,10 +3,10 @@
 The same images and noise for all, Gaussian, σ in units of [0, 1]; noisy values are not clipped, results are.
 Of each method: mean PSNR (dB), mean SSIM and CPU seconds an image, in `data`[name][method][σ]. Ours is one
 M-flow, trained with noise of random σ in 0 … 0.5: `auto, σ known` and `auto, blind` (which estimates σ
-itself), `soft`, `projection`, and `map`. `supervised CNN` is trained for the CPU seconds that our model took. Both,
-and the PCA rows, have seen the training images; the classics have not, which is an advantage for the former.
-TV takes the best of its weights, PCA the best of its d by the clean images (an oracle). Rows of the packages
-PyWavelets and bm3d are there where these are installed; the package itself needs neither.
+itself), `soft`, `projection` and `map`. `supervised CNN` is trained for the CPU seconds that our model took.
+Both, and the PCA rows, have seen the training images; the classics have not, which is an advantage for the
+former. TV takes the best of its weights, PCA the best of its d by the clean images (an oracle). Rows of the
+packages PyWavelets and bm3d are there where these are installed; the package itself needs neither.
 
 The models are trained at first and kept in --models FOLDER.
 """
@@ -296,7 +296,7 @@ def main() -> None:
         clean = load(name, "test").batch(slice(0, 20 if quick else 1000))
         data[name] = table_of(load(name, "train"), clean, config, folder / name, quick)
     if "celeba" in arguments.data and not quick and (faces := celeba()):
-        few = config.with_(dim=64, steps=1200, flip=True)
+        few = config.with_(dim=64, steps=600, flip=True)
         data["celeba"] = table_of(faces[0], faces[1].batch(slice(0, 500)), few, folder / "celeba", quick)
     trained = {n: json.loads((folder / n / "m-flow" / "cpu_seconds.json").read_text()) for n in data}
     if not quick:

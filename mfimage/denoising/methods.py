@@ -75,8 +75,8 @@ def soft(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
     """Average `soft` over cyclic shifts: x̂ = ⅕ Σ_k S₋ₖ soft(S_k y), k the shift by no pixel or one to a side.
 
-    The chart's wavelets stand on a grid of 2 × 2 pixels, and what goes wrong depends on where an image lies on
-    it: the errors of shifted copies partly cancel. Five times the work of `soft`.
+    The chart's wavelets stand on a grid of 2 × 2 pixels, and what goes wrong depends on where an image lies
+    on it: the errors of shifted copies partly cancel. Five times the work of `soft`.
 
     Args:
         y: As for `projection`.
