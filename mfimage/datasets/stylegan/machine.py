@@ -9,6 +9,7 @@ longer than the file, and nothing is hashed but strings and small numbers.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -106,11 +107,13 @@ class Machine:
             Refused: It asks for a call, or for an instruction that files with networks do not have.
             Exception: It is damaged: whatever Python finds wrong with it.
         """
-        for instruction, argument, _ in pickletools.genops(self._stream):
-            self._budget.spend()
-            if instruction.name == "STOP":
-                return self._stack.pop()
-            self._do(instruction.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the standard library's reader, about damaged strings
+            for instruction, argument, _ in pickletools.genops(self._stream):
+                self._budget.spend()
+                if instruction.name == "STOP":
+                    return self._stack.pop()
+                self._do(instruction.name, argument)
         raise EOFError("it ends before its end")
 
     def _do(self, name: str, argument: Any) -> None:

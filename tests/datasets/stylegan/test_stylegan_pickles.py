@@ -379,12 +379,12 @@ def survives(content, path):
 
 
 def test_mutated_networks_give_an_error_or_a_network(tmp_path):
-    dice = random.Random(0)
+    dice, count = random.Random(0), int(os.environ.get("MFIMAGE_FUZZ", "200"))
     content = networks.dumps(networks.network(widths=(1,), depth=1, z_dim=1, w_dim=1))
     assert survives(content, tmp_path / "hostile")
     began, good = time.process_time(), 0
     with nothing_executed():
-        for _ in range(200):
+        for _ in range(count):
             changed = bytearray(content)
             for _ in range(dice.randint(1, 4)):
                 at = dice.randrange(len(changed))
@@ -399,8 +399,8 @@ def test_mutated_networks_give_an_error_or_a_network(tmp_path):
                 else:
                     changed[at:at] = dice.randbytes(dice.randint(1, 9))
             good += survives(bytes(changed), tmp_path / "hostile")
-    assert 0 < good < 200
-    assert time.process_time() - began < 60
+    assert 0 < good < count
+    assert time.process_time() - began < 0.3 * count
 
 
 def test_random_programs_give_an_error_or_a_network(tmp_path):

@@ -1,0 +1,288 @@
+"""A test for each row of docs/bad-input.md."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image, ImageCms
+
+from mfimage.datasets import load, to_batch
+from mfimage.datasets import images as reading
+from mfimage.errors import DataError
+
+PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"
+RNG = np.random.default_rng(0)
+RED = (200, 30, 40)
+
+
+def content(picture, kind="PNG", **how):
+    stream = io.BytesIO()
+    picture.save(stream, kind, **how)
+    return stream.getvalue()
+
+
+def noise(height=8, width=8):
+    return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Thirty good images of 8 × 8."""
+    (tmp_path / "set").mkdir()
+    for i in range(30):
+        noise().save(tmp_path / "set" / f"good{i}.png")
+    return tmp_path / "set"
+
+
+def reason(folder, data, name="bad.png"):
+    """Why a file among good ones is skipped."""
+    (folder / name).write_bytes(data)
+    images = load(folder, "all")
+    assert len(images) == 30
+    (bad,) = images.skipped
+    assert bad.path == f"{folder}/{name}"
+    return bad.reason
+
+
+def alone(folder, data, name="one.png", **how):
+    """One image read by itself through a folder, (C, H, W)."""
+    place = folder.parent / "alone"
+    place.mkdir(exist_ok=True)
+    (place / name).write_bytes(data)
+    return load(place, "all", **how)
+
+
+def corrupt(folder):
+    data = bytearray(content(noise()))
+    data[60:90] = bytes(30)
+    assert "is damaged" in reason(folder, bytes(data))
+
+
+def truncated(folder):
+    for kind in ("png", "jpeg", "webp", "bmp", "gif", "tiff"):
+        data = content(noise(40, 40), kind.upper())
+        found = reason(folder, data[: len(data) // 2], f"bad.{kind}")
+        assert "is damaged" in found
+        (folder / f"bad.{kind}").unlink()
+
+
+def zero_byte(folder):
+    assert reason(folder, b"") == "is empty (0 bytes)"
+
+
+def renamed_text(folder):
+    assert reason(folder, b"Dear Sir or Madam").startswith("is not an image in a format that mfimage reads")
+
+
+def bomb(folder):
+    def chunk(tag, data):
+        return struct.pack(">I", len(data)) + tag + data + struct.pack(">I", zlib.crc32(tag + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    assert "60000×60000 pixels are more than the limit of 64,000,000" in reason(folder, data)
+
+
+def deep_grey(folder):
+    values = RNG.integers(0, 65536, (8, 8), dtype=np.uint16)
+    images = alone(folder, content(Image.fromarray(values)))
+    assert images.images.dtype == torch.float32
+    np.testing.assert_allclose(images.batch([0])[0, 0], values / 65535, atol=1e-6)
+
+
+def deep_colour(folder):
+    values = RNG.integers(0, 65536, (8, 8, 3), dtype=np.uint16)
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values, photometric="rgb")
+    images = alone(folder, stream.getvalue(), "one.tif")
+    np.testing.assert_array_equal(images.images[0], (values >> 8).transpose(2, 0, 1))
+
+
+def cmyk(folder):
+    data = content(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF")
+    assert alone(folder, data, "one.tif").images[0, :, 0, 0].tolist() == [255, 0, 0]
+
+
+def cmyk_with_profile(folder):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = content(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF", icc_profile=profile)
+    assert alone(folder, data, "one.tif").images[0, :, 0, 0].tolist() == [255, 0, 0]
+
+
+def palette(folder):
+    picture = Image.new("P", (8, 8), 0)
+    picture.putpalette([10, 20, 30, *RED])
+    picture.paste(1, (0, 0, 4, 8))
+    x = alone(folder, content(picture, transparency=0)).images[0]
+    assert x[:, 0, 0].tolist() == list(RED)
+    assert x[:, 0, 7].tolist() == [255, 255, 255]
+
+
+def alpha(folder):
+    x = alone(folder, content(Image.new("RGBA", (8, 8), (*RED, 51)))).images[0]
+    expected = [round(0.2 * c + 0.8 * 255) for c in RED]
+    assert np.abs(x[:, 3, 3].numpy().astype(int) - expected).max() <= 1
+
+
+def rotation(folder):
+    picture = Image.new("RGB", (8, 8))
+    picture.paste(RED, (0, 0, 8, 4))  # the upper half; by tag 6 it belongs on the right
+    exif = Image.Exif()
+    exif[274] = 6
+    x = alone(folder, content(picture, exif=exif)).images[0]
+    assert x[:, 0, 7].tolist() == list(RED)
+    assert x[:, 7, 7].tolist() == list(RED)
+    assert x[:, 0, 0].tolist() == [0, 0, 0]
+
+
+def frames(kind):
+    def first(folder):
+        pages = [Image.new("RGB", (8, 8), colour) for colour in (RED, "blue", "green")]
+        data = content(pages[0], kind, save_all=True, append_images=pages[1:])
+        images = alone(folder, data, f"one.{kind.lower()}")
+        assert len(images) == 1
+        assert images.images[0, :, 0, 0].tolist() == list(RED)
+
+    return first
+
+
+def tiny(folder):
+    assert alone(folder, content(Image.new("RGB", (1, 1), RED))).images[0].flatten().tolist() == list(RED)
+
+
+def long(folder):
+    strip = content(Image.new("RGB", (20_000, 3), RED))
+    assert alone(folder, strip).shape == (3, 3, 20_000)
+    assert alone(folder, strip, size=8).images[0, :, 4, 4].tolist() == list(RED)
+
+
+def mixed_sizes(folder):
+    noise(9, 8).save(folder / "other.png")
+    with pytest.raises(DataError, match=r"differ in size: .*8×8.*other\.png is 9×8; .*--size") as caught:
+        load(folder, "all")
+    assert caught.value.exit_code == 3
+    assert len(load(folder, "all", size=8)) == 31
+
+
+def permissions(folder, monkeypatch):
+    (folder / "bad.png").write_bytes(content(noise()))
+    (folder / "bad.png").chmod(0)
+    if os.geteuid() == 0:  # whom permissions do not stop
+        true_open = open
+
+        def refusing(path, *rest, **how):
+            if str(path).endswith("bad.png"):
+                raise PermissionError(13, "Permission denied")
+            return true_open(path, *rest, **how)
+
+        monkeypatch.setattr("builtins.open", refusing)
+    images = load(folder, "all")
+    assert [bad.reason for bad in images.skipped] == ["cannot be read: Permission denied"]
+    assert len(images) == 30
+
+
+def broken_link(folder):
+    (folder / "bad.png").symlink_to(folder / "nowhere.png")
+    images = load(folder, "all")
+    assert [bad.reason for bad in images.skipped] == ["cannot be read: No such file or directory"]
+    assert len(images) == 30
+
+
+def vanishing(folder, monkeypatch):
+    images = changed_after_listing(folder, monkeypatch, lambda: (folder / "good7.png").unlink())
+    assert [bad.reason for bad in images.skipped] == ["cannot be read: No such file or directory"]
+    assert len(images) == 29
+
+
+def appearing(folder, monkeypatch):
+    images = changed_after_listing(folder, monkeypatch, lambda: noise().save(folder / "new.png"))
+    assert not images.skipped
+    assert len(images) == 30
+
+
+def changed_after_listing(folder, monkeypatch, change):
+    listed = reading.choose
+
+    def then(*given):
+        rows = listed(*given)
+        change()
+        return rows
+
+    monkeypatch.setattr(reading, "choose", then)
+    return load(folder, "all")
+
+
+def non_finite(folder):
+    values = np.full((3, 8, 8), 0.5, np.float32)
+    values[1, 2, 3] = np.nan
+    np.save(folder.parent / "bad.npy", values)
+    with pytest.raises(DataError, match=r"bad\.npy: holds values that are not finite") as caught:
+        load(folder.parent / "bad.npy", "all")
+    assert caught.value.exit_code == 3
+    with pytest.raises(DataError, match="not finite"):
+        to_batch(torch.full((1, 8, 8), float("inf")))
+
+
+def out_of_range(folder):
+    np.save(folder.parent / "bad.npy", np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 8, 8))
+    with pytest.raises(DataError, match=r"bad\.npy: .*value_range"):
+        load(folder.parent / "bad.npy", "all")
+    x = load(folder.parent / "bad.npy", "all", value_range=(-1, 1)).batch([0])
+    assert (float(x.min()), float(x.max())) == (0.0, 1.0)
+
+
+def channel_count(folder):
+    np.save(folder.parent / "bad.npy", np.zeros((2, 8, 8, 5), np.uint8))
+    with pytest.raises(DataError, match=r"bad\.npy: an array of shape \(2, 8, 8, 5\)") as caught:
+        load(folder.parent / "bad.npy", "all")
+    assert caught.value.exit_code == 3
+    with pytest.raises(DataError, match=r"\(5, 8, 8\)"):
+        to_batch(torch.zeros(5, 8, 8))
+
+
+CASES = {
+    "corrupt": corrupt,
+    "truncated": truncated,
+    "zero-byte": zero_byte,
+    "renamed text": renamed_text,
+    "decompression bomb": bomb,
+    "16-bit grey": deep_grey,
+    "16-bit RGB": deep_colour,
+    "CMYK without profile": cmyk,
+    "CMYK with profile": cmyk_with_profile,
+    "palette with transparency": palette,
+    "alpha": alpha,
+    "EXIF rotation": rotation,
+    "animated gif": frames("GIF"),
+    "multi-page tiff": frames("TIFF"),
+    "1×1 image": tiny,
+    "20,000×3 image": long,
+    "mixed sizes": mixed_sizes,
+    "unreadable permissions": permissions,
+    "broken symlink": broken_link,
+    "file that vanishes while the folder is read": vanishing,
+    "file that appears while the folder is read": appearing,
+    "non-finite floats": non_finite,
+    "floats outside [0, 1]": out_of_range,
+    "wrong channel count": channel_count,
+}
+
+
+def test_every_row_has_its_test():
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in lines][1:] == list(CASES)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_what_the_page_says_happens(kind, folder, monkeypatch):
+    case = CASES[kind]
+    if case in (permissions, vanishing, appearing):
+        case(folder, monkeypatch)
+    else:
+        case(folder)
