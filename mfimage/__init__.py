@@ -23,6 +23,7 @@ _HOME = {  # where each public name lives; imported at first use, so that `mfima
     "denoise": "denoising",
     "inpaint": "denoising",
     "super_resolve": "denoising",
+    "Detector": "ood",
     "score": "scoring",
     "evaluate": "evaluation",
     "compare": "comparison",

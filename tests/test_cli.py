@@ -18,8 +18,8 @@ from mfimage.config import to_json
 from mfimage.errors import Interrupted
 
 VERBS = (
-    "train", "sample", "denoise", "score", "log-prob", "directions", "interpolate", "evaluate", "compare",
-    "pack", "reproduce", "demo",
+    "train", "sample", "denoise", "calibrate", "score", "log-prob", "directions", "interpolate", "evaluate",
+    "compare", "pack", "reproduce", "demo",
 )  # fmt: skip
 
 

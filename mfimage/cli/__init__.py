@@ -1,7 +1,8 @@
 """The command `mfimage`: results on stdout, talk on stderr, nothing heavy imported before a verb runs.
 
 Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 diverged, 6 disk or memory full,
-130/143 interrupted by SIGINT/SIGTERM (training has saved its step).
+10 strange images found (score --fail-on-ood), 130/143 interrupted by SIGINT/SIGTERM (training has saved
+its step).
 """
 
 from __future__ import annotations
@@ -21,20 +22,22 @@ from mfimage.cli.geometry import directions, interpolate, log_prob
 from mfimage.cli.manifolds import manifold
 from mfimage.cli.measuring import compare, evaluate
 from mfimage.cli.pack import pack
+from mfimage.cli.scoring import calibrate, score
 from mfimage.cli.training import demo, reproduce, train
-from mfimage.cli.using import sample, score
+from mfimage.cli.using import sample
 
 app = typer.Typer(
     help="Image manifold-learning flows: learn the manifold of a folder of images, then denoise by "
     "projection, sample, and score what does not belong.",
     epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 training diverged, "
-    "6 disk or memory full, 130/143 interrupted (training has saved its step).",
+    "6 disk or memory full, 10 strange images (score --fail-on-ood), 130/143 interrupted "
+    "(training has saved its step).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 for verb in (
-    train, sample, denoise, score, log_prob, directions, interpolate, dimension, evaluate, compare,
+    train, sample, denoise, calibrate, score, log_prob, directions, interpolate, dimension, evaluate, compare,
     pack, reproduce, demo,
 ):  # fmt: skip
     app.command()(verb)

@@ -1,4 +1,4 @@
-"""The verbs that use a model: sample, score."""
+"""The verb that draws from a model: sample."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ from mfimage.cli.loading import load_model
 from mfimage.cli.options import (
     BatchSize,
     Device,
-    Inputs,
     Json,
-    MaxBad,
-    MaxPixels,
     Model,
     Outdir,
     Quiet,
     Seed,
-    ValueRange,
     Verbose,
 )
 
@@ -57,32 +53,3 @@ def sample(
     save_png(sheet(images, max(1, round(n**0.5))), outdir / "sheet.png")
     console.say(f"{n} samples and sheet.png in {outdir}", quiet)
     console.put({"images": [str(p) for p in paths]}, "\n".join(map(str, paths)), as_json)
-
-
-def score(
-    inputs: Inputs,
-    model: Model = "runs/latest",
-    max_bad: MaxBad = 0.05,
-    max_pixels: MaxPixels = 64_000_000,
-    value_range: ValueRange = None,
-    device: Device = "auto",
-    batch_size: BatchSize = 256,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Score images by reconstruction error a pixel (higher is stranger): path and score, a line each."""
-    from mfimage.datasets import load_files
-    from mfimage.scoring import score as score_
-
-    flow = load_model(model, device, projects=True)
-    channels, height, width = flow.shape
-    files = load_files(
-        inputs, (height, width), channels,
-        max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
-    )  # fmt: skip
-    console.list_skipped(files.skipped)
-    scores = [float(s) for s in score_(files.batch(slice(None)), flow, batch_size or 256)]
-    rows = [{"path": str(path), "score": s} for path, s in zip(files.paths, scores, strict=True)]
-    lines = "\n".join(f"{row['path']}\t{row['score']:.6g}" for row in rows)
-    console.put({"scores": rows, "skipped": console.as_json(files.skipped)}, lines, as_json)

@@ -1,0 +1,8 @@
+"""Out-of-distribution detection: scores, a calibrated detector, and a test of whole sets."""
+
+from __future__ import annotations
+
+from mfimage.ood.detector import Detector, Verdicts
+from mfimage.ood.drift import Drift, drift_of
+
+__all__ = ["Detector", "Drift", "Verdicts", "drift_of"]

@@ -1,0 +1,170 @@
+import json
+
+import pytest
+import torch
+from tiny import draw_bumps
+
+from mfimage import Detector, ModelConfig, build
+from mfimage.datasets.corrupt import blur
+from mfimage.errors import DataError, ModelError, UsageError
+from mfimage.ood import drift_of
+
+
+def bump_images(count, seed):
+    return torch.from_numpy(draw_bumps(count, seed=seed))[:, None].float() / 255
+
+
+@pytest.fixture
+def detector(model):
+    return Detector(model).calibrate(bump_images(600, 11), 0.02)
+
+
+STRANGE = {
+    "blurred": lambda x: blur(x, 2.0),
+    "constant": lambda x: torch.linspace(0, 1, len(x)).view(-1, 1, 1, 1).expand_as(x).contiguous(),
+    "noise": lambda x: torch.rand(x.shape, generator=torch.Generator().manual_seed(0)),
+    "black": torch.zeros_like,
+    "white": torch.ones_like,
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_reconstruction_misses_is_strange(detector, kind):
+    found = detector.score(STRANGE[kind](bump_images(30, 5)))
+    assert found.scores.isfinite().all()
+    assert (found.p_values < 0.02).all()
+    assert found.is_ood.all()
+    assert all(found.reasons)
+
+
+@pytest.mark.parametrize("score", ["auto", "reconstruction", "two-sided", "latent", "joint", "typicality"])
+def test_familiar_images_have_uniform_p_values(model, score):
+    detector = Detector(model, score).calibrate(bump_images(1000, 11), 0.05)
+    found = detector.score(bump_images(1000, 12))
+    # 400 calibration and 1,000 fresh images: a share q has variance q (1 − q) (1/400 + 1/1000).
+    for q in (0.05, 0.25, 0.5, 0.75):
+        share = float((found.p_values <= q).double().mean())
+        assert abs(share - q) < 4 * (q * (1 - q) * (1 / 400 + 1 / 1000)) ** 0.5
+    assert float(found.is_ood.double().mean()) < 0.05 + 4 * (0.05 * 0.95 * 0.0035) ** 0.5
+    assert torch.equal(found.is_ood, found.p_values <= 0.05)
+
+
+def test_the_threshold_is_the_conformal_order_statistic(detector):
+    known = detector.calibration
+    assert len(known.scores) == 240
+    assert detector.threshold_ == known.scores[237 - 1]  # ⌈241 · 0.98⌉ = 237
+
+
+def test_pyod_names(detector):
+    x = torch.cat([bump_images(3, 5), torch.zeros(1, 1, 8, 8)])
+    assert detector.decision_function(x).shape == (4,)
+    assert (detector.predict(x) == (detector.decision_function(x) > detector.threshold_)).all()
+    assert detector.predict(x)[3] == 1
+
+
+def test_too_few_images_are_told_how_many_are_needed(model):
+    with pytest.raises(UsageError, match="99 are needed"):
+        Detector(model, "reconstruction").calibrate(bump_images(98, 1), 0.01, bump_images(20, 2))
+    Detector(model, "reconstruction").calibrate(bump_images(99, 1), 0.01, bump_images(20, 2))
+    with pytest.raises(UsageError, match="249 in all"):
+        Detector(model).calibrate(bump_images(100, 1), 0.01)
+    Detector(model).calibrate(bump_images(249, 1), 0.01)
+
+
+def test_misuse(model):
+    with pytest.raises(UsageError, match="choose from auto"):
+        Detector(model, "nonsense")
+    with pytest.raises(UsageError, match="not calibrated"):
+        Detector(model).score(bump_images(1, 1))
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        Detector(model).calibrate(bump_images(30, 1), 1.5)
+    with pytest.raises(DataError, match="trained on 8 × 8"):
+        Detector(model).calibrate(torch.zeros(9, 1, 4, 4))
+
+
+def test_a_calibration_is_read_as_it_was_saved(detector, model, tmp_path):
+    path = detector.save(tmp_path)
+    again = Detector.load(tmp_path, model)
+    x = bump_images(20, 5)
+    torch.testing.assert_close(again.score(x).scores, detector.score(x).scores)
+    assert again.threshold_ == detector.threshold_
+    assert torch.equal(again.heatmaps(x), detector.heatmaps(x))
+    assert json.loads(path.read_text())["alpha"] == 0.02
+
+
+def test_a_calibration_of_another_model_is_refused(detector, model, tmp_path):
+    detector.save(tmp_path)
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    with pytest.raises(ModelError, match="another model"):
+        Detector.load(tmp_path, model)
+
+
+def damage(values, key, value):
+    return json.dumps(values | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format", "other"), ("score", "other"), ("score", "latent"), ("alpha", 2), ("alpha", "x"),
+        ("scores", []), ("scores", [3.0, 1.0]), ("scores", None), ("values", [[1.0]]), ("spread", [0.0] * 7),
+        ("heat", 0), ("sigma", -1), ("mixture", None), ("mixture", {}), ("mixture", {"means": [[0.0]]}),
+    ],
+)  # fmt: skip
+def test_a_damaged_calibration_is_refused(detector, model, tmp_path, key, value):
+    path = detector.save(tmp_path)
+    path.write_text(damage(json.loads(path.read_text()), key, value))
+    with pytest.raises(ModelError, match=r"calibration\.json: damaged"):
+        Detector.load(tmp_path, model)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '"format"'])
+def test_what_is_no_calibration_is_refused(model, tmp_path, text):
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(ModelError, match="damaged"):
+        Detector.load(tmp_path, model)
+
+
+def test_a_missing_calibration_is_told(model, tmp_path):
+    with pytest.raises(ModelError, match="calibrate the model first"):
+        Detector.load(tmp_path, model)
+
+
+def test_a_model_without_a_manifold_is_refused():
+    with pytest.raises(ModelError, match="no manifold"):
+        Detector(build(ModelConfig((1, 8, 8), 2, kind="ambient-flow", levels=((1, 1),), width=2, hidden=8)))
+
+
+def test_heatmaps_are_dark_where_images_are_familiar(detector):
+    x = bump_images(50, 5)
+    spoiled = x.clone()
+    spoiled[:, :, :3, :3] = 1
+    familiar, strange = detector.heatmaps(x), detector.heatmaps(spoiled)
+    assert familiar.shape == (50, 1, 8, 8)
+    assert familiar.median() < 0.2
+    assert (familiar == 1).double().mean() < 0.01
+    assert strange[:, :, :3, :3].mean() > 3 * familiar.mean()
+
+
+def test_drift_fires_on_a_shift_and_not_without(detector):
+    same = drift_of(detector.score(bump_images(200, 5)), detector.calibration)
+    assert not same.shifted
+    assert same.changed == ()
+    assert set(same.p_values) >= {"score", "brightness", "detail"}
+    darker = drift_of(detector.score(0.9 * bump_images(200, 5)), detector.calibration)
+    assert darker.shifted
+    assert "brightness" in darker.changed
+
+
+def test_drift_seldom_fires_on_sets_that_are_the_same(detector):
+    fired = [
+        drift_of(detector.score(bump_images(60, 100 + i)), detector.calibration, 0.05).shifted
+        for i in range(40)
+    ]
+    assert sum(fired) <= 7  # 40 at 5 %: more than 7 come once in a thousand
+
+
+def test_drift_asks_for_a_set(detector):
+    with pytest.raises(UsageError, match="too few"):
+        drift_of(detector.score(bump_images(2, 5)), detector.calibration)

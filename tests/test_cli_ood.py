@@ -1,0 +1,100 @@
+import csv
+import json
+import shutil
+import signal
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import draw_bumps
+
+from mfimage import cli
+
+
+@pytest.fixture
+def mfimage(monkeypatch, capfd, tmp_path):
+    """Run the command in this process: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (stop.value.code, *capfd.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+def write(folder, images):
+    folder.mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{index}.png")
+
+
+@pytest.fixture
+def run(mfimage, tiny_run, tmp_path):
+    """A calibrated copy of the tiny run, beside folders of familiar and of strange images."""
+    shutil.copytree(tiny_run, tmp_path / "run")
+    np.save(tmp_path / "fresh.npy", draw_bumps(400, seed=11))
+    code, out, err = mfimage("calibrate", "fresh.npy", "-m", "run", "--alpha", 0.02, "--split", "all")
+    assert code == 0, err
+    assert out.strip() == "run/model/calibration.json"
+    write(tmp_path / "same", draw_bumps(30, seed=5))
+    write(tmp_path / "odd", np.full((6, 8, 8), 90, np.uint8))
+    return "run"
+
+
+def test_csv_json_lines_and_text_say_the_same(mfimage, run, tmp_path):
+    (tmp_path / "odd" / "broken.png").write_bytes(b"no image")
+    given = ["score", "same", "odd/*.png", "-m", run, "--max-bad", 0.5]
+    code, out, err = mfimage(*given, "--jsonl", "--csv", "out.csv")
+    assert code == 0
+    assert "1 files skipped" in err
+    assert "broken.png" in err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 36
+    with open("out.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["path", "score", "p_value", "verdict", "reason"]
+    assert [row["path"] for row in table] == [row["path"] for row in rows]
+    assert all(row["verdict"] == "strange" and row["reason"] for row in rows[30:])
+    assert all(row["p_value"] <= 0.02 for row in rows[30:])
+    assert sum(row["verdict"] == "strange" for row in rows[:30]) <= 5
+    assert len(mfimage(*given)[1].splitlines()[0].split("\t")) == 5
+
+
+def test_fail_on_ood_exits_10(mfimage, run):
+    assert mfimage("score", "odd", "-m", run, "--fail-on-ood")[0] == 10
+    assert mfimage("score", "odd", "-m", run)[0] == 0
+
+
+def test_batch_tells_a_shifted_set(mfimage, run):
+    same = json.loads(mfimage("score", "same", "-m", run, "--batch", "--json")[1])["drift"]
+    odd = json.loads(mfimage("score", "odd", "-m", run, "--batch", "--json")[1])["drift"]
+    assert (same["shifted"], odd["shifted"]) == (False, True)
+    assert "shifted in" in mfimage("score", "odd", "-m", run, "--batch")[2]
+
+
+def test_heatmaps_are_written(mfimage, run, tmp_path):
+    assert mfimage("score", "same", "-m", run, "--heatmaps", "heat")[0] == 0
+    assert len(list((tmp_path / "heat").glob("*.png"))) == 30
+    assert np.asarray(Image.open(tmp_path / "heat" / "0.png")).shape == (8, 8)
+
+
+def test_too_few_images_and_no_calibration_are_told(mfimage, tiny_run, run):
+    code, _, err = mfimage("calibrate", "fresh.npy", "-m", run, "--alpha", 0.001, "--split", "all")
+    assert code == 2
+    assert "999 are needed" in err
+    assert mfimage("score", "odd", "-m", tiny_run, "--fail-on-ood")[0] == 4
+    assert len(mfimage("score", "odd", "-m", tiny_run)[1].splitlines()[0].split("\t")) == 2
+
+
+def test_a_calibration_of_other_weights_is_refused(mfimage, run, tmp_path):
+    path = tmp_path / "run" / "model" / "calibration.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "0" * 64}))
+    code, _, err = mfimage("score", "odd", "-m", run)
+    assert code == 4
+    assert "another model" in err
