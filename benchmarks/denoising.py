@@ -92,16 +92,23 @@ def principal(training: Tensor) -> dict[str, Filter]:
     """PCA's projection for several d, and its Wiener filter, in all coordinates."""
     flat = training.flatten(1)
     mean = flat.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov((flat - mean).T.double()))
-    values, vectors = values.flip(0).clamp_min(0).float(), vectors.flip(1).float()
+    if flat.shape[1] <= 2000:
+        values, vectors = torch.linalg.eigh(torch.cov((flat - mean).T.double()))
+        values, vectors = values.flip(0).clamp_min(0).float(), vectors.flip(1).float()
+        rest = 0.0
+    else:  # the first 600, and what is left spread evenly over the others
+        _, singular, vectors = torch.svd_lowrank(flat - mean, 600)
+        values = singular.square() / (len(flat) - 1)
+        rest = float((flat.var(0).sum() - values.sum()).clamp_min(0)) / (flat.shape[1] - 600)
 
     def project(y: Tensor, sigma: float, dim: int) -> Tensor:
         basis = vectors[:, :dim]
         return (mean + (y.flatten(1) - mean) @ basis @ basis.T).view_as(y)
 
     def wiener(y: Tensor, sigma: float) -> Tensor:
-        gain = values / (values + sigma**2)
-        return (mean + ((y.flatten(1) - mean) @ vectors * gain) @ vectors.T).view_as(y)
+        gain, other = values / (values + sigma**2), rest / (rest + sigma**2)
+        centred = y.flatten(1) - mean
+        return (mean + other * centred + (centred @ vectors * (gain - other)) @ vectors.T).view_as(y)
 
     found: dict[str, Filter] = {f"PCA {d}": partial(project, dim=d) for d in DIMS if d < flat.shape[1]}
     return {**found, "PCA-Wiener": wiener}
@@ -207,21 +214,25 @@ def best_of(rows: dict[str, dict[float, dict[str, float]]], prefix: str) -> dict
 
 
 def table_of(
-    images: ImageSet, clean: Tensor, config: Config, folder: Path, quick: bool, classic: int
+    images: ImageSet, clean: Tensor, config: Config, folder: Path, quick: bool, classic: int, plain: bool
 ) -> dict[str, dict[float, dict[str, float]]]:
-    """Every method on one data set, the slow classics on the first `classic` images only."""
+    """Every method on one data set, the slow classics on the first `classic` images only.
+
+    It is kept as table.json beside the models.
+    """
     model, seconds = ours(images, config, folder / "m-flow")
     say(f"M-flow: {seconds:.0f} CPU-seconds of training")
-    net = supervised(images, seconds, folder / "supervised.pt")
     few = 20 if quick else 100
     filters: dict[str, tuple[Filter, int]] = {
         "noisy": (lambda y, sigma: y, len(clean)),
         **{name: (f, len(clean)) for name, f in flow_filters(model).items()},
-        "supervised CNN": (lambda y, s: net(y, torch.full((len(y),), s)), len(clean)),
         **{name: (f, len(clean)) for name, f in principal(images.batch(slice(0, 20_000))).items()},
         **{name: (f, classic) for name, f in classics().items()},
     }
     filters["map"] = (filters["map"][0], few)
+    if plain:
+        net = supervised(images, seconds, folder / "supervised.pt")
+        filters["supervised CNN"] = (lambda y, s: net(y, torch.full((len(y),), s)), len(clean))
     if bm3d := bm3d_filter():
         filters["BM3D"] = (bm3d, 2 if quick else classic // 20)
     rows = {}
@@ -230,7 +241,15 @@ def table_of(
         say(f"{name}: " + ", ".join(f"{s:g}: {cell['psnr']:.2f}" for s, cell in rows[name].items()))
     rows["TV (oracle weight)"], rows["PCA (best d)"] = best_of(rows, "TV "), best_of(rows, "PCA ")
     single = [f"TV {w}" for w in TV_WEIGHTS] + [f"PCA {d}" for d in DIMS]
-    return {name: row for name, row in rows.items() if name not in single}
+    table = {name: row for name, row in rows.items() if name not in single}
+    (folder / "table.json").write_text(json.dumps(table))
+    return table
+
+
+def read_table(path: Path) -> dict[str, dict[float, dict[str, float]]]:
+    """What `table_of` kept."""
+    stored = json.loads(path.read_text())
+    return {method: {float(s): cell for s, cell in row.items()} for method, row in stored.items()}
 
 
 def write_page(data: dict[str, dict[str, dict[float, dict[str, float]]]], trained: dict[str, float]) -> None:
@@ -284,6 +303,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a minute or two, for a look")
     parser.add_argument("--models", type=Path, default=Path("runs/denoising"), help="where models are kept")
     parser.add_argument("--data", default="fashion-mnist,celeba", help="which data, comma-separated")
+    parser.add_argument("--no-supervised", action="store_true", help="do not train the network beside")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -291,13 +311,15 @@ def main() -> None:
     name = "fashion-mini" if quick else "fashion-mnist"
     if quick:
         config = config.with_(steps=20, density_steps=5, warmup=2, every=20, model={"width": 4, "hidden": 16})
-    data: dict[str, Any] = {}
+    plain = not arguments.no_supervised
     if "fashion-mnist" in arguments.data:
         clean = load(name, "test").batch(slice(0, 20 if quick else 1000))
-        data[name] = table_of(load(name, "train"), clean, config, folder / name, quick, len(clean))
+        table_of(load(name, "train"), clean, config, folder / name, quick, len(clean), plain)
     if "celeba" in arguments.data and not quick and (faces := celeba()):
         few = config.with_(dim=64, steps=600, flip=True)
-        data["celeba"] = table_of(faces[0], faces[1].batch(slice(0, 500)), few, folder / "celeba", quick, 200)
+        clean = faces[1].batch(slice(0, 500))
+        table_of(faces[0], clean, few, folder / "celeba", quick, 200, plain)
+    data = {n: read_table(path) for n in (name, "celeba") if (path := folder / n / "table.json").exists()}
     trained = {n: json.loads((folder / n / "m-flow" / "cpu_seconds.json").read_text()) for n in data}
     if not quick:
         write_page(data, trained)
