@@ -222,14 +222,13 @@ def table_of(
     """
     model, seconds = ours(images, config, folder / "m-flow")
     say(f"M-flow: {seconds:.0f} CPU-seconds of training")
-    few = 20 if quick else 100
     filters: dict[str, tuple[Filter, int]] = {
         "noisy": (lambda y, sigma: y, len(clean)),
         **{name: (f, len(clean)) for name, f in flow_filters(model).items()},
         **{name: (f, len(clean)) for name, f in principal(images.batch(slice(0, 20_000))).items()},
         **{name: (f, classic) for name, f in classics().items()},
     }
-    filters["map"] = (filters["map"][0], few)
+    filters["map"] = (filters["map"][0], len(clean) if quick else classic // 10)
     if plain:
         net = supervised(images, seconds, folder / "supervised.pt")
         filters["supervised CNN"] = (lambda y, s: net(y, torch.full((len(y),), s)), len(clean))
@@ -318,7 +317,7 @@ def main() -> None:
     if "celeba" in arguments.data and not quick and (faces := celeba()):
         few = config.with_(dim=64, steps=600, flip=True)
         clean = faces[1].batch(slice(0, 500))
-        table_of(faces[0], clean, few, folder / "celeba", quick, 200, plain)
+        table_of(faces[0], clean, few, folder / "celeba", quick, 100, plain)
     data = {n: read_table(path) for n in (name, "celeba") if (path := folder / n / "table.json").exists()}
     trained = {n: json.loads((folder / n / "m-flow" / "cpu_seconds.json").read_text()) for n in data}
     if not quick:

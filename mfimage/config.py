@@ -358,7 +358,8 @@ def fashion_mnist() -> Config:
 def denoising() -> Config:
     """`mfimage train fashion-mnist --preset denoising`: a manifold that also removes noise up to σ = 0.5.
 
-    Of logarithms, so that the gradient is small: a clip that would be tight elsewhere.
+    28 minutes of one core of a Xeon: 26.8, 23.3 and 21.5 dB at σ = 0.1, 0.2 and 0.3 on unseen clothes
+    (benchmarks/denoising.md). The loss is of logarithms and its gradient small, hence the tight clip.
     """
     return Config(
         steps=4400, batch_size=32, lr=8e-3, warmup=300, clip=5.0, noise=(0.0, 0.5), every=1000,
