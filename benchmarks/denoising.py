@@ -26,15 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import celeba, put, say
+from harness import celeba, put, say, trained
 from torch import Tensor, nn
 
-from mfimage import from_pretrained
 from mfimage.config import Config, preset_config
 from mfimage.datasets import ImageSet, load
 from mfimage.denoising.choosing import apply
 from mfimage.eval.reconstruction import psnr, ssim
-from mfimage.training import train
 
 SIGMAS = (0.05, 0.1, 0.2, 0.3, 0.5)
 DIMS = (8, 16, 32, 64, 128, 256, 512)  # of PCA; the best by the clean images
@@ -157,16 +155,6 @@ def supervised(images: ImageSet, seconds: float, path: Path) -> Denoiser:
     return model.eval()
 
 
-def ours(images: ImageSet, config: Config, folder: Path) -> tuple[Any, float]:
-    """Train an M-flow with noise, or read what was trained; with the CPU seconds it took."""
-    spent = folder / "cpu_seconds.json"
-    if not spent.exists():
-        began = time.process_time()
-        train(images, folder, config, device="cpu", quiet=True, resume=(folder / "checkpoints").is_dir())
-        spent.write_text(json.dumps(time.process_time() - began))
-    return from_pretrained(folder), json.loads(spent.read_text())
-
-
 def flow_filters(model: Any) -> dict[str, Filter]:
     """The ways to denoise with ours."""
 
@@ -220,7 +208,7 @@ def table_of(
 
     It is kept as table.json beside the models.
     """
-    model, seconds = ours(images, config, folder / "m-flow")
+    model, seconds = trained(images, config, folder / "m-flow")
     say(f"M-flow: {seconds:.0f} CPU-seconds of training")
     filters: dict[str, tuple[Filter, int]] = {
         "noisy": (lambda y, sigma: y, len(clean)),

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from torch import Tensor, nn
 
+from mfimage import from_pretrained
+from mfimage.config import Config
 from mfimage.datasets import ImageSet, load
 from mfimage.fitting import shuffled
 from mfimage.runs import environment
+from mfimage.training import train
 
 SHARED = Path(os.environ.get("MFIMAGE_SHARED", "../shared")) / "data"
 
@@ -91,3 +95,45 @@ def train_for(
         if step % 200 == 0:
             say(f"  step {step}, {spent:.0f} CPU-seconds")
     return step, spent
+
+
+def trained(
+    images: ImageSet, config: Config, folder: Path, seconds: float | None = None
+) -> tuple[Any, float]:
+    """Train by a configuration, or read what was trained; with the CPU seconds it took.
+
+    Args:
+        images: Training images.
+        config: Settings.
+        folder: Of the run; an interrupted one is resumed.
+        seconds: CPU time that the whole training may take: `steps` are what fits beside the density.
+    """
+    spent = folder / "cpu_seconds.json"
+    if not spent.exists():
+        begun = (folder / "checkpoints").is_dir()
+        if seconds is not None and not begun:
+            config = config.with_(steps=_steps_in(images, config, seconds))
+        began = time.process_time()
+        train(images, folder, config, device="cpu", resume=begun)
+        spent.write_text(json.dumps(time.process_time() - began))
+    return from_pretrained(folder), json.loads(spent.read_text())
+
+
+def _steps_in(images: ImageSet, config: Config, seconds: float) -> int:
+    """How many steps of the first phase fit into CPU seconds, by short trainings on a few images."""
+    few = images.subset(range(min(len(images), 1000)))
+
+    def cost(steps: int, density_steps: int) -> float:
+        short = config.with_(steps=steps, density_steps=density_steps, validation=16, every=10_000)
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.process_time()
+            train(few, folder, short, device="cpu")
+            return time.process_time() - began
+
+    cost(1, 1)  # imports and first allocations are not steps
+    fixed = cost(1, 1)
+    step = max((cost(31, 1) - fixed) / 30, 1e-3)
+    density_step = max((cost(1, 101) - fixed) / 100, 0.0)
+    steps = round((seconds - config.density_steps * density_step) / step)
+    say(f"{config.algorithm}: {step:.3f} CPU-seconds a step, {density_step:.4f} of the density: {steps} steps")
+    return max(steps, 1)

@@ -18,6 +18,7 @@ from mfimage.storage import load_state, read_tensors, save_tensors, write_text
 
 FORMAT = "mfimage-1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+CALIBRATION = "calibration.json"  # of a detector, if there is one
 
 
 def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
@@ -51,7 +52,7 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> G
     Raises:
         ModelError: If files are missing, damaged, of another format, or do not fit together.
     """
-    directory = _locate(source)
+    directory = locate(source)
     config, measured = _read_config(directory / CONFIG)
     model = build(config)
     model.measured = measured
@@ -68,7 +69,12 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _locate(source: str | Path) -> Path:
+def locate(source: str | Path) -> Path:
+    """Find the directory that holds a model's files; one of the Hub is fetched first.
+
+    Raises:
+        ModelError: If there is no finished model there.
+    """
     directory = Path(source)
     for candidate in (directory, directory / "model"):
         if (candidate / CONFIG).exists() and (candidate / WEIGHTS).exists():
@@ -86,7 +92,7 @@ def _locate(source: str | Path) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(str(source), allow_patterns=[WEIGHTS, CONFIG]))
+        return Path(snapshot_download(str(source), allow_patterns=[WEIGHTS, CONFIG, CALIBRATION]))
     except ImportError as error:
         raise ModelError(f"{source}: no such directory; for a Hub id, pip install huggingface_hub") from error
     except Exception as error:  # huggingface_hub raises many kinds: no network, no such repository, no access

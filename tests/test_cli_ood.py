@@ -84,6 +84,30 @@ def test_heatmaps_are_written(mfimage, run, tmp_path):
     assert np.asarray(Image.open(tmp_path / "heat" / "0.png")).shape == (8, 8)
 
 
+def test_the_page_shows_curves_against_what_is_known_to_be_strange(mfimage, run, tmp_path):
+    code, _, err = mfimage("score", "same", "-m", run, "--report", "page.html", "--ood", "odd", "--batch")
+    assert code == 0
+    assert "page.html: the page" in err
+    page = (tmp_path / "page.html").read_text()
+    assert 'id="roc"' in page
+    assert "AUROC" in page
+    assert mfimage("score", "same", "-m", run, "--ood", "odd")[0] == 2
+
+
+def test_heatmaps_are_in_the_table(mfimage, run):
+    assert mfimage("score", "same", "-m", run, "--heatmaps", "heat", "--csv", "out.csv")[0] == 0
+    with open("out.csv", newline="") as file:
+        assert {row["heatmap"] for row in csv.DictReader(file)} == {f"heat/{i}.png" for i in range(30)}
+
+
+@pytest.mark.parametrize("kind", ["density", "joint", "neighbours", "local-dimension", "complexity"])
+def test_every_score_can_be_calibrated(mfimage, run, kind):
+    given = ("calibrate", "fresh.npy", "-m", run, "--score", kind, "--split", "all", "--alpha", 0.05)
+    assert mfimage(*given)[0] == 0
+    rows = json.loads(mfimage("score", "same", "-m", run, "--json")[1])["scores"]
+    assert sum(row["verdict"] == "strange" for row in rows) <= 6
+
+
 def test_too_few_images_and_no_calibration_are_told(mfimage, tiny_run, run):
     code, _, err = mfimage("calibrate", "fresh.npy", "-m", run, "--alpha", 0.001, "--split", "all")
     assert code == 2

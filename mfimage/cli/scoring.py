@@ -28,10 +28,9 @@ from mfimage.cli.options import (
 from mfimage.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from mfimage.datasets import ImageSet
     from mfimage.models import GenerativeModel
-    from mfimage.ood import Detector, Drift
+    from mfimage.ood import Detector, Drift, Verdicts
 
 _STRANGE = 10  # exit code of --fail-on-ood
 _DENSITY = 20_000  # training images, at most, that the density is fitted on
@@ -44,7 +43,9 @@ def calibrate(
     kind: Annotated[
         str,
         typer.Option(
-            "--score", help="auto, reconstruction, two-sided, latent, joint, typicality, complexity."
+            "--score",
+            help="auto, reconstruction, two-sided, latent, density, joint, typicality, complexity, "
+            "neighbours or local-dimension.",
         ),
     ] = "auto",
     split: Annotated[
@@ -64,9 +65,14 @@ def calibrate(
 
     The threshold comes from the split, and the density from the training split, unless the split is all.
     """
+    from mfimage.checkpoint import locate
     from mfimage.datasets import load
     from mfimage.ood import Detector
 
+    if not Path(model).is_dir():
+        raise UsageError(
+            f"--model {model}: a calibration lies beside the weights: give a directory of this machine"
+        )
     flow = load_model(model, device, projects=True)
     detector = Detector(flow, kind, batch_size or 256)
     channels, height, width = flow.shape
@@ -81,7 +87,7 @@ def calibrate(
 
     density = None if split == "all" else read("train", _DENSITY)
     detector.calibrate(read(split, None), alpha, density, seed or 0)
-    path = detector.save(_home(model))
+    path = detector.save(locate(model))
     known = detector.calibration
     values = {"calibration": str(path), "threshold": known.threshold, "images": len(known.scores)}
     console.say(f"threshold {known.threshold:.6g} from {len(known.scores)} images, alpha {alpha:g}", quiet)
@@ -94,6 +100,12 @@ def score(
     table: Annotated[Path | None, typer.Option("--csv", help="Write the rows here as CSV.")] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="A JSON object a line on stdout.")] = False,
     heatmaps: Annotated[Path | None, typer.Option(help="Folder for PNG maps of what is strange.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page here: histogram, strangest images, ROC.")
+    ] = None,
+    ood: Annotated[
+        list[str] | None, typer.Option(help="Images known to be strange, for the ROC curves of --report.")
+    ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="Test whether the set has shifted.")] = False,
     fail_on_ood: Annotated[bool, typer.Option(help="Exit with code 10 if any image is strange.")] = False,
     max_bad: MaxBad = 0.05,
@@ -108,89 +120,96 @@ def score(
     """Score images (higher is stranger), a line each: path and score; of a calibrated model also p-value,
     verdict and reason. Without a calibration the score is the reconstruction error a pixel.
     """  # noqa: D205
-    from mfimage.datasets import load_files
+    from mfimage.datasets import load_files, save_pngs
+    from mfimage.ood import drift_of
+    from mfimage.ood.report import ScoreReport, write_score_report
 
     if jsonl and as_json:
         raise UsageError("--json and --jsonl: choose one")
+    if ood and report is None:
+        raise UsageError("--ood is for the curves of a page: say where with --report")
     flow = load_model(model, device, projects=True)
     detector = _detector(model, flow, batch_size or 256)
-    if detector is None and (heatmaps or batch or fail_on_ood):
-        raise ModelError(f"{model}: not calibrated: mfimage calibrate comes before verdicts")
     channels, height, width = flow.shape
-    files = load_files(
-        inputs, (height, width), channels,
-        max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
-    )  # fmt: skip
-    console.list_skipped(files.skipped)
-    x = files.batch(slice(None))
-    rows, drift = _rows([str(path) for path in files.paths], x, flow, detector, batch, batch_size or 256)
-    if table is not None:
-        _write_csv(rows, table)
-    if heatmaps is not None and detector is not None:
-        _write_heatmaps(detector, x, rows, heatmaps)
-    _print(rows, drift, console.as_json(files.skipped), as_json, jsonl, quiet)
-    if fail_on_ood and any(row["verdict"] == "strange" for row in rows):
+
+    def read(paths: list[str]) -> ImageSet:
+        files = load_files(
+            paths, (height, width), channels,
+            max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
+        )  # fmt: skip
+        console.list_skipped(files.skipped)
+        return files
+
+    if detector is None:
+        if heatmaps or batch or fail_on_ood or report:
+            raise ModelError(f"{model}: not calibrated: mfimage calibrate comes before verdicts")
+        files = read(inputs)
+        _print(_errors(files, flow, batch_size or 256), None, files, as_json, jsonl, quiet, table)
+        return
+    files = read(inputs)
+    found = detector.score(files)
+    rows = _rows(files, found)
+    drift = drift_of(found, detector.calibration) if batch else None
+    if heatmaps is not None:
+        paths = save_pngs(found.heatmaps, [Path(path).stem for path in files.paths], heatmaps)
+        rows = [row | {"heatmap": str(path)} for row, path in zip(rows, paths, strict=True)]
+    if report is not None:
+        strange = {name: detector.score(read([name])).scores for name in ood or []}
+        page = ScoreReport(files, found, detector.calibration, drift, strange)
+        console.say(f"{write_score_report(report, page)}: the page", quiet)
+    _print(rows, drift, files, as_json, jsonl, quiet, table)
+    if fail_on_ood and bool(found.is_ood.any()):
         raise typer.Exit(_STRANGE)
-
-
-def _home(model: str) -> Path:
-    """Find the directory in which a model's weights lie."""
-    for candidate in (Path(model), Path(model) / "model"):
-        if (candidate / "model.safetensors").exists():
-            return candidate
-    raise UsageError(
-        f"--model {model}: a calibration lies beside the weights: give a directory of this machine"
-    )
 
 
 def _detector(model: str, flow: GenerativeModel, batch_size: int) -> Detector | None:
     """Read the calibration beside a model, if there is one."""
+    from mfimage.checkpoint import CALIBRATION, locate
     from mfimage.ood import Detector
 
-    for candidate in (Path(model), Path(model) / "model"):
-        if (candidate / "calibration.json").exists():
-            detector = Detector.load(candidate, flow)
-            detector.batch_size = batch_size
-            return detector
-    return None
+    directory = locate(model)
+    if not (directory / CALIBRATION).exists():
+        return None
+    detector = Detector.load(directory, flow)
+    detector.batch_size = batch_size
+    return detector
 
 
-def _rows(
-    paths: list[str], x: Tensor, flow: GenerativeModel, detector: Detector | None, batch: bool, size: int
-) -> tuple[list[dict[str, Any]], Drift | None]:
-    """Score images; a row each, and the test of the whole set where it is asked for."""
-    from mfimage.ood import drift_of
+def _errors(files: ImageSet, flow: GenerativeModel, batch_size: int) -> list[dict[str, Any]]:
+    """Rows of reconstruction errors, for a model without a calibration."""
     from mfimage.scoring import score as score_
 
-    if detector is None:
-        values = score_(x, flow, size).tolist()
-        return [{"path": path, "score": float(s)} for path, s in zip(paths, values, strict=True)], None
-    found = detector.score(x)
+    values = [value for x in files.batches(batch_size) for value in score_(x, flow, batch_size).tolist()]
+    return [{"path": path, "score": float(s)} for path, s in zip(files.paths, values, strict=True)]
+
+
+def _rows(files: ImageSet, found: Verdicts) -> list[dict[str, Any]]:
     columns = (
-        paths,
+        files.paths,
         found.scores.tolist(),
         found.p_values.tolist(),
         ["strange" if strange else "familiar" for strange in found.is_ood.tolist()],
         found.reasons,
     )
     names = ("path", "score", "p_value", "verdict", "reason")
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return rows, drift_of(found, detector.calibration) if batch else None
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _print(
     rows: list[dict[str, Any]],
     drift: Drift | None,
-    skipped: list[dict[str, str]],
+    files: ImageSet,
     as_json: bool,
     jsonl: bool,
     quiet: bool,
+    table: Path | None,
 ) -> None:
-    values: dict[str, Any] = {"scores": rows, "skipped": skipped}
+    if table is not None:
+        _write_csv(rows, table)
+    values: dict[str, Any] = {"scores": rows, "skipped": console.as_json(files.skipped)}
     if drift is not None:
         values["drift"] = vars(drift)
-        outcome = f"shifted in {', '.join(drift.changed)}" if drift.shifted else "not shifted"
-        console.say(f"the set has {outcome}; {drift.is_ood:.1%} of its images are strange", quiet)
+        console.say(f"the set has {drift.outcome}; {drift.is_ood:.1%} of its images are strange", quiet)
     if jsonl:
         text = "\n".join(console.json_text(row) for row in rows)
     else:
@@ -210,13 +229,3 @@ def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, stream.getvalue())
-
-
-def _write_heatmaps(detector: Detector, x: Tensor, rows: list[dict[str, Any]], folder: Path) -> None:
-    from mfimage.datasets import save_pngs
-
-    maps = detector.heatmaps(x)
-    for row, path in zip(
-        rows, save_pngs(maps, [Path(row["path"]).stem for row in rows], folder), strict=True
-    ):
-        row["heatmap"] = str(path)

@@ -120,8 +120,29 @@ def _polyline(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
 
 
-def histogram_chart(groups: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Chart groups of scores as outlines over one axis; None where there is no finite score."""
+def lines_chart(
+    name: str, x: str, y: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> dict[str, Any]:
+    """Chart lines (x, y) of finite values by name over common axes."""
+    across = _axis([v for xs, _ in lines.values() for v in xs], LEFT, RIGHT)
+    up = _axis([v for _, ys in lines.values() for v in ys], BOTTOM, TOP, pad=0.04)
+    series: list[dict[str, Any]] = []
+    for label, (xs, ys) in lines.items():
+        path = _polyline([(across(a), up(b)) for a, b in zip(xs, ys, strict=True)])
+        series.append({"name": label, "kind": "line", "path": path, "dots": []})
+    return {"name": name, "x": (x, across.ticks()), "y": (y, up.ticks()), "series": series}
+
+
+def histogram_chart(
+    groups: Mapping[str, Tensor], what: str = "reconstruction error a pixel", mark: float | None = None
+) -> dict[str, Any] | None:
+    """Chart groups of scores as outlines over one axis; None where there is no finite score.
+
+    Args:
+        groups: Scores (N,) by the name of their set, the familiar one first.
+        what: The scores are.
+        mark: A threshold, drawn as an upright line.
+    """
     finite = {name: v[v.isfinite()].double() for name, v in groups.items()}
     finite = {name: v for name, v in finite.items() if len(v)}
     if not finite:
@@ -132,20 +153,24 @@ def histogram_chart(groups: Mapping[str, Tensor]) -> dict[str, Any] | None:
     edges = [10.0**e if log else e for e in bins["edges"]]
     # Each to its own peak: a set whose scores hardly differ would flatten all others.
     heights = {name: [share / max(shares) for share in shares] for name, shares in bins["shares"].items()}
-    x, y = _axis(edges, LEFT, RIGHT, log), _Axis(0.0, 1.05, BOTTOM, TOP)
+    marked = [] if mark is None or (log and mark <= 0) else [mark]
+    x, y = _axis([*edges, *marked], LEFT, RIGHT, log), _Axis(0.0, 1.05, BOTTOM, TOP)
+    series: list[dict[str, Any]] = [
+        {
+            "name": _counted(name, groups[name]),
+            "kind": "line" if i else "area",
+            "path": _outline(edges, bars, x, y),
+            "dots": [],
+        }
+        for i, (name, bars) in enumerate(heights.items())
+    ]
+    for at in marked:
+        series.append({"name": "threshold", "kind": "line", "path": f"M{x(at):g} {TOP}V{BOTTOM}", "dots": []})
     return {
         "name": "Scores of familiar and strange images",
-        "x": ("reconstruction error a pixel" + ", log scale" * log, x.ticks()),
+        "x": (what + ", log scale" * log, x.ticks()),
         "y": ("share of the set, its highest bar = 1", y.ticks()),
-        "series": [
-            {
-                "name": _counted(name, groups[name]),
-                "kind": "line" if i else "area",
-                "path": _outline(edges, bars, x, y),
-                "dots": [],
-            }
-            for i, (name, bars) in enumerate(heights.items())
-        ],
+        "series": series,
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import DataError, UsageError
+from mfimage.eval.bootstrap import bootstrap
 
 
 def _scores(values: Tensor, name: str) -> Tensor:
@@ -40,6 +41,72 @@ def auroc(in_scores: Tensor, out_scores: Tensor) -> float:
     below = torch.searchsorted(familiar, strange, side="left")
     not_above = torch.searchsorted(familiar, strange, side="right")
     return float((below + not_above).double().mean() / (2 * len(familiar)))
+
+
+def aupr(in_scores: Tensor, out_scores: Tensor) -> float:
+    """Area under the precision-recall curve of a strangeness score, as average precision.
+
+    Args:
+        in_scores: (N,) of familiar images.
+        out_scores: (M,) of strange images, which are the ones to be found.
+
+    Returns:
+        1 where every strange image scores above every familiar one; M / (N + M) for chance.
+
+    Raises:
+        DataError: no scores, or NaN among them.
+    """
+    from sklearn.metrics import average_precision_score
+
+    familiar, strange = _scores(in_scores, "in"), _scores(out_scores, "out")
+    truth = torch.cat([torch.zeros(len(familiar)), torch.ones(len(strange))])
+    return float(average_precision_score(truth.numpy(), torch.cat([familiar, strange]).numpy()))
+
+
+def roc_curve(in_scores: Tensor, out_scores: Tensor, points: int = 200) -> tuple[list[float], list[float]]:
+    """Trace the ROC curve of a strangeness score.
+
+    Args:
+        in_scores: (N,) of familiar images.
+        out_scores: (M,) of strange images.
+        points: at most so many thresholds.
+
+    Returns:
+        Shares of familiar and of strange images at or above each threshold, from (0, 0) to (1, 1).
+
+    Raises:
+        DataError: no scores, or NaN among them.
+    """
+    familiar, strange = _scores(in_scores, "in"), _scores(out_scores, "out")
+    pooled = torch.cat([familiar, strange]).unique()
+    chosen = pooled[torch.linspace(len(pooled) - 1, 0, min(points, len(pooled))).round().long()]
+    shares = [
+        1 - torch.searchsorted(scores, chosen, side="left").double() / len(scores)
+        for scores in (familiar, strange)
+    ]
+    return [0.0, *shares[0].tolist()], [0.0, *shares[1].tolist()]
+
+
+def separation(in_scores: Tensor, out_scores: Tensor, seed: int = 0) -> dict[str, Any]:
+    """Measure how well scores separate: `auroc`, `aupr` and `fpr95`, each with a 95 % bootstrap interval.
+
+    Args:
+        in_scores: (N,) of familiar images.
+        out_scores: (M,) of strange images.
+        seed: of the bootstrap.
+
+    Returns:
+        By name the value, and as name_interval its two ends, cut to [0, 1]; `n_in` and `n_out`.
+
+    Raises:
+        DataError: no scores, or NaN among them.
+    """
+    found: dict[str, Any] = {"n_in": len(in_scores), "n_out": len(out_scores)}
+    for name, measure in (("auroc", auroc), ("aupr", aupr), ("fpr95", fpr_at_tpr)):
+        found[name] = measure(in_scores, out_scores)
+        ends = bootstrap(measure, in_scores, out_scores, seed=seed)
+        found[f"{name}_interval"] = [min(max(end, 0.0), 1.0) for end in ends]
+    return found
 
 
 def fpr_at_tpr(in_scores: Tensor, out_scores: Tensor, tpr: float = 0.95) -> float:

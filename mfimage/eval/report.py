@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from PIL import Image
 from torch import Tensor
 
-from mfimage.datasets.pictures import sheet
-from mfimage.errors import DataError
 from mfimage.eval.charts import AREA, Curve, curve_chart, histogram_chart
-from mfimage.eval.page import COLUMN, data_uri, number, render, settings_text, write_page
+from mfimage.eval.page import number, picture, render, settings_text, write_page
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ def _page(report: Report) -> str:
         "settings": settings_text(report.settings),
         "numbers": [(row, *_pair(row.model, row.pca, row.better)) for row in report.numbers],
         "curves": [chart for curve in report.curves if (chart := curve_chart(curve))],
-        "samples": None if samples is None else _picture(samples, 8, "samples"),
+        "samples": None if samples is None else picture(samples, 8, "samples"),
         "reconstructions": {
             name: [("image", None, _row(images, "images")), ("projection", None, _row(others, "projections"))]
             for name, (images, others) in report.reconstructions.items()
@@ -130,33 +125,8 @@ def _pair(model: float | str | None, pca: float | str | None, better: str | None
 # Pictures
 
 
-def _picture(images: Tensor, columns: int, name: str) -> dict[str, Any]:
-    """Put images (N, C, H, W) into one PNG as a data URI, transparent between them."""
-    values = images.detach().to("cpu", torch.float32)
-    if values.ndim != 4 or values.shape[1] not in (1, 3) or not values.isfinite().all():
-        raise DataError(
-            f"the {name} of a report have shape (N, 1 or 3, H, W) and finite values; "
-            f"got {tuple(images.shape)}, {int((~values.isfinite()).sum())} values not finite"
-        )
-    columns, pad = min(columns, len(values)), 2
-    opaque = 1 - sheet(torch.zeros_like(values[:, :1]), columns, pad)
-    pixels = torch.cat([sheet(values.clamp(0, 1), columns, pad), opaque])[:, pad:-pad, pad:-pad]
-    array = pixels.mul(255).round().byte().movedim(0, -1).contiguous().numpy()
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, "PNG", optimize=True)
-    height, width = array.shape[:2]
-    scale = COLUMN / width
-    return {
-        "uri": data_uri(stream.getvalue()),
-        "size": (width, height),
-        # Whole multiples keep the pixels equal; below two that would waste half the page.
-        "shown": int(width * (math.floor(scale) if scale >= 2 else scale)),
-        "alt": f"{len(values)} {name}",
-    }
-
-
 def _row(images: Tensor, name: str) -> dict[str, Any]:
-    return _picture(images, len(images), name)
+    return picture(images, len(images), name)
 
 
 def _strip(strip: Strip) -> list[tuple[str, tuple[str, bool] | None, dict[str, Any]]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mfimage.ood.detector import Detector, Verdicts
+from mfimage.ood.detector import Detector
 from mfimage.ood.drift import Drift, drift_of
+from mfimage.ood.verdicts import Verdicts
 
 __all__ = ["Detector", "Drift", "Verdicts", "drift_of"]

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mfimage.checkpoint import CALIBRATION
 from mfimage.errors import ModelError, UsageError
 from mfimage.ood.mixture import Mixture, from_lists
-from mfimage.ood.scores import WORDS
+from mfimage.ood.scores import SCORES, Usual
+from mfimage.ood.statistics import WORDS
 from mfimage.storage import write_text
 
-FORMAT = "mfimage-calibration-1"
-FILE = "calibration.json"
-SCORES = ("auto", "reconstruction", "two-sided", "latent", "joint", "typicality", "complexity")
+FORMAT = "mfimage-calibration-2"
+CHOICES = ("auto", *SCORES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +28,13 @@ class Calibration:
 
     Attributes:
         model: Hash of the model's weights.
-        score: One of `SCORES`.
+        score: One of `CHOICES`.
         alpha: Share of familiar images that may be called strange.
         scores: Of the calibration images, ascending, (n,).
         values: Their named statistics, (n, 7), for tests of drift.
         centre: Means of the named statistics of familiar images, (7,).
         spread: Their standard deviations, (7,).
-        sigma: Deviation of a familiar residual in a direction off the manifold.
+        usual: What scores other than `auto` compare with.
         heat: Smoothed squared residual that 99.9 % of familiar pixels stay below.
         full: Whether the density also sees codes and places, or the named statistics alone.
         mixture: The density of `auto`; None for other scores.
@@ -46,7 +47,7 @@ class Calibration:
     values: Tensor
     centre: Tensor
     spread: Tensor
-    sigma: float
+    usual: Usual
     heat: float
     full: bool
     mixture: Mixture | None
@@ -67,11 +68,9 @@ class Calibration:
 
     def save(self, directory: str | Path) -> Path:
         """Write calibration.json into a model's directory, whole or not at all; return its path."""
-        path = Path(directory) / FILE
-        values: dict[str, Any] = {"format": FORMAT}
-        for name, value in vars(self).items():
-            values[name] = value.tolist() if isinstance(value, Tensor) else value
-        values["mixture"] = None if self.mixture is None else self.mixture.as_json()
+        path = Path(directory) / CALIBRATION
+        values: dict[str, Any] = {"format": FORMAT, **_lists(self), "usual": _lists(self.usual)}
+        values["mixture"] = None if self.mixture is None else _lists(self.mixture)
         write_text(path, json.dumps(values, allow_nan=False) + "\n")
         return path
 
@@ -103,10 +102,16 @@ def read(path: Path) -> Calibration:
         raise ModelError(f"{path}: damaged: calibrate the model again ({error})") from error
 
 
+def _lists(parts: Any) -> dict[str, Any]:
+    return {
+        name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(parts).items()
+    }
+
+
 def _parse(values: dict[str, Any]) -> Calibration:
     if values["format"] != FORMAT:
         raise ValueError(f"format {values['format']!r} is not {FORMAT!r}")
-    if values["score"] not in SCORES:
+    if values["score"] not in CHOICES:
         raise ValueError(f"there is no score {values['score']!r}")
     size = len(WORDS)
     scores, table, centre, spread = (
@@ -116,7 +121,7 @@ def _parse(values: dict[str, Any]) -> Calibration:
     for tensor, shape in ((scores, (count,)), (table, (count, size)), (centre, (size,)), (spread, (size,))):
         if tensor.shape != shape or not tensor.isfinite().all():
             raise ValueError("its numbers are of another shape, or not finite")
-    if (scores.diff() < 0).any() or (spread <= 0).any() or not values["heat"] > 0 or not values["sigma"] > 0:
+    if (scores.diff() < 0).any() or (spread <= 0).any() or not values["heat"] > 0:
         raise ValueError("its scores are not ascending, or its scales not positive")
     if (values["score"] == "auto") != (values["mixture"] is not None):
         raise ValueError("its density does not belong to its score")
@@ -124,5 +129,15 @@ def _parse(values: dict[str, Any]) -> Calibration:
     mixture = None if values["mixture"] is None else from_lists(values["mixture"])
     return Calibration(
         str(values["model"]), values["score"], float(values["alpha"]), scores, table, centre, spread,
-        float(values["sigma"]), float(values["heat"]), bool(values["full"]), mixture,
+        _usual(values["usual"]), float(values["heat"]), bool(values["full"]), mixture,
     )  # fmt: skip
+
+
+def _usual(values: dict[str, Any]) -> Usual:
+    codes, scale = (torch.tensor(values[name], dtype=torch.float64) for name in ("codes", "scale"))
+    numbers = {n: float(values[n]) for n in ("residual", "entropy", "sigma", "bits", "dimension")}
+    if codes.ndim != 2 or scale.shape != codes.shape[1:] or not all(map(math.isfinite, numbers.values())):
+        raise ValueError("its codes are of another shape, or a number is not finite")
+    if not (codes.isfinite().all() and (scale > 0).all() and numbers["sigma"] > 0):
+        raise ValueError("its codes are not finite, or its scales not positive")
+    return Usual(**numbers, codes=codes, scale=scale)

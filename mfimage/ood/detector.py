@@ -3,59 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from mfimage.checkpoint import weights_hash
+from mfimage.checkpoint import CALIBRATION, weights_hash
 from mfimage.datasets import ImageSet
+from mfimage.datasets.stored import StoredSet
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.inputs import ImageLike, model_input, require_image_manifold
 from mfimage.models import GenerativeModel
 from mfimage.ood import mixture
-from mfimage.ood.calibration import FILE, SCORES, Calibration, rank, read
-from mfimage.ood.scores import WORDS, see, spatial, summary
+from mfimage.ood.calibration import CHOICES, Calibration, rank, read
+from mfimage.ood.scores import SCORES, VOLUME, Seen
+from mfimage.ood.seeing import features, heat_scale, see, usual_of
+from mfimage.ood.verdicts import Verdicts
 
-_CODES = 32  # first coordinates, coarsest, of which the density is made
 _FULL = 10  # images a feature, from which on the density sees codes and places
 _FIT = 0.6  # share of the calibration images that the density is fitted on, unless it is given its own
-_PIXELS = 2_000_000  # of which the scale of heat-maps is the quantile
 
-
-@dataclass(frozen=True, eq=False)
-class Verdicts:
-    """What a detector says of each image of a batch.
-
-    Attributes:
-        scores: Shape (B,) float64, higher is stranger.
-        p_values: Share of familiar images that are at least as strange, (B,) in (0, 1].
-        is_ood: Whether the score is above the threshold, (B,) bool.
-        statistics: Named statistics in standard deviations of familiar images, (B, 7).
-        values: Named statistics themselves, (B, 7).
-    """
-
-    scores: Tensor
-    p_values: Tensor
-    is_ood: Tensor
-    statistics: Tensor
-    values: Tensor
-
-    @property
-    def reasons(self) -> list[str]:
-        """Say in words which statistic is out most; empty for familiar images."""
-        words = list(WORDS.values())
-        found = []
-        for row, strange in zip(self.statistics, self.is_ood.tolist(), strict=True):
-            most = int(row.abs().argmax())
-            low, high = words[most]
-            unusual = (high if row[most] > 0 else low) if row[most].abs() > 2 else "an unusual combination"
-            found.append(unusual if strange else "")
-        return found
+Images = ImageLike | ImageSet | StoredSet
 
 
 class Detector:
@@ -63,8 +35,7 @@ class Detector:
 
     Args:
         model: A trained flow with a manifold of images.
-        score: "reconstruction", "two-sided" (|log residual − usual|), "latent", "joint", "typicality",
-            "complexity" (see `scores`), or "auto": −log density of all statistics on familiar images.
+        score: A name in `scores.SCORES`, or "auto": −log density of all statistics on familiar images.
         batch_size: Images at a time.
 
     Attributes:
@@ -80,8 +51,8 @@ class Detector:
     """
 
     def __init__(self, model: GenerativeModel, score: str = "auto", batch_size: int = 256) -> None:
-        if score not in SCORES:
-            raise UsageError(f"score {score!r}: choose from {', '.join(SCORES)}")
+        if score not in CHOICES:
+            raise UsageError(f"score {score!r}: choose from {', '.join(CHOICES)}")
         require_image_manifold(model)
         if model.settings.get("context"):
             raise ModelError("a conditional model: its density needs parameters, and images come without")
@@ -90,11 +61,7 @@ class Detector:
         self._calibration: Calibration | None = None
 
     def calibrate(
-        self,
-        images: ImageLike | ImageSet,
-        alpha: float = 0.01,
-        density_images: ImageLike | ImageSet | None = None,
-        seed: int = 0,
+        self, images: Images, alpha: float = 0.01, density_images: Images | None = None, seed: int = 0
     ) -> Detector:
         """Learn from familiar images what is usual, and set the threshold; return the detector.
 
@@ -109,27 +76,24 @@ class Detector:
             UsageError: If the images are too few for α; the message says how many are needed.
             DataError: If images are not of the model's size.
         """
-        held = self._tensor(images)
+        seen = self._see(images)
         if density_images is None:
-            order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
-            cut = round(_FIT * len(held))
-            part, held = held[order[:cut]], held[order[cut:]]
-            _require(len(held), alpha, 1 / (1 - _FIT))
+            order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
+            cut = round(_FIT * len(seen))
+            _require(len(seen) - cut, alpha, 1 / (1 - _FIT))
+            part, seen = seen.take(order[:cut]), seen.take(order[cut:])
         else:
-            part = self._tensor(density_images)
-            _require(len(held), alpha, 1.0)
+            _require(len(seen), alpha, 1.0)
+            part = self._see(density_images)
         if len(part) < 2:
             raise UsageError("a density needs at least 2 images to be fitted on")
-        usual = self._measure(part)
-        full = len(part) >= _FULL * (usual.values.shape[1] + usual.features.shape[1])
-        density = mixture.fit(_features(usual, full), seed) if self.score_name == "auto" else None
-        free = max(1, math.prod(self.model.shape) - self.model.dim)
+        full = len(part) >= _FULL * features(part, True).shape[1]
         draft = Calibration(
             weights_hash(self.model), self.score_name, alpha, torch.zeros(0), torch.zeros(0),
-            usual.values.mean(0), usual.values.std(0).clamp_min(1e-6),
-            max(math.sqrt(float(usual.squares.mean()) / free), 1e-4), self._heat(held), full, density,
+            part.values.mean(0), part.values.std(0).clamp_min(1e-6), usual_of(part),
+            heat_scale(seen), full,
+            mixture.fit(features(part, full), seed) if self.score_name == "auto" else None,
         )  # fmt: skip
-        seen = self._measure(held)
         scores, order = self._scores(seen, draft).sort()
         self._calibration = replace(draft, scores=scores, values=seen.values[order])
         return self
@@ -146,7 +110,7 @@ class Detector:
         """Score above which an image is strange."""
         return self.calibration.threshold
 
-    def score(self, images: ImageLike | ImageSet) -> Verdicts:
+    def score(self, images: Images) -> Verdicts:
         """Score a batch of images, or one.
 
         Raises:
@@ -154,31 +118,20 @@ class Detector:
             DataError: If images are not of the model's size.
         """
         known = self.calibration
-        seen = self._measure(self._tensor(images))
+        seen = self._see(images)
         scores = self._scores(seen, known)
         return Verdicts(
             scores, known.p_values(scores), scores > known.threshold,
-            (seen.values - known.centre) / known.spread, seen.values,
+            (seen.values - known.centre) / known.spread, seen.values, (seen.smooth / known.heat).clamp(0, 1),
         )  # fmt: skip
 
-    def decision_function(self, images: ImageLike | ImageSet) -> np.ndarray:
+    def decision_function(self, images: Images) -> np.ndarray:
         """Return scores (B,) as pyod does: higher is stranger."""
         return self.score(images).scores.numpy()
 
-    def predict(self, images: ImageLike | ImageSet) -> np.ndarray:
+    def predict(self, images: Images) -> np.ndarray:
         """Return 0 for familiar and 1 for strange images, (B,), as pyod does."""
         return self.score(images).is_ood.long().numpy()
-
-    @torch.no_grad()
-    def heatmaps(self, images: ImageLike | ImageSet) -> Tensor:
-        """Show where images differ from their projections.
-
-        Returns:
-            (B, 1, H, W) in [0, 1]: squared residuals, mean over 3 × 3 pixels, 1 where they reach what only
-            one in a thousand pixels of familiar images does.
-        """
-        x, scale = self._tensor(images), self.calibration.heat
-        return torch.cat([(self._smooth(part) / scale).clamp(0, 1) for part in x.split(self.batch_size)])
 
     def save(self, directory: str | Path) -> Path:
         """Write calibration.json into the model's directory; return its path."""
@@ -191,7 +144,7 @@ class Detector:
         Raises:
             ModelError: If it is missing, damaged, or was made for a model of other weights.
         """
-        path = Path(directory) / FILE
+        path = Path(directory) / CALIBRATION
         known = read(path)
         if known.model != weights_hash(model):
             raise ModelError(f"{path}: was made for another model: calibrate this one (mfimage calibrate)")
@@ -199,66 +152,23 @@ class Detector:
         detector._calibration = known
         return detector
 
-    def _tensor(self, images: ImageLike | ImageSet) -> Tensor:
-        given = images.batch(slice(None)) if isinstance(images, ImageSet) else images
-        x = model_input(given, self.model)[0]
-        if not len(x):
+    def _batches(self, images: Images) -> Iterable[Tensor]:
+        """Give images as the model takes them, a batch at a time: sets need not fit into memory as floats."""
+        given = images.batches(self.batch_size) if isinstance(images, ImageSet | StoredSet) else [images]
+        for part in given:
+            yield from model_input(part, self.model)[0].split(self.batch_size)
+
+    def _see(self, images: Images) -> Seen:
+        volume = self.score_name in VOLUME
+        parts = [see(x, self.model, volume) for x in self._batches(images) if len(x)]
+        if not parts:
             raise DataError("no images")
-        return x.cpu()
+        return Seen.join(parts)
 
-    def _on_device(self, x: Tensor) -> Tensor:
-        return x.to(next(self.model.parameters()).device)
-
-    @torch.no_grad()
-    def _measure(self, x: Tensor) -> _Measured:
-        parts = []
-        for part in x.split(self.batch_size):
-            seen = see(self._on_device(part), self.model)
-            values = torch.stack(list(summary(seen).values()), 1)
-            features = torch.cat([seen.u[:, :_CODES].double(), spatial(seen)], 1)
-            squares = seen.off.double().square().flatten(1).sum(1)
-            parts.append([t.cpu() for t in (values, features, seen.nll.double(), squares)])
-        return _Measured(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-    def _scores(self, seen: _Measured, known: Calibration) -> Tensor:
-        free = math.prod(self.model.shape) - self.model.dim
-        names = list(WORDS)
-        usual = dict(zip(names, known.centre.tolist(), strict=True))
-        value = dict(zip(names, seen.values.T, strict=True))
+    def _scores(self, seen: Seen, known: Calibration) -> Tensor:
         if known.mixture is not None:
-            return known.mixture.nll(_features(seen, known.full))
-        joint = seen.nll + seen.squares / (2 * known.sigma**2) + free * math.log(known.sigma)
-        return {
-            "reconstruction": seen.squares / math.prod(self.model.shape),
-            "two-sided": (value["residual"] - usual["residual"]).abs(),
-            "latent": seen.nll,
-            "joint": joint,
-            "typicality": (seen.nll - usual["latent"]).abs(),
-            "complexity": value["complexity"],
-        }[known.score]
-
-    def _smooth(self, x: Tensor) -> Tensor:
-        off = see(self._on_device(x), self.model).off.square().mean(1, keepdim=True)
-        return F.avg_pool2d(off, 3, 1, 1, count_include_pad=False).cpu()
-
-    @torch.no_grad()
-    def _heat(self, x: Tensor) -> float:
-        few = x[: max(1, _PIXELS // math.prod(x.shape[-2:]))]
-        pixels = np.concatenate([self._smooth(part).flatten().numpy() for part in few.split(self.batch_size)])
-        return max(float(np.quantile(pixels, 0.999)), 1e-8)
-
-
-class _Measured(NamedTuple):
-    """Of images: named statistics (B, 7), features (B, K), −log p_h(u) (B,), ‖x − x̂‖² (B,), on the CPU."""
-
-    values: Tensor
-    features: Tensor
-    nll: Tensor
-    squares: Tensor
-
-
-def _features(seen: _Measured, full: bool) -> Tensor:
-    return torch.cat([seen.values, seen.features], 1) if full else seen.values
+            return known.mixture.nll(features(seen, known.full))
+        return SCORES[self.score_name](seen, known.usual)
 
 
 def _require(held: int, alpha: float, share: float) -> None:

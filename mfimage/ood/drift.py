@@ -8,8 +8,8 @@ import numpy as np
 
 from mfimage.errors import UsageError
 from mfimage.ood.calibration import Calibration
-from mfimage.ood.detector import Verdicts
-from mfimage.ood.scores import WORDS
+from mfimage.ood.statistics import WORDS
+from mfimage.ood.verdicts import Verdicts
 
 LEAST = 5  # images, below which a set cannot be told from chance
 
@@ -31,6 +31,11 @@ class Drift:
     p_values: dict[str, float]
     changed: tuple[str, ...]
     is_ood: float
+
+    @property
+    def outcome(self) -> str:
+        """What came out, in words."""
+        return f"shifted in {', '.join(self.changed)}" if self.shifted else "not shifted"
 
 
 def drift_of(verdicts: Verdicts, calibration: Calibration, alpha: float = 0.01) -> Drift:

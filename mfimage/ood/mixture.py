@@ -40,13 +40,9 @@ class Mixture:
             logs.append(weight.log() - 0.5 * square + factor.diagonal().log().sum())
         return -torch.stack(logs).logsumexp(0) + 0.5 * t.shape[1] * math.log(2 * math.pi)
 
-    def as_json(self) -> dict[str, object]:
-        """Give the numbers as nested lists."""
-        return {name: value.tolist() for name, value in vars(self).items()}
-
 
 def from_lists(values: dict[str, object]) -> Mixture:
-    """Make a mixture of what `as_json` gave; ValueError, TypeError or KeyError if it is anything else."""
+    """Make a mixture of its numbers; ValueError, TypeError or KeyError if it is anything else."""
     names = ("shift", "scale", "weights", "means", "factors")
     parts = {name: torch.tensor(values[name], dtype=torch.float64) for name in names}
     count, size = parts["means"].shape

@@ -1,186 +1,191 @@
-"""How strange an image is to a model: each score a function of images and a model; higher is stranger."""
+"""How strange an image is: each score a function of what a model makes of images; higher is stranger."""
 
 from __future__ import annotations
 
 import math
-import zlib
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from mfimage.models import GenerativeModel, ManifoldFlow
-from mfimage.models.manifold import ChartedModel
-from mfimage.scoring import reconstruction_score
-
-_TINY = 1e-6  # mean square below which an 8-bit image holds nothing but rounding
-_HUGE = 1e6  # what codes and log-densities of absurd images are clipped to, so that nothing is NaN
-_LEVELS = 4  # scales, halved each time, at which gradients are measured
+TINY = 1e-6  # mean square below which an 8-bit image holds nothing but rounding
+HUGE = 1e6  # what codes and log-densities of absurd images are clipped to, so that nothing is NaN
+_NEIGHBOURS = 10
 
 
-class Seen(NamedTuple):
-    """What a model makes of images.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a model makes of images: all that scores need to know of them.
 
     Attributes:
-        x: The images (B, C, H, W).
         u: Codes (B, d), clipped to ±10⁶.
-        off: x − x̂ (B, C, H, W), clipped to ±10³.
+        squares: ‖x − x̂‖² over all D pixels and channels, (B,).
+        pixels: D.
         nll: −log p_h(u), shape (B,), nats, clipped to ±10⁶.
+        volume: ½ log det(JᵀJ) at u, shape (B,), nats; NaN where it was not asked for.
+        bits: That zlib needs a value of the 8-bit image, (B,).
+        values: Named statistics, (B, 7), see `statistics.summary`.
+        places: Statistics of where things are, (B, K), see `statistics.spatial`.
+        smooth: Squared residual, mean over channels and 3 × 3 pixels, (B, 1, H, W) float32.
     """
 
-    x: Tensor
     u: Tensor
-    off: Tensor
+    squares: Tensor
+    pixels: int
     nll: Tensor
+    volume: Tensor
+    bits: Tensor
+    values: Tensor
+    places: Tensor
+    smooth: Tensor
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+    def take(self, rows: Tensor) -> Seen:
+        """What was seen of some of the images."""
+        parts: dict[str, Any] = {n: v[rows] for n, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **parts)
+
+    @staticmethod
+    def join(parts: Sequence[Seen]) -> Seen:
+        """What was seen of several batches as one."""
+        names = [name for name, value in vars(parts[0]).items() if isinstance(value, Tensor)]
+        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return replace(parts[0], **joined)
 
 
-@torch.no_grad()
-def see(x: Tensor, model: ChartedModel) -> Seen:
-    """Encode, project and weigh images (B, C, H, W) in [0, 1] once, for all statistics."""
-    codes = model.encode(x)
-    u = _tame(codes, _HUGE)
-    off = _tame(x - model.decode(u), 1e3)
-    return Seen(x, u, off, _tame(-model.density.log_prob(u), _HUGE))
+@dataclass(frozen=True, eq=False)
+class Usual:
+    """What scores know of familiar images.
+
+    Attributes:
+        residual: Mean log of the mean squared residual a pixel.
+        entropy: Mean of −log p_h(u), nats.
+        sigma: Deviation of a residual in a direction off the manifold, √(mean ‖x − x̂‖² / (D − d)).
+        bits: Mean of the bits a value that zlib needs.
+        dimension: Mean log of the local dimension of codes.
+        codes: (M, d) codes to be neighbours of.
+        scale: (d,) their deviations.
+    """
+
+    residual: float
+    entropy: float
+    sigma: float
+    bits: float
+    dimension: float
+    codes: Tensor
+    scale: Tensor
 
 
-def reconstruction(x: Tensor, model: GenerativeModel) -> Tensor:
+def log_residual(seen: Seen) -> Tensor:
+    """Compute the log of the mean squared residual a pixel, shape (B,)."""
+    return (seen.squares / seen.pixels + TINY).log()
+
+
+def reconstruction(seen: Seen, usual: Usual) -> Tensor:
     """Compute the mean squared residual a pixel, ‖x − x̂‖²/(C·H·W), shape (B,).
 
     Reference:
         Brehmer, Cranmer, Flows for simultaneous manifold learning and density estimation, 2020,
         arXiv 2003.13913, §2.2.
     """
-    return _tame(reconstruction_score(x, model), _HUGE)
+    return seen.squares / seen.pixels
 
 
-def latent_density(x: Tensor, model: ChartedModel) -> Tensor:
+def two_sided(seen: Seen, usual: Usual) -> Tensor:
+    """Compute |log r − E log r| of the mean squared residual r, shape (B,): too good is strange too."""
+    return (log_residual(seen) - usual.residual).abs()
+
+
+def latent(seen: Seen, usual: Usual) -> Tensor:
     """Compute −log p_h(u), shape (B,), nats with respect to du: one pass of the encoder, no Jacobian."""
-    return see(x, model).nll
+    return seen.nll
 
 
-def manifold_density(x: Tensor, model: ManifoldFlow) -> Tensor:
+def density(seen: Seen, usual: Usual) -> Tensor:
     """Compute −log p(x̂) = −log p_h(u) + ½ log det(JᵀJ), shape (B,), nats; d pushes of a tangent an image."""
-    return _tame(-model.log_density(x).log_prob, _HUGE)
+    return seen.nll + seen.volume
 
 
-def joint_likelihood(x: Tensor, model: ChartedModel, sigma: float) -> Tensor:
-    """Compute −log p_h(u) + ‖x − x̂‖²/2σ² + (D − d) log σ, shape (B,), nats up to a constant.
+def joint(seen: Seen, usual: Usual) -> Tensor:
+    """Compute −log p(x̂) + ‖x − x̂‖²/2σ² + (D − d) log σ, shape (B,), nats up to a constant.
 
-    The volume is left out: it asks for d pushes an image, see `manifold_density` for it.
-
-    Args:
-        x: Images (B, C, H, W) in [0, 1].
-        model: With a manifold.
-        sigma: Deviation of familiar residuals, √(mean ‖x − x̂‖²/(D − d)) on held-out images.
+    The density on the manifold times a Gaussian of deviation σ off it; d pushes of a tangent an image.
     """
-    seen = see(x, model)
-    free = math.prod(model.shape) - model.dim
-    return seen.nll + seen.off.square().flatten(1).sum(1) / (2 * sigma**2) + free * math.log(sigma)
+    free = seen.pixels - seen.u.shape[1]
+    return density(seen, usual) + seen.squares / (2 * usual.sigma**2) + free * math.log(usual.sigma)
 
 
-def typicality(x: Tensor, model: ChartedModel, entropy: float) -> Tensor:
-    """Compute |−log p_h(u) − H|, shape (B,), nats: both too unlikely and too likely codes are strange.
-
-    Args:
-        x: Images (B, C, H, W) in [0, 1].
-        model: With a density on codes.
-        entropy: H, the mean of −log p_h(u) of familiar images.
+def typicality(seen: Seen, usual: Usual) -> Tensor:
+    """Compute |−log p_h(u) − H|, shape (B,), nats: codes too likely are strange too.
 
     Reference:
         Nalisnick, Matsukawa, Teh, Lakshminarayanan, Detecting out-of-distribution inputs to deep generative
         models using typicality, 2019, arXiv 1906.02994.
     """
-    return (see(x, model).nll - entropy).abs()
+    return (seen.nll - usual.entropy).abs()
 
 
-def complexity(x: Tensor, model: GenerativeModel | None = None) -> Tensor:
-    """Compute the bits a value that zlib needs for the 8-bit image, shape (B,); the model is not asked.
+def complexity(seen: Seen, usual: Usual) -> Tensor:
+    """Compute |b − E b| of the bits a value b that zlib needs for the 8-bit images, shape (B,).
 
     Reference:
         Serrà, Álvarez, Gómez, Slizovskaia, Núñez, Luque, Input complexity and out-of-distribution detection
         with likelihood-based generative models, 2019, arXiv 1909.11480.
     """
-    pixels = x.detach().clamp(0, 1).mul(255).round().byte().cpu().flatten(1).numpy()
-    bits = [8 * len(zlib.compress(row.tobytes(), 6)) / row.size for row in pixels]
-    return torch.tensor(bits, dtype=torch.float64, device=x.device)
+    return (seen.bits - usual.bits).abs()
 
 
-def bands(x: Tensor) -> Tensor:
-    """Compute log mean squares of horizontal and of vertical steps between pixels at halved scales.
+def neighbours(seen: Seen, usual: Usual) -> Tensor:
+    """Compute the distance of u to the tenth nearest familiar code, in deviations, shape (B,).
 
-    Args:
-        x: Images (B, C, H, W).
-
-    Returns:
-        (B, 2L): a pair a scale, finest first. A blurred image has less than usual in the first, a shuffled
-        one more, a turned one has them exchanged.
+    Reference:
+        Sun, Ming, Zhu, Li, Out-of-distribution detection with deep nearest neighbors, 2022, arXiv 2204.06507.
     """
-    found = []
-    for _ in range(_LEVELS):
-        found += [
-            (x[..., 1:] - x[..., :-1]).square().flatten(1).mean(1),
-            (x[..., 1:, :] - x[..., :-1, :]).square().flatten(1).mean(1),
-        ]
-        if min(x.shape[-2:]) < 6:
-            break
-        x = F.avg_pool2d(x, 2)
-    return _log(torch.stack(found, 1))
+    return _distances(seen.u, usual)[:, -1]
 
 
-def cells(x: Tensor, across: int) -> Tensor:
-    """Compute the log mean square of each of `across`² cells of images (B, C, H, W), shape (B, across²)."""
-    pooled = F.adaptive_avg_pool2d(x.square().mean(1, keepdim=True), min(across, *x.shape[-2:]))
-    return _log(pooled.flatten(1))
+def local_dimension(seen: Seen, usual: Usual) -> Tensor:
+    """Compute |log m − E log m| of the dimension m of the familiar codes around u, shape (B,)."""
+    return (log_dimension(seen.u, usual) - usual.dimension).abs()
 
 
-def summary(seen: Seen) -> dict[str, Tensor]:
-    """Take the statistics that have a name in words, each of shape (B,); see `WORDS`."""
-    x, off = seen.x.double(), seen.off.double()
-    residual = off.square().flatten(1).mean(1)
-    contrast = x.flatten(1).var(1)
-    return {
-        "residual": _log(residual),
-        "share": _log(residual) - _log(contrast),
-        "latent": seen.nll.double(),
-        "detail": bands(x)[:, :2].mean(1),
-        "complexity": complexity(seen.x),
-        "brightness": x.flatten(1).mean(1),
-        "contrast": _log(contrast),
-    }
-
-
-WORDS = {  # of `summary`: what is said of a value that is too low, and too high
-    "residual": ("reconstructs better than familiar images", "reconstructs badly"),
-    "share": ("reconstructs too well for its contrast", "loses most of its contrast in reconstruction"),
-    "latent": ("an unusually common place on the manifold", "a rare place on the manifold"),
-    "detail": ("smoother than familiar images", "rougher than familiar images"),
-    "complexity": ("simpler than familiar images", "more complex than familiar images"),
-    "brightness": ("darker than familiar images", "brighter than familiar images"),
-    "contrast": ("less contrast than familiar images", "more contrast than familiar images"),
+SCORES: dict[str, Callable[[Seen, Usual], Tensor]] = {
+    "reconstruction": reconstruction,
+    "two-sided": two_sided,
+    "latent": latent,
+    "density": density,
+    "joint": joint,
+    "typicality": typicality,
+    "complexity": complexity,
+    "neighbours": neighbours,
+    "local-dimension": local_dimension,
 }
+VOLUME = ("density", "joint")  # which of them need the volume
 
 
-def statistics(x: Tensor, model: ChartedModel) -> tuple[Tensor, tuple[str, ...]]:
-    """Compute the named statistics of images (B, C, H, W) in [0, 1]: (B, K) float64, and their names."""
-    found = summary(see(x, model))
-    return torch.stack(list(found.values()), 1), tuple(found)
+def log_dimension(u: Tensor, usual: Usual) -> Tensor:
+    """Estimate the log of the local dimension at codes (B, d): 1/m = mean over j < k of log(T_k / T_j).
 
+    T_j is the distance to the j-th nearest familiar code.
 
-def spatial(seen: Seen) -> Tensor:
-    """Take statistics of where things are, shape (B, K) float64, for the density of `auto`.
-
-    Log residual energy in 4 × 4 cells, log energy of horizontal and of vertical steps in 3 × 3 cells, and
-    `bands` of the image and of the residual: an image upside down has the same total of everything, and the
-    parts of it in other places.
+    Reference:
+        Levina, Bickel, Maximum likelihood estimation of intrinsic dimension, NIPS 2004, equation 8.
     """
-    x, off = seen.x.double(), seen.off.double()
-    across, down = x[..., 1:, 1:] - x[..., 1:, :-1], x[..., 1:, 1:] - x[..., :-1, 1:]
-    return torch.cat([cells(off, 4), cells(across, 3), cells(down, 3), bands(x), bands(off)], 1)
+    distances = _distances(u, usual).clamp_min(1e-9)
+    return -(distances[:, -1:] / distances[:, :-1]).log().mean(1).clamp_min(1e-9).log()
 
 
-def _log(mean_squares: Tensor) -> Tensor:
-    return (mean_squares.double() + _TINY).log()
+def _distances(u: Tensor, usual: Usual) -> Tensor:
+    """Distances to the nearest familiar codes, ascending (B, k); a code is not its own neighbour."""
+    scale = usual.scale.to(u.device)
+    each = torch.cdist(u.double() / scale, usual.codes.to(u.device) / scale)
+    each = each.masked_fill(each < 1e-9, torch.inf)
+    nearest = each.topk(min(_NEIGHBOURS, each.shape[1]), largest=False).values
+    return nearest.clamp_max(HUGE)
 
 
 def _tame(values: Tensor, limit: float) -> Tensor:

@@ -1,9 +1,11 @@
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_curve as sklearn_roc
 
 from mfimage.errors import DataError, UsageError
 from mfimage.eval import auroc, fpr_at_tpr, histogram
+from mfimage.eval.ood import aupr, roc_curve, separation
 
 
 def scores(ties, seed):
@@ -19,7 +21,7 @@ def test_against_scikit_learn(ties, seed):
     truth = [0] * len(familiar) + [1] * len(strange)
     values = torch.cat([familiar, strange]).tolist()
     assert auroc(familiar, strange) == pytest.approx(roc_auc_score(truth, values), abs=1e-12)
-    fpr, tpr, _ = roc_curve(truth, values, drop_intermediate=False)
+    fpr, tpr, _ = sklearn_roc(truth, values, drop_intermediate=False)
     for level in (0.5, 0.95, 1.0):
         assert fpr_at_tpr(familiar, strange, level) == pytest.approx(fpr[tpr >= level - 1e-12].min())
 
@@ -73,3 +75,31 @@ def test_misuse():
         histogram({"a": torch.tensor([1.0, torch.inf])})
     with pytest.raises(DataError, match="at least one group"):
         histogram({})
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_precision_and_recall_against_scikit_learn(ties):
+    familiar, strange = scores(ties, 1)
+    truth = [0] * len(familiar) + [1] * len(strange)
+    expected = average_precision_score(truth, torch.cat([familiar, strange]).numpy())
+    assert aupr(familiar, strange) == pytest.approx(expected)
+
+
+def test_the_curve_encloses_the_area():
+    familiar, strange = scores(False, 2)
+    x, y = roc_curve(familiar, strange, 1000)
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    area = sum((b - a) * (c + d) / 2 for a, b, c, d in zip(x, x[1:], y, y[1:], strict=False))
+    assert area == pytest.approx(auroc(familiar, strange))
+    assert len(roc_curve(familiar, strange, 20)[0]) == 21
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    held = 0
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        familiar = torch.randn(150, generator=generator)
+        strange = torch.randn(150, generator=generator) + 1
+        low, high = separation(familiar, strange)["auroc_interval"]
+        held += low <= 0.760250 <= high  # Φ(1/√2)
+    assert 89 <= held <= 100

@@ -88,7 +88,7 @@ def test_a_calibration_is_read_as_it_was_saved(detector, model, tmp_path):
     x = bump_images(20, 5)
     torch.testing.assert_close(again.score(x).scores, detector.score(x).scores)
     assert again.threshold_ == detector.threshold_
-    assert torch.equal(again.heatmaps(x), detector.heatmaps(x))
+    assert torch.equal(again.score(x).heatmaps, detector.score(x).heatmaps)
     assert json.loads(path.read_text())["alpha"] == 0.02
 
 
@@ -109,7 +109,7 @@ def damage(values, key, value):
     [
         ("format", "other"), ("score", "other"), ("score", "latent"), ("alpha", 2), ("alpha", "x"),
         ("scores", []), ("scores", [3.0, 1.0]), ("scores", None), ("values", [[1.0]]), ("spread", [0.0] * 7),
-        ("heat", 0), ("sigma", -1), ("mixture", None), ("mixture", {}), ("mixture", {"means": [[0.0]]}),
+        ("heat", 0), ("usual", {}), ("mixture", None), ("mixture", {}), ("mixture", {"means": [[0.0]]}),
     ],
 )  # fmt: skip
 def test_a_damaged_calibration_is_refused(detector, model, tmp_path, key, value):
@@ -140,7 +140,7 @@ def test_heatmaps_are_dark_where_images_are_familiar(detector):
     x = bump_images(50, 5)
     spoiled = x.clone()
     spoiled[:, :, :3, :3] = 1
-    familiar, strange = detector.heatmaps(x), detector.heatmaps(spoiled)
+    familiar, strange = detector.score(x).heatmaps, detector.score(spoiled).heatmaps
     assert familiar.shape == (50, 1, 8, 8)
     assert familiar.median() < 0.2
     assert (familiar == 1).double().mean() < 0.01

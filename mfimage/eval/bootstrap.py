@@ -1,0 +1,56 @@
+"""How far a number would move with another draw of the images it was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mfimage.errors import UsageError
+
+REPEATS = 200
+
+
+def bootstrap(
+    statistic: Callable[..., float], *samples: Tensor, repeats: int = REPEATS, seed: int = 0
+) -> tuple[float, float]:
+    """Compute a 95 % interval of a statistic by drawing its samples anew, each with replacement.
+
+        t ± 1.96 s,   s the standard deviation of the statistic over the draws
+
+    The interval is around the value itself and not one of percentiles: distances between sets, which
+    duplicates drive up, would leave percentiles that do not hold the value.
+
+    Args:
+        statistic: Of as many tensors as there are samples, to a float.
+        samples: Each (N, …), resampled independently along the first axis.
+        repeats: Draws, at least 2.
+        seed: Of the draws.
+
+    Returns:
+        Lower and upper end.
+
+    Raises:
+        UsageError: If there are fewer than two repeats.
+
+    Reference:
+        Efron, Tibshirani, An introduction to the bootstrap, 1993, §13.3.
+    """
+    if repeats < 2:
+        raise UsageError(f"a bootstrap needs at least 2 repeats, not {repeats}")
+    generator = torch.Generator().manual_seed(seed)
+    draws = []
+    for _ in range(repeats):
+        rows = [torch.randint(len(s), (len(s),), generator=generator) for s in samples]
+        draws.append(statistic(*(s[r] for s, r in zip(samples, rows, strict=True))))
+    spread = 1.96 * float(torch.tensor(draws, dtype=torch.float64).std())
+    value = statistic(*samples)
+    return value - spread, value + spread
+
+
+def mean_interval(values: Tensor) -> tuple[float, float]:
+    """Compute a 95 % interval of a mean, m ± 1.96 s/√N, which resampling would only repeat."""
+    values = values.double()
+    half = 1.96 * float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return float(values.mean()) - half, float(values.mean()) + half

@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+from mfimage.errors import UsageError
+from mfimage.eval.bootstrap import bootstrap, mean_interval
+
+
+def test_a_mean_moves_by_its_standard_error():
+    x = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    low, high = bootstrap(lambda v: float(v.mean()), x, repeats=2000)
+    assert (low + high) / 2 == pytest.approx(float(x.mean()))
+    assert high - low == pytest.approx(2 * 1.96 * float(x.std()) / 20, rel=0.06)
+    assert mean_interval(x) == pytest.approx((low, high), abs=0.01)
+
+
+def test_samples_are_drawn_apart_and_by_the_seed():
+    a, b = torch.arange(5.0), torch.arange(5.0)
+    low, high = bootstrap(lambda x, y: float((x - y).abs().sum()), a, b)
+    assert high > low  # the same draw of both would leave no difference
+    assert bootstrap(lambda x: float(x.mean()), a, seed=3) == bootstrap(lambda x: float(x.mean()), a, seed=3)
+
+
+def test_one_draw_tells_nothing():
+    with pytest.raises(UsageError, match="at least 2"):
+        bootstrap(float, torch.ones(1), repeats=1)
