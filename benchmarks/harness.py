@@ -27,6 +27,18 @@ from mfimage.training import train
 
 SHARED = Path(os.environ.get("MFIMAGE_SHARED", "../shared")) / "data"
 
+BUDGETS = {"fashion-mnist": 480.0, "mnist": 480.0, "celeba": 600.0, "quick": 2.0}  # CPU seconds a model
+
+
+def training_config(name: str, quick: bool) -> Config:
+    """Settings of the models that several benchmarks share, for `trained` by the clock of `BUDGETS`."""
+    if quick:
+        model = {"width": 4, "hidden": 16, "density_steps": 2, "density_width": 16}
+        return Config(dim=8, density_steps=20, batch_size=32, warmup=5, every=100, validation=50, model=model)
+    if name == "celeba":
+        return Config(dim=64, batch_size=64, validation=500, every=200)
+    return Config(dim=32, validation=500)
+
 
 def start(description: str) -> bool:
     """Read the command line, go to one thread, and return whether --quick was given."""
@@ -135,5 +147,7 @@ def _steps_in(images: ImageSet, config: Config, seconds: float) -> int:
     step = max((cost(31, 1) - fixed) / 30, 1e-3)
     density_step = max((cost(1, 101) - fixed) / 100, 0.0)
     steps = round((seconds - config.density_steps * density_step) / step)
-    say(f"{config.algorithm}: {step:.3f} CPU-seconds a step, {density_step:.4f} of the density: {steps} steps")
+    say(
+        f"{config.algorithm}: {step:.3f} CPU-seconds a step, {density_step:.4f} of the density: {steps} steps"
+    )
     return max(steps, 1)

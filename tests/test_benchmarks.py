@@ -18,6 +18,7 @@ KEYS = {
     },
     "denoising": {"data", "bars", "trained_cpu_seconds"},
     "dimension": {"recommended", "worst", "seconds"},
+    "ood": {"scores", "mean", "worst", "fpr_5", "fpr_1"},
     "loader": {"images_per_second", "training_images_per_second", "ratio", "cpu_ratio", "peak_mb_growth"},
     "stylegan": {"seeded", "faces"},
     "paper": {"fom", "pca"},
@@ -49,6 +50,9 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
     if name == "density":
         assert results["max_error_nats_per_dim"] < 1e-5
         assert results["seconds"]["d64"]["ours"] < results["seconds"]["d64"]["vjp"] / 20
+    if name == "ood":
+        assert results["mean"] > 0.85
+        assert results["scores"]["quick"]["reconstruction"]["blurred"] < 0.2  # why one score is not enough
     if name == "paper":
         assert results["fom"]["distance"][0] < 1e-6
         assert results["pca"]["distance"][0] > 0.1
