@@ -16,8 +16,8 @@ from torch import Tensor
 from mfimage.errors import DataError, ResourceError
 
 
-def png_bytes(image: Tensor, name: str = "image") -> bytes:
-    """Encode an image as an 8-bit PNG.
+def array_of(image: Tensor, name: str = "image") -> np.ndarray:
+    """Turn an image into the 8-bit array that Pillow takes, (H, W) or (H, W, 3).
 
     Args:
         image: (C, H, W) or (H, W), C = 1 or 3, floats in [0, 1] (others are clipped), rounded to the nearest.
@@ -33,8 +33,13 @@ def png_bytes(image: Tensor, name: str = "image") -> bytes:
             f"{name}: an image of shape {tuple(image.shape)} with finite values is needed: (1 or 3, H, W)"
         )
     pixels = values.clamp(0, 1).mul(255).round().byte().movedim(0, -1).numpy()
+    return np.ascontiguousarray(pixels[..., 0] if len(values) == 1 else pixels)
+
+
+def png_bytes(image: Tensor, name: str = "image") -> bytes:
+    """Encode an image as an 8-bit PNG; see `array_of`."""
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[..., 0] if len(values) == 1 else pixels)).save(stream, "PNG")
+    Image.fromarray(array_of(image, name)).save(stream, "PNG")
     return stream.getvalue()
 
 

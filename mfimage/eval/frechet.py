@@ -145,6 +145,32 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return max(float(distance), 0.0)  # equal sets give the rounding error of the traces, of either sign
 
 
+def feature_distance(a: Tensor, b: Tensor) -> float:
+    """Compute `frechet_distance` of features (N, dim) and (M, dim).
+
+    Of fewer images than features C = XᵀX of the centred rows X/√(N − 1), which stand for L without a
+    factorisation.
+
+    Raises:
+        DataError: fewer than two images, different dimensions, or features that are not finite.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise DataError(f"features are (N, dim); got {tuple(a.shape)} and {tuple(b.shape)}")
+    if min(len(a), len(b)) < 2 or max(len(a), len(b)) > a.shape[1]:
+        parts = [Moments(a.shape[1]), Moments(a.shape[1])]
+        for part, features in zip(parts, (a, b), strict=True):
+            part.update(features)
+        return frechet_distance(*parts)
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise DataError("features are not finite: look at their images")
+    a, b = a.double(), b.double()
+    means = a.mean(0), b.mean(0)
+    x, y = ((s - m) / (len(s) - 1) ** 0.5 for s, m in zip((a, b), means, strict=True))
+    cross = torch.linalg.svdvals(x @ y.T).sum()
+    distance = (means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * cross
+    return max(float(distance), 0.0)
+
+
 def _factor(cov: Tensor) -> Tensor:
     """L (dim, rank) with L Lᵀ = cov, for a symmetric positive semi-definite cov."""
     from scipy.linalg import get_lapack_funcs

@@ -17,7 +17,7 @@ from mfimage.eval import (
     frechet_distance,
     inception,
 )
-from mfimage.eval.features import quantise
+from mfimage.eval.features import ScatteringFeatures, clean_resize, quantise, through_jpeg
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,46 @@ def test_genuine_fid_of_memory_is_that_of_png_files(tmp_path):
     expected = calculate_frechet_distance(m1, c1, m2, c2)
     assert frechet_distance(*ours) == pytest.approx(expected, abs=1e-3)
     assert genuine.weights == inception.GENUINE_SHA256[:12]
+
+
+def test_clean_resize_against_clean_fid():
+    resize = pytest.importorskip("cleanfid.resize")
+    x = torch.rand(2, 3, 20, 28, generator=torch.Generator().manual_seed(0))
+    theirs = resize.build_resizer("clean")
+    expected = np.stack([theirs(image.mul(255).movedim(0, -1).numpy()) for image in x])
+    ours = clean_resize(x).movedim(1, -1).numpy()
+    assert ours.shape == (2, 299, 299, 3)
+    assert np.abs(ours - expected).max() < 1e-3
+
+
+def test_clean_resize_antialiases_and_keeps_constants():
+    assert clean_resize(torch.full((1, 1, 512, 512), 0.5)).sub(127.5).abs().max() < 1e-3
+    chessboard = (torch.arange(598)[:, None] + torch.arange(598)) % 2
+    assert clean_resize(chessboard[None, None].float()).sub(127.5).abs().max() < 8
+
+
+def test_through_jpeg_is_what_the_file_holds(tmp_path):
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    Image.fromarray(x[0].mul(255).round().byte().movedim(0, -1).numpy()).save(tmp_path / "x.jpg")
+    expected = np.asarray(Image.open(tmp_path / "x.jpg"))
+    assert np.array_equal(through_jpeg(x)[0].movedim(0, -1).mul(255).round().numpy(), expected)
+    grey = through_jpeg(torch.full((2, 1, 8, 8), 0.5))
+    assert grey.shape == (2, 1, 8, 8)
+    assert grey.sub(0.5).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("size", [8, 28, 31, 96])
+def test_scattering_sees_texture_where_the_mean_is_the_same(size):
+    features = ScatteringFeatures(1)
+    flat = torch.full((1, 1, size, size), 0.5)
+    texture = flat + 0.4 * (-1.0) ** torch.arange(size)
+    found = features(torch.cat([flat, texture]))
+    assert found.shape == (2, features.dim)
+    assert found[0, 64:].abs().max() < 1e-6
+    assert found[1, 64:].max() > 0.1 or size > 64  # the finest texture is averaged away above 64 pixels
+    assert torch.equal(features(texture), found[1:])
+
+
+def test_scattering_refuses_what_is_not_finite():
+    with pytest.raises(DataError):
+        ScatteringFeatures(1)(torch.full((1, 1, 8, 8), torch.nan))

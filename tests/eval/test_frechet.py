@@ -5,6 +5,7 @@ from scipy.linalg import sqrtm
 
 from mfimage.errors import DataError
 from mfimage.eval import Moments, fid, frechet_distance, moments
+from mfimage.eval.frechet import feature_distance
 
 
 class Pixels:
@@ -182,3 +183,16 @@ def test_fid_without_train_has_no_floor():
     result = fid([randn(5, 1, 2, 3)], [randn(5, 1, 2, 3, seed=1)], Pixels())
     assert result["floor"] is None
     assert result["n_floor"] is None
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 30), (60, 30), (200, 300)])
+def test_distances_of_features_are_those_of_their_moments(n, m):
+    a, b = correlated(n, 40, 1), correlated(m, 40, 2)
+    assert feature_distance(a, b) == pytest.approx(frechet_distance(of(a), of(b)), rel=1e-8)
+    assert feature_distance(a, a) < 1e-6 * float(a.square().sum())
+
+
+def test_features_that_are_none():
+    for bad in (randn(1, 40), randn(30, 39), torch.full((30, 40), torch.nan)):
+        with pytest.raises(DataError):
+            feature_distance(bad, randn(30, 40))
