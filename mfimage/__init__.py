@@ -26,7 +26,7 @@ _HOME = {  # where each public name lives; imported at first use, so that `mfima
     "Detector": "ood",
     "score": "scoring",
     "evaluate": "evaluation",
-    "compare": "comparison",
+    "compare": "evaluation",
     "choose_dimension": "dimension",
     "MfimageError": "errors",
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from mfimage.errors import UsageError
 from mfimage.eval.ood import auroc
 from mfimage.eval.reconstruction import PCA, squared_error
 from mfimage.eval.report import Curve, Report, Row, Strip, write_report
-from mfimage.evaluation import evaluate, psnr_of
+from mfimage.evaluation import Report as Evaluation
+from mfimage.evaluation import evaluate
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
 from mfimage.runs import Run
@@ -54,7 +55,7 @@ def run_demo(
     scores, areas = _strangers(model, pca, test)
     learned, _ = hold_out(training, config)
     sentence = _sentence(model, metrics, areas, len(learned), len(test))
-    run.write("metrics.json", {**metrics, "auroc": areas, "sentence": sentence})
+    run.write("metrics.json", {**metrics.as_json(), "auroc": areas, "sentence": sentence})
     seed = config.seed
     report = Report(
         title="An image manifold learned from clothes",
@@ -70,7 +71,7 @@ def run_demo(
         ood_auroc={name: (ours, other) for name, (ours, other) in areas.items()},
         notes=[
             "FID is left out here, because it takes many minutes of Inception on a CPU: "
-            f"mfimage evaluate {data} --model {outdir} --metrics fid",
+            f"mfimage evaluate {outdir} {data} --metrics fid",
             "Projection alone denoises no better than clean images are reconstructed: at little noise it "
             "loses detail that the noisy image still has.",
         ],
@@ -116,7 +117,11 @@ def _strip(model: GenerativeModel, pca: PCA, x: Tensor, sigma: float, seed: int)
         "M-flow": _project(model, noisy),
         "PCA": pca.project(noisy).clamp(0, 1),
     }
-    decibels = {name: psnr_of(y, clean) for name, y in rows.items() if name != "clean"}
+    decibels = {
+        name: -10 * math.log10(float((y - clean).square().mean()))
+        for name, y in rows.items()
+        if name != "clean"
+    }
     return Strip(sigma, {name: y[:SHOWN] for name, y in rows.items()}, decibels)
 
 
@@ -129,18 +134,18 @@ def _reconstructions(x: Tensor, projected: Tensor) -> dict[str, tuple[Tensor, Te
 
 def _sentence(
     model: GenerativeModel,
-    metrics: dict[str, Any],
+    metrics: Evaluation,
     areas: dict[str, tuple[float, float]],
     seen: int,
     unseen: int,
 ) -> str:
-    table = metrics["reconstruction"]
-    ours, pca = table["model"], table["pca"]
+    error = metrics.numbers["mse"]
+    ours, pca = error.value, error.beside["pca"]
     digits = areas["digits"]
     return (
         f"A manifold of {model.dim} dimensions learned from {seen:,} images reconstructs {unseen:,} unseen "
-        f"ones at {ours['psnr_of_mean_mse']:.2f} dB, where {model.dim} principal components reach "
-        f"{pca['psnr_of_mean_mse']:.2f} dB ({table['ratio_to_pca']:.2f} of their squared error), and its "
+        f"ones at {-10 * math.log10(ours):.2f} dB, where {model.dim} principal components reach "
+        f"{-10 * math.log10(pca):.2f} dB ({ours / pca:.2f} of their squared error), and its "
         "reconstruction error tells digits from clothes with an AUROC of "
         f"{digits[0]:.3f} (PCA {digits[1]:.3f})."
     )
@@ -162,29 +167,20 @@ def _settings(run: Run, config: Config) -> dict[str, object]:
     }
 
 
-def _rows(metrics: dict[str, Any]) -> list[Row]:
-    table, density = metrics["reconstruction"], metrics["density"]
-    ours, pca = table["model"], table["pca"]
-    rows = [
-        Row(
-            "squared error", "an image", ours["squared_error"]["mean"], pca["squared_error"]["mean"], "lower"
-        ),
-        Row("mean squared error", "a pixel", ours["mse"]["mean"], pca["mse"]["mean"], "lower"),
-        Row("PSNR", "dB", ours["psnr"]["mean"], pca["psnr"]["mean"], "higher", "mean over images"),
-        Row("SSIM", "", ours["ssim"]["mean"], pca["ssim"]["mean"], "higher"),
-    ]
-    note = f"{density['n']} test images, exact, with respect to volume on the manifold"
+def _rows(metrics: Evaluation) -> list[Row]:
+    names = {
+        "squared_error": "squared error", "mse": "mean squared error", "psnr": "PSNR", "ssim": "SSIM",
+        "log_prob": "log-density", "log_prob_per_dim": "log-density",
+    }  # fmt: skip
+    notes = {
+        "psnr": "mean over images",
+        "log_prob": f"{metrics.numbers['log_prob'].n} test images, exact, by volume on the manifold",
+        "log_prob_per_dim": "of other models not comparable",
+    }
+    numbers = {name: metrics.numbers[name] for name in names}
     return [
-        *rows,
-        Row("log-density", "nats", density["mean"], None, None, note),
-        Row(
-            "log-density",
-            "nats a dimension",
-            density["per_dim"],
-            None,
-            None,
-            "of other models not comparable",
-        ),
+        Row(names[name], n.unit, n.value, n.beside.get("pca"), n.better, notes.get(name, ""))
+        for name, n in numbers.items()
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +13,22 @@ from mfimage.errors import UsageError
 REPEATS = 200
 
 
+class Interval(NamedTuple):
+    """A value, and the lower and the upper end of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def cut(self, least: float, most: float = float("inf")) -> tuple[float, float]:
+        """Return the ends, cut to what the value can be."""
+        return min(max(self.low, least), most), min(max(self.high, least), most)
+
+
 def bootstrap(
     statistic: Callable[..., float], *samples: Tensor, repeats: int = REPEATS, seed: int = 0
-) -> tuple[float, float]:
-    """Compute a 95 % interval of a statistic by drawing its samples anew, each with replacement.
+) -> Interval:
+    """Compute a statistic and its 95 % interval, by drawing its samples anew, each with replacement.
 
         t ± 1.96 s,   s the standard deviation of the statistic over the draws
 
@@ -27,9 +40,6 @@ def bootstrap(
         samples: Each (N, …), resampled independently along the first axis.
         repeats: Draws, at least 2.
         seed: Of the draws.
-
-    Returns:
-        Lower and upper end.
 
     Raises:
         UsageError: If there are fewer than two repeats.
@@ -46,11 +56,12 @@ def bootstrap(
         draws.append(statistic(*(s[r] for s, r in zip(samples, rows, strict=True))))
     spread = 1.96 * float(torch.tensor(draws, dtype=torch.float64).std())
     value = statistic(*samples)
-    return value - spread, value + spread
+    return Interval(value, value - spread, value + spread)
 
 
-def mean_interval(values: Tensor) -> tuple[float, float]:
-    """Compute a 95 % interval of a mean, m ± 1.96 s/√N, which resampling would only repeat."""
+def mean_interval(values: Tensor) -> Interval:
+    """Compute a mean and its 95 % interval, m ± 1.96 s/√N, which resampling would only repeat."""
     values = values.double()
     half = 1.96 * float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return float(values.mean()) - half, float(values.mean()) + half
+    mean = float(values.mean())
+    return Interval(mean, mean - half, mean + half)

@@ -103,9 +103,8 @@ def separation(in_scores: Tensor, out_scores: Tensor, seed: int = 0) -> dict[str
     """
     found: dict[str, Any] = {"n_in": len(in_scores), "n_out": len(out_scores)}
     for name, measure in (("auroc", auroc), ("aupr", aupr), ("fpr95", fpr_at_tpr)):
-        found[name] = measure(in_scores, out_scores)
-        ends = bootstrap(measure, in_scores, out_scores, seed=seed)
-        found[f"{name}_interval"] = [min(max(end, 0.0), 1.0) for end in ends]
+        interval = bootstrap(measure, in_scores, out_scores, seed=seed)
+        found[name], found[f"{name}_interval"] = interval.value, list(interval.cut(0.0, 1.0))
     return found
 
 
