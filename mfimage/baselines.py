@@ -21,8 +21,8 @@ def baseline(
 
     Args:
         name: "pca": principal components and a Gaussian. "ae": a convolutional autoencoder of networks as
-            wide as the run's, with splines for the density of its codes. "af": a flow on the whole space. "pie":
-            one that is told which coordinates lie on the manifold.
+            wide as the run's, with splines for the density of its codes. "af": a flow on the whole space.
+            "pie": one that is told which coordinates lie on the manifold.
         run: The run's directory.
         data: The training images.
         outdir: Of the baseline's own run; a finished one is not trained again, and an unfinished one goes on.

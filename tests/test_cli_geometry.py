@@ -1,4 +1,4 @@
-"""The verbs that look at the manifold, as typed, and what cannot be compared."""
+"""The verbs that look at the manifold, as typed."""
 
 import json
 import sys
@@ -9,9 +9,7 @@ import torch
 from PIL import Image
 from tiny import draw_bumps
 
-from mfimage import cli, evaluate, load
-from mfimage.comparison import compare, read_evaluation
-from mfimage.errors import DataError, UsageError
+from mfimage import cli, load
 
 
 @pytest.fixture
@@ -109,59 +107,6 @@ def test_what_goes_wrong_is_told(mfimage, tiny_run, pictures, monkeypatch, argum
     assert (status, out) == (code, "")
     assert word in err
     assert "Traceback" not in err
-
-
-def fake(error, fid=None, sha="a", dim=2):
-    return {
-        "model": {"dim": dim},
-        "data": {"test": {"sha256": sha}},
-        "reconstruction": {"model": {"squared_error": {"mean": error}}},
-        "fid": {"value": fid} if fid else {"skipped": "no weights"},
-    }
-
-
-def test_models_are_ranked_by_what_compares():
-    runs = {"a": fake(3.0, 10.0), "b": fake(2.0, 30.0), "c": fake(4.0, 20.0)}
-    assert compare(runs) == [("b", 2.0), ("a", 3.0), ("c", 4.0)]
-    assert [name for name, _ in compare(runs, "fid")] == ["a", "c", "b"]
-
-
-def test_densities_of_different_models_are_never_ranked():
-    with pytest.raises(UsageError, match=r"cannot be ranked \(a: d = 2, b: d = 3\): each is per volume"):
-        compare({"a": fake(1.0), "b": fake(1.0, dim=3)}, "density")
-
-
-def test_what_was_not_measured_alike_is_refused():
-    with pytest.raises(DataError, match="different images"):
-        compare({"a": fake(1.0), "b": fake(1.0, sha="b")})
-    with pytest.raises(DataError, match="a: was not measured by fid"):
-        compare({"a": fake(1.0), "b": fake(1.0, 3.0)}, "fid")
-    with pytest.raises(UsageError, match="not by 'beauty'"):
-        compare({"a": fake(1.0)}, "beauty")
-
-
-def test_compare_as_typed(mfimage, model, bumps):
-    test, train = load(bumps, "test"), load(bumps, "train")
-    result = evaluate(model, test, train, metrics=("reconstruction",))
-    for name, worse in {"one": 1.0, "two": 2.0}.items():
-        Path(name).mkdir()
-        result["reconstruction"]["model"]["squared_error"]["mean"] *= worse
-        Path(name, "metrics.json").write_text(json.dumps(result))
-    code, out, _ = mfimage("compare", "two", "one")
-    assert code == 0
-    assert [line.split("\t")[1] for line in out.splitlines()] == ["one", "two"]
-    assert json.loads(mfimage("compare", "one", "--json")[1])["ranking"][0]["run"] == "one"
-    code, out, err = mfimage("compare", "one", "two", "--by", "density")
-    assert (code, out) == (2, "")
-    assert "cannot be ranked" in err
-    assert mfimage("compare", "nowhere")[0] == 3
-
-
-def test_a_damaged_evaluation_is_named(tmp_path):
-    for text in ("{", "[]", '{"data": {}}'):
-        (tmp_path / "metrics.json").write_text(text)
-        with pytest.raises(DataError, match=r"metrics\.json"):
-            read_evaluation(tmp_path)
 
 
 def test_log_prob_refuses_what_has_no_manifold(mfimage, tmp_path):

@@ -1,6 +1,6 @@
-"""What is measured of a model: Fréchet distance, reconstruction, density, out-of-distribution scores."""
+"""What is measured of a model: distances between sets, reconstruction, out-of-distribution scores."""
 
-from mfimage.eval.density import density_summary
+from mfimage.eval.bootstrap import Interval, bootstrap
 from mfimage.eval.features import (
     FeatureExtractor,
     InceptionFeatures,
@@ -8,14 +8,14 @@ from mfimage.eval.features import (
     InceptionWeights,
     find_inception_weights,
 )
-from mfimage.eval.frechet import Moments, fid, frechet_distance, moments
+from mfimage.eval.frechet import Moments, feature_distance, frechet_distance
+from mfimage.eval.kernel import kernel_distance
+from mfimage.eval.neighbours import copies, coverage, nearest
 from mfimage.eval.ood import auroc, fpr_at_tpr, histogram
 from mfimage.eval.reconstruction import (
     PCA,
     mse,
     psnr,
-    reconstruction_summary,
-    reconstruction_table,
     squared_error,
     ssim,
 )
@@ -26,19 +26,21 @@ __all__ = [
     "InceptionFeatures",
     "InceptionUnavailable",
     "InceptionWeights",
+    "Interval",
     "Moments",
     "auroc",
-    "density_summary",
-    "fid",
+    "bootstrap",
+    "copies",
+    "coverage",
+    "feature_distance",
     "find_inception_weights",
     "fpr_at_tpr",
     "frechet_distance",
     "histogram",
-    "moments",
+    "kernel_distance",
     "mse",
+    "nearest",
     "psnr",
-    "reconstruction_summary",
-    "reconstruction_table",
     "squared_error",
     "ssim",
 ]

@@ -65,3 +65,17 @@ def mean_interval(values: Tensor) -> Interval:
     half = 1.96 * float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("nan")
     mean = float(values.mean())
     return Interval(mean, mean - half, mean + half)
+
+
+def quantiles(values: Tensor) -> tuple[float, float, float]:
+    """The 5 %, 50 % and 95 % quantiles, linearly interpolated.
+
+    Args:
+        values: (N,), N at least 1, finite.
+
+    Returns:
+        Low, median and high, in the unit of the values.
+    """
+    shares = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
+    low, median, high = values.double().quantile(shares).tolist()
+    return low, median, high

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from mfimage.errors import DataError
-from mfimage.eval.features import FeatureExtractor
 
 
 class Moments:
@@ -92,28 +88,6 @@ class Moments:
         return self._scatter / (self.n - 1)
 
 
-def moments(batches: Iterable[Tensor], extractor: FeatureExtractor, *, limit: int | None = None) -> Moments:
-    """Accumulate the moments of the features of a stream of images.
-
-    Args:
-        batches: image batches (B, C, H, W) in [0, 1]; read once, one at a time.
-        extractor: images to features.
-        limit: stop after this many images; None reads all.
-
-    Returns:
-        Their moments.
-
-    Raises:
-        DataError: a feature is not finite.
-    """
-    result = Moments(extractor.dim)
-    for batch in batches:
-        result.update(extractor(batch if limit is None else batch[: limit - result.n]))
-        if result.n == limit:
-            break
-    return result
-
-
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Squared Fréchet (Wasserstein-2) distance between the Gaussians of two sets of moments.
 
@@ -180,46 +154,3 @@ def _factor(cov: Tensor) -> Tensor:
     factor = torch.zeros(len(cov), rank, dtype=torch.float64)
     factor[torch.from_numpy(pivot).long() - 1] = torch.from_numpy(lower).tril()[:, :rank]
     return factor
-
-
-def fid(
-    samples: Iterable[Tensor],
-    real: Iterable[Tensor],
-    extractor: FeatureExtractor,
-    *,
-    train: Iterable[Tensor] | None = None,
-) -> dict[str, Any]:
-    """Compute the Fréchet distance between samples and real images, beside the floor it can reach.
-
-    The distance is biased upwards at finite N, so it means something only next to its floor: the distance of
-    as many training images to the same real ones.
-
-    Args:
-        samples: batches (B, C, H, W) in [0, 1] of the model's images.
-        real: batches of held-out images.
-        extractor: images to features; the Inception of `InceptionFeatures` makes it the FID.
-        train: batches of training images in random order, for the floor; as many are read as there are
-            samples.
-
-    Returns:
-        `value`, `n_samples`, `n_real`, `floor` and `n_floor` (training images in the floor; both None without
-        `train`), `extractor` (its name) and `weights` (the first digits of their hash).
-
-    Raises:
-        DataError: fewer than two images in a set, or a feature that is not finite.
-
-    Reference:
-        M. Heusel et al., GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium,
-        2017, arXiv 1706.08500.
-    """
-    of_samples, of_real = moments(samples, extractor), moments(real, extractor)
-    of_train = None if train is None else moments(train, extractor, limit=of_samples.n)
-    return {
-        "value": frechet_distance(of_samples, of_real),
-        "n_samples": of_samples.n,
-        "n_real": of_real.n,
-        "floor": None if of_train is None else frechet_distance(of_train, of_real),
-        "n_floor": None if of_train is None else of_train.n,
-        "extractor": extractor.name,
-        "weights": extractor.weights,
-    }

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mfimage.errors import DataError
-from mfimage.eval.density import quantiles
 from mfimage.models.linear import principal_components
 
 
@@ -147,65 +145,3 @@ class PCA:
     def project(self, x: Tensor) -> Tensor:
         """Nearest point of the linear manifold: (B, C, H, W) -> the same, not cut to [0, 1]."""
         return self.decode(self.encode(x))
-
-
-def reconstruction_table(x: Tensor, x_hat: Tensor, pca_hat: Tensor) -> dict[str, Any]:
-    """Put a model's reconstructions beside those of PCA at the same d.
-
-    Args:
-        x: (N, C, H, W) in [0, 1].
-        x_hat: the model's reconstructions.
-        pca_hat: the baseline's.
-
-    Returns:
-        `n`, `pixels`; `model` and `pca`, each as `reconstruction_summary`; `ratio_to_pca`, mean squared error
-        of the model over that of PCA (below 1 is better than PCA; None where PCA is exact).
-
-    Raises:
-        DataError: the shapes differ, or a reconstruction is not finite.
-    """
-    model, pca = reconstruction_summary(x, x_hat), reconstruction_summary(x, pca_hat)
-    reference = pca["squared_error"]["mean"]
-    return {
-        "n": len(x),
-        "pixels": x[0].numel(),
-        "model": model,
-        "pca": pca,
-        "ratio_to_pca": model["squared_error"]["mean"] / reference if reference else None,
-    }
-
-
-def reconstruction_summary(x: Tensor, x_hat: Tensor) -> dict[str, Any]:
-    """Summarise reconstruction errors over a set of images.
-
-    Args:
-        x: (N, C, H, W) in [0, 1], N at least 1.
-        x_hat: its reconstructions.
-
-    Returns:
-        `squared_error` (summed over an image), `mse` (a pixel), `psnr` (dB) and `ssim`, each with `mean`,
-        `q05`, `median` and `q95` over the images, and `psnr_of_mean_mse` (dB), which is not the mean PSNR.
-
-    Raises:
-        DataError: the shapes differ, there are no images, or a reconstruction is not finite.
-    """
-    _check(x, x_hat)
-    if not len(x):
-        raise DataError("there are no images to compare")
-    bad = int((~x_hat.isfinite()).flatten(1).any(1).sum())
-    if bad:
-        raise DataError(f"{bad} of {len(x)} reconstructions hold values that are not finite")
-    x, x_hat = x.double(), x_hat.double()
-    errors = mse(x, x_hat)
-    return {
-        "squared_error": _over_images(squared_error(x, x_hat)),
-        "mse": _over_images(errors),
-        "psnr": _over_images(psnr(x, x_hat)),
-        "psnr_of_mean_mse": float(-10 * errors.mean().log10()),
-        "ssim": _over_images(ssim(x, x_hat)),
-    }
-
-
-def _over_images(values: Tensor) -> dict[str, float]:
-    low, median, high = quantiles(values)
-    return {"mean": float(values.double().mean()), "q05": low, "median": median, "q95": high}

@@ -100,16 +100,12 @@ class Report:
 
     def weights_text(self) -> str:
         """Write which weights the numbers come from."""
-        own, found = self.model["sha256"][:12], {}
+        own = self.model["sha256"][:12]
+        found: dict[str, str] = {}
         for name, n in self.numbers.items():
             if n.weights != own:
-                found[name.split("_")[0]] = n.weights
-        return ", ".join([f"model {own}", *(f"{name} features {w}" for name, w in found.items())])
-
-    def markdown(self) -> str:
-        """Write it as a Markdown table."""
-        lines = ["| | value | 95 % interval | N | |", "|---|---|---|---|---|"]
-        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows()])
+                found.setdefault(n.weights, name.split("_")[0])
+        return ", ".join([f"model {own}", *(f"features of {name} {w}" for w, name in found.items())])
 
 
 def interval_text(n: Number) -> str:
@@ -141,7 +137,7 @@ def read_report(path: Path) -> Report:
 def _number(values: dict[str, Any]) -> Number:
     nan = math.nan
     ends = values["interval"]
-    beside = {name: nan if v is None else float(v) for name, v in values["beside"].items()}
+    beside = {name: nan if v is None else v + 0 for name, v in values["beside"].items()}
     return Number(
         **{
             **values,

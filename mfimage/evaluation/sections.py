@@ -12,8 +12,7 @@ from torch import Tensor
 
 from mfimage.datasets import ImageSet
 from mfimage.datasets.stored import StoredSet
-from mfimage.eval.bootstrap import Interval, bootstrap, mean_interval
-from mfimage.eval.density import quantiles
+from mfimage.eval.bootstrap import Interval, bootstrap, mean_interval, quantiles
 from mfimage.eval.frechet import feature_distance
 from mfimage.eval.kernel import kernel_distance
 from mfimage.eval.manifold import geometry, normality

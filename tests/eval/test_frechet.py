@@ -4,17 +4,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from mfimage.errors import DataError
-from mfimage.eval import Moments, fid, frechet_distance, moments
-from mfimage.eval.frechet import feature_distance
-
-
-class Pixels:
-    """The features of an image are its pixels."""
-
-    name, dim, weights = "pixels", 6, ""
-
-    def __call__(self, images):
-        return images.flatten(1)
+from mfimage.eval import Moments, feature_distance, frechet_distance
 
 
 def randn(*size, seed=0):
@@ -146,43 +136,6 @@ def test_laws():
     assert 0 <= frechet_distance(of(x), of(x)) < 1e-10
     assert frechet_distance(of(x), of(x + 2)) == pytest.approx(8 * 4, rel=1e-10)
     assert frechet_distance(of(torch.ones(5, 8)), of(torch.zeros(5, 8))) == pytest.approx(8)
-
-
-def test_limit_reads_no_further():
-    seen = []
-
-    def batches():
-        for i in range(5):
-            seen.append(i)
-            yield randn(4, 1, 2, 3, seed=i)
-
-    assert moments(batches(), Pixels(), limit=6).n == 6
-    assert seen == [0, 1]
-
-
-def test_fid_beside_its_floor():
-    samples, real, train = (
-        randn(30, 1, 2, 3, seed=1) + 1,
-        randn(40, 1, 2, 3, seed=2),
-        randn(90, 1, 2, 3, seed=3),
-    )
-    result = fid(samples.split(7), real.split(11), Pixels(), train=train.split(13))
-    assert result == {
-        "value": pytest.approx(frechet_distance(of(samples.flatten(1)), of(real.flatten(1)))),
-        "n_samples": 30,
-        "n_real": 40,
-        "floor": pytest.approx(frechet_distance(of(train[:30].flatten(1)), of(real.flatten(1)))),
-        "n_floor": 30,
-        "extractor": "pixels",
-        "weights": "",
-    }
-    assert result["floor"] < result["value"]
-
-
-def test_fid_without_train_has_no_floor():
-    result = fid([randn(5, 1, 2, 3)], [randn(5, 1, 2, 3, seed=1)], Pixels())
-    assert result["floor"] is None
-    assert result["n_floor"] is None
 
 
 @pytest.mark.parametrize(("n", "m"), [(20, 30), (60, 30), (200, 300)])

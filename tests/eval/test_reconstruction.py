@@ -9,8 +9,6 @@ from mfimage.eval import (
     PCA,
     mse,
     psnr,
-    reconstruction_summary,
-    reconstruction_table,
     squared_error,
     ssim,
 )
@@ -108,42 +106,3 @@ def test_pca_recovers_a_linear_manifold(exact_pixels, monkeypatch):
 def test_pca_dimensions_that_do_not_exist(dim):
     with pytest.raises(DataError, match="cannot span"):
         PCA.fit(rand(10, 1, 8, 8), dim)
-
-
-def test_table():
-    x = rand(101, 1, 8, 8) * 0.5
-    shift = torch.linspace(0.01, 0.11, 101).view(-1, 1, 1, 1)
-    table = reconstruction_table(x, x + shift, x + 0.1)
-    errors = 64 * shift.flatten().double().square()
-    assert (table["n"], table["pixels"]) == (101, 64)
-    assert table["ratio_to_pca"] == pytest.approx(float(errors.mean()) / 0.64, rel=1e-5)
-    model = table["model"]
-    assert model["squared_error"] == pytest.approx(
-        {
-            "mean": float(errors.mean()),
-            "q05": 64 * 0.015**2,
-            "median": 64 * 0.06**2,
-            "q95": 64 * 0.105**2,
-        },
-        rel=1e-4,
-    )
-    assert model["mse"]["mean"] == pytest.approx(model["squared_error"]["mean"] / 64)
-    assert model["psnr"]["median"] == pytest.approx(-20 * math.log10(0.06), abs=1e-3)
-    assert model["psnr"]["mean"] > model["psnr_of_mean_mse"] + 0.5
-    assert table["pca"]["psnr_of_mean_mse"] == pytest.approx(20, abs=1e-4)
-    assert 0 < model["ssim"]["q05"] <= model["ssim"]["median"] <= model["ssim"]["q95"] <= 1
-
-
-def test_table_where_pca_is_exact_has_no_ratio():
-    x = rand(2, 1, 8, 8)
-    assert reconstruction_table(x, x + 0.1, x)["ratio_to_pca"] is None
-
-
-def test_reconstructions_that_are_not_finite():
-    x = rand(3, 1, 8, 8)
-    y = x.clone()
-    y[1, 0, 0, 0] = torch.nan
-    with pytest.raises(DataError, match="1 of 3"):
-        reconstruction_summary(x, y)
-    with pytest.raises(DataError, match="no images"):
-        reconstruction_summary(x[:0], y[:0])

@@ -3,14 +3,13 @@ import html
 import io
 import math
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
+from browser import chromium, needs_chromium, on_a_phone, screenshot
 from PIL import Image
 
 from mfimage.errors import DataError, ResourceError
@@ -18,7 +17,6 @@ from mfimage.eval.report import Curve, Report, Row, Strip, write_report
 
 NAN, INF = math.nan, math.inf
 SECTIONS = ["numbers", "samples", "reconstructions", "denoising", "ood", "curves", "settings", "notes"]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture
@@ -277,19 +275,7 @@ def test_a_page_that_cannot_be_written(tmp_path, full):
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def chromium(tmp_path, *arguments):
-    command = [
-        CHROMIUM,
-        *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"),
-        *("--no-first-run", "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"),
-        *("--virtual-time-budget=2000", *arguments),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout, done.stderr
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+@needs_chromium
 class TestInABrowser:
     def test_it_opens_without_an_error(self, tmp_path, full):
         page = write_report(tmp_path / "report.html", full)
@@ -300,9 +286,7 @@ class TestInABrowser:
     @pytest.mark.parametrize("width", [400, 1200])
     def test_it_draws_something(self, tmp_path, full, width):
         page = write_report(tmp_path / "report.html", full)
-        shot = tmp_path / "shot.png"
-        chromium(tmp_path, f"--window-size={width},2000", f"--screenshot={shot}", page.as_uri())
-        picture = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+        picture = screenshot(tmp_path, page, width)
         assert picture.shape[1] == width
         inked = (np.abs(picture - picture[0, 0]).sum(-1) > 30).any(1)
         assert inked.mean() > 0.4
@@ -310,12 +294,5 @@ class TestInABrowser:
         assert coloured.sum() > 200  # colour pictures or curves
 
     def test_nothing_is_wider_than_a_phone(self, tmp_path, full):
-        page = write_report(tmp_path / "report.html", full).read_text(encoding="utf-8")
-        frame = (
-            f'<iframe id="f" style="width:360px;height:900px;border:0" srcdoc="{html.escape(page)}"></iframe>'
-        )
-        measure = "document.title = f.contentDocument.documentElement.scrollWidth"
-        wrapper = tmp_path / "wrapper.html"
-        wrapper.write_text(f"{frame}<script>onload = () => {{ {measure} }}</script>", encoding="utf-8")
-        dom, _ = chromium(tmp_path, "--dump-dom", wrapper.as_uri())
-        assert re.search(r"<title>(\d+)</title>", dom)[1] == "360"
+        page = write_report(tmp_path / "report.html", full)
+        assert on_a_phone(tmp_path, page, "d.documentElement.scrollWidth") == "360"

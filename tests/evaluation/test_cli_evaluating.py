@@ -1,0 +1,156 @@
+"""The verbs evaluate and compare, as typed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import ONE_THREAD
+
+from mfimage import cli
+
+CHEAP = ["--metrics", "reconstruction,density,fd"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def mfimage(monkeypatch, capfd, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (stop.value.code, *capfd.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def test_evaluate_leaves_numbers_and_a_page_in_the_run(mfimage, run, bumps):
+    code, out, err = mfimage("evaluate", "run", bumps, *CHEAP)
+    assert code == 0
+    assert out.splitlines()[0].split() == ["value", "95", "%", "interval", "N"]
+    assert out.splitlines()[-1] == "run/evaluation.html"
+    assert "reconstruction of 26 images" in err
+    report = json.loads((run / "metrics.json").read_text())
+    error = report["numbers"]["mse"]
+    assert error["value"] < error["beside"]["pca"] / 2
+    assert report["numbers"]["fd-scattering"]["n"] == 26
+    page = (run / "evaluation.html").read_text()
+    assert "Evaluation of run" in page
+    quiet = mfimage("evaluate", "run", bumps, *CHEAP, "--json", "-q")
+    assert quiet[2] == ""
+    assert json.loads(quiet[1]) == report
+
+
+def test_evaluate_takes_the_model_by_option_too(mfimage, run, bumps):
+    by_place = mfimage("evaluate", "run", bumps, *CHEAP, "--json", "-q")
+    by_option = mfimage("evaluate", bumps, "-m", "run", *CHEAP, "--json", "-q")
+    assert by_place[:2] == by_option[:2]
+    code, _, _ = mfimage("evaluate", bumps, "-m", run / "model", *CHEAP, "-o", "out", "-q")
+    assert code == 0
+    assert sorted(os.listdir("out")) == ["evaluation.html", "metrics.json"]
+    assert mfimage("evaluate", bumps, *CHEAP)[0] == 4  # runs/latest is not there
+
+
+def test_several_processes_measure_what_one_does(mfimage, run, bumps, tmp_path):
+    alone = json.loads(mfimage("evaluate", "run", bumps, *CHEAP, "--json", "-q")[1])
+    shutil.rmtree(tmp_path / "cache")
+    command = [sys.executable, "-m", "mfimage", "evaluate", "run", str(bumps), *CHEAP, "--json", "-q"]
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **ONE_THREAD, "RANK": str(rank), "WORLD_SIZE": "2"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    first, second = (process.communicate(timeout=300)[0] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert second == ""
+    assert json.loads(first)["numbers"] == alone["numbers"]
+
+
+def test_compare_reads_what_evaluate_left(mfimage, run, bumps):
+    for name, seed in (("one", 0), ("two", 1)):
+        shutil.copytree(run, name)
+        assert mfimage("evaluate", name, bumps, *CHEAP, "--seed", seed, "-q")[0] == 0
+    code, out, _ = mfimage("compare", "one", "two", "-o", "out")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["one", "two"]
+    assert out.splitlines()[-1] == "out/comparison.html"
+    assert sorted(os.listdir("out")) == ["comparison.html", "comparison.json", "comparison.md"]
+    code, out, _ = mfimage("compare", "one", "two", "--by", "mse")
+    assert code == 0
+    assert {line.split("\t")[1] for line in out.splitlines()} == {"one", "two"}
+    assert json.loads(mfimage("compare", "one", "--by", "mse", "--json")[1])["ranking"][0]["run"] == "one"
+    code, out, err = mfimage("compare", "one", "two", "--by", "density")
+    assert (code, out) == (2, "")
+    assert "cannot be ranked" in err
+    assert mfimage("compare", "nowhere")[0] == 3
+
+
+def test_compare_trains_baselines_with_the_settings_of_the_run(mfimage, run, bumps):
+    command = ["compare", "run", "pca", "ae", "--data", bumps, "-o", "out", *CHEAP]
+    code, out, err = mfimage(*command)
+    assert (code, out.splitlines()[0].split()) == (0, ["run", "pca", "ae"])
+    assert {"run.json", "pca.json", "ae.json", "pca", "ae", "sheet.png"} <= set(os.listdir("out"))
+    config = json.loads(Path("out/ae/config.json").read_text())
+    assert config == json.loads((run / "config.json").read_text()) | {"algorithm": "pae"}
+    found = json.loads(Path("out/comparison.json").read_text())["reports"]
+    assert found["pca"]["numbers"]["mse"]["value"] > 2 * found["run"]["numbers"]["mse"]["value"]
+    before = Path("out/ae/model/model.safetensors").stat().st_mtime_ns
+    code, again, err = mfimage(*command)
+    assert (code, again) == (0, out)
+    assert "features" not in err  # what was measured is read
+    assert Path("out/ae/model/model.safetensors").stat().st_mtime_ns == before
+    code, _, err = mfimage(*command, "--samples", 20)
+    assert code == 0
+    assert "features of samples: 20 of 20" in err
+
+
+def test_baselines_need_a_run_and_its_images(mfimage, run, bumps, tmp_path):
+    code, _, err = mfimage("compare", "pca", "--data", bumps, *CHEAP)
+    assert code == 2
+    assert "name one before them" in err
+    import numpy as np
+    from tiny import draw_bumps
+
+    np.save("other.npy", draw_bumps(220, seed=5))
+    code, _, err = mfimage("compare", "run", "pca", "--data", "other.npy", *CHEAP, "-o", "out")
+    assert code == 3
+    assert "not the images that the run" in err
+    code, _, err = mfimage("compare", "run", "beauty", "--data", bumps, *CHEAP, "-o", "out")
+    assert code == 4
+    assert "beauty: no such directory" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--metrics", "beauty"], "--metrics beauty: choose from"),
+        (["--protocol", "mine"], "no protocol 'mine'"),
+        (["--samples", "1"], "--samples"),
+    ],
+)
+def test_wrong_requests_are_code_2(mfimage, run, bumps, arguments, word):
+    for verb in (["evaluate", "run", bumps], ["compare", "run", "--data", bumps]):
+        code, out, err = mfimage(*verb, *arguments)
+        assert (code, out) == (2, "")
+        assert word in err
