@@ -19,6 +19,7 @@ KEYS = {
     "denoising": {"data", "bars", "trained_cpu_seconds"},
     "dimension": {"recommended", "worst", "seconds"},
     "ood": {"scores", "mean", "worst", "fpr_5", "fpr_1"},
+    "evaluation": {"tables", "parity", "rates", "ordering"},
     "loader": {"images_per_second", "training_images_per_second", "ratio", "cpu_ratio", "peak_mb_growth"},
     "stylegan": {"seeded", "faces"},
     "paper": {"fom", "pca"},
