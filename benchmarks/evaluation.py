@@ -5,11 +5,10 @@ recall, density and coverage of the same features by torch-fidelity and prdc, wh
 ordering: 500 CelebA validation faces against 500 others, the same others with noise of σ = 25/255, and
 Tiny-ImageNet. rates: the Inception's features of images against a bare forward pass on images that have their
 size already; the Fréchet distance of 5,000 and 5,000 features of length 2,048 on two cores.
-fashion-mnist, celeba: models of equal d, each trained for the CPU time of `harness.BUDGETS` (what it took in the
-end, with validation and the measurement of denoising, stands in the table), by protocol mfimage with 1,000
-samples.
-AUROC: whether digits are told from clothes by the squared reconstruction error, by an ambient flow with
-−log p. The models are trained at first and kept in --models FOLDER.
+fashion-mnist, celeba: models of equal d, each trained for the CPU time of `harness.BUDGETS` (what it took in
+the end, with validation and the measurement of denoising, stands in the table), by protocol mfimage with
+1,000 samples. AUROC: whether digits are told from clothes by the squared reconstruction error, by an ambient
+flow with −log p. The models are trained at first and kept in --models FOLDER.
 """
 
 from __future__ import annotations
