@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,16 +114,18 @@ def evaluate(
 
 
 def evaluate_once(path: Path, model: GenerativeModel, test: Images, train: Images, **asked: Any) -> Report:
-    """Evaluate a model, see `evaluate`, and keep the report as a file; read it where it asks for the same."""
+    """Evaluate a model, see `evaluate`, and keep the report as a file; read it where it answers the same."""
     if path.exists():
         known = read_report(path)
-        data = {"test": test.summary(), "train": train.summary()}
-        same = {name: asked[name] for name in known.asked if name in asked}
+        call = inspect.signature(evaluate).bind(model, test, train, **asked)
+        call.apply_defaults()
+        given = {name: call.arguments[name] for name in known.asked}
         if (
-            known.model["sha256"] == weights_hash(model)
-            and all(known.data[split]["sha256"] == data[split]["sha256"] for split in data)
-            and known.protocol["name"] == asked.get("protocol", "mfimage")
-            and known.asked == {**known.asked, **same, "metrics": list(asked.get("metrics", METRICS))}
+            known.asked == {**given, "metrics": list(call.arguments["metrics"])}
+            and known.protocol["name"] == call.arguments["protocol"]
+            and known.model["sha256"] == weights_hash(model)
+            and known.data["test"]["sha256"] == test.summary()["sha256"]
+            and known.data["train"]["sha256"] == train.summary()["sha256"]
         ):
             return known
     report = evaluate(model, test, train, **asked)
