@@ -62,14 +62,17 @@ class FeatureStore:
         ranges = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
         rank, world = _rank_and_world()
         began, done = time.perf_counter(), 0
+        told = began
         for index in range(rank, len(ranges), world):
             if _read(_chunk(folder, index), ranges[index]) is None:
                 self._compute(folder, index, images(ranges[index]))
                 done += len(ranges[index])
                 left = (count - ranges[index].stop) / world * (time.perf_counter() - began) / done
-                self.tell(
-                    f"features of {what}: {ranges[index].stop:,} of {count:,}, {left / 60:.1f} min left"
-                )
+                if time.perf_counter() - told > 10 or index + world >= len(ranges):
+                    told = time.perf_counter()
+                    self.tell(
+                        f"features of {what}: {ranges[index].stop:,} of {count:,}, {left / 60:.1f} min left"
+                    )
         if rank > 0:
             return torch.empty(0, 0)
         arrived = time.perf_counter()
