@@ -93,7 +93,7 @@ class Comparison:
         return {run for run, n in found.items() if _ends(n)[0] <= high and _ends(n)[1] >= low}
 
     def rows(self, marks: tuple[str, str]) -> list[list[str]]:
-        """Put all into rows of text: the name of a number, and each model's value, the best ones marked."""
+        """Put all into rows of text: a number's name, its N, and each model's value, the best ones marked."""
         rows = []
         for name in self.names:
             found, best = self.numbers(name), self.best(name)
@@ -104,8 +104,15 @@ class Comparison:
                 else number(None)
                 for run in self.reports
             ]
-            rows.append([name.replace("_", " ") + (f", {unit}" if unit else ""), *cells])
+            counts = [n.n for n in found.values()]
+            ends = "–".join(f"{n:,}" for n in sorted({min(counts), max(counts)}))
+            rows.append([name.replace("_", " ") + (f", {unit}" if unit else ""), ends, *cells])
         return rows
+
+    @property
+    def head(self) -> list[str]:
+        """Names of the columns of `rows`."""
+        return ["", "N", *self.reports]
 
     def notes(self) -> list[str]:
         """What must be read with the table."""
@@ -141,7 +148,7 @@ class Comparison:
 
     def text(self) -> str:
         """Write it as a table for a terminal, the best marked by a star."""
-        rows = [["", *self.reports], *self.rows(("", "*"))]
+        rows = [self.head, *self.rows(("", "*"))]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
             "  ".join(
@@ -153,8 +160,8 @@ class Comparison:
 
     def markdown(self) -> str:
         """Write it as a Markdown table, the best in bold, and notes."""
-        lines = ["| | " + " | ".join(self.reports) + " |", "|---" + "|---:" * len(self.reports) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows(("**", "**"))]
+        lines = ["| " + " | ".join(row) + " |" for row in (self.head, *self.rows(("**", "**")))]
+        lines.insert(1, "|---" + "|---:" * (len(self.head) - 1) + "|")
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())])
 
     def save(self, outdir: str | Path) -> Path:

@@ -94,7 +94,7 @@ def write_comparison(path: str | Path, comparison: Comparison) -> Path:
     }
     values = {
         "title": "Models side by side", "lead": f"{', '.join(comparison.reports)}, on the same images.",
-        "head": ("", *comparison.reports), "rows": rows, "below": "",
+        "head": comparison.head, "rows": rows, "below": "",
         "pictures": [shown] if comparison.pictures else [], "settings": {},
         "report": {"notes": comparison.notes()},
     }  # fmt: skip

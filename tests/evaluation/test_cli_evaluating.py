@@ -93,7 +93,7 @@ def test_compare_reads_what_evaluate_left(mfimage, run, bumps):
         assert mfimage("evaluate", name, bumps, *CHEAP, "--seed", seed, "-q")[0] == 0
     code, out, _ = mfimage("compare", "one", "two", "-o", "out")
     assert code == 0
-    assert out.splitlines()[0].split() == ["one", "two"]
+    assert out.splitlines()[0].split() == ["N", "one", "two"]
     assert out.splitlines()[-1] == "out/comparison.html"
     assert sorted(os.listdir("out")) == ["comparison.html", "comparison.json", "comparison.md"]
     code, out, _ = mfimage("compare", "one", "two", "--by", "mse")
@@ -109,7 +109,7 @@ def test_compare_reads_what_evaluate_left(mfimage, run, bumps):
 def test_compare_trains_baselines_with_the_settings_of_the_run(mfimage, run, bumps):
     command = ["compare", "run", "pca", "ae", "--data", bumps, "-o", "out", *CHEAP]
     code, out, err = mfimage(*command)
-    assert (code, out.splitlines()[0].split()) == (0, ["run", "pca", "ae"])
+    assert (code, out.splitlines()[0].split()) == (0, ["N", "run", "pca", "ae"])
     assert {"run.json", "pca.json", "ae.json", "pca", "ae", "sheet.png"} <= set(os.listdir("out"))
     config = json.loads(Path("out/ae/config.json").read_text())
     assert config == json.loads((run / "config.json").read_text()) | {"algorithm": "pae"}
