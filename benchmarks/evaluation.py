@@ -45,14 +45,14 @@ from mfimage.eval import (
     kernel_distance,
 )
 from mfimage.eval.features import ScatteringFeatures, _pytorch_fid_network, quantise
-from mfimage.evaluation import METRICS, Comparison, compare, read_report
+from mfimage.evaluation import METRICS, Comparison, Number, compare, read_report
 from mfimage.evaluation.measuring import evaluate_once
 from mfimage.inputs import in_batches
 from mfimage.scoring import reconstruction_score
 
 PARTS = ("parity", "rates", "ordering", "fashion-mnist", "celeba")
 MODELS = {"AF": "af", "PIE": "pie", "M-flow": "m-flow", "Me-flow": "me-flow", "PCA": "pca", "ae": "pae"}
-COLUMNS = ("fid", "fid_reconstructions", "kid", "precision", "coverage", "mse", "psnr", "ssim")
+SHOWN = ("fid", "fid_reconstructions", "kid", "mse", "psnr")  # with intervals
 Values = dict[str, Any]
 PYTORCH_FID = (
     "import sys, runpy; from mfimage._torchvision import import_torchvision; import_torchvision(); "
@@ -262,6 +262,13 @@ def row_of(values: Values, columns: list[str]) -> str:
     return " | ".join(cells)
 
 
+def with_interval(n: Number | None) -> str:
+    """A number and its 95 % interval."""
+    if n is None:
+        return "–"
+    return f"{n.value:.4g}" + ("" if n.interval is None else " ({:.4g}–{:.4g})".format(*n.interval))
+
+
 def write_page(found: dict[str, Values], folder: Path) -> None:
     """benchmarks/evaluation.md: all figures."""
     lines = ["# Evaluation", "", *__doc__.splitlines(), ""]
@@ -281,12 +288,16 @@ def write_page(found: dict[str, Values], folder: Path) -> None:
     for name in ("fashion-mnist", "celeba"):
         if not (rows := found.get(name)):
             continue
-        extra = [key for key in next(iter(rows.values())) if key.startswith("auroc")]
-        columns = [*COLUMNS, *extra, "cpu_seconds"]
-        lines += [f"## {name}", "", "| | " + " | ".join(c.replace("_", " ") for c in columns) + " |"]
-        lines += ["|---" * (len(columns) + 1) + "|"]
-        lines += [*(f"| {row} | {row_of(values, columns)} |" for row, values in rows.items()), ""]
-        lines += [compared(rows, folder / name).markdown(), ""]
+        extra = [key for key in next(iter(rows.values())) if key.startswith("auroc")] + ["cpu_seconds"]
+        side = compared(rows, folder / name)
+        lines += [
+            f"## {name}", "", "| | " + " | ".join(c.replace("_", " ") for c in (*SHOWN, *extra)) + " |",
+            "|---" * (len(SHOWN) + len(extra) + 1) + "|",
+        ]  # fmt: skip
+        for row, values in rows.items():
+            cells = [with_interval(side.reports[row].numbers.get(c)) for c in SHOWN]
+            lines.append(f"| {row} | " + " | ".join(cells) + f" | {row_of(values, extra)} |")
+        lines += ["", side.markdown(), ""]
     Path(__file__).with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
