@@ -2,11 +2,11 @@
 
 Familiar: images of the test split, half for the threshold, half fresh. Strange: another data set, or the
 fresh images turned, blurred, hidden by half, shuffled (one permutation of pixels for all), or made of nothing
-but a value or noise. `auto` learns the joint density of the statistics of 20,000 training images; no strange
+but a value or noise. `auto` learns the joint density of the statistics of 60,000 training images; no strange
 image is used in any fit. AUROC is the chance that a strange image scores above a familiar one.
 
 Beside it: the other scores of the same model; an autoencoder (`pae`) and an ambient flow (`af`) trained for
-the same CPU time on the same images; on the same 20,000 training images PCA's reconstruction, nearest
+the same CPU time on the same images; on the same 60,000 training images PCA's reconstruction, nearest
 neighbours among PCA's coordinates, Isolation Forest, and ECOD and COPOD where pyod is installed. `complexity`
 is the deviation of zlib's bits from their mean. The rows `density` and `joint`, which need the exact volume,
 are measured on the first 1,000 images of each set.
@@ -39,7 +39,7 @@ from mfimage.inputs import in_batches
 from mfimage.ood.scores import SCORES, VOLUME, Seen
 from mfimage.ood.seeing import see, usual_of
 
-FITTED, STRANGE, FEW = 20_000, 2000, 1000
+FITTED, STRANGE, FEW = 60_000, 2000, 1000
 Scorer = Callable[[Tensor], Tensor]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mfimage.ood import Detector, Drift, Verdicts
 
 _STRANGE = 10  # exit code of --fail-on-ood
-_DENSITY = 20_000  # training images, at most, that the density is fitted on
+_DENSITY, _BYTES = 60_000, 2**29  # of training images, at most, that the density is fitted on
 
 
 def calibrate(
@@ -85,7 +86,7 @@ def calibrate(
         console.list_skipped(found.skipped)
         return found
 
-    density = None if split == "all" else read("train", _DENSITY)
+    density = None if split == "all" else read("train", min(_DENSITY, _BYTES // math.prod(flow.shape)))
     detector.calibrate(read(split, None), alpha, density, seed or 0)
     path = detector.save(locate(model))
     known = detector.calibration
