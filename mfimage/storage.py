@@ -16,15 +16,21 @@ from torch import Tensor, nn
 from mfimage.errors import ModelError, ResourceError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that it is whole or absent."""
-    with whole(path) as temporary:
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a file whole or not at all, see `whole`; return its path."""
+    with whole(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no UTF-8
+    return Path(path)
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside a path, whose file takes the path's name if all goes well, else none."""
+    """Give a temporary name beside a path, whose file takes the path's name if all goes well, else none.
+
+    Raises:
+        ResourceError: The disk is full.
+        OSError: The file cannot be written for another reason.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -33,7 +39,7 @@ def whole(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in its own words
         if getattr(error, "errno", errno.ENOSPC) not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise ResourceError(f"{path}: cannot be written ({error})") from error
+        raise ResourceError(f"{path}: cannot be written: {getattr(error, 'strerror', error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -253,7 +253,7 @@ def test_an_interrupted_write_leaves_the_old_files_whole_and_nothing_behind(tmp_
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(ResourceError, match=r"safetensors: cannot be written .*No space left") as caught:
+    with pytest.raises(ResourceError, match=r"safetensors: cannot be written: .*No space left") as caught:
         snapshots.save(*trained_linear(2.0), Progress(2), best)
     assert caught.value.exit_code == 6
     with pytest.raises(ResourceError, match="cannot be written"):
@@ -266,7 +266,7 @@ def test_a_full_disk_met_by_safetensors_is_a_resource_error(tmp_path, monkeypatc
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("mfimage.storage.save_file", full)
-    with pytest.raises(ResourceError, match=r"model\.safetensors: cannot be written .*No space left"):
+    with pytest.raises(ResourceError, match=r"model\.safetensors: cannot be written: .*No space left"):
         save_pretrained(build(CONFIG), tmp_path)
 
 

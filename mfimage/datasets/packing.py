@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from mfimage.datasets.splits import class_folders
 from mfimage.datasets.stored import Faults
 from mfimage.datasets.stores import FolderStore, Store
 from mfimage.errors import DataError, UsageError
+from mfimage.storage import write_text
 
 MANIFEST = "manifest.json"
 SHARD_BYTES = 256_000_000
@@ -153,9 +153,7 @@ def write(
     manifest = _manifest(planned, written, code)
     skipped = [Skipped(**bad) for bad in manifest["skipped"]]
     check_bad(skipped, sum(one["images"] for one in manifest["shards"]), max_bad)
-    temporary = outdir / f"{MANIFEST}.tmp"
-    temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, outdir / MANIFEST)
+    write_text(outdir / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mfimage.errors import DataError, ResourceError
+from mfimage.errors import DataError
+from mfimage.storage import whole
 
 
 def array_of(image: Tensor, name: str = "image") -> np.ndarray:
@@ -44,11 +43,11 @@ def png_bytes(image: Tensor, name: str = "image") -> bytes:
 
 
 def save_png(image: Tensor, path: str | Path) -> None:
-    """Write an image as an 8-bit PNG, under a temporary name that is then changed: never half a file.
+    """Write an image as an 8-bit PNG, whole or not at all.
 
     Args:
         image: See `png_bytes`.
-        path: Where to; its folder must exist.
+        path: Where to.
 
     Raises:
         DataError: The image has another shape, or values that are not finite.
@@ -56,17 +55,8 @@ def save_png(image: Tensor, path: str | Path) -> None:
         OSError: The file cannot be written for another reason.
     """
     content = png_bytes(image, str(path))
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with whole(Path(path)) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, target)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ResourceError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_pngs(images: Tensor, names: Sequence[str], folder: str | Path) -> list[Path]:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.errors import DataError, ResourceError
+from mfimage.errors import DataError
+from mfimage.storage import whole
 
 FIELDS = ("x", "theta", "score", "latents")
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
@@ -85,20 +86,12 @@ class Points:
         """Write an .npz file that `load_points` reads, whole or not at all; return its path.
 
         Raises:
-            ResourceError: If it cannot be written.
+            ResourceError: If the disk is full.
         """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.tmp.npz")
-        try:
-            arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in self._tensors().items()}
-            np.savez_compressed(temporary, **arrays)
-            temporary.replace(target)
-        except OSError as error:
-            raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in self._tensors().items()}
+        with whole(Path(path)) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        return Path(path)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: tensor for name in FIELDS if (tensor := getattr(self, name)) is not None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from mfimage.datasets.preparation import Preparation
 from mfimage.datasets.stored import Faults
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError
+from mfimage.storage import whole
 
 _GROUP_BYTES, _GROUP_ROWS = 128_000, 16  # a row group is full when it has both
 _CHUNK = 16  # images a thread takes at once
@@ -67,19 +67,18 @@ def write_shard(planned: Plan, shard: Planned, path: Path, code: str, faults: Fa
     Raises:
         DataError: Too many files are bad.
     """
-    parquet, temporary = import_parquet(), path.with_name(f"{path.name}.tmp")
+    parquet = import_parquet()
     schema = _schema(planned, code)
     skipped: list[Skipped] = []
-    try:
-        with parquet.ParquetWriter(
+    with (
+        whole(path) as temporary,
+        parquet.ParquetWriter(
             temporary, schema, compression="none", use_dictionary=False, write_statistics=False
-        ) as file:
-            for group in _groups(planned, shard, faults, skipped):
-                file.write_table(_table(group, schema), row_group_size=len(group))
-            file.add_key_value_metadata({SKIPPED_KEY: json.dumps([vars(bad) for bad in skipped])})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        ) as file,
+    ):
+        for group in _groups(planned, shard, faults, skipped):
+            file.write_table(_table(group, schema), row_group_size=len(group))
+        file.add_key_value_metadata({SKIPPED_KEY: json.dumps([vars(bad) for bad in skipped])})
 
 
 def _schema(planned: Plan, code: str) -> Any:

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from mfimage.errors import DataError
-from mfimage.eval.page import COLUMN, DASH, data_uri, number, render, settings_text, write_page
+from mfimage.eval.page import COLUMN, DASH, data_uri, number, render, settings_text
+from mfimage.storage import write_text
 
 ARROWS = {"lower": " ↓", "higher": " ↑"}
 
@@ -116,7 +117,7 @@ def write_experiment(path: str | Path, report: ExperimentReport) -> Path:
     """Write the page: self-contained, without scripts, and never half a file.
 
     Args:
-        path: Where to; its folder must exist.
+        path: Where to.
         report: What to show.
 
     Returns:
@@ -124,7 +125,7 @@ def write_experiment(path: str | Path, report: ExperimentReport) -> Path:
 
     Raises:
         DataError: A figure is not a PNG.
-        ResourceError: The file cannot be written.
+        ResourceError: The disk is full.
     """
     values = {
         "report": report,
@@ -135,7 +136,7 @@ def write_experiment(path: str | Path, report: ExperimentReport) -> Path:
         "figures": [_picture(figure) for figure in report.figures],
         "settings": settings_text(report.settings),
     }
-    return write_page(path, render("experiment.html", values))
+    return write_text(path, render("experiment.html", values))
 
 
 def table_json(report: ExperimentReport) -> dict[str, dict[str, list[float | None]]]:

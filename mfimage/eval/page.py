@@ -1,14 +1,12 @@
-"""What the HTML pages share: templates, how a number is written, and a file that is never half there."""
+"""What the HTML pages share: templates, and how a number is written."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-import os
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -17,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mfimage.datasets.pictures import sheet
-from mfimage.errors import DataError, ResourceError
+from mfimage.errors import DataError
 from mfimage.eval.charts import scientific
 
 DASH = "–"
@@ -38,31 +36,6 @@ def render(template: str, values: Mapping[str, object]) -> str:
 
 def _source(name: str) -> str:
     return resources.files("mfimage.eval").joinpath(name).read_text(encoding="utf-8")
-
-
-def write_page(path: str | Path, page: str) -> Path:
-    """Write a page under a temporary name that is then changed: never half a file.
-
-    Args:
-        path: Where to; its folder must exist.
-        page: HTML.
-
-    Returns:
-        The path.
-
-    Raises:
-        ResourceError: The file cannot be written.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, target)
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
 
 
 def data_uri(png: bytes) -> str:

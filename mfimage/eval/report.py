@@ -11,7 +11,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mfimage.eval.charts import AREA, Curve, curve_chart, histogram_chart
-from mfimage.eval.page import number, picture, render, settings_text, write_page
+from mfimage.eval.page import number, picture, render, settings_text
+from mfimage.storage import write_text
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ class Report:
 
 
 def write_report(path: str | Path, report: Report) -> Path:
-    """Write the page under a temporary name that is then changed: never half a file.
+    """Write the page, whole or not at all.
 
     Args:
-        path: Where to; its folder must exist.
+        path: Where to.
         report: What to show.
 
     Returns:
@@ -80,9 +81,9 @@ def write_report(path: str | Path, report: Report) -> Path:
 
     Raises:
         DataError: Images are not (N, 1 or 3, H, W), or have values that are not finite.
-        ResourceError: The file cannot be written.
+        ResourceError: The disk is full.
     """
-    return write_page(path, _page(report))
+    return write_text(path, _page(report))
 
 
 def _page(report: Report) -> str:

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from mfimage.datasets.pictures import save_png, sheet
-from mfimage.eval.page import picture, render, write_page
+from mfimage.eval.page import picture, render
 from mfimage.evaluation.report import Report
+from mfimage.storage import write_text
 
 if TYPE_CHECKING:
     from mfimage.evaluation.comparing import Comparison
@@ -26,7 +27,7 @@ def write_evaluation(path: str | Path, report: Report, name: str) -> Path:
     """Write the page of one model's numbers and unselected pictures, whole or not at all; return its path.
 
     Args:
-        path: Where to; its folder must exist.
+        path: Where to.
         report: The evaluation.
         name: Of the model.
 
@@ -51,7 +52,7 @@ def write_evaluation(path: str | Path, report: Report, name: str) -> Path:
         "pictures": _pictures(report.pictures, seed), "settings": settings,
         "report": {"notes": [f"no {metric}: {reason}" for metric, reason in report.skipped.items()]},
     }  # fmt: skip
-    return write_page(path, render("measured.html", values))
+    return write_text(path, render("measured.html", values))
 
 
 def _pictures(pictures: Mapping[str, Tensor], seed: int) -> list[dict[str, Any]]:
@@ -98,7 +99,7 @@ def write_comparison(path: str | Path, comparison: Comparison) -> Path:
         "pictures": [shown] if comparison.pictures else [], "settings": {},
         "report": {"notes": comparison.notes()},
     }  # fmt: skip
-    return write_page(path, render("measured.html", values))
+    return write_text(path, render("measured.html", values))
 
 
 def write_sheet(path: str | Path, rows: Mapping[str, Tensor]) -> None:

@@ -13,10 +13,11 @@ from torch import Tensor
 from mfimage.datasets import ImageSet
 from mfimage.eval.charts import AREA, histogram_chart, lines_chart
 from mfimage.eval.ood import roc_curve, separation
-from mfimage.eval.page import number, picture, render, settings_text, write_page
+from mfimage.eval.page import number, picture, render, settings_text
 from mfimage.ood.calibration import Calibration
 from mfimage.ood.drift import Drift
 from mfimage.ood.verdicts import Verdicts
+from mfimage.storage import write_text
 
 _SHOWN = 12  # images of the strangest, and of the least strange
 
@@ -85,7 +86,7 @@ def write_score_report(path: str | Path, report: ScoreReport) -> Path:
         "drift": None if report.drift is None else _tests(report.drift),
         "skipped": [(one.path, one.reason) for one in report.images.skipped],
     }
-    return write_page(path, render("scores.html", values))
+    return write_text(path, render("scores.html", values))
 
 
 def _cells(found: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 from mfimage.datasets import load, open_images, packing, shardwriter
 from mfimage.datasets.packing import pack
 from mfimage.datasets.shardwriter import png
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, ResourceError, UsageError
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -127,7 +127,7 @@ def test_a_shard_is_whole_or_absent(folder, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shardwriter, "_table", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ResourceError, match="No space"):
         pack(folder, tmp_path / "out")
     assert not contents(tmp_path / "out")
 

@@ -42,9 +42,9 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["x.png"]
 
 
-def test_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="No such file"):
-        save_png(torch.zeros(1, 4, 4), tmp_path / "none" / "x.png")
+def test_missing_folders_are_made(tmp_path):
+    save_png(torch.zeros(1, 4, 4), tmp_path / "none" / "x.png")
+    assert os.listdir(tmp_path / "none") == ["x.png"]
 
 
 @pytest.mark.parametrize(
