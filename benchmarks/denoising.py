@@ -133,7 +133,7 @@ def supervised(images: ImageSet, seconds: float, path: Path) -> Denoiser:
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    from mfimage.fitting import shuffled
+    from mfimage.fit import shuffled
 
     generator, rows = torch.Generator().manual_seed(1), shuffled(len(images), 32, 0)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0)

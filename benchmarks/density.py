@@ -27,12 +27,12 @@ from harness import put, say, start
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from mfimage.building import build
 from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import load
-from mfimage.fitting import shuffled
+from mfimage.fit import shuffled
 from mfimage.losses import negative_log_likelihood, reconstruction
 from mfimage.models import ManifoldFlow, log_volume, tangents
+from mfimage.models.build import build
 from mfimage.models.geometry import estimate_log_volume, metric
 
 SMALL, LARGE = ((1, 32, 32), 32, 16), ((3, 64, 64), 64, 4)
@@ -154,7 +154,7 @@ def _train(
 def exactness(model: ManifoldFlow, x: Tensor, draws: int) -> tuple[float, float]:
     """Largest error of log p in nats a dimension, and coverage of the estimates."""
     ours, exact = model.log_prob(x), []
-    double = build(ModelConfig(**model.settings), seed=0).double().requires_grad_(False)
+    double = build(model.config, seed=0).double().requires_grad_(False)
     double.load_state_dict(model.state_dict())
     for part in x.double().split(4):
         u = double.encode(part)

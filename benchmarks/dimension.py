@@ -12,8 +12,8 @@ import time
 import torch
 from harness import put, say, start
 
-from mfimage.datasets.synthetic import Rendered
-from mfimage.dimension import choose_dimension
+from mfimage.eval.choose import choose_dimension
+from mfimage.experiments.simulators import Rendered
 
 
 def recommend(dim: int, seed: int, count: int, steps: int) -> tuple[int, float]:

@@ -33,22 +33,26 @@ from mfimage.datasets import gaussian_noise, load
 from mfimage.datasets.pictures import save_pngs
 from mfimage.errors import MfimageError
 from mfimage.eval import (
+    METRICS,
+    Comparison,
     FeatureExtractor,
     InceptionFeatures,
     InceptionUnavailable,
     Moments,
+    Number,
     auroc,
+    compare,
     coverage,
     feature_distance,
     find_inception_weights,
     frechet_distance,
     kernel_distance,
+    read_report,
 )
+from mfimage.eval.evaluation import evaluate_once
 from mfimage.eval.features import ScatteringFeatures, _pytorch_fid_network, quantise
-from mfimage.evaluation import METRICS, Comparison, Number, compare, read_report
-from mfimage.evaluation.measuring import evaluate_once
 from mfimage.inputs import in_batches
-from mfimage.scoring import reconstruction_score
+from mfimage.ood.error_score import reconstruction_score
 
 PARTS = ("parity", "rates", "ordering", "fashion-mnist", "celeba")
 MODELS = {"AF": "af", "PIE": "pie", "M-flow": "m-flow", "Me-flow": "me-flow", "PCA": "pca", "ae": "pae"}
@@ -216,7 +220,7 @@ def strange(mnist: Path | None, shape: tuple[int, ...]) -> tuple[str, Tensor]:
 
 def strangeness(model: Any, x: Tensor) -> Tensor:
     """Squared reconstruction error; of an ambient flow −log p, dequantised."""
-    if model.settings["kind"] == "ambient-flow":
+    if model.config.kind == "ambient-flow":
         noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
         return -in_batches(model.log_prob, (x * 255 + noise) / 256)
     return in_batches(lambda part: reconstruction_score(part, model), x)

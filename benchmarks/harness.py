@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from mfimage import from_pretrained
 from mfimage.config import Config
 from mfimage.datasets import ImageSet, load
-from mfimage.fitting import shuffled
-from mfimage.runs import environment
+from mfimage.fit import shuffled
+from mfimage.run import environment
 from mfimage.training import train
 
 SHARED = Path(os.environ.get("MFIMAGE_SHARED", "../shared")) / "data"
@@ -88,7 +88,7 @@ def train_for(
 ) -> tuple[int, float]:
     """Train a module for CPU seconds; return steps taken and seconds spent.
 
-    The steps are those of `mfimage.fitting.fit` (AdamW, warm-up, cosine to zero, clipping), but the schedule
+    The steps are those of `mfimage.fit.fit` (AdamW, warm-up, cosine to zero, clipping), but the schedule
     runs with this process's CPU clock, so that a busy machine cannot overdraw the budget.
     """
     rows = shuffled(len(images), batch_size, seed=0)

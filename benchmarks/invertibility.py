@@ -13,15 +13,15 @@ from harness import celeba, put, say, start, train_for
 from nflows.transforms import Transform
 from torch import Tensor
 
-from mfimage.checkpoint import build
 from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import ImageSet, load
 from mfimage.losses import reconstruction
-from mfimage.models.bijections import ActNorm, Haar, Householder, OrthogonalConv1x1
 from mfimage.models.charts import image_chart
 from mfimage.models.couplings import AffineCoupling
+from mfimage.models.layers import ActNorm, Haar, Householder, OrthogonalConv1x1
 from mfimage.models.nets import ConvNet
 from mfimage.models.subspace import BentSubspace
+from mfimage.run import build
 
 
 def bijections() -> dict[str, tuple[tuple[int, ...], Transform]]:

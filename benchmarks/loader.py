@@ -28,15 +28,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfimage.building import build
 from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import StoredSet, open_images
 from mfimage.datasets.decode import decode
 from mfimage.datasets.index import index_folder
 from mfimage.datasets.packing import pack
 from mfimage.datasets.prefetch import Ahead, workers
-from mfimage.fitting import shuffled
+from mfimage.fit import shuffled
 from mfimage.losses import reconstruction
+from mfimage.models.build import build
 
 SIDE, DIM, BATCH = 64, 64, 128
 

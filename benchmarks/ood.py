@@ -32,9 +32,9 @@ from torch import Tensor
 
 from mfimage import Detector, from_pretrained
 from mfimage.datasets import ImageSet, load
-from mfimage.datasets.corrupt import blur
+from mfimage.datasets.noise import blur
 from mfimage.errors import MfimageError
-from mfimage.eval.ood import auroc, separation
+from mfimage.eval.ranking import auroc, separation
 from mfimage.eval.reconstruction import PCA
 from mfimage.inputs import in_batches
 from mfimage.ood.scores import SCORES, VOLUME, Seen

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from harness import put, say
 
-from mfimage.eval.experiment import table_json
 from mfimage.experiments import BUDGETS, EXPERIMENTS
-from mfimage.reproduce import reproduce
+from mfimage.experiments.reproduce import reproduce
+from mfimage.experiments.tables import table_json
 
 
 def main() -> None:

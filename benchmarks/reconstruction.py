@@ -11,11 +11,11 @@ import time
 import torch
 from harness import put, say, start, train_for
 
-from mfimage.checkpoint import build
 from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import load
 from mfimage.eval.reconstruction import PCA, squared_error
 from mfimage.losses import reconstruction
+from mfimage.run import build
 
 DIM = 32
 

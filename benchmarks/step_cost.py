@@ -33,10 +33,10 @@ from nflows.utils import create_mid_split_binary_mask
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfimage.checkpoint import build
 from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import ImageSet
 from mfimage.losses import reconstruction
+from mfimage.run import build
 
 DIM, BATCH = 64, 16
 

@@ -20,8 +20,8 @@ from harness import put, say, start
 
 from mfimage.datasets import save_png, sheet
 from mfimage.datasets.stylegan import Custom, Generator, seeded_generator
-from mfimage.datasets.synthetic import Generated
 from mfimage.experiments.generated import generated
+from mfimage.experiments.simulators import Generated
 from mfimage.training import train
 
 SIZE = 32

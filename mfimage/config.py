@@ -20,6 +20,22 @@ KINDS = ("manifold-flow", "encoder-flow", "linear", "sphere", "pie", "ambient-fl
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How image files are read.
+
+    Args:
+        max_bad: Largest share of unreadable files, in [0, 1], that is skipped rather than an error.
+        max_pixels: Images with more pixels are not decoded, and count as bad.
+        value_range: Values of black and white in arrays, and in image files deeper than 8 bits. Without it
+            integers scale by their type's maximum, and floats must lie in [0, 1].
+    """
+
+    max_bad: float = 0.05
+    max_pixels: int = 64_000_000
+    value_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The architecture; `build` makes a model of it. Saved as config.json beside the weights.
 

@@ -12,15 +12,15 @@ from torch import Tensor
 from mfimage.config import Config
 from mfimage.datasets import ImageSet, gaussian_noise, load
 from mfimage.errors import UsageError
-from mfimage.eval.ood import auroc
+from mfimage.eval import Report as Evaluation
+from mfimage.eval import evaluate
+from mfimage.eval.demo_page import Curve, Report, Row, Strip, write_report
+from mfimage.eval.ranking import auroc
 from mfimage.eval.reconstruction import PCA, squared_error
-from mfimage.eval.report import Curve, Report, Row, Strip, write_report
-from mfimage.evaluation import Report as Evaluation
-from mfimage.evaluation import evaluate
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
-from mfimage.runs import Run
-from mfimage.scoring import reconstruction_score
+from mfimage.ood.error_score import reconstruction_score
+from mfimage.run import Run
 from mfimage.training import hold_out, train
 
 SIGMAS = (0.1, 0.2, 0.3, 0.5)
@@ -80,7 +80,7 @@ def run_demo(
 
 
 def _project(model: GenerativeModel, x: Tensor) -> Tensor:
-    device = next(model.parameters()).device
+    device = model.device
     return in_batches(lambda part: model.project(part.to(device)), x).clamp(0, 1)
 
 
@@ -97,7 +97,7 @@ def _strangers(
         "inverted": 1 - x,
     }
     pixels = x[0].numel()
-    device = next(model.parameters()).device
+    device = model.device
     ours = {
         name: in_batches(lambda part: reconstruction_score(part.to(device), model), y)
         for name, y in sets.items()

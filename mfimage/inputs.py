@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mfimage.datasets.convert import to_batch
 from mfimage.errors import DataError, ModelError
-from mfimage.models import AmbientFlow, GenerativeModel
+from mfimage.models import GenerativeModel
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -29,7 +29,7 @@ def require_images(model: GenerativeModel) -> None:
 def require_image_manifold(model: GenerativeModel) -> None:
     """Raise ModelError for models of vectors, and for flows that are their own projection."""
     require_images(model)
-    if isinstance(model, AmbientFlow):
+    if not model.has_manifold:
         raise ModelError(
             "an ambient flow has no manifold to project onto: denoise with method tweedie, score in Python "
             "with model.log_prob"
@@ -66,7 +66,7 @@ def model_input(
         )
     if x.shape[1] == 3 and channels == 1:
         x = (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    return x.expand(-1, channels, -1, -1).to(next(model.parameters()).device), restore
+    return x.expand(-1, channels, -1, -1).to(model.device), restore
 
 
 @torch.no_grad()

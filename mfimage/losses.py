@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from mfimage.models import PIE, Density, GenerativeModel, ManifoldFlow
-from mfimage.models.bijections import full_precision
-from mfimage.models.manifold import Manifold, NoiseAware
+from mfimage.models.flow import Manifold, NoiseAware
+from mfimage.models.layers import full_precision
 
 
 def reconstruction(chart: Manifold, x: Tensor, context: Tensor | None = None) -> Tensor:

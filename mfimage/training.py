@@ -15,11 +15,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from mfimage.algorithms import ALGORITHMS, Batch, Phase, check_score
-from mfimage.building import build
-from mfimage.checkpoint import WEIGHTS, save_pretrained
-from mfimage.config import Config, to_json
+from mfimage.config import NOISE_AWARE, Config, to_json
 from mfimage.console import list_skipped, progress_bar
-from mfimage.datasets.images import ImageSet, load, open_images
+from mfimage.datasets.loading import ImageSet, load, open_images
 from mfimage.datasets.points import Points, holds_points, load_points
 from mfimage.datasets.pointset import holds_point_set, load_point_set
 from mfimage.datasets.prefetch import Ahead
@@ -27,11 +25,11 @@ from mfimage.datasets.stored import StoredSet
 from mfimage.denoising.choosing import ENOUGH, measure_curve, store_curve
 from mfimage.denoising.report import measure, store_familiar
 from mfimage.errors import DataError, MixedSizesError, UsageError
-from mfimage.fitting import Progress, Schedule, fit, shuffled
-from mfimage.models import AmbientFlow, GenerativeModel
-from mfimage.runs import Run, trim_stats
-from mfimage.snapshots import Snapshots
-from mfimage.storage import save_tensors
+from mfimage.files import save_tensors
+from mfimage.fit import Progress, Schedule, Snapshots, fit, shuffled
+from mfimage.models import GenerativeModel
+from mfimage.models.build import build
+from mfimage.run import WEIGHTS, Run, save_pretrained, trim_stats
 
 Data: TypeAlias = ImageSet | StoredSet | Points
 
@@ -103,9 +101,9 @@ def train(
     finally:
         run.close()
     list_skipped(images.skipped[len(known) :])  # what a stored set met later
-    if accelerator.is_main_process and model.settings and len(model.shape) == 3:
+    if accelerator.is_main_process and model.config and len(model.shape) == 3:
         _measure(model.eval(), held_out)
-    if accelerator.is_main_process and model.settings:
+    if accelerator.is_main_process and model.config:
         save_pretrained(model, run.model)
     elif accelerator.is_main_process:
         save_tensors(model.state_dict(), run.model / WEIGHTS, {})
@@ -121,11 +119,11 @@ def _build(data: Data, config: Config) -> GenerativeModel:
 
 def _measure(model: GenerativeModel, held_out: Data) -> None:
     """Find out on images held out at which noise which method of denoising suits the model."""
-    if not model.settings["context"]:
+    if not model.conditional:
         clean = held_out.batch(torch.arange(min(len(held_out), ENOUGH)))
         store_curve(model, measure_curve(model, clean))
-        if not isinstance(model, AmbientFlow):
-            store_familiar(model, measure(model, clean.to(next(model.parameters()).device)))
+        if model.has_manifold:
+            store_familiar(model, measure(model, clean.to(model.device)))
 
 
 def hold_out(images: Data, config: Config) -> tuple[Any, Any]:
@@ -359,3 +357,45 @@ def _name(data: Any) -> Any:
     if isinstance(data, ImageSet | StoredSet | Points):
         return data.name
     return [str(d) for d in data] if isinstance(data, list | tuple) else str(data)
+
+
+BASELINES = {"pca": "pca", "ae": "pae", "af": "af", "pie": "pie"}  # algorithms by name
+
+
+def baseline(
+    name: str, run: str | Path, data: Data, outdir: str | Path, device: str = "auto", quiet: bool = True
+) -> GenerativeModel:
+    """Train a baseline with the settings of a run: the same d, steps, widths and images.
+
+    Args:
+        name: "pca": principal components and a Gaussian. "ae": a convolutional autoencoder of networks as
+            wide as the run's, with splines for the density of its codes. "af": a flow on the whole space.
+            "pie": one that is told which coordinates lie on the manifold.
+        run: The run's directory.
+        data: The training images.
+        outdir: Of the baseline's own run; a finished one is not trained again, and an unfinished one goes on.
+        device: "auto", "cpu" or "cuda".
+        quiet: Without a progress bar on stderr.
+
+    Raises:
+        UsageError: If there is no such baseline, no run, or another run in outdir.
+        DataError: If the run was trained on other images.
+    """
+    if name not in BASELINES:
+        raise UsageError(f"no baseline {name!r}: there are {', '.join(BASELINES)}")
+    like, own = Run(run), Run(outdir)
+    config = like.config()
+    like.require_same_data({"data": data.name, **data.summary()})
+    algorithm = BASELINES[name]
+    if config.noise_aware and algorithm not in NOISE_AWARE:
+        config = config.with_(noise=0.0)
+    config = config.with_(algorithm=algorithm)
+    begun = (own.directory / "config.json").exists()
+    if begun and own.config() != config:
+        raise UsageError(f"{outdir} holds a run with other settings: choose another --outdir")
+    if begun and (own.model / WEIGHTS).exists():
+        from mfimage.run import from_pretrained
+
+        own.require_same_data({"data": data.name, **data.summary()})
+        return from_pretrained(own.model)
+    return train(data, outdir, config, device=device, resume=begun, quiet=quiet)

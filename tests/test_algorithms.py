@@ -8,15 +8,14 @@ from tiny import TINY, draw_bumps
 
 from mfimage import Config, ManifoldFlow, build, config, from_pretrained, train
 from mfimage.algorithms import ALGORITHMS, Batch
-from mfimage.building import KINDS
-from mfimage.checkpoint import weights_hash
 from mfimage.datasets.points import Points
-from mfimage.datasets.synthetic import Sphere, Surface
 from mfimage.errors import Interrupted, ModelError, UsageError
 from mfimage.eval import PCA
+from mfimage.experiments.simulators import Sphere, Surface
+from mfimage.files import read_metadata
 from mfimage.models import Prescribed, Spherical, latent_density
-from mfimage.runs import Run
-from mfimage.storage import read_metadata
+from mfimage.models.build import KINDS
+from mfimage.run import Run, weights_hash
 
 SHORT = Config(
     dim=2, steps=4, density_steps=4, batch_size=32, lr=3e-3, warmup=2, every=2, validation=20, noise=0.05,
@@ -94,14 +93,14 @@ def test_the_configuration_knows_the_names():
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_learns_vectors(circle, tmp_path, algorithm):
     model = run(circle, tmp_path / "run", CIRCLE, algorithm)
-    assert model.settings["kind"] == ALGORITHMS[algorithm].kind
+    assert model.config.kind == ALGORITHMS[algorithm].kind
     assert holds_a_run_of(tmp_path / "run", model, circle)
 
 
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "fom"])
 def test_every_algorithm_learns_vectors_with_parameters(surface, tmp_path, algorithm):
     model = run(surface, tmp_path / "run", SHORT, algorithm)
-    assert model.settings["context"] == (algorithm != "pca")
+    assert model.conditional == (algorithm != "pca")
     assert holds_a_run_of(tmp_path / "run", model, surface)
 
 
@@ -247,7 +246,7 @@ def test_scandal_learns_the_score(scored, tmp_path):
 def test_a_range_of_noise_makes_a_chart_that_shrinks_it(images, tmp_path, algorithm):
     settings = replace(IMAGES, noise=(0.1, 0.5), every=1)
     model = run(images, tmp_path / "run", settings, algorithm)
-    assert model.settings["noise_aware"]
+    assert model.noise_aware
     assert holds_a_run_of(tmp_path / "run", model, images)
     seen = [b.x - b.clean for b in disturbed_batches(images, settings, algorithm)]
     deviations = torch.cat([s.flatten(1).std(1) for s in seen])

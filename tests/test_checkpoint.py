@@ -9,11 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mfimage import ManifoldFlow, ModelConfig, build, from_pretrained, save_pretrained
-from mfimage.checkpoint import weights_hash
 from mfimage.errors import ModelError, ResourceError
-from mfimage.fitting import Progress
-from mfimage.snapshots import Snapshots
-from mfimage.storage import write_text
+from mfimage.files import write_text
+from mfimage.fit import Progress, Snapshots
+from mfimage.run import weights_hash
 
 CONFIG = ModelConfig((1, 8, 8), 2, levels=((1, 1),), width=2, hidden=8, density_steps=1, density_width=8)
 
@@ -27,7 +26,7 @@ def test_a_model_comes_back_exactly(saved):
     model, again = build(CONFIG, seed=3), from_pretrained(saved)
     assert not again.training
     assert again.shape == model.shape
-    assert again.settings == model.settings
+    assert again.settings == model.config
     weights = again.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     x = torch.rand(3, 1, 8, 8)
@@ -265,7 +264,7 @@ def test_a_full_disk_met_by_safetensors_is_a_resource_error(tmp_path, monkeypatc
     def full(*_):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("mfimage.storage.save_file", full)
+    monkeypatch.setattr("mfimage.files.save_file", full)
     with pytest.raises(ResourceError, match=r"model\.safetensors: cannot be written: .*No space left"):
         save_pretrained(build(CONFIG), tmp_path)
 

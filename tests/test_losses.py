@@ -19,8 +19,8 @@ from mfimage.models import (
     log_volume,
     tangents,
 )
-from mfimage.models.bijections import ActNorm
 from mfimage.models.encoders import vector_net
+from mfimage.models.layers import ActNorm
 
 FEATURES, DIM, PARAMETERS, COUNT = 5, 2, 2, 6
 

@@ -11,13 +11,12 @@ from safetensors.torch import load_file
 from tiny import TINY, draw_bumps
 
 from mfimage import algorithms, load, train, training
-from mfimage.checkpoint import weights_hash
 from mfimage.config import Config
 from mfimage.datasets import Points, StoredSet, open_images
 from mfimage.datasets.prefetch import Ahead
 from mfimage.errors import DataError, UsageError
-from mfimage.fitting import shuffled
-from mfimage.runs import Run
+from mfimage.fit import shuffled
+from mfimage.run import Run, weights_hash
 
 SHORT = replace(TINY, steps=12, density_steps=6, every=4)
 

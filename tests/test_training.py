@@ -13,11 +13,10 @@ from safetensors.torch import load_file
 from tiny import ONE_THREAD, TINY, draw_bumps, run_command
 
 from mfimage import from_pretrained, load, train
-from mfimage.checkpoint import weights_hash
 from mfimage.config import read_config, to_json
 from mfimage.errors import DataError, DivergedError, UsageError
 from mfimage.eval import PCA
-from mfimage.runs import Run, trim_stats
+from mfimage.run import Run, trim_stats, weights_hash
 
 SHORT = replace(TINY, steps=4, density_steps=4, every=2)
 

@@ -7,7 +7,7 @@ from tiny import draw_bumps
 from mfimage import ModelConfig, build, denoise, score
 from mfimage.errors import DataError
 from mfimage.inputs import in_batches, model_input
-from mfimage.scoring import reconstruction_score
+from mfimage.ood.error_score import reconstruction_score
 
 GREY = draw_bumps(3, seed=5)
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], -1)

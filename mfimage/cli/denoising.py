@@ -120,7 +120,7 @@ def _made(
     from mfimage.denoising import table
     from mfimage.denoising.reading import named
 
-    device = next(work.model.parameters()).device
+    device = work.model.device
     taken: set[str] = set()
     height, width = work.model.shape[1:]
     for y, names in reading.batches(paths, skipped):

@@ -30,8 +30,8 @@ def dimension(
     verbose: Verbose = False,
 ) -> None:
     """Recommend the dimension of the manifold: by nearest neighbours, and by held-out error against d."""
-    from mfimage.dimension import choose_dimension
-    from mfimage.storage import whole, write_text
+    from mfimage.eval.choose import choose_dimension
+    from mfimage.files import whole, write_text
 
     with console.progress_bar("fit", steps, quiet) as report:
         found = choose_dimension(

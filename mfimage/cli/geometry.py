@@ -27,7 +27,7 @@ from mfimage.errors import UsageError
 
 if TYPE_CHECKING:
     from mfimage.datasets import ImageSet
-    from mfimage.models.manifold import ManifoldFlow
+    from mfimage.models.flow import ManifoldFlow
 
 
 def log_prob(
@@ -60,7 +60,7 @@ def log_prob(
     for begin in range(0, len(files), batch_size or 64):
         part = slice(begin, begin + (batch_size or 64))
         with torch.no_grad():
-            x = files.batch(part).to(next(flow.parameters()).device)
+            x = files.batch(part).to(flow.device)
             found = flow.log_density(x, None, method, measure, generator)
         for path, value, error in zip(files.paths[part], found.log_prob, found.standard_error, strict=True):
             rows.append({"path": str(path), "log_prob": float(value), "standard_error": float(error)})
@@ -97,7 +97,7 @@ def directions(
 
     flow = _manifold_flow(model, device)
     files = _files(inputs, flow, max_bad, max_pixels, console.pair(value_range))
-    x = files.batch(slice(None)).to(next(flow.parameters()).device)
+    x = files.batch(slice(None)).to(flow.device)
     count = min(count, flow.dim)
     found = [flow.principal_directions(part, count) for part in x.split(16)]
     maps = torch.cat([part.images for part in found]).cpu()
@@ -136,7 +136,7 @@ def interpolate(
 
     flow = _manifold_flow(model, device)
     files = _files([str(first), str(last)], flow, 0.0, max_pixels, console.pair(value_range))
-    ends = files.batch(slice(None)).to(next(flow.parameters()).device)
+    ends = files.batch(slice(None)).to(flow.device)
     way = flow.interpolate(ends[0], ends[1], points).clamp(0, 1).cpu()
     paths = save_pngs(way, [f"step-{i:02d}" for i in range(points)], outdir)
     save_png(sheet(way, points), outdir / "sheet.png")
@@ -147,7 +147,7 @@ def _manifold_flow(source: str, device: str) -> ManifoldFlow:
     from mfimage.models import ManifoldFlow
 
     flow = load_model(source, device, projects=True)
-    if not isinstance(flow, ManifoldFlow) or flow.settings.get("context"):
+    if not isinstance(flow, ManifoldFlow) or flow.conditional:
         raise UsageError(f"{source}: this needs an M-flow or Me-flow of images without parameters")
     return flow
 

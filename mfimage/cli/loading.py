@@ -16,8 +16,8 @@ def load_model(source: str, device: str, projects: bool = False) -> GenerativeMo
     """Read the model that --model names; with `projects`, refuse one that cannot project images."""
     import torch
 
-    from mfimage.checkpoint import from_pretrained
     from mfimage.inputs import require_image_manifold
+    from mfimage.run import from_pretrained
 
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: choose auto, cpu or cuda")

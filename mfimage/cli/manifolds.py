@@ -42,7 +42,7 @@ def manifold(
     """
     from mfimage.datasets.pointset import write_points
     from mfimage.datasets.stylegan import SEEDED_CARD
-    from mfimage.datasets.synthetic import Generated
+    from mfimage.experiments.simulators import Generated
 
     generator = _generator(source, dim, size, truncation, label)
     scene = Generated(generator, dim, size, seed or 0, conditional)

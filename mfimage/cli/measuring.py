@@ -14,7 +14,7 @@ from mfimage.cli.options import BatchSize, Device, Json, MaxBad, MaxPixels, Quie
 from mfimage.errors import UsageError
 
 if TYPE_CHECKING:
-    from mfimage.datasets.images import ImageSet
+    from mfimage.datasets.loading import ImageSet
     from mfimage.models import GenerativeModel
 
 Metrics = Annotated[
@@ -67,9 +67,9 @@ def evaluate(
     A broken-off evaluation goes on where it was. Several processes share the work
     (accelerate launch -m mfimage evaluate ...).
     """  # fmt: skip
-    from mfimage.evaluation import evaluate as evaluate_
-    from mfimage.evaluation.page import write_evaluation
-    from mfimage.evaluation.store import is_main
+    from mfimage.eval import evaluate as evaluate_
+    from mfimage.eval.cache import is_main
+    from mfimage.eval.result_pages import write_evaluation
     from mfimage.inputs import require_images
 
     if model is None:
@@ -131,8 +131,8 @@ def compare(
 
     Baselines are trained with the settings of the first run. What cannot be ranked is not.
     """
-    from mfimage.evaluation import compare as compare_
-    from mfimage.evaluation import read_report
+    from mfimage.eval import compare as compare_
+    from mfimage.eval import read_report
 
     if data is None:
         compared = compare_({run: read_report(Path(run) / "metrics.json") for run in runs})
@@ -163,11 +163,11 @@ def _evaluated(
     quiet: bool,
 ) -> Any:
     """Evaluate runs and baselines, which are trained first; what was evaluated so before is read."""
-    from mfimage.baselines import BASELINES, baseline
-    from mfimage.evaluation import compare as compare_
-    from mfimage.evaluation.comparing import picture_rows
-    from mfimage.evaluation.measuring import evaluate_once
+    from mfimage.eval import compare as compare_
+    from mfimage.eval.comparison import picture_rows
+    from mfimage.eval.evaluation import evaluate_once
     from mfimage.inputs import require_images
+    from mfimage.training import BASELINES, baseline
 
     wanted = [run for run in runs if Path(run).exists() or run not in BASELINES]
     if not wanted:
@@ -192,7 +192,7 @@ def _evaluated(
 
 
 def _metrics(text: str | None) -> tuple[str, ...]:
-    from mfimage.evaluation import METRICS
+    from mfimage.eval import METRICS
 
     chosen = METRICS if text is None else tuple(name.strip() for name in text.split(","))
     if unknown := set(chosen) - set(METRICS):

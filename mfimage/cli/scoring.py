@@ -66,9 +66,9 @@ def calibrate(
 
     The threshold comes from the split, and the density from the training split, unless the split is all.
     """
-    from mfimage.checkpoint import locate
     from mfimage.datasets import load
     from mfimage.ood import Detector
+    from mfimage.run import locate
 
     if not Path(model).is_dir():
         raise UsageError(
@@ -165,8 +165,8 @@ def score(
 
 def _detector(model: str, flow: GenerativeModel, batch_size: int) -> Detector | None:
     """Read the calibration beside a model, if there is one."""
-    from mfimage.checkpoint import CALIBRATION, locate
     from mfimage.ood import Detector
+    from mfimage.run import CALIBRATION, locate
 
     directory = locate(model)
     if not (directory / CALIBRATION).exists():
@@ -178,7 +178,7 @@ def _detector(model: str, flow: GenerativeModel, batch_size: int) -> Detector | 
 
 def _errors(files: ImageSet, flow: GenerativeModel, batch_size: int) -> list[dict[str, Any]]:
     """Rows of reconstruction errors, for a model without a calibration."""
-    from mfimage.scoring import score as score_
+    from mfimage.ood.error_score import score as score_
 
     values = [value for x in files.batches(batch_size) for value in score_(x, flow, batch_size).tolist()]
     return [{"path": path, "score": float(s)} for path, s in zip(files.paths, values, strict=True)]
@@ -223,7 +223,7 @@ def _word(value: object) -> str:
 
 
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    from mfimage.storage import write_text
+    from mfimage.files import write_text
 
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")

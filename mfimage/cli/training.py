@@ -146,8 +146,8 @@ def reproduce(
     What is finished in --outdir is not trained again: a broken-off experiment goes on, and rows can be
     added one --algorithm at a time.
     """
-    from mfimage.eval.experiment import table_json, table_text
-    from mfimage.reproduce import reproduce as reproduce_
+    from mfimage.experiments.reproduce import reproduce as reproduce_
+    from mfimage.experiments.tables import table_json, table_text
 
     given = {"dim": dim, "size": size, "channels": channels, "weights": weights and str(weights)}
     outdir = outdir or Path("runs") / experiment

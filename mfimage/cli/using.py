@@ -41,7 +41,7 @@ def sample(
     from mfimage.datasets import Points, save_png, save_pngs, sheet
 
     flow = load_model(model, device)
-    context = console.parameters(theta, flow.settings.get("context", 0))
+    context = console.parameters(theta, flow.context_features)
     drawn = flow.sample(n, torch.Generator().manual_seed(seed or 0), batch_size or 256, context).cpu()
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(n, -1)

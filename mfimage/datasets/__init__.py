@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from mfimage.datasets.convert import to_batch
-from mfimage.datasets.corrupt import gaussian_noise
 from mfimage.datasets.decode import IMAGE_SUFFIXES, MAX_PIXELS
 from mfimage.datasets.folders import FOLDERS
-from mfimage.datasets.images import load, load_files, open_images
-from mfimage.datasets.imageset import ImageSet, Skipped
+from mfimage.datasets.listing import iter_files
+from mfimage.datasets.loading import load, load_files, open_images
 from mfimage.datasets.named import NAMED
+from mfimage.datasets.noise import gaussian_noise
 from mfimage.datasets.pictures import save_png, save_pngs, sheet
 from mfimage.datasets.points import Points, load_points
-from mfimage.datasets.sources import iter_files
+from mfimage.datasets.sets import Dataset, ImageSet, Skipped
 from mfimage.datasets.stored import StoredSet
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "NAMED",
+    "Dataset",
     "ImageSet",
     "Points",
     "Skipped",

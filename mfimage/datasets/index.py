@@ -24,7 +24,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from mfimage.datasets.sources import scan_folder, some
+from mfimage.datasets.listing import scan_folder, some
 
 KEPT_FROM = 10_000  # images; fewer are listed sooner than they are looked up
 _SETTLED = 2_000_000_000  # ns; a folder that changed later could change again within its clock's tick

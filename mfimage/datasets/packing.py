@@ -21,19 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.decode import MAX_PIXELS
-from mfimage.datasets.images import Source, open_store
-from mfimage.datasets.imageset import Skipped
+from mfimage.datasets.loading import Source, open_store
 from mfimage.datasets.parquet import SKIPPED_KEY, Shard
 from mfimage.datasets.parts import check_bad
 from mfimage.datasets.pixels import ValueRange
 from mfimage.datasets.preparation import Preparation
+from mfimage.datasets.sets import Skipped
 from mfimage.datasets.shards import shard_files
 from mfimage.datasets.shardwriter import Plan, Planned, write_shard
 from mfimage.datasets.splits import class_folders
 from mfimage.datasets.stored import Faults
 from mfimage.datasets.stores import FolderStore, Store
 from mfimage.errors import DataError, UsageError
-from mfimage.storage import write_text
+from mfimage.files import write_text
 
 MANIFEST = "manifest.json"
 SHARD_BYTES = 256_000_000

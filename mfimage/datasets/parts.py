@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets.decode import resize
-from mfimage.datasets.imageset import Skipped
 from mfimage.datasets.pixels import Pixels, as_float, over_white, unit, with_channels
 from mfimage.datasets.prefetch import ahead
 from mfimage.datasets.preparation import Preparation, check_size
+from mfimage.datasets.sets import Skipped
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError
 

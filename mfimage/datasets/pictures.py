@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mfimage.errors import DataError
-from mfimage.storage import whole
+from mfimage.files import whole
 
 
 def array_of(image: Tensor, name: str = "image") -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError
-from mfimage.storage import whole
+from mfimage.files import whole
 
 FIELDS = ("x", "theta", "score", "latents")
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class Points(Dataset):
     """Vectors or images in memory, and what belongs to each.
 
     Attributes:
@@ -53,10 +54,6 @@ class Points:
     def batch(self, indices: Sequence[int] | Tensor | slice) -> Tensor:
         """Some of them, (B, …) float32, in any order."""
         return self.x[indices if isinstance(indices, slice) else torch.as_tensor(indices).long()]
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """All in order, `size` at a time; the last may be fewer."""
-        yield from self.x.split(size)
 
     def subset(self, indices: Sequence[int] | Tensor) -> Points:
         """Those at these positions."""

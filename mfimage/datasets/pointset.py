@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from mfimage.datasets.points import FIELDS, Points, load_points
-from mfimage.datasets.synthetic.simulator import Simulator
 from mfimage.errors import DataError, UsageError
-from mfimage.storage import write_text
+from mfimage.experiments.simulators.simulator import Simulator
+from mfimage.files import write_text
 
 MANIFEST = "points.json"
 _SHARD = 1000

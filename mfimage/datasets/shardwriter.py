@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mfimage.datasets.imageset import Skipped
 from mfimage.datasets.parquet import FEATURES_KEY, PACK_KEY, SKIPPED_KEY, import_parquet
 from mfimage.datasets.pixels import Pixels
 from mfimage.datasets.prefetch import ahead
 from mfimage.datasets.preparation import Preparation
+from mfimage.datasets.sets import Skipped
 from mfimage.datasets.stored import Faults
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError
-from mfimage.storage import whole
+from mfimage.files import whole
 
 _GROUP_BYTES, _GROUP_ROWS = 128_000, 16  # a row group is full when it has both
 _CHUNK = 16  # images a thread takes at once

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mfimage.datasets.imageset import ImageSet, Skipped
 from mfimage.datasets.pixels import Pixels, as_float
 from mfimage.datasets.prefetch import ahead
 from mfimage.datasets.preparation import Preparation, check_size
+from mfimage.datasets.sets import Dataset, ImageSet, Skipped
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError
 
@@ -64,7 +64,7 @@ class _Glance(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class StoredSet:
+class StoredSet(Dataset):
     """Images of one size, read when they are wanted: an `ImageSet` that takes no memory.
 
     An image that cannot be read is replaced by the next one of the set that can, so that every batch is
@@ -76,7 +76,7 @@ class StoredSet:
         prepare: How they are decoded and scaled; its channels are settled.
         name: Where they came from.
         split: Which part of it they are.
-        shape: Channels, height and width of every image.
+        image_shape: Channels, height and width of every image.
         mean: Of all values of a sample.
         std: Of all values of a sample.
         faults: What could not be read.
@@ -87,7 +87,7 @@ class StoredSet:
     prepare: Preparation
     name: str
     split: str
-    shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
     mean: float
     std: float
     faults: Faults
@@ -126,10 +126,15 @@ class StoredSet:
         variance = sum(one.square for one in seen) / len(seen) - mean**2
         prepare = replace(prepare, channels=channels)
         shape, std = (channels, height, width), math.sqrt(max(0.0, variance))
-        return replace(whole, prepare=prepare, shape=shape, mean=mean, std=std)
+        return replace(whole, prepare=prepare, image_shape=shape, mean=mean, std=std)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        return self.image_shape
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:

@@ -86,7 +86,7 @@ def measure_curve(model: GenerativeModel, clean: Tensor, seed: int = 0, batch_si
         seed: Of the noise.
         batch_size: Images at a time.
     """
-    x = clean[:ENOUGH].to(next(model.parameters()).device)
+    x = clean[:ENOUGH].to(model.device)
     return Curve(*(_line(model, x, seed, batch_size, cut) for cut in (False, True)))
 
 

@@ -11,8 +11,8 @@ from torch.func import vmap
 from mfimage.denoising.operators import Identity, LinearOperator
 from mfimage.errors import ModelError
 from mfimage.models import GenerativeModel
+from mfimage.models.flow import ChartedModel
 from mfimage.models.geometry import tangents
-from mfimage.models.manifold import ChartedModel
 
 _BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and double precision
 _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
@@ -187,7 +187,7 @@ def solve(
 
 def require_posterior(model: GenerativeModel) -> ChartedModel:
     """Raise ModelError for what is no manifold with a density on its codes alone."""
-    if not isinstance(model, ChartedModel) or model.settings.get("context"):
+    if not isinstance(model, ChartedModel) or model.conditional:
         raise ModelError(
             "the most probable image needs a model with a density on its codes, without parameters"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mfimage.denoising.inverse import map_denoise
 from mfimage.errors import ModelError
-from mfimage.models import PIE, AmbientFlow, GenerativeModel
+from mfimage.models import GenerativeModel
 from mfimage.models.ambient import tweedie as step_up
 from mfimage.models.charts import NO_GAINS
 
@@ -37,7 +37,7 @@ def projection(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
     Reference:
         Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.2.
     """
-    if isinstance(model, AmbientFlow):
+    if not model.has_manifold:
         raise ModelError("an ambient flow has no manifold to project onto: choose method tweedie")
     with torch.no_grad():
         return model.project(y)
@@ -116,7 +116,7 @@ def tweedie(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
     Reference:
         See `models.ambient.tweedie`.
     """
-    if not isinstance(model, AmbientFlow | PIE):
+    if not model.has_ambient_density:
         raise ModelError("method tweedie needs a density on the whole space: train af, pie or denoising")
     return step_up(model, y, sigma)
 
@@ -136,9 +136,9 @@ def quick_methods(model: GenerativeModel) -> list[str]:
     """Name the methods that a model can be denoised with at once; `map` searches, and is left out."""
     shrinks = getattr(getattr(model, "chart", None), "gains", None) is not None
     able = {
-        "projection": not isinstance(model, AmbientFlow),
+        "projection": model.has_manifold,
         "soft": shrinks,
         "cycle-spin": shrinks,
-        "tweedie": isinstance(model, AmbientFlow | PIE),
+        "tweedie": model.has_ambient_density,
     }
     return [name for name, can in able.items() if can]

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfimage.datasets.corrupt import blur_matrix
+from mfimage.datasets.noise import blur_matrix
 from mfimage.errors import UsageError
 
 

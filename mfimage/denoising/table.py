@@ -17,7 +17,7 @@ from mfimage.datasets.decode import resize
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.denoising.work import Done
 from mfimage.eval.reconstruction import psnr, ssim
-from mfimage.storage import write_text
+from mfimage.files import write_text
 
 COLUMNS = (
     "path", "output", "sigma", "method", "psnr", "ssim", "distance", "residual", "score", "score_after",

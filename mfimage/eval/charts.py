@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfimage.eval.ood import histogram
+from mfimage.eval.ranking import histogram
 
 CHART = (440, 250)  # width and height of a chart's own coordinates
 LEFT, RIGHT, TOP, BOTTOM = 46, 420, 22, 212  # its plotting area

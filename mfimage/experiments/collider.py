@@ -8,11 +8,11 @@ import torch
 
 from mfimage.config import Config
 from mfimage.datasets.points import Points
-from mfimage.datasets.synthetic import Collider, Simulator
-from mfimage.eval.experiment import Figure, Metric
 from mfimage.experiments import pictures
 from mfimage.experiments.experiment import Experiment
 from mfimage.experiments.measures import common, posterior
+from mfimage.experiments.simulators import Collider, Simulator
+from mfimage.experiments.tables import Figure, Metric
 from mfimage.experiments.vectors import AUC, MMD, RECONSTRUCTION
 from mfimage.models import GenerativeModel
 

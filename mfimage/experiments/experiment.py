@@ -11,9 +11,9 @@ import torch
 from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import Config, from_json, to_json
 from mfimage.datasets.points import Points
-from mfimage.datasets.synthetic.simulator import Simulator
 from mfimage.errors import UsageError
-from mfimage.eval.experiment import Figure, Metric
+from mfimage.experiments.simulators.simulator import Simulator
+from mfimage.experiments.tables import Figure, Metric
 from mfimage.models import GenerativeModel
 
 BUDGETS = ("quick", "paper")

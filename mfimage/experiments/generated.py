@@ -9,16 +9,16 @@ import torch
 from mfimage.config import Config
 from mfimage.datasets.points import Points
 from mfimage.datasets.stylegan import Generator, Styled, load_generator, seeded_generator
-from mfimage.datasets.synthetic import Generated, Simulator
-from mfimage.eval.experiment import Figure, Metric
-from mfimage.eval.ood import auroc
+from mfimage.eval.ranking import auroc
 from mfimage.experiments import pictures
 from mfimage.experiments.experiment import Experiment
 from mfimage.experiments.images import CORRELATION, DENSITY_ERROR
 from mfimage.experiments.measures import errors, recovery, samples, strangeness
+from mfimage.experiments.simulators import Generated, Simulator
+from mfimage.experiments.tables import Figure, Metric
 from mfimage.experiments.vectors import AUC, DISTANCE, RECONSTRUCTION
 from mfimage.inputs import in_batches
-from mfimage.models import AmbientFlow, GenerativeModel, ManifoldFlow
+from mfimage.models import GenerativeModel, ManifoldFlow
 
 DISTANCES, DENSITIES = 200, 500  # samples whose nearest image is searched, images whose density is compared
 
@@ -60,7 +60,7 @@ def _measure(
     }
     assert isinstance(simulator, Generated)
     assert test.latents is not None
-    if not isinstance(model, AmbientFlow):
+    if model.has_manifold:
         found["recovery"] = recovery(in_batches(model.encode, test.x), test.latents)
     if isinstance(model, ManifoldFlow) and not simulator.parameters:
         learned = in_batches(model.log_prob, test.x[:DENSITIES], 64)

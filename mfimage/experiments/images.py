@@ -8,11 +8,11 @@ import torch
 
 from mfimage.config import Config
 from mfimage.datasets.points import Points
-from mfimage.datasets.synthetic import Rendered, Simulator
-from mfimage.eval.experiment import Figure, Metric
 from mfimage.experiments import pictures
 from mfimage.experiments.experiment import Experiment
 from mfimage.experiments.measures import common
+from mfimage.experiments.simulators import Rendered, Simulator
+from mfimage.experiments.tables import Figure, Metric
 from mfimage.experiments.vectors import AUC, DISTANCE, RECONSTRUCTION
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel, ManifoldFlow

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets.points import Points
-from mfimage.datasets.synthetic.simulator import Simulator
-from mfimage.eval.ood import auroc
-from mfimage.eval.posterior import log_posterior, metropolis, squared_mmd
+from mfimage.eval.ranking import auroc
+from mfimage.experiments.posterior import log_posterior, metropolis, squared_mmd
+from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.inputs import in_batches
-from mfimage.models import AmbientFlow, GenerativeModel
+from mfimage.models import GenerativeModel
 
 OBSERVED, SETS = 20, 5  # data of which a posterior is taken, and how many such sets
 CHAINS, BURN_IN, STEPS, THIN, STEP_SIZE = 100, 75, 100, 10, 0.3
@@ -43,7 +43,7 @@ def errors(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
 
 def strangeness(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
     """Score points, higher is stranger: by reconstruction error, or −log p where nothing is projected."""
-    if isinstance(model, AmbientFlow):
+    if not model.has_manifold:
         return in_batches(lambda part: -model.log_prob(part, context(simulator, len(part))), x, 2000)
     return errors(model, simulator, x)
 
@@ -116,7 +116,7 @@ def posterior(
     The means of five such sets of data; a single one, as in the paper, is mostly chance. The log posterior
     density at θ = 0 is that of a kernel estimate of the samples.
     """
-    if not model.settings.get("context"):
+    if not model.conditional:
         return {}
     values = []
     for x in test.x[: SETS * OBSERVED].split(OBSERVED):

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from mfimage.datasets.pictures import png_bytes, sheet
 from mfimage.datasets.points import Points
-from mfimage.datasets.synthetic.lorenz import Lorenz
-from mfimage.datasets.synthetic.rendered import Rendered
-from mfimage.datasets.synthetic.simulator import Simulator
-from mfimage.eval import figures
-from mfimage.eval.experiment import Figure
+from mfimage.experiments import figures
 from mfimage.experiments.measures import context, likelihood, posterior_samples
 from mfimage.experiments.measures import samples as draw
+from mfimage.experiments.simulators.lorenz import Lorenz
+from mfimage.experiments.simulators.rendered import Rendered
+from mfimage.experiments.simulators.simulator import Simulator
+from mfimage.experiments.tables import Figure
 from mfimage.inputs import in_batches
-from mfimage.models import AmbientFlow, GenerativeModel, ManifoldFlow
+from mfimage.models import GenerativeModel, ManifoldFlow
 
 SHOWN = 3000  # points in a cloud
 SHEET = 12  # images in a row
@@ -44,7 +44,7 @@ def space(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Poi
     for name, model in models.items():
         x = draw(model, simulator, SHOWN, torch.Generator().manual_seed(0))
         colours = None
-        if not isinstance(model, AmbientFlow):
+        if model.has_manifold:
             colours = in_batches(partial(_log_prob, model, simulator), x)
         panels.append((name, x, colours))
     caption = "Samples at θ = 0, coloured by the model's own log-density, which no other model's compares to."
@@ -69,7 +69,7 @@ def posteriors(models: Mapping[str, GenerativeModel], simulator: Simulator, test
     found = {
         name: posterior_samples(*likelihood(model, x), simulator, torch.Generator().manual_seed(0))
         for name, model in models.items()
-        if model.settings.get("context")
+        if model.conditional
     }
     caption = "Posterior of θ after 20 data of θ = 0."
     return Figure("Posterior", caption, figures.posterior(truth, found, torch.zeros(simulator.parameters)))

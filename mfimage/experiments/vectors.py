@@ -9,11 +9,11 @@ import torch
 
 from mfimage.config import Config
 from mfimage.datasets.points import Points
-from mfimage.datasets.synthetic import Lorenz, Simulator, Sphere, Surface
-from mfimage.eval.experiment import Figure, Metric
 from mfimage.experiments import pictures
 from mfimage.experiments.experiment import Experiment
 from mfimage.experiments.measures import common, posterior
+from mfimage.experiments.simulators import Lorenz, Simulator, Sphere, Surface
+from mfimage.experiments.tables import Figure, Metric
 from mfimage.models import GenerativeModel
 
 DISTANCE = Metric("distance", "of samples", "lower")

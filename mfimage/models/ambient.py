@@ -8,11 +8,10 @@ import torch
 from nflows.transforms import Transform
 from torch import Tensor
 
-from mfimage.models.bijections import invert, start
 from mfimage.models.charts import Chart
 from mfimage.models.density import Density
-from mfimage.models.manifold import ChartedModel
-from mfimage.models.model import GenerativeModel
+from mfimage.models.flow import ChartedModel, GenerativeModel
+from mfimage.models.layers import invert, start
 
 
 class AmbientFlow(GenerativeModel):
@@ -28,6 +27,16 @@ class AmbientFlow(GenerativeModel):
     def __init__(self, transform: Transform, shape: tuple[int, ...]) -> None:
         super().__init__(shape, math.prod(shape))
         self.transform = transform
+
+    @property
+    def has_manifold(self) -> bool:
+        """Every x is its own projection."""
+        return False
+
+    @property
+    def has_ambient_density(self) -> bool:
+        """The density is on R^D."""
+        return True
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         """Start every part that starts from data, shape (N, …) with N > d."""
@@ -79,6 +88,11 @@ class PIE(ChartedModel):
         super().__init__(chart, density, shape)
         self.epsilon = epsilon
 
+    @property
+    def has_ambient_density(self) -> bool:
+        """The density is on R^D."""
+        return True
+
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Compute the log-density on R^D, shape (B,), in nats."""
         z, ladj = self.chart(x, context)
@@ -99,14 +113,14 @@ class PIE(ChartedModel):
 
 
 def tweedie(
-    model: AmbientFlow | PIE, y: Tensor, sigma: float | Tensor, context: Tensor | None = None
+    model: GenerativeModel, y: Tensor, sigma: float | Tensor, context: Tensor | None = None
 ) -> Tensor:
     """Denoise by one step up the density: x̂ = y + σ²·∇ log p(y).
 
     The mean of x given y, if the flow was trained on data with noise N(0, σ²) of the same σ.
 
     Args:
-        model: A density on the whole space.
+        model: With a density on the whole space (`has_ambient_density`).
         y: Noisy data, shape (B, …).
         sigma: Standard deviation of the noise, in units of the data: one number, or one an example, (B,).
         context: θ, shape (B, P).

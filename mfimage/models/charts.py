@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfimage.errors import ModelError
-from mfimage.models.bijections import Haar, OrthogonalConv1x1, Value
 from mfimage.models.couplings import AffineCoupling
 from mfimage.models.gains import Gains
+from mfimage.models.layers import Haar, OrthogonalConv1x1, Value
 from mfimage.models.nets import ConvNet, NoiseConvNet, noise_features
 from mfimage.models.subspace import BentSubspace
 

@@ -6,7 +6,7 @@ import torch
 from nflows.transforms import Transform
 from torch import Tensor, nn
 
-from mfimage.models.bijections import Value, start
+from mfimage.models.layers import Value, start
 
 
 class AffineCoupling(Transform):

@@ -15,7 +15,7 @@ from nflows.transforms import (
 from nflows.utils import create_alternating_binary_mask
 from torch import Tensor
 
-from mfimage.models.bijections import ActNorm, invert, start
+from mfimage.models.layers import ActNorm, invert, start
 
 
 class Density(Flow):

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 from torch.nn import functional as F
 
-from mfimage.models.bijections import Haar, OrthogonalConv1x1
 from mfimage.models.charts import ImageChart, Multiscale
 from mfimage.models.couplings import AffineCoupling
 from mfimage.models.encoders import Autoencoder, EncodedChart, LinearPlus
+from mfimage.models.layers import Haar, OrthogonalConv1x1
 from mfimage.models.nets import MLP, ConvNet, Decoder, Encoder, NoiseConvNet
 from mfimage.models.subspace import BentSubspace
 from mfimage.models.vectors import VectorChart

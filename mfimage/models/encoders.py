@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfimage.errors import ModelError
-from mfimage.models.bijections import Haar, full_precision
 from mfimage.models.charts import NO_GAINS, Chart, ImageChart, Pad, Shape, padding
 from mfimage.models.gains import Gains
+from mfimage.models.layers import Haar, full_precision
 from mfimage.models.linear import principal_components
 from mfimage.models.nets import MLP, Decoder, Encoder
 

@@ -8,8 +8,8 @@ import torch
 from nflows.transforms import Transform
 from torch import Tensor
 
-from mfimage.models.bijections import Value, invert
 from mfimage.models.charts import Chart
+from mfimage.models.layers import Value, invert
 
 
 class Prescribed(Chart):

@@ -9,7 +9,7 @@ from nflows.transforms import Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfimage.models.bijections import Householder, Value
+from mfimage.models.layers import Householder, Value
 from mfimage.models.linear import principal_components
 from mfimage.models.nets import Decoder, Encoder
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mfimage.errors import UsageError
-from mfimage.models.bijections import Householder, Value
 from mfimage.models.charts import Chart
+from mfimage.models.layers import Householder, Value
 from mfimage.models.linear import principal_components
 from mfimage.models.nets import MLP
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfimage.checkpoint import CALIBRATION
 from mfimage.errors import ModelError, UsageError
+from mfimage.files import write_text
 from mfimage.ood.mixture import Mixture, from_lists
 from mfimage.ood.scores import SCORES, Usual
 from mfimage.ood.statistics import WORDS
-from mfimage.storage import write_text
+from mfimage.run import CALIBRATION
 
 FORMAT = "mfimage-calibration-2"
 CHOICES = ("auto", *SCORES)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.checkpoint import CALIBRATION, weights_hash
 from mfimage.datasets import ImageSet
 from mfimage.datasets.stored import StoredSet
 from mfimage.errors import DataError, ModelError, UsageError
@@ -23,6 +22,7 @@ from mfimage.ood.calibration import CHOICES, Calibration, rank, read
 from mfimage.ood.scores import SCORES, VOLUME, Seen
 from mfimage.ood.seeing import features, heat_scale, see, usual_of
 from mfimage.ood.verdicts import Verdicts
+from mfimage.run import CALIBRATION, weights_hash
 
 _FULL = 10  # images a feature, from which on the density sees codes and places
 _FIT = 0.6  # share of the calibration images that the density is fitted on, unless it is given its own
@@ -54,7 +54,7 @@ class Detector:
         if score not in CHOICES:
             raise UsageError(f"score {score!r}: choose from {', '.join(CHOICES)}")
         require_image_manifold(model)
-        if model.settings.get("context"):
+        if model.conditional:
             raise ModelError("a conditional model: its density needs parameters, and images come without")
         self.model: Any = model
         self.score_name, self.batch_size = score, batch_size

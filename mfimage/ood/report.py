@@ -12,12 +12,12 @@ from torch import Tensor
 
 from mfimage.datasets import ImageSet
 from mfimage.eval.charts import AREA, histogram_chart, lines_chart
-from mfimage.eval.ood import roc_curve, separation
 from mfimage.eval.page import number, picture, render, settings_text
+from mfimage.eval.ranking import roc_curve, separation
+from mfimage.files import write_text
 from mfimage.ood.calibration import Calibration
 from mfimage.ood.drift import Drift
 from mfimage.ood.verdicts import Verdicts
-from mfimage.storage import write_text
 
 _SHOWN = 12  # images of the strangest, and of the least strange
 

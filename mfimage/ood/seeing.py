@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mfimage.models.flow import ChartedModel
 from mfimage.models.geometry import metric, metric_log_volume
-from mfimage.models.manifold import ChartedModel
 from mfimage.ood.scores import HUGE, Seen, Usual, log_dimension, log_residual
 from mfimage.ood.statistics import spatial, summary, zlib_bits
 

@@ -12,8 +12,8 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from mfimage.datasets import images as reading
 from mfimage.datasets import load, to_batch
+from mfimage.datasets import loading as reading
 from mfimage.errors import DataError
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"

@@ -9,9 +9,9 @@ import torch
 from mfimage.datasets import points
 from mfimage.datasets.pointset import holds_point_set, load_point_set, write_points
 from mfimage.datasets.stylegan import Custom
-from mfimage.datasets.synthetic import Rendered, Sphere
-from mfimage.datasets.synthetic.generated import Generated
 from mfimage.errors import DataError, UsageError
+from mfimage.experiments.simulators import Rendered, Sphere
+from mfimage.experiments.simulators.generated import Generated
 
 COUNTS = {"train": 25, "test": 7}
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mfimage.datasets import ImageSet, StoredSet, load, open_images
 from mfimage.errors import DataError, MixedSizesError
-from mfimage.fitting import shuffled
+from mfimage.fit import shuffled
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ from laws import perturb
 from tiny import draw_bumps
 
 from mfimage import ModelConfig, build
-from mfimage.datasets.corrupt import gaussian_noise
+from mfimage.datasets.noise import gaussian_noise
 from mfimage.denoising.inverse import Posterior, map_denoise, most_probable, solve
 from mfimage.denoising.operators import Blur, Downsample, Identity, Mask
 from mfimage.errors import ModelError

@@ -5,7 +5,7 @@ import torch
 from tiny import draw_bumps
 
 from mfimage import from_pretrained, save_pretrained
-from mfimage.datasets.corrupt import gaussian_noise
+from mfimage.datasets.noise import gaussian_noise
 from mfimage.denoising.report import (
     Familiar,
     UnfamiliarWarning,
@@ -16,7 +16,7 @@ from mfimage.denoising.report import (
     strangeness,
 )
 from mfimage.errors import ModelError
-from mfimage.scoring import score
+from mfimage.ood.error_score import score
 
 
 def bumps(count, seed):

@@ -6,10 +6,10 @@ import torch
 from mfimage import Config, build, train
 from mfimage.algorithms import ALGORITHMS
 from mfimage.datasets.points import Points
-from mfimage.datasets.synthetic import Sphere, Surface
 from mfimage.errors import UsageError
 from mfimage.experiments import BUDGETS, EXPERIMENTS, image_manifold, measures
 from mfimage.experiments.measures import OBSERVED, common, likelihood, posterior, posterior_samples
+from mfimage.experiments.simulators import Sphere, Surface
 from mfimage.models import ManifoldFlow, Spherical, latent_density
 
 MODEL = {"hidden": 8, "density_steps": 1, "density_width": 8}

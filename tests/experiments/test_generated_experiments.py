@@ -11,7 +11,7 @@ from mfimage.errors import UsageError
 from mfimage.experiments import EXPERIMENTS
 from mfimage.experiments.generated import default_generator, scene, stylegan
 from mfimage.experiments.measures import recovery
-from mfimage.reproduce import reproduce
+from mfimage.experiments.reproduce import reproduce
 
 
 def test_codes_that_determine_the_latents_recover_them():

@@ -6,8 +6,8 @@ from laws import log_normal, perturb
 from nflows.transforms import CompositeTransform, Transform
 
 from mfimage.models import PIE, AmbientFlow, VectorChart, latent_density
-from mfimage.models.bijections import ActNorm
 from mfimage.models.couplings import Parted
+from mfimage.models.layers import ActNorm
 
 PARAMETERS = 2
 

@@ -5,9 +5,9 @@ import torch
 from laws import jacobians, perturb
 from torch import nn
 
-from mfimage.building import build
 from mfimage.config import ModelConfig
 from mfimage.models import duals
+from mfimage.models.build import build
 from mfimage.models.duals import Dual, back_through, by_jvp, decoded, through
 from mfimage.models.encoders import LinearPlus
 from mfimage.models.nets import MLP, ConvNet, Decoder, Encoder
@@ -105,7 +105,7 @@ def test_every_network(name):
 
 
 def test_a_transform_without_a_rule_is_inverted_by_jvp():
-    from mfimage.models.bijections import ActNorm
+    from mfimage.models.layers import ActNorm
 
     norm = perturb(ActNorm(3).double())
     z = random_dual(3)

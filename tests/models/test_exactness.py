@@ -25,9 +25,9 @@ from mfimage.models import (
     VectorChart,
     latent_density,
 )
-from mfimage.models.bijections import ActNorm
 from mfimage.models.couplings import Parted
 from mfimage.models.encoders import vector_net
+from mfimage.models.layers import ActNorm
 
 SIZES = [(2, 1), (3, 2), (10, 4), (40, 14)]
 GIVEN = [0, 2]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from laws import jacobians, perturb
 
-from mfimage.building import build
 from mfimage.config import ModelConfig
 from mfimage.errors import UsageError
 from mfimage.models import geometry
+from mfimage.models.build import build
 from mfimage.models.geometry import (
     estimate_log_volume,
     geodesic,
@@ -215,7 +215,7 @@ def test_densities_say_how_they_were_come_by(model):
 
 def test_auto_warns_of_an_estimate(model, monkeypatch):
     x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
-    monkeypatch.setattr("mfimage.models.manifold.EXACT_DIM", 4)
+    monkeypatch.setattr("mfimage.models.flow.EXACT_DIM", 4)
     with pytest.warns(UserWarning, match=r"d = 5 is an estimate \(lanczos\)"):
         model.log_prob(x)
     assert model.log_density(x).method == "lanczos"

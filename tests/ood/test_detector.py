@@ -5,7 +5,7 @@ import torch
 from tiny import draw_bumps
 
 from mfimage import Detector, ModelConfig, build
-from mfimage.datasets.corrupt import blur
+from mfimage.datasets.noise import blur
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.ood import drift_of
 

@@ -4,7 +4,7 @@ import torch
 from tiny import draw_bumps
 
 from mfimage import Detector
-from mfimage.datasets.imageset import ImageSet, Skipped
+from mfimage.datasets.sets import ImageSet, Skipped
 from mfimage.ood import drift_of
 from mfimage.ood.report import ScoreReport, write_score_report
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mfimage.datasets.stylegan.generator import Architecture, StyleGAN2
 from mfimage.errors import ModelError
-from mfimage.storage import load_state, read_metadata, read_tensors, save_tensors
+from mfimage.files import load_state, read_metadata, read_tensors, save_tensors
 
 _FORMAT = "mfimage-stylegan2"
 

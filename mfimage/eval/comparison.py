@@ -1,0 +1,248 @@
+"""Evaluations side by side, ranked as far as they can be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfimage.errors import DataError, UsageError
+from mfimage.eval.numbers import Number, Report
+from mfimage.eval.page import number
+from mfimage.eval.sections import Images
+from mfimage.files import write_text
+from mfimage.models import GenerativeModel
+
+SHOWN = 12  # images in a row of the sheet
+_VOLUME = (
+    "each density is per volume of its own manifold, so the numbers of different models have different units "
+    "even at equal d"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Evaluations by the name of their model.
+
+    Attributes:
+        reports: Measured on the same images by the same protocol.
+        pictures: Rows of images (n, C, H, W) by name, for the sheet.
+    """
+
+    reports: Mapping[str, Report]
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all numbers, in the order of the reports."""
+        return list(dict.fromkeys(name for report in self.reports.values() for name in report.numbers))
+
+    def numbers(self, name: str) -> dict[str, Number]:
+        """One number of each model that has it."""
+        return {run: r.numbers[name] for run, r in self.reports.items() if name in r.numbers}
+
+    def why_unranked(self, name: str) -> str:
+        """Say why models cannot be ranked by a number; empty if they can."""
+        found = self.numbers(name)
+        if name.startswith("log_prob"):
+            return _VOLUME
+        if any(n.better is None for n in found.values()):
+            return "neither more nor less of it is better"
+        if len({n.n for n in found.values()}) > 1:
+            return "measured on different numbers of images"
+        if len({n.weights for run, n in found.items() if n.weights != self._hash(run)}) > 1:
+            return "measured with different weights of the feature network"
+        return ""
+
+    def ranking(self, by: str) -> list[tuple[str, float]]:
+        """Rank the models, best first.
+
+        Args:
+            by: Name of a number.
+
+        Raises:
+            UsageError: If no model can be ranked by it; a density never.
+            DataError: If a model was not measured by it.
+        """
+        if by == "density":
+            by = "log_prob"
+        if by not in self.names and by != "log_prob":
+            raise UsageError(f"models are compared by {', '.join(self._ranked())}, not by {by!r}")
+        if reason := self.why_unranked(by):
+            dims = ", ".join(f"{run}: d = {report.model['dim']}" for run, report in self.reports.items())
+            raise UsageError(f"models cannot be ranked by {by} ({dims}): {reason}")
+        found = self.numbers(by)
+        if missing := [run for run in self.reports if run not in found]:
+            raise DataError(f"{missing[0]}: was not measured by {by}{self._reason(missing[0], by)}")
+        sign = 1 if next(iter(found.values())).better == "lower" else -1
+        return sorted(((run, n.value) for run, n in found.items()), key=lambda row: sign * row[1])
+
+    def best(self, name: str) -> set[str]:
+        """The best model by a number, and those whose intervals reach that of the best."""
+        found = {run: n for run, n in self.numbers(name).items() if math.isfinite(n.value)}
+        if len(found) < 2 or self.why_unranked(name):
+            return set()
+        lower = next(iter(found.values())).better == "lower"
+        first = (min if lower else max)(found, key=lambda run: found[run].value)
+        low, high = _ends(found[first])
+        return {run for run, n in found.items() if _ends(n)[0] <= high and _ends(n)[1] >= low}
+
+    def rows(self, marks: tuple[str, str]) -> list[list[str]]:
+        """Put all into rows of text: a number's name, its N, and each model's value, the best ones marked."""
+        rows = []
+        for name in self.names:
+            found, best = self.numbers(name), self.best(name)
+            unit = next(n.unit for n in found.values())
+            cells = [
+                number(found[run].value).join(marks if run in best else ("", ""))
+                if run in found
+                else number(None)
+                for run in self.reports
+            ]
+            counts = [n.n for n in found.values()]
+            ends = "–".join(f"{n:,}" for n in sorted({min(counts), max(counts)}))
+            rows.append([name.replace("_", " ") + (f", {unit}" if unit else ""), ends, *cells])
+        return rows
+
+    @property
+    def head(self) -> list[str]:
+        """Names of the columns of `rows`."""
+        return ["", "N", *self.reports]
+
+    def notes(self) -> list[str]:
+        """What must be read with the table."""
+        first = next(iter(self.reports.values()))
+        data, rules = first.data, first.protocol
+        unranked: dict[str, list[str]] = {}
+        for name in self.names:
+            if reason := self.why_unranked(name):
+                unranked.setdefault(reason, []).append(name)
+        sizes = ", ".join(f"{run} {r.model['parameters']:,}" for run, r in self.reports.items())
+        return [
+            f"protocol {rules['name']}: {rules['says']}",
+            f"{data['test']['count']:,} held-out images {data['test']['sha256'][:12]}; parameters: {sizes}",
+            "marked: the best, and those whose 95 % intervals meet the best's",
+            *(f"not ranked: {', '.join(names)}: {reason}" for reason, names in unranked.items()),
+            *(
+                f"{run}: no {name}: {reason}"
+                for run, report in self.reports.items()
+                for name, reason in report.skipped.items()
+            ),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what json.dump takes."""
+        return {
+            "reports": {run: report.as_json() for run, report in self.reports.items()},
+            "rankings": {
+                name: [{"run": run, "value": value} for run, value in self.ranking(name)]
+                for name in self._ranked()
+            },
+            "notes": self.notes(),
+        }
+
+    def text(self) -> str:
+        """Write it as a table for a terminal, the best marked by a star."""
+        rows = [self.head, *self.rows(("", "*"))]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join(
+                [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+            )
+            for row in rows
+        ]
+        return "\n".join([*lines, *self.notes()])
+
+    def markdown(self) -> str:
+        """Write it as a Markdown table, the best in bold, and notes."""
+        lines = ["| " + " | ".join(row) + " |" for row in (self.head, *self.rows(("**", "**")))]
+        lines.insert(1, "|---" + "|---:" * (len(self.head) - 1) + "|")
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())])
+
+    def save(self, outdir: str | Path) -> Path:
+        """Write comparison.json, .md, .html, and sheet.png where there are pictures; return the page's path.
+
+        Raises:
+            ResourceError: A file cannot be written.
+        """
+        from mfimage.console import json_text
+        from mfimage.eval.result_pages import write_comparison, write_sheet
+
+        outdir = Path(outdir)
+        write_text(outdir / "comparison.json", json_text(self.as_json(), indent=2) + "\n")
+        write_text(outdir / "comparison.md", self.markdown() + "\n")
+        if self.pictures:
+            write_sheet(outdir / "sheet.png", self.pictures)
+        return write_comparison(outdir / "comparison.html", self)
+
+    def _ranked(self) -> list[str]:
+        """Numbers that every model has and can be ranked by."""
+        return [
+            name
+            for name in self.names
+            if not self.why_unranked(name) and len(self.numbers(name)) == len(self.reports)
+        ]
+
+    def _hash(self, run: str) -> str:
+        return str(self.reports[run].model["sha256"])[:12]
+
+    def _reason(self, run: str, by: str) -> str:
+        skipped = self.reports[run].skipped
+        return next((f": {reason}" for name, reason in skipped.items() if by.startswith(name)), "")
+
+
+def picture_rows(models: Mapping[str, GenerativeModel], test: Images, seed: int) -> dict[str, Tensor]:
+    """Rows of images for the sheet: held-out images, each model's reconstructions, each model's samples.
+
+    Args:
+        models: By name.
+        test: Held-out images.
+        seed: Which draws the images, the same as `evaluate` shows, and the samples.
+    """
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
+    x = test.batch(order[:SHOWN])
+    rows = {"held-out images": x}
+    for name, model in models.items():
+        if model.has_manifold:
+            with torch.no_grad():
+                rows[f"{name}: reconstructions"] = model.project(x.to(model.device)).cpu()
+    for name, model in models.items():
+        if not model.conditional:
+            rows[f"{name}: samples"] = model.sample(SHOWN, torch.Generator().manual_seed(seed)).cpu()
+    return {name: images.clamp(0, 1) for name, images in rows.items()}
+
+
+def _ends(n: Number) -> tuple[float, float]:
+    return n.interval or (n.value, n.value)
+
+
+def compare(reports: Mapping[str, Report], pictures: Mapping[str, Tensor] | None = None) -> Comparison:
+    """Put evaluations side by side.
+
+    Densities are never ranked: each model's is per d-dimensional volume of its own manifold. On another
+    manifold, or at another d, the number has another unit, and no zero in common; a thinner manifold would
+    win by being thin. Under one model they compare images; between models, compare reconstructions, samples
+    or scores.
+
+    Args:
+        reports: What `evaluate` gave, by the model's name.
+        pictures: Rows of images (n, C, H, W) by name, for the sheet.
+
+    Raises:
+        UsageError: If there is none.
+        DataError: If the models were measured on different images, or by different protocols.
+    """
+    if not reports:
+        raise UsageError("nothing to compare: name at least one evaluated run")
+    if len({report.data["test"]["sha256"] for report in reports.values()}) > 1:
+        raise DataError(f"{', '.join(reports)}: were measured on different images; evaluate them on the same")
+    protocols = {name: report.protocol["name"] for name, report in reports.items()}
+    if len(set(protocols.values())) > 1:
+        told = ", ".join(f"{name} by {rules}" for name, rules in protocols.items())
+        raise DataError(f"measured by different protocols: {told}; evaluate them by the same")
+    return Comparison(dict(reports), dict(pictures or {}))

@@ -1,0 +1,139 @@
+"""The Lorenz attractor: points of chaotic trajectories near a two-dimensional fractal sheet in R³."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mfimage.datasets.points import Points
+from mfimage.errors import DataError, UsageError
+from mfimage.experiments.simulators.simulator import Simulator
+
+_SIGMA, _BETA, _RHO = 10.0, 8 / 3, 28.0
+_BEGIN, _END = 50.0, 1000.0
+_MEAN = np.array([0.0, 0.0, 23.55])  # of x, y, z over long times; x and y are symmetric
+_STD = np.array([7.92, 9.01, 8.62])
+_OOD_SCALE = 0.1
+
+
+class Lorenz(Simulator):
+    """Points of the Lorenz system, σ = 10, β = 8/3, ρ = 28, standardised by fixed numbers.
+
+    x′ = σ(y − x),  y′ = x(ρ − z) − y,  z′ = xy − βz, from (1, 1, 1) + 0.1·N(0, I), at times 50 … 1000.
+    The default integrates in some ten seconds, once; then it is read from the cache.
+
+    Args:
+        trajectories: How many.
+        steps: Equidistant points kept of each.
+        seed: Of the starts.
+        cache: Directory of the cache; $XDG_CACHE_HOME/mfimage or ~/.cache/mfimage if None.
+
+    Reference:
+        Lorenz, Deterministic nonperiodic flow, 1963; Brehmer, Cranmer, 2020, arXiv 2003.13913, §4.2.
+    """
+
+    name, shape, dim = "lorenz", (3,), 2
+
+    def __init__(
+        self, trajectories: int = 100, steps: int = 10_000, seed: int = 0, cache: str | Path | None = None
+    ) -> None:
+        if min(trajectories, steps) < 1:
+            raise UsageError("a Lorenz attractor has at least one trajectory and one step")
+        self._settings = (trajectories, steps, seed)
+        self._folder = Path(cache) if cache else _cache_folder()
+        self._paths: Tensor | None = None
+        self._tree: Any = None
+
+    def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
+        """Draw n points, uniformly over trajectories and times; without replacement within a sample."""
+        rows = self._trajectories().flatten(0, 1)
+        if n > len(rows):
+            raise UsageError(f"{n} points are asked of {len(rows)}: give more trajectories or steps")
+        return Points(rows[torch.randperm(len(rows), generator=generator)[:n]], self.name)
+
+    def trajectory(self, i: int = 0) -> Tensor:
+        """Return trajectory i in the order of time, shape (steps, 3) float32."""
+        return self._trajectories()[i]
+
+    def distance(self, x: Tensor) -> Tensor:
+        """Compute the distance to the nearest point of any trajectory, shape (n,), float64.
+
+        An upper bound of the distance from the attractor, above it by about the spacing of the points; NaN
+        where x is not finite.
+        """
+        from scipy.spatial import cKDTree
+
+        if self._tree is None:
+            self._tree = cKDTree(self._trajectories().flatten(0, 1).double().numpy())
+        found = torch.full((len(x),), torch.nan, dtype=torch.float64)
+        finite = x.isfinite().all(1)
+        found[finite] = torch.from_numpy(self._tree.query(x[finite].double().numpy())[0])
+        return found
+
+    def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw points and move them by N(0, 0.1²) in each standardised coordinate."""
+        return self.sample(n, generator).x + _OOD_SCALE * torch.randn(n, 3, generator=generator)
+
+    def _trajectories(self) -> Tensor:
+        if self._paths is None:
+            self._paths = torch.from_numpy(self._cached()).float()
+        return self._paths
+
+    def _cached(self) -> np.ndarray:
+        key = hashlib.sha256(repr(("lorenz-1", *self._settings)).encode()).hexdigest()[:16]
+        path = self._folder / f"lorenz-{key}.npz"
+        trajectories, steps, seed = self._settings
+        # Anything may be raised by a damaged zip; then, or where there is none yet, it is made.
+        with suppress(Exception):
+            # A zip for its checksum; opened here because numpy leaves a damaged one open.
+            with open(path, "rb") as stream, np.load(stream) as arrays:
+                found = arrays["paths"]
+            if found.shape == (trajectories, steps, 3) and found.dtype == np.float32:
+                return found
+        paths = integrate(trajectories, steps, seed)
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            np.savez(temporary, paths=paths)
+            temporary.replace(path)
+        except OSError as error:
+            raise DataError(
+                f"{path}: the cache cannot be written ({error}): choose another `cache`"
+            ) from error
+        finally:
+            with suppress(OSError):  # its folder may be what is missing
+                temporary.unlink(missing_ok=True)
+        return paths
+
+
+def integrate(trajectories: int, steps: int, seed: int) -> np.ndarray:
+    """Integrate the system by an explicit Runge–Kutta method of order 8, all trajectories as one.
+
+    Returns:
+        Standardised positions, shape (trajectories, steps, 3), float32.
+    """
+    from scipy.integrate import solve_ivp
+
+    start = 1 + 0.1 * np.random.default_rng(seed).normal(size=(3, trajectories))
+
+    def velocity(_: float, flat: np.ndarray) -> np.ndarray:
+        x, y, z = flat.reshape(3, trajectories)
+        return np.concatenate([_SIGMA * (y - x), x * (_RHO - z) - y, x * y - _BETA * z])
+
+    times = np.linspace(_BEGIN, _END, steps)
+    solved = solve_ivp(
+        velocity, (0.0, _END), start.ravel(), method="DOP853", t_eval=times, rtol=1e-8, atol=1e-8
+    )
+    paths = solved.y.reshape(3, trajectories, steps).transpose(1, 2, 0)
+    return ((paths - _MEAN) / _STD).astype(np.float32)
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfimage"

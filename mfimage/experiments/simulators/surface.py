@@ -1,0 +1,139 @@
+"""The polynomial surface: a curved sheet in R³ with a mixture density on it that depends on one parameter."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mfimage.datasets.points import Points
+from mfimage.experiments.simulators.nearest import nearest
+from mfimage.experiments.simulators.simulator import Simulator
+
+# Of 1, z₀, z₁, z₀², z₀z₁, z₁², z₀³, … up to the fifth power.
+_COEFFICIENTS = (
+    -1.216858660351, 1.522218505808, -1.213718477452, 0.05650828779249, -0.02389158011765, -0.046679008635,
+    -0.05568486624474, -0.007674946358297, -0.05717928991877, -0.0516948423201, 0.01371356976614,
+    0.0001957832101734, -0.007085684741512, -0.006626115903844, 0.003330502571865, -0.008323193992395,
+    -0.01095186264572, 0.00408106786022, -0.004647779681845, -0.008806008204853, 0.01211570437965,
+)  # fmt: skip
+_ROTATION = torch.tensor(
+    [
+        [0.9738872159124, -0.2268605673502, -0.008830269760482],
+        [0.2270319382054, 0.9730738938817, 0.03979567916954],
+        [-0.0004355653746275, -0.04076125645036, 0.9991688196973],
+    ],
+    dtype=torch.float64,
+)
+_POWERS = [(n - j, j) for n in range(6) for j in range(n + 1)]
+_FIXED, _MOVING = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)  # centres of the components
+_WEIGHT, _WIDTH = 0.4, 2.0  # of the moving component; of the fixed one
+_OOD_SCALE = 0.1
+_FAR = 1e3  # bound of the coordinates in which the nearest point is sought
+
+
+def height(z: Tensor) -> Tensor:
+    """Compute p₅(z)·exp(−0.1|z|²) of z, shape (n, 2)."""
+    terms = [c * z[:, 0] ** a * z[:, 1] ** b for c, (a, b) in zip(_COEFFICIENTS, _POWERS, strict=True)]
+    return torch.stack(terms).sum(0) * torch.exp(-0.1 * z.square().sum(1))
+
+
+def embed(z: Tensor) -> Tensor:
+    """Map coordinates z, shape (n, 2), to the surface: x = R·(z₀, z₁, height(z)), shape (n, 3)."""
+    return torch.cat([z, height(z)[:, None]], 1) @ _ROTATION.to(z).T
+
+
+def _turned_back(x: Tensor) -> Tensor:
+    return torch.linalg.solve(_ROTATION, x.double().T).T
+
+
+class Surface(Simulator):
+    """The polynomial surface of the paper, D = 3, d = 2, with one parameter θ ~ U(−1, 1).
+
+    z ~ 0.6·N((1, −1), 2²) + 0.4·N((−1, 1), σ²),  σ = 0.2 + 0.8·(1 + θ)/2,
+    x = R·(z₀, z₁, p₅(z)·exp(−0.1|z|²)).
+
+    Reference:
+        Brehmer, Cranmer, 2020, arXiv 2003.13913, §4.1 and appendix.
+    """
+
+    name, shape, dim, parameters = "surface", (3,), 2, 1
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw θ ~ U(−1, 1), shape (n, 1)."""
+        return 2 * torch.rand(n, 1, generator=generator) - 1
+
+    def log_prior(self, theta: Tensor) -> Tensor:
+        """Compute the log-density of θ, shape (n,): −log 2, or −∞ outside [−1, 1]."""
+        inside = (theta.abs() <= 1).all(1)
+        return torch.where(inside, -math.log(2), -math.inf)
+
+    def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
+        """Draw n points; latents are z."""
+        theta = (self.prior(n, generator) if theta is None else theta).double().expand(n, 1)
+        moving = torch.rand(n, 1, generator=generator, dtype=torch.float64) < _WEIGHT
+        noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        z = torch.where(moving, _MOVING + _width(theta) * noise, _FIXED + _WIDTH * noise)
+        return Points(embed(z).float(), self.name, theta.float(), latents=z.float())
+
+    def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Compute the log-density on the surface below x: log p(z|θ) − ½ log det(JᵀJ).
+
+        Args:
+            x: Shape (n, 3); what stands off the surface counts as the point at its foot.
+            theta: Shape (n, 1) or (1, 1); 0 if None.
+
+        Returns:
+            (n,) float64 nats, with respect to area.
+        """
+        z = _turned_back(x)[:, :2]
+        theta = torch.zeros(1, 1) if theta is None else theta
+        j = jacobian(z)
+        return log_density(z, theta) - 0.5 * torch.linalg.slogdet(j.mT @ j).logabsdet
+
+    def vertical_distance(self, x: Tensor) -> Tensor:
+        """Compute |x₃′ − height|, x′ = R⁻¹x, shape (n,), float64: what the paper's code measures."""
+        back = _turned_back(x)
+        return (back[:, 2] - height(back[:, :2])).abs()
+
+    def distance(self, x: Tensor) -> Tensor:
+        """Compute the distance to the nearest point, sought from the foot of x: never above the vertical."""
+        foot = _turned_back(x)[:, :2]
+        _, squared = nearest(embed, jacobian, x.double(), foot.clamp(-_FAR, _FAR), _FAR)
+        return squared.sqrt()
+
+    def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw points at θ = 0, moved by N(0, 0.1²) in each coordinate."""
+        x = self.sample(n, generator, torch.zeros(1, 1)).x
+        return x + _OOD_SCALE * torch.randn(n, 3, generator=generator)
+
+    def grid(self, side: int) -> Tensor:
+        """Lay side × side points over |z| ≤ 4, shape (side², 3) float32, row by row: for pictures."""
+        line = torch.linspace(-4, 4, side, dtype=torch.float64)
+        return embed(torch.cartesian_prod(line, line)).float()
+
+
+def log_density(z: Tensor, theta: Tensor) -> Tensor:
+    """Compute log p(z|θ) of the coordinates, shape (n,), with respect to dz."""
+
+    def component(weight: float, centre: Tensor, width: Tensor | float) -> Tensor:
+        width = torch.as_tensor(width, dtype=z.dtype)
+        inner = -0.5 * ((z - centre) / width).square().sum(1)
+        return inner - 2 * width.log().flatten() + math.log(weight / (2 * math.pi))
+
+    moving = component(_WEIGHT, _MOVING, _width(theta.double()))
+    return torch.logaddexp(component(1 - _WEIGHT, _FIXED, _WIDTH), moving)
+
+
+def _width(theta: Tensor) -> Tensor:
+    return 0.2 + 0.8 * (1 + theta) / 2
+
+
+def jacobian(z: Tensor) -> Tensor:
+    """Compute ∂ embed / ∂z, shape (n, 3, 2)."""
+    z = z.detach().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(height(z).sum(), z)
+    upright = torch.eye(2, dtype=z.dtype).expand(len(z), 2, 2)
+    return _ROTATION @ torch.cat([upright, slope[:, None]], 1)

@@ -1,0 +1,310 @@
+"""A training loop that knows steps, checkpoints and signals, and nothing about flows."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mfimage.errors import DivergedError, Interrupted, ModelError
+from mfimage.files import load_state, part, read_metadata, read_tensors, whole, write_tensors
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps, learning rate (linear warm-up, then cosine to zero), clipping and how often to validate."""
+
+    steps: int
+    lr: float
+    warmup: int = 100
+    clip: float = 200.0
+    weight_decay: float = 0.0
+    every: int = 500
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        ramp = min(1.0, (step + 1) / max(1, self.warmup))
+        return self.lr * ramp * 0.5 * (1 + math.cos(math.pi * step / max(1, self.steps)))
+
+
+@dataclass
+class Progress:
+    """Where a phase stands; what a checkpoint remembers beside tensors."""
+
+    step: int = 0
+    best: float = math.inf
+    best_step: int = 0
+
+
+class Objective(nn.Module):
+    """A loss with the module it trains, as one module: what data-parallel wrappers need."""
+
+    def __init__(self, module: nn.Module, loss: Callable[[Any, Any], Tensor]) -> None:
+        super().__init__()
+        self.module, self.loss = module, loss
+
+    def forward(self, batch: Any) -> Tensor:
+        """Evaluate the loss of a batch."""
+        return self.loss(self.module, batch)
+
+
+def fit(
+    module: nn.Module,
+    loss: Callable[[Any, Any], Tensor],
+    batches: Callable[[int], Any],
+    validate: Callable[[], float],
+    schedule: Schedule,
+    snapshots: Snapshots,
+    accelerator: Accelerator,
+    report: Callable[[Progress, dict[str, float]], None] = lambda progress, record: None,
+    keep_best: bool = True,
+) -> Progress:
+    """Minimise a loss with AdamW; at the end the module holds the weights of the best validation or the last.
+
+    Whoever passes only a part of a model freezes the rest. A resumed run equals an unbroken one bit for bit
+    (on one thread), because a batch is a function of the step alone.
+
+    Args:
+        module: What is trained, on the accelerator's device.
+        loss: (module, batch) to a scalar.
+        batches: Step (from 0) to this process's batch on the device: a tensor, or a tuple with one first.
+        validate: The error to watch, lower is better; called after every `schedule.every` steps and the last.
+        schedule: Numbers of the training.
+        snapshots: Where checkpoints lie; the newest one there is continued.
+        accelerator: Device, processes and precision.
+        report: Called after every step with the progress and {loss, grad_norm, lr[, validation]}.
+        keep_best: Whether the best weights are restored at the end.
+
+    Raises:
+        DivergedError: At a non-finite loss or gradient, before it reaches the weights, and at a non-finite
+            validation error, before it is saved.
+        Interrupted: After SIGINT or SIGTERM, once the step is finished and saved.
+    """
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
+    )
+    progress = Progress(**snapshots.restore(module, optimiser))
+    main, stop = accelerator.is_main_process, 0
+    accelerator.wait_for_everyone()  # no process may write what another still reads
+    if progress.step == 0 and schedule.steps:
+        progress.best = _validated(validate, progress, snapshots)
+        if main:
+            snapshots.save(module, optimiser, progress, best=True)
+    objective, optimiser_ = accelerator.prepare(Objective(module, loss), optimiser)
+    with _signals() as caught:
+        while progress.step < schedule.steps and not stop:
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.lr_at(progress.step)
+            record = _step(
+                objective, optimiser_, batches(progress.step), schedule, accelerator, progress, snapshots
+            )
+            progress.step += 1
+            due = progress.step % schedule.every == 0 or progress.step == schedule.steps
+            if due:
+                record["validation"] = _validated(validate, progress, snapshots)
+                if record["validation"] < progress.best:
+                    progress.best, progress.best_step = record["validation"], progress.step
+            stop = _signal_of_any(caught, accelerator)
+            if main and (due or stop):
+                snapshots.save(module, optimiser, progress, best=due and progress.best_step == progress.step)
+            report(progress, record)
+    accelerator.wait_for_everyone()
+    if stop := stop or _signal_of_any(caught, accelerator):  # also one that came after the last step
+        raise Interrupted(
+            stop,
+            f"{signal.Signals(stop).name}: saved step {progress.step} as {snapshots.newest()}; "
+            "continue with --resume",
+        )
+    if keep_best:
+        snapshots.restore_best(module)
+    return progress
+
+
+def _step(
+    objective: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batch: Any,
+    schedule: Schedule,
+    accelerator: Accelerator,
+    progress: Progress,
+    snapshots: Snapshots,
+) -> dict[str, float]:
+    started = time.perf_counter()
+    x = batch if isinstance(batch, Tensor) else batch[0]
+    optimiser.zero_grad(set_to_none=True)
+    value = objective(batch)
+    accelerator.backward(value)
+    norm = accelerator.clip_grad_norm_(objective.parameters(), schedule.clip)
+    record = {"loss": float(value.detach()), "grad_norm": float(norm), "lr": schedule.lr_at(progress.step)}
+    if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
+        raise DivergedError(
+            f"loss {record['loss']:g}, gradient norm {record['grad_norm']:g} at step {progress.step} "
+            f"(batch {progress.step}: {len(x)} rows, values {float(x.min()):.3g} … {float(x.max()):.3g}). "
+            f"{_last_good(snapshots)}"
+        )
+    optimiser.step()
+    record["images_per_second"] = len(x) * accelerator.num_processes / (time.perf_counter() - started)
+    return record
+
+
+def _validated(validate: Callable[[], float], progress: Progress, snapshots: Snapshots) -> float:
+    error = validate()
+    if not math.isfinite(error):
+        raise DivergedError(f"validation error {error:g} after step {progress.step}. {_last_good(snapshots)}")
+    return error
+
+
+def _last_good(snapshots: Snapshots) -> str:
+    return (
+        f"The last good checkpoint is {snapshots.newest() or 'none: nothing was saved'}. Resuming would "
+        "repeat these steps: train anew with a lower --lr, and look at the images if that does not help"
+    )
+
+
+def _signal_of_any(caught: list[int], accelerator: Accelerator) -> int:
+    """Return the number of a signal that some process has caught, 0 without one: all stop together."""
+    number = caught[0] if caught else 0
+    if accelerator.num_processes == 1:
+        return number
+    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one is not held back."""
+    caught: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, previous[number] or signal.SIG_DFL)
+
+    with suppress(ValueError):  # not the main thread: whoever runs it there handles its signals
+        for wanted in (signal.SIGINT, signal.SIGTERM):
+            previous[wanted] = signal.signal(wanted, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def shuffled(
+    count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1
+) -> Callable[[int], Tensor]:
+    """Make indices of batches a function of (seed, step): every epoch is a permutation of its own.
+
+    Args:
+        count: Number of items.
+        batch_size: Items a step over all processes.
+        seed: Of the permutations.
+        rank: Which process this is, 0 … world − 1.
+        world: Number of processes.
+
+    Returns:
+        Step to int64 indices of this process, shape (batch_size / world,).
+    """
+    cache: dict[int, Tensor] = {}
+
+    def permutation(epoch: int) -> Tensor:
+        if epoch not in cache:
+            if len(cache) > 1:
+                cache.clear()
+            cache[epoch] = torch.randperm(
+                count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+            )
+        return cache[epoch]
+
+    def indices(step: int) -> Tensor:
+        positions = torch.arange(step * batch_size + rank, (step + 1) * batch_size, world)
+        epochs = range(int(positions[0]) // count, int(positions[-1]) // count + 1)
+        return torch.cat([permutation(e)[positions[positions // count == e] % count] for e in epochs])
+
+    return indices
+
+
+class Snapshots:
+    """The checkpoints of one training phase: the newest three, and a copy of the best.
+
+    Each is one safetensors file with the module, the optimiser's moments, and the progress in its header.
+
+    Args:
+        directory: Where they lie; made when the first is written.
+        phase: Leading part of their names.
+        keep: How many of the newest stay.
+    """
+
+    def __init__(self, directory: Path, phase: str, keep: int = 3) -> None:
+        self.directory, self.phase, self.keep = directory, phase, keep
+
+    @property
+    def best(self) -> Path:
+        """Where the copy of the best checkpoint lies."""
+        return self.directory / f"best-{self.phase}.safetensors"
+
+    def all(self) -> list[Path]:
+        """List the checkpoints by step."""
+        return sorted(self.directory.glob(f"{self.phase}-*.safetensors"))
+
+    def newest(self) -> Path | None:
+        """Return the last checkpoint, None before the first."""
+        return max(self.all(), default=None)
+
+    def save(self, module: nn.Module, optimiser: torch.optim.Optimizer, progress: Any, best: bool) -> None:
+        """Write a checkpoint, copy it if it is the best, and remove what is older than the newest three."""
+        for left_over in self.directory.glob(f"*{self.phase}*.tmp"):  # of a process that was killed
+            left_over.unlink()
+        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
+        path = self.directory / f"{self.phase}-{progress.step:08d}.safetensors"
+        with whole(path) as temporary:
+            write_tensors(tensors, temporary, {"progress": json.dumps(vars(progress))})
+            if best:  # first: a crash between the two then repeats this step, and never keeps an older best
+                with whole(self.best) as copy:
+                    shutil.copyfile(temporary, copy)
+        for old in self.all()[: -self.keep]:
+            old.unlink()
+
+    def restore(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        """Load the newest checkpoint in place and return its progress; an empty dict if there is none.
+
+        Raises:
+            ModelError: If it is damaged or of another model.
+        """
+        path = self.newest()
+        if path is None:
+            return {}
+        try:
+            return self._restore(path, module, optimiser)
+        except ModelError as error:
+            raise ModelError(f"{error}; remove this file to resume from the checkpoint before it") from error
+
+    def _restore(self, path: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        tensors, progress = read_tensors(path), read_metadata(path).get("progress")
+        if progress is None:
+            raise ModelError(f"{path}: not a checkpoint of a training run")
+        load_state(module, part(tensors, "module."), path)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in part(tensors, "optimiser.").items():
+            index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = tensor
+        optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+        return json.loads(progress)
+
+    def restore_best(self, module: nn.Module) -> None:
+        """Load the module of the best checkpoint in place, if there is one."""
+        if self.best.exists():
+            load_state(module, part(read_tensors(self.best), "module."), self.best)

