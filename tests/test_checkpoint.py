@@ -26,7 +26,7 @@ def test_a_model_comes_back_exactly(saved):
     model, again = build(CONFIG, seed=3), from_pretrained(saved)
     assert not again.training
     assert again.shape == model.shape
-    assert again.settings == model.config
+    assert again.config == model.config
     weights = again.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     x = torch.rand(3, 1, 8, 8)

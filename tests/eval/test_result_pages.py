@@ -4,7 +4,7 @@ import re
 
 import pytest
 from browser import chromium, needs_chromium, on_a_phone, screenshot
-from test_comparing import report
+from test_comparison import report
 
 from mfimage import evaluate, load
 from mfimage.eval import compare
