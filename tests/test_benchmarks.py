@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # fmt: off
 KEYS = {
-    "size": {"lines", "files", "lines_without_wings", "folders", "long_functions", "long_files", "any", "circles"},
+    "size": {"lines", "files", "lines_without_wings", "long_functions", "any", "circles"},
     "reconstruction": {"pca", "ratio_10", "ratio_20"},
     "step_cost": {"cpu_ratio", "mse_ratio_equal_cpu"},
     "invertibility": {"max_error_float64", "round_trip_float32"},
