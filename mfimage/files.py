@@ -1,38 +1,42 @@
-"""Files written whole or not at all, and tensors checked when they are read; safetensors only, no pickle."""
+"""Files written whole or not at all, JSON and tensors that are checked when read, cache folders, seeds.
+
+Tensors are safetensors files only: nothing is ever read from a pickle.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mfimage.errors import ModelError, ResourceError
+from mfimage.console import json_text
+from mfimage.errors import DataError, MfimageError, ModelError, ResourceError
 
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a file whole or not at all, see `whole`; return its path."""
-    with whole(Path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no UTF-8
-    return Path(path)
+_LONGEST = 40  # characters of a file's name that its temporary name keeps: file systems limit both
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a temporary name beside a path, whose file takes the path's name if all goes well, else none.
 
+    The name, NAME.RANDOM.tmp, is of this call alone, so that two processes may write the same file.
+
     Raises:
         ResourceError: The disk is full.
         OSError: The file cannot be written for another reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name[:_LONGEST]}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -42,6 +46,52 @@ def whole(path: Path) -> Iterator[Path]:
         raise ResourceError(f"{path}: cannot be written: {getattr(error, 'strerror', error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a file whole or not at all, see `whole`; return its path."""
+    with whole(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no UTF-8
+    return Path(path)
+
+
+def write_json(path: str | Path, values: Any, indent: int | None = 2) -> Path:
+    """Write values as JSON, see `console.json_text`, whole or not at all; return the path."""
+    return write_text(path, json_text(values, indent) + "\n")
+
+
+def read_json(
+    path: str | Path, what: str = "JSON file", error: type[MfimageError] = DataError
+) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Args:
+        path: Of the file.
+        what: The file is, in words, for the message.
+        error: The kind of error that is raised, as "PATH: not a readable WHAT (REASON)".
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise error(f"{path}: not a readable {what} ({problem})") from problem
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise error(f"{path}: not a readable {what} (one JSON object is expected, not {kind})")
+    return values
+
+
+def cache_folder(*parts: str) -> Path | None:
+    """Return $XDG_CACHE_HOME/mfimage/PARTS, by default below ~/.cache; None where there is no home."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return base.joinpath("mfimage", *parts)
+
+
+def stream(seed: int, number: int) -> torch.Generator:
+    """Make the generator of a step, chunk or epoch: its seed is (seed · 1,000,003 + number) mod 2⁶³."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mfimage.errors import DivergedError, Interrupted, ModelError
-from mfimage.files import load_state, part, read_metadata, read_tensors, whole, write_tensors
+from mfimage.files import load_state, part, read_metadata, read_tensors, stream, whole, write_tensors
 
 
 @dataclass(frozen=True)
@@ -222,9 +222,7 @@ def shuffled(
         if epoch not in cache:
             if len(cache) > 1:
                 cache.clear()
-            cache[epoch] = torch.randperm(
-                count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-            )
+            cache[epoch] = torch.randperm(count, generator=stream(seed, epoch))
         return cache[epoch]
 
     def indices(step: int) -> Tensor:

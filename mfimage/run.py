@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from mfimage import __version__
 from mfimage.config import Config, ModelConfig, from_json, read_config, to_json
-from mfimage.console import json_text
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.errors import DataError, ModelError, UsageError
-from mfimage.files import load_state, read_tensors, save_tensors, write_text
+from mfimage.files import load_state, read_json, read_tensors, save_tensors, write_json, write_text
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 
@@ -76,9 +75,7 @@ class Run:
 
     def write(self, name: str, values: Any) -> Path:
         """Write a JSON file into the directory, whole or not at all; return its path."""
-        path = self.directory / name
-        write_text(path, json_text(values, indent=2) + "\n")
-        return path
+        return write_json(self.directory / name, values)
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """Append a line to stats.jsonl and points to TensorBoard's curves."""
@@ -166,7 +163,7 @@ def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
     if model.measured:
         config["measured"] = model.measured
     save_tensors(model.state_dict(), directory / WEIGHTS, {})
-    write_text(directory / CONFIG, json.dumps(config, indent=2) + "\n")
+    write_json(directory / CONFIG, config)
     return directory
 
 
@@ -239,12 +236,7 @@ def _looks_like_hub_id(source: str) -> bool:
 
 
 def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError(f"one JSON object is expected, not {type(values).__name__}")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not a readable model configuration ({error})") from error
+    values = read_json(path, "model configuration", ModelError)
     written_by = values.pop("format", None)
     if written_by != FORMAT:
         raise ModelError(

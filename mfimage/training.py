@@ -25,7 +25,7 @@ from mfimage.datasets.stored import StoredSet
 from mfimage.denoising.choosing import ENOUGH, measure_curve, store_curve
 from mfimage.denoising.report import measure, store_familiar
 from mfimage.errors import DataError, MixedSizesError, UsageError
-from mfimage.files import save_tensors
+from mfimage.files import save_tensors, stream
 from mfimage.fit import Progress, Schedule, Snapshots, fit, shuffled
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
@@ -192,7 +192,7 @@ class _Trainer:
     def _flipped(self, x: Tensor, step: int) -> Tensor:
         """Mirror half of a batch; which, follows from the seed, the step and the place in the whole batch."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step + 2**41) % 2**63)
+        generator = stream(self.config.seed, step + 2**41)
         mirrored = torch.rand(len(x) * world, generator=generator)[rank::world] < 0.5
         return torch.where(mirrored.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
 
@@ -201,8 +201,8 @@ class _Trainer:
         if phase.disturb is None:
             return batch
         c = self.config
-        stream = c.seed * 1_000_003 + step * self.accelerator.num_processes + self.accelerator.process_index
-        generator = torch.Generator().manual_seed((stream + 2**40) % 2**63)
+        number = step * self.accelerator.num_processes + self.accelerator.process_index
+        generator = stream(c.seed, number + 2**40)
         return phase.disturb(batch, c, generator, self.model.dim)
 
     def _batch(self, data: Data, rows: Tensor, x: Tensor | None = None) -> Batch:

@@ -272,7 +272,7 @@ def test_a_full_disk_met_by_safetensors_is_a_resource_error(tmp_path, monkeypatc
 def test_what_a_killed_process_left_is_swept_up(tmp_path):
     snapshots = snapshots_of(tmp_path)
     snapshots.save(*trained_linear(), Progress(1), best=True)
-    for name in ("manifold-00000002.safetensors.tmp", "best-manifold.safetensors.tmp"):
+    for name in ("manifold-00000002.safetensors.1f.tmp", "best-manifold.safetensors.tmp"):
         (tmp_path / "checkpoints" / name).write_bytes(b"half")
     assert snapshots.newest().name == "manifold-00000001.safetensors"
     snapshots.save(*trained_linear(), Progress(3), best=False)

@@ -142,7 +142,7 @@ def write(
     """
     code, faults = planned.hash(), Faults(max_bad)
     outdir.mkdir(parents=True, exist_ok=True)
-    for left_over in outdir.glob("*.parquet.tmp"):  # of a process that was killed
+    for left_over in outdir.glob("*.parquet*.tmp"):  # of a process that was killed
         left_over.unlink()
     there = _there(outdir, code)
     for number, shard in enumerate(planned.shards, 1):

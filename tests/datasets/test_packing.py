@@ -115,7 +115,7 @@ def test_a_pack_that_was_broken_off_goes_on(folder, tmp_path, monkeypatch):
     assert sorted(contents(tmp_path / "out")) == sorted(written)
     with pytest.raises(DataError, match=r"out: 2 of \d+ shards are there; run `mfimage pack` again"):
         load(tmp_path / "out")
-    (tmp_path / "out" / "train-00005.parquet.tmp").write_bytes(b"half")
+    (tmp_path / "out" / "train-00005.parquet.0a1b.tmp").write_bytes(b"half")
     monkeypatch.setattr(packing, "write_shard", lambda *a: written.append(a[1].file) or real(*a))
     assert pack(folder, tmp_path / "out", shard_bytes=2000) == whole
     assert len(written) == len(set(written)) == len(whole["shards"])
