@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from mfimage.algorithms import ALGORITHMS, Batch, Phase, check_score
-from mfimage.config import NOISE_AWARE, Config, to_json
+from mfimage.config import NOISE_AWARE, Config, Reading, to_json
 from mfimage.console import list_skipped, progress_bar
 from mfimage.datasets.loading import ImageSet, load, open_images
 from mfimage.datasets.points import Points, holds_points, load_points
@@ -64,7 +64,7 @@ def train(
         device: "auto", "cpu" or "cuda".
         resume: Continue the run in outdir from its newest checkpoint, bit for bit.
         quiet: Without a progress bar on stderr.
-        load_options: Passed to `datasets.open_images` (max_pixels, max_bad, value_range, memory, root).
+        load_options: Passed to `datasets.open_images` (reading, memory, root).
 
     Returns:
         The trained model in evaluation mode, as saved in outdir/model.
@@ -308,7 +308,7 @@ def _images(data: Any, config: Config, load_options: dict[str, Any]) -> tuple[Da
         return data, config
     paths = [data] if isinstance(data, str | Path) else list(data)
     if len(paths) == 1 and (holds_points(paths[0]) or holds_point_set(paths[0])):
-        if config.size or config.channels or load_options.get("value_range"):
+        if config.size or config.channels or load_options.get("reading", Reading()).value_range:
             raise UsageError(
                 f"{paths[0]}: points are taken as they are, without size, channels or value range"
             )
@@ -329,7 +329,8 @@ def _photo_size(data: Any, load_options: dict[str, Any]) -> int | None:
     """
     try:
         options = {name: value for name, value in load_options.items() if name != "memory"}
-        shape = load(data, "train", limit=4, **{**options, "max_bad": 1.0}).shape
+        reading = replace(options.pop("reading", Reading()), max_bad=1.0)
+        shape = load(data, "train", limit=4, reading=reading, **options).shape
     except MixedSizesError:
         return PHOTO_SIZE
     except DataError:  # none of these few can be read: loading all will tell

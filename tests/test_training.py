@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny import ONE_THREAD, TINY, draw_bumps, run_command
 
 from mfimage import from_pretrained, load, train
-from mfimage.config import read_config, to_json
+from mfimage.config import Reading, read_config, to_json
 from mfimage.errors import DataError, DivergedError, UsageError
 from mfimage.eval import PCA
 from mfimage.run import Run, trim_stats, weights_hash
@@ -167,7 +167,9 @@ def test_one_dimension_and_odd_sizes_train(tmp_path):
 
 def test_colour_trains(tmp_path):
     np.save(tmp_path / "colour.npy", np.repeat(draw_bumps(60)[..., None], 3, -1) // (1, 2, 3))
-    model = train(tmp_path / "colour.npy", tmp_path / "run", SHORT, device="cpu", value_range=(0, 255))
+    model = train(
+        tmp_path / "colour.npy", tmp_path / "run", SHORT, device="cpu", reading=Reading(value_range=(0, 255))
+    )
     assert model.shape == (3, 8, 8)
 
 
@@ -295,7 +297,7 @@ def test_skipped_files_are_on_record(tmp_path):
     for index, image in enumerate(draw_bumps(60)):
         Image.fromarray(image).save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
     (folder / "zero.png").touch()
-    train(folder, tmp_path / "run", SHORT, device="cpu", max_bad=0.1)
+    train(folder, tmp_path / "run", SHORT, device="cpu", reading=Reading(max_bad=0.1))
     data = json.loads((tmp_path / "run" / "data.json").read_text())
     assert data["skipped"] == 1
     assert data["skipped_first"] == [{"path": f"{folder}/zero.png", "reason": "is empty (0 bytes)"}]

@@ -30,6 +30,7 @@ def dimension(
     verbose: Verbose = False,
 ) -> None:
     """Recommend the dimension of the manifold: by nearest neighbours, and by held-out error against d."""
+    from mfimage.config import Reading
     from mfimage.eval.choose import choose_dimension
     from mfimage.files import whole, write_text
 
@@ -37,7 +38,7 @@ def dimension(
         found = choose_dimension(
             data, max_dim=max_dim, examples=examples, steps=steps, seed=seed or 0, size=size,
             channels=channels, tell=lambda message: console.say(message, quiet), report=report,
-            max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
+            reading=Reading(max_bad, max_pixels, console.pair(value_range)),
         )  # fmt: skip
     values = found.as_json()
     if outdir is not None:

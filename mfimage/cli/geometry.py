@@ -159,11 +159,11 @@ def _files(
     max_pixels: int,
     value_range: tuple[float, float] | None,
 ) -> ImageSet:
+    from mfimage.config import Reading
     from mfimage.datasets import load_files
 
     channels, height, width = flow.shape
-    files = load_files(
-        inputs, (height, width), channels, max_bad=max_bad, max_pixels=max_pixels, value_range=value_range
-    )
+    reading = Reading(max_bad, max_pixels, value_range)
+    files = load_files(inputs, (height, width), channels, reading=reading)
     console.list_skipped(files.skipped)
     return files

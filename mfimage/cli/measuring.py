@@ -209,12 +209,13 @@ def _load(
     value_range: str | None,
 ) -> ImageSet:
     """The images of a split in the model's shape."""
+    from mfimage.config import Reading
     from mfimage.datasets import load
 
     channels, height, width = flow.shape
     return load(
         data, split, (height, width), channels,
-        max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
+        reading=Reading(max_bad, max_pixels, console.pair(value_range)),
     )  # fmt: skip
 
 

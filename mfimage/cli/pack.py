@@ -29,12 +29,13 @@ def pack(
     Without --size and --channels the files are copied as they are, else they become PNG. What is broken off
     goes on where it stopped when it is asked for again.
     """
+    from mfimage.config import Reading
     from mfimage.datasets import Skipped
     from mfimage.datasets.packing import pack as pack_
 
     manifest = pack_(
         source, outdir, size, channels, shard_bytes=shard_mb * 1_000_000,
-        max_pixels=max_pixels, max_bad=max_bad, value_range=console.pair(value_range),
+        reading=Reading(max_bad, max_pixels, console.pair(value_range)),
         tell=lambda message: console.say(message, quiet),
     )  # fmt: skip
     console.list_skipped([Skipped(**bad) for bad in manifest["skipped"]])

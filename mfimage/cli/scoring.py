@@ -66,6 +66,7 @@ def calibrate(
 
     The threshold comes from the split, and the density from the training split, unless the split is all.
     """
+    from mfimage.config import Reading
     from mfimage.datasets import load
     from mfimage.ood import Detector
     from mfimage.run import locate
@@ -81,7 +82,7 @@ def calibrate(
     def read(name: str, limit: int | None) -> Any:
         found = load(
             data, name, (height, width), channels,
-            max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range), limit=limit,
+            reading=Reading(max_bad, max_pixels, console.pair(value_range)), limit=limit,
         )  # fmt: skip
         console.list_skipped(found.skipped)
         return found
@@ -121,6 +122,7 @@ def score(
     """Score images (higher is stranger), a line each: path and score; of a calibrated model also p-value,
     verdict and reason. Without a calibration the score is the reconstruction error a pixel.
     """  # noqa: D205
+    from mfimage.config import Reading
     from mfimage.datasets import load_files, save_pngs
     from mfimage.ood import drift_of
     from mfimage.ood.report import ScoreReport, write_score_report
@@ -136,7 +138,7 @@ def score(
     def read(paths: list[str]) -> ImageSet:
         files = load_files(
             paths, (height, width), channels,
-            max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
+            reading=Reading(max_bad, max_pixels, console.pair(value_range)),
         )  # fmt: skip
         console.list_skipped(files.skipped)
         return files

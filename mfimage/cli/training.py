@@ -67,7 +67,7 @@ def train(
 
     An .npz file with an array x, vectors or images, and where they are known theta and score, is data too.
     """
-    from mfimage.config import preset_config, read_config
+    from mfimage.config import Reading, preset_config, read_config
     from mfimage.training import train as train_
 
     changes = {
@@ -83,7 +83,7 @@ def train(
     settings = None if resume else (settings or preset_config("default")).with_(**changes)
     model = train_(
         data, outdir, settings, device=device, resume=resume, quiet=quiet,
-        max_bad=max_bad, max_pixels=max_pixels, value_range=console.pair(value_range),
+        reading=Reading(max_bad, max_pixels, console.pair(value_range)),
     )  # fmt: skip
     path = outdir / "model"
     console.put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, str(path), as_json)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mfimage.datasets.decode import MAX_PIXELS
+from mfimage.config import Reading
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.listing import iter_files, list_zip, open_zip, read_arrays, read_member
 from mfimage.datasets.named import NAMED, read_named
@@ -22,7 +22,6 @@ from mfimage.datasets.parts import (
     stack,
     taken,
 )
-from mfimage.datasets.pixels import ValueRange
 from mfimage.datasets.preparation import Preparation
 from mfimage.datasets.sets import ImageSet
 from mfimage.datasets.shards import Shards, shard_files
@@ -42,9 +41,7 @@ def load(
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     *,
-    max_pixels: int = MAX_PIXELS,
-    max_bad: float = 0.05,
-    value_range: ValueRange | None = None,
+    reading: Reading = Reading(),
     limit: int | None = None,
     root: Source | None = None,
 ) -> ImageSet:
@@ -61,10 +58,7 @@ def load(
         size: (height, width) or one number for both, in pixels: larger and smaller images are scaled to
             cover it and cut to the centre. None if all images have one size.
         channels: 1 for luma, 3 for colour, None for 3 if any image has colour and else 1.
-        max_pixels: Larger images are not decoded and count as bad.
-        max_bad: Largest share of bad files, in [0, 1], that is skipped rather than an error.
-        value_range: Values of black and white in arrays, and in image files deeper than 8 bits. Without it
-            integers scale by their type's maximum and floats must lie in [0, 1].
+        reading: How files are read, and how many may be bad.
         limit: Read only the first so many images.
         root: Where named sets lie that are not bundled; $MFIMAGE_DATA, else ~/.cache/mfimage, if None.
 
@@ -81,7 +75,7 @@ def load(
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     if not sources:
         raise UsageError("no source of images is given")
-    prepare = Preparation(size, channels, max_pixels, value_range)
+    prepare = Preparation(size, channels, reading.max_pixels, reading.value_range)
     parts: list[Part] = []
     for one in sources:
         left = None if limit is None else limit - sum(len(part.paths) + len(part.skipped) for part in parts)
@@ -89,7 +83,7 @@ def load(
             parts.append(_read(one, split, prepare, left, root))
     skipped = tuple(bad for part in parts for bad in part.skipped)
     paths = tuple(path for part in parts for path in part.paths)
-    check_bad(skipped, len(paths), max_bad)
+    check_bad(skipped, len(paths), reading.max_bad)
     images = stack(taken(parts), paths)
     return ImageSet(images, " + ".join(map(str, sources)), split, paths, skipped, joined_labels(parts))
 
@@ -101,9 +95,7 @@ def open_images(
     channels: int | None = None,
     *,
     memory: int = MEMORY,
-    max_pixels: int = MAX_PIXELS,
-    max_bad: float = 0.05,
-    value_range: ValueRange | None = None,
+    reading: Reading = Reading(),
     root: Source | None = None,
 ) -> ImageSet | StoredSet:
     """Load images into memory if they fit, else open them where they lie.
@@ -114,9 +106,7 @@ def open_images(
         size: As of `load`.
         channels: As of `load`; for a stored set None looks at a sample of 256 images.
         memory: Most bytes, at 8 bits a value, that a folder's or shards' images may take in memory.
-        max_pixels: As of `load`.
-        max_bad: As of `load`; of a stored set, the share of what has been read.
-        value_range: As of `load`.
+        reading: As of `load`; of a stored set max_bad is the share of what has been read.
         root: As of `load`.
 
     Raises:
@@ -129,14 +119,11 @@ def open_images(
         rows = choose(store.divided, split, store.name)
         sides = (size, size) if isinstance(size, int) else size
         if sides is None or len(rows) * 3 * math.prod(sides) > memory:
-            prepare = Preparation(size, channels, max_pixels, value_range, store.crop)
-            stored = StoredSet.open(store, rows, prepare, split, max_bad)
+            prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
+            stored = StoredSet.open(store, rows, prepare, split, reading.max_bad)
             if stored.nbytes > memory:
                 return stored
-    return load(
-        source, split, size, channels,
-        max_pixels=max_pixels, max_bad=max_bad, value_range=value_range, root=root,
-    )  # fmt: skip
+    return load(source, split, size, channels, reading=reading, root=root)
 
 
 def load_files(
@@ -144,9 +131,7 @@ def load_files(
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     *,
-    max_pixels: int = MAX_PIXELS,
-    max_bad: float = 0.05,
-    value_range: ValueRange | None = None,
+    reading: Reading = Reading(),
 ) -> ImageSet:
     """Load files, folders and glob patterns as they are named, without splits; see `iter_files`, `load`.
 
@@ -156,8 +141,8 @@ def load_files(
     paths = [str(path) for path in iter_files(inputs)]
     if not paths:
         raise DataError(f"{', '.join(map(str, inputs))}: no image files here")
-    part = from_files(paths, "", Path, Preparation(size, channels, max_pixels, value_range))
-    check_bad(part.skipped, len(part.paths), max_bad)
+    part = from_files(paths, "", Path, Preparation(size, channels, reading.max_pixels, reading.value_range))
+    check_bad(part.skipped, len(part.paths), reading.max_bad)
     images = stack(taken([part]), part.paths)
     return ImageSet(images, " + ".join(map(str, inputs)), "all", tuple(part.paths), tuple(part.skipped))
 

@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfimage.datasets.decode import MAX_PIXELS
+from mfimage.config import Reading
 from mfimage.datasets.loading import Source, open_store
 from mfimage.datasets.parquet import SKIPPED_KEY, Shard
 from mfimage.datasets.parts import check_bad
-from mfimage.datasets.pixels import ValueRange
 from mfimage.datasets.preparation import Preparation
 from mfimage.datasets.sets import Skipped
 from mfimage.datasets.shards import shard_files
@@ -47,9 +46,7 @@ def pack(
     channels: int | None = None,
     *,
     shard_bytes: int = SHARD_BYTES,
-    max_pixels: int = MAX_PIXELS,
-    max_bad: float = 0.05,
-    value_range: ValueRange | None = None,
+    reading: Reading = Reading(),
     root: Source | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -62,9 +59,7 @@ def pack(
         channels: As of `load`. Without size and channels the files are copied as they are (but a box is cut
             out of CelebA's), else they become PNG: 8 bits, or 16 for deeper grey.
         shard_bytes: Most bytes a shard, about.
-        max_pixels: As of `load`.
-        max_bad: Largest share of unreadable files, in [0, 1], that is left out rather than an error.
-        value_range: As of `load`.
+        reading: As of `load`.
         root: As of `load`.
         tell: Is told of every shard.
 
@@ -79,8 +74,8 @@ def pack(
     store = open_store(source, root)
     if store is None:
         raise DataError(f"{source}: is no folder, Parquet file or named set of photographs; unpack it first")
-    prepare = Preparation(size, channels, max_pixels, value_range, store.crop)
-    return write(plan(store, prepare, shard_bytes), Path(outdir), max_bad, tell)
+    prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
+    return write(plan(store, prepare, shard_bytes), Path(outdir), reading.max_bad, tell)
 
 
 def plan(store: Store, prepare: Preparation, shard_bytes: int) -> Plan:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mfimage import config
 from mfimage.datasets import Skipped, load_files
 from mfimage.datasets.decode import decode, resize
 from mfimage.datasets.pixels import Pixels
@@ -53,7 +54,7 @@ class Reading:
         try:
             files = load_files(
                 paths, self.size if self.scaled else None, self.channels,
-                max_bad=self.max_bad, max_pixels=self.max_pixels, value_range=self.value_range,
+                reading=config.Reading(self.max_bad, self.max_pixels, self.value_range),
             )  # fmt: skip
         except MixedSizesError as error:
             raise DataError(

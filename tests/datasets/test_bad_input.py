@@ -12,6 +12,7 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
+from mfimage.config import Reading
 from mfimage.datasets import load, to_batch
 from mfimage.datasets import loading as reading
 from mfimage.errors import DataError
@@ -233,7 +234,7 @@ def out_of_range(folder):
     np.save(folder.parent / "bad.npy", np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 8, 8))
     with pytest.raises(DataError, match=r"bad\.npy: .*value_range"):
         load(folder.parent / "bad.npy", "all")
-    x = load(folder.parent / "bad.npy", "all", value_range=(-1, 1)).batch([0])
+    x = load(folder.parent / "bad.npy", "all", reading=Reading(value_range=(-1, 1))).batch([0])
     assert (float(x.min()), float(x.max())) == (0.0, 1.0)
 
 

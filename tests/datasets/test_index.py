@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mfimage.config import Reading
 from mfimage.datasets import index, load, open_images
 from mfimage.datasets.index import Names, index_folder
 from mfimage.errors import DataError
@@ -113,7 +114,7 @@ def test_a_file_overwritten_in_place_is_noticed_and_the_list_forgotten(folder, t
     index_folder(folder)
     Image.new("L", (4, 4), 200).save(folder / "c.png")
     os.utime(folder / "c.png", (1, 1))
-    images = load(folder, "all", max_bad=0.5)
+    images = load(folder, "all", reading=Reading(max_bad=0.5))
     assert [(bad.path, bad.reason) for bad in images.skipped] == [
         (f"{folder}/c.png", "has changed since the folder was listed")
     ]
@@ -123,7 +124,7 @@ def test_a_file_overwritten_in_place_is_noticed_and_the_list_forgotten(folder, t
 
 
 def test_a_file_that_goes_while_it_is_read_is_replaced(folder):
-    images = open_images(folder, "all", memory=0, max_bad=0.5)
+    images = open_images(folder, "all", memory=0, reading=Reading(max_bad=0.5))
     whole = images.batch(slice(None))
     (folder / "a" / "10.png").unlink()
     assert (images.batch([1]) == whole[2]).all()
@@ -150,7 +151,7 @@ def test_links_pipes_and_an_empty_folder(tmp_path):
     assert list(found.names) == ["1.png", "gone.png", "link.png"]
     assert found.sizes[1] == -1
     assert np.array_equal(found.sizes[[0]], found.sizes[[2]])
-    images = load(tmp_path / "set", "all", max_bad=0.5)
+    images = load(tmp_path / "set", "all", reading=Reading(max_bad=0.5))
     assert [bad.reason for bad in images.skipped] == ["cannot be read: No such file or directory"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=f"folder {tmp_path}/empty: holds no images"):

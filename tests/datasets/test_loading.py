@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mfimage.config import Reading
 from mfimage.datasets import load
 from mfimage.errors import DataError, UsageError
 
@@ -89,7 +90,7 @@ def test_deeper_files_make_the_set_float(tmp_path):
 def test_bad_files_are_skipped_and_listed(folder):
     (folder / "3.png").write_bytes(b"")
     (folder / "5.png").write_bytes((folder / "5.png").read_bytes()[:60])
-    images = load(folder, "all", max_bad=0.05)
+    images = load(folder, "all", reading=Reading(max_bad=0.05))
     assert len(images) == 38
     assert [bad.path for bad in images.skipped] == [f"{folder}/3.png", f"{folder}/5.png"]
     assert images.skipped[0].reason == "is empty (0 bytes)"
@@ -106,7 +107,7 @@ def test_bad_files_are_skipped_and_listed(folder):
 def test_all_bad(tmp_path):
     (tmp_path / "1.png").write_bytes(b"")
     with pytest.raises(DataError, match="1 of 1 files"):
-        load(tmp_path, "all", max_bad=1.0)
+        load(tmp_path, "all", reading=Reading(max_bad=1.0))
 
 
 def test_damaged_member_of_a_zip_is_skipped(folder, tmp_path):
@@ -123,7 +124,7 @@ def test_damaged_member_of_a_zip_is_skipped(folder, tmp_path):
 
 def test_too_large_files_are_skipped(folder):
     Image.new("RGB", (60, 60)).save(folder / "big.png")
-    assert "60×60" in load(folder, "all", max_pixels=100).skipped[0].reason
+    assert "60×60" in load(folder, "all", reading=Reading(max_pixels=100)).skipped[0].reason
 
 
 def test_no_images(tmp_path):
@@ -180,7 +181,7 @@ def test_array_values(tmp_path):
     np.save(path, RNG.random((5, 4, 4)) * 255)
     with pytest.raises(DataError, match=r"x\.npy: values from .* outside \[0, 1\].*value_range"):
         load(path, "all")
-    assert load(path, "all", value_range=(0, 255)).images.max() <= 1
+    assert load(path, "all", reading=Reading(value_range=(0, 255))).images.max() <= 1
     np.save(path, np.full((5, 4, 4), np.nan))
     with pytest.raises(DataError, match="not finite"):
         load(path, "all")

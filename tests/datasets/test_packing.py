@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mfimage.config import Reading
 from mfimage.datasets import load, open_images, packing, shardwriter
 from mfimage.datasets.packing import pack
 from mfimage.datasets.shardwriter import png
@@ -150,12 +151,12 @@ def test_another_pack_is_not_mixed_with_it(folder, tmp_path):
 def test_bad_files_are_left_out_and_listed(folder, tmp_path):
     (folder / "cats" / "3.png").write_bytes(b"")
     for _ in range(2):
-        manifest = pack(folder, tmp_path / "out", max_bad=0.1)
+        manifest = pack(folder, tmp_path / "out", reading=Reading(max_bad=0.1))
         assert manifest["skipped"] == [{"path": f"{folder}/cats/3.png", "reason": "is empty (0 bytes)"}]
         assert manifest["images"] == 59
     assert len(load(tmp_path / "out", "all")) == 59
     with pytest.raises(DataError, match="cannot be used"):
-        pack(folder, tmp_path / "none", max_bad=0.0)
+        pack(folder, tmp_path / "none", reading=Reading(max_bad=0.0))
 
 
 def test_what_cannot_be_packed(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mfimage.config import Reading
 from mfimage.datasets import load, open_images, shards
 from mfimage.errors import DataError, UsageError
 
@@ -92,7 +93,7 @@ def test_rows_without_an_image_are_replaced_and_reported(tmp_path):
     rows[3]["bytes"] = None
     rows[4] = None
     write(tmp_path / "x.parquet", {"image": rows})
-    stored = open_images(tmp_path / "x.parquet", "all", memory=0, max_bad=0.2)
+    stored = open_images(tmp_path / "x.parquet", "all", memory=0, reading=Reading(max_bad=0.2))
     assert torch.equal(stored.batch([3, 4]), stored.batch([5, 5]))
     assert {bad.path for bad in stored.skipped} == {f"{tmp_path}/x.parquet[{i}]" for i in (3, 4)}
     assert stored.skipped[0].reason == "holds no bytes of an image"

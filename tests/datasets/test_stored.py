@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mfimage.config import Reading
 from mfimage.datasets import ImageSet, StoredSet, load, open_images
 from mfimage.errors import DataError, MixedSizesError
 from mfimage.fit import shuffled
@@ -26,7 +27,7 @@ def folder(tmp_path):
 
 
 def stored(folder, split="all", size=None, channels=None, **options):
-    images = open_images(folder, split, size, channels, memory=0, **options)
+    images = open_images(folder, split, size, channels, memory=0, reading=Reading(**options))
     assert isinstance(images, StoredSet)
     return images
 
