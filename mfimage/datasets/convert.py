@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mfimage.datasets.decode import decode, pixels
+from mfimage.datasets.decode import decode, picture_values
 from mfimage.datasets.pixels import Pixels, over_white, unit, with_channels
 from mfimage.errors import DataError, ModelError
 
@@ -57,7 +57,7 @@ def to_batch(
         return _tensor(values[None]), lambda x: _picture(_one(x), "RGB" if values.shape[-1] == 3 else "L")
     if isinstance(image, Image.Image):
         mode = _STRAIGHT.get(image.mode, image.mode)
-        return _tensor(pixels(image, "image")[None]), lambda x: _picture(_one(x), mode)
+        return _tensor(picture_values(image, "image")[None]), lambda x: _picture(_one(x), mode)
     if isinstance(image, np.ndarray):
         return _from_numpy(image, beyond)
     if isinstance(image, Tensor):

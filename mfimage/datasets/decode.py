@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -21,10 +22,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mfimage.datasets.pixels import Pixels, ValueRange, over_white, unit, with_channels
-from mfimage.errors import DataError, MfimageError, UsageError
+from mfimage.datasets.pixels import Crop, Pixels, ValueRange, cut, over_white, resize, unit, with_channels
+from mfimage.errors import DataError, MfimageError
 
 MAX_PIXELS = 64_000_000
+# An image file that needs more bytes for each of the allowed pixels than this is no honest one.
+BYTES_PER_PIXEL = 8
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 # Named one by one because others (EPS) start a foreign program. JPEG includes MPO, which phones write.
@@ -61,7 +64,7 @@ def decode(
             outside their range.
     """
     with _told(name), _opened(source, name, max_pixels) as picture:
-        values = _upright(pixels(picture, name, value_range), _orientation(picture))
+        values = _upright(picture_values(picture, name, value_range), _orientation(picture))
     return with_channels(values, channels)
 
 
@@ -114,7 +117,7 @@ def _read_header(stream: BinaryIO) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def pixels(picture: Image.Image, name: str, value_range: ValueRange | None = None) -> Pixels:
+def picture_values(picture: Image.Image, name: str, value_range: ValueRange | None = None) -> Pixels:
     """The pixels of an open Pillow image as it lies, whatever its mode.
 
     Args:
@@ -182,33 +185,45 @@ def _upright(values: Pixels, orientation: int) -> Pixels:
     return values
 
 
-def resize(values: Pixels, size: int | tuple[int, int]) -> Pixels:
-    """Scale an image, antialiased, until it just covers the target, and keep the centre.
+@dataclass(frozen=True)
+class Preparation:
+    """How files become images: decoded, cut if the set has a box, scaled to cover `size`, cut to the centre.
 
-    The proportions stay; what is too much on the longer side is cut off equally at both ends. One Lanczos
-    pass does both. An image that has the size already is returned as it is.
-
-    Args:
-        values: (H, W, C), C = 1 or 3, uint8 or float32 in [0, 1].
-        size: Height and width, or one number for both, in pixels.
-
-    Returns:
-        (height, width, C) of the same type.
-
-    Raises:
-        UsageError: The size is not positive.
+    Attributes:
+        size: (height, width), one number for both, or None to keep what they have.
+        channels: 1 for luma, 3 for colour, None for what each has.
+        max_pixels: Larger images are not decoded.
+        value_range: Of black and white in files deeper than 8 bits; see `decode`.
+        crop: Cut out before anything is scaled.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise UsageError(f"size {size}: height and width must be at least 1 pixel")
-    rows, columns = values.shape[:2]
-    if (rows, columns) == (height, width):
-        return values
-    scale = min(rows / height, columns / width)
-    top, left = (rows - scale * height) / 2, (columns - scale * width) / 2
-    box = (left, top, min(left + scale * width, columns), min(top + scale * height, rows))
-    planes = [
-        np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS, box=box))
-        for plane in np.moveaxis(values, -1, 0)
-    ]
-    return np.clip(np.stack(planes, axis=-1), 0, 255 if values.dtype == np.uint8 else 1)
+
+    size: int | tuple[int, int] | None = None
+    channels: int | None = None
+    max_pixels: int = MAX_PIXELS
+    value_range: ValueRange | None = None
+    crop: Crop | None = None
+
+    @property
+    def max_bytes(self) -> int:
+        """A larger file is not read."""
+        return self.max_pixels * BYTES_PER_PIXEL
+
+    def __call__(self, content: Path | bytes, name: str) -> Pixels:
+        """Read one image.
+
+        Args:
+            content: Of the file, or its path.
+            name: What to call it in messages.
+
+        Returns:
+            (H, W, C), uint8 or float32 in [0, 1].
+
+        Raises:
+            DataError: As in `decode`; or it has not the size that the box belongs to.
+        """
+        values = decode(
+            content, name, channels=self.channels, max_pixels=self.max_pixels, value_range=self.value_range
+        )
+        if self.crop is not None:
+            values = cut(values, self.crop, name)
+        return np.ascontiguousarray(values if self.size is None else resize(values, self.size))

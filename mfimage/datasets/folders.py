@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.index import Names, index_folder
-from mfimage.datasets.preparation import Crop
+from mfimage.datasets.pixels import Crop
 from mfimage.datasets.roots import located
 from mfimage.datasets.splits import Divided
 from mfimage.datasets.stores import FolderStore

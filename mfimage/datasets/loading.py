@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mfimage.config import Reading
+from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.listing import iter_files, list_zip, open_zip, read_arrays, read_member
 from mfimage.datasets.named import NAMED, read_named
@@ -22,7 +23,6 @@ from mfimage.datasets.parts import (
     stack,
     taken,
 )
-from mfimage.datasets.preparation import Preparation
 from mfimage.datasets.sets import ImageSet
 from mfimage.datasets.shards import Shards, shard_files
 from mfimage.datasets.splits import choose, split_indices, split_paths

@@ -17,9 +17,8 @@ import numpy as np
 
 from mfimage._torchvision import import_torchvision
 from mfimage.datasets.cifar import cifar10
-from mfimage.datasets.decode import resize
 from mfimage.datasets.mnist import FILES, mnist, read_idx
-from mfimage.datasets.pixels import Pixels
+from mfimage.datasets.pixels import Pixels, resize
 from mfimage.datasets.roots import data_root
 from mfimage.datasets.splits import choose, split_indices
 from mfimage.errors import DataError, UsageError

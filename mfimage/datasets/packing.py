@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.config import Reading
+from mfimage.datasets.decode import Preparation
 from mfimage.datasets.loading import Source, open_store
 from mfimage.datasets.parquet import SKIPPED_KEY, Shard
 from mfimage.datasets.parts import check_bad
-from mfimage.datasets.preparation import Preparation
 from mfimage.datasets.sets import Skipped
 from mfimage.datasets.shards import shard_files
 from mfimage.datasets.shardwriter import Plan, Planned, write_shard

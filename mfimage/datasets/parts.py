@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.datasets.decode import resize
-from mfimage.datasets.pixels import Pixels, as_float, over_white, unit, with_channels
+from mfimage.datasets.decode import Preparation
+from mfimage.datasets.pixels import Pixels, as_float, check_size, over_white, resize, unit, with_channels
 from mfimage.datasets.prefetch import ahead
-from mfimage.datasets.preparation import Preparation, check_size
 from mfimage.datasets.sets import Skipped
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError

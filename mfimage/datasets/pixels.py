@@ -1,13 +1,14 @@
-"""Arrays of pixels: their value range, their transparency and their number of channels."""
+"""Arrays of pixels: value range, transparency, channels, size and crop."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, MixedSizesError, UsageError
 
 Pixels = NDArray[Any]
 """An array (..., C) of uint8 in 0..255 or float32 in [0, 1]."""
@@ -128,3 +129,64 @@ def with_channels(values: Pixels, channels: int | None) -> Pixels:
             ..., None
         ]
     return np.clip(values @ np.array([0.299, 0.587, 0.114], np.float32), 0, 1)[..., None]
+
+
+def resize(values: Pixels, size: int | tuple[int, int]) -> Pixels:
+    """Scale an image, antialiased, until it just covers the target, and keep the centre.
+
+    The proportions stay; what is too much on the longer side is cut off equally at both ends. One Lanczos
+    pass does both. An image that has the size already is returned as it is.
+
+    Args:
+        values: (H, W, C), C = 1 or 3, uint8 or float32 in [0, 1].
+        size: Height and width, or one number for both, in pixels.
+
+    Returns:
+        (height, width, C) of the same type.
+
+    Raises:
+        UsageError: The size is not positive.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise UsageError(f"size {size}: height and width must be at least 1 pixel")
+    rows, columns = values.shape[:2]
+    if (rows, columns) == (height, width):
+        return values
+    scale = min(rows / height, columns / width)
+    top, left = (rows - scale * height) / 2, (columns - scale * width) / 2
+    box = (left, top, min(left + scale * width, columns), min(top + scale * height, rows))
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS, box=box))
+        for plane in np.moveaxis(values, -1, 0)
+    ]
+    return np.clip(np.stack(planes, axis=-1), 0, 255 if values.dtype == np.uint8 else 1)
+
+
+class Crop(NamedTuple):
+    """A square that is cut out of every image of a set, all of one size; in pixels."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+    side: int
+
+
+def cut(values: Pixels, crop: Crop, name: str) -> Pixels:
+    """Cut a square out of an image; DataError unless the image has the size that the square belongs to."""
+    if values.shape[:2] != (crop.height, crop.width):
+        raise DataError(
+            f"{name}: is {values.shape[0]}×{values.shape[1]} (height×width), not {crop.height}×{crop.width} "
+            "like the originals; load the folder itself"
+        )
+    return values[crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+
+
+def check_size(first: tuple[int, ...], first_name: str, shape: tuple[int, ...], name: str) -> None:
+    """Raise MixedSizesError unless two images have the same height and width, the first of their shapes."""
+    if shape[:2] != first[:2]:
+        raise MixedSizesError(
+            f"images differ in size: {first_name} is {first[0]}×{first[1]} (height×width), {name} is "
+            f"{shape[0]}×{shape[1]}; choose one with size (--size)"
+        )

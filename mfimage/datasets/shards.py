@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mfimage.datasets.listing import natural
 from mfimage.datasets.parquet import Shard, import_parquet
-from mfimage.datasets.preparation import Crop
+from mfimage.datasets.pixels import Crop
 from mfimage.datasets.splits import Divided, divide_rows, named_split
 from mfimage.errors import DataError, UsageError
 

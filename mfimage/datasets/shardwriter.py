@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mfimage.datasets.decode import Preparation
 from mfimage.datasets.parquet import FEATURES_KEY, PACK_KEY, SKIPPED_KEY, import_parquet
 from mfimage.datasets.pixels import Pixels
 from mfimage.datasets.prefetch import ahead
-from mfimage.datasets.preparation import Preparation
 from mfimage.datasets.sets import Skipped
 from mfimage.datasets.stored import Faults
 from mfimage.datasets.stores import Store

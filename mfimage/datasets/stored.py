@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mfimage.datasets.pixels import Pixels, as_float
+from mfimage.datasets.decode import Preparation
+from mfimage.datasets.pixels import Pixels, as_float, check_size
 from mfimage.datasets.prefetch import ahead
-from mfimage.datasets.preparation import Preparation, check_size
 from mfimage.datasets.sets import Dataset, ImageSet, Skipped
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.index import Index, index_folder
-from mfimage.datasets.preparation import Crop
+from mfimage.datasets.pixels import Crop
 from mfimage.datasets.splits import Divided, divide_paths
 from mfimage.errors import DataError
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mfimage import config
 from mfimage.datasets import Skipped, load_files
-from mfimage.datasets.decode import decode, resize
-from mfimage.datasets.pixels import Pixels
+from mfimage.datasets.decode import decode
+from mfimage.datasets.pixels import Pixels, resize
 from mfimage.errors import DataError, MixedSizesError
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.datasets.decode import resize
 from mfimage.datasets.pictures import save_png, sheet
+from mfimage.datasets.pixels import resize
 from mfimage.denoising.work import Done
 from mfimage.eval.reconstruction import psnr, ssim
 from mfimage.files import write_text

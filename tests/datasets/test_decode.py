@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from mfimage.datasets.decode import decode, resize
+from mfimage.datasets.decode import decode
 from mfimage.errors import DataError, UsageError
 
 RNG = np.random.default_rng(0)
@@ -265,30 +265,3 @@ def test_max_pixels_can_be_changed():
     assert decode(data, "x", max_pixels=35).shape == (5, 7, 1)
     with pytest.raises(DataError, match="7×5"):
         decode(data, "x", max_pixels=34)
-
-
-def test_resize_covers_and_keeps_the_centre():
-    wide = np.zeros((10, 30, 3), np.uint8)
-    wide[:, 10:20] = 200
-    assert (resize(wide, 10) == 200).all()
-    assert resize(wide, (20, 60)).shape == (20, 60, 3)
-    assert resize(wide, (3, 5)).shape == (3, 5, 3)
-    assert resize(wide, (10, 30)) is wide
-
-
-def test_resize_is_antialiased_and_stays_in_range():
-    stripes = np.zeros((64, 64, 1), np.uint8)
-    stripes[:, ::2] = 255
-    small = resize(stripes, 16)[2:-2, 2:-2]
-    assert np.abs(small.astype(int) - 128).max() < 6
-    floats = (stripes / 255).astype(np.float32)
-    large = resize(floats, 150)
-    assert large.dtype == np.float32
-    assert large.min() == 0
-    assert large.max() == 1
-
-
-@pytest.mark.parametrize("size", [0, (4, -1)])
-def test_resize_to_nothing(size):
-    with pytest.raises(UsageError, match="at least 1"):
-        resize(np.zeros((4, 4, 1), np.uint8), size)
