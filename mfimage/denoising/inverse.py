@@ -13,6 +13,7 @@ from mfimage.errors import ModelError
 from mfimage.models import GenerativeModel
 from mfimage.models.flow import ChartedModel
 from mfimage.models.geometry import tangents
+from mfimage.models.least_squares import LevenbergMarquardt
 
 _BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and double precision
 _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
@@ -51,9 +52,9 @@ class Posterior:
     model: ChartedModel
     sigma: Tensor
 
-    def part(self, rows: Tensor) -> Posterior:
+    def rows(self, chosen: Tensor) -> Posterior:
         """Take some rows of the batch."""
-        return Posterior(self.y[rows], self.operator.part(rows), self.model, self.sigma[rows])
+        return Posterior(self.y[chosen], self.operator.part(chosen), self.model, self.sigma[chosen])
 
     @torch.no_grad()
     def value(self, u: Tensor) -> Tensor:
@@ -68,88 +69,54 @@ class Posterior:
         """Approximate around u by Gauss–Newton, data and prior.
 
         With J = ∂ A g/∂u, K = ∂z/∂u of the base noise z = h(u), −log p_h = ½‖z‖² − log|det K| + const:
-        gradient  Jᵀ(A g(u) − y)/σ² − ∇ log p_h(u),  curvatures  JᵀJ/σ²  and  KᵀK, which is positive definite.
+        gradient  Jᵀ(A g(u) − y)/σ² − ∇ log p_h(u),  curvature  JᵀJ/σ² + KᵀK,  metric  KᵀK, positive definite.
 
         Returns:
-            Gradient (B, d), and both curvatures (B, d, d), float64.
+            Gradient (B, d), curvature and metric (B, d, d), float64.
         """
         shape = self.model.shape
         columns = tangents(self.model.chart, u).mT.unflatten(2, shape)
         seen = vmap(self.operator.forward, in_dims=1, out_dims=1)(columns).flatten(2).double()
         misfit = (self.operator.forward(self.model.decode(u)) - self.y).double().flatten(1)
         weight = self.sigma.double().square().reciprocal()[:, None]
-        gradient = weight * (seen @ misfit[..., None])[..., 0] - self._score(u)
+        gradient = weight * (seen @ misfit[..., None])[..., 0] - self._log_prob_gradient(u)
         noise = tangents(lambda v: self.model.density.transform(v)[0], u).double()
-        return gradient, weight[..., None] * (seen @ seen.mT), noise.mT @ noise
+        metric = noise.mT @ noise
+        return gradient, weight[..., None] * (seen @ seen.mT) + metric, metric
 
-    def _score(self, u: Tensor) -> Tensor:
+    def _log_prob_gradient(self, u: Tensor) -> Tensor:
         with torch.enable_grad():
             u = u.detach().requires_grad_()
-            (score,) = torch.autograd.grad(self.model.density.log_prob(u).sum(), u)
-        return score.double()
+            (gradient,) = torch.autograd.grad(self.model.density.log_prob(u).sum(), u)
+        return gradient.double()
 
 
 @torch.no_grad()
 def most_probable(
     posterior: Posterior, start: Tensor, iterations: int = 20, step: float = 1.0, tolerance: float = 5e-2
 ) -> Found:
-    """Descend to a local maximum of the posterior by Levenberg–Marquardt, each image on its own.
-
-    (JᵀJ/σ² + (1 + λ) KᵀK) δ = −gradient,  shortened to ‖K δ‖ ≤ step·√d;  u ← u + δ where the objective falls,
-    and λ with it; where not, λ rises and u stays. So no image ever gets worse.
+    """Descend to a local maximum of the posterior by `LevenbergMarquardt`, each image on its own.
 
     Args:
-        posterior: What is minimised; see `Posterior.quadratic` for J and K.
+        posterior: What is minimised; its damping is K of `Posterior.quadratic`.
         start: u, shape (B, d).
         iterations: Linearisations, at most.
-        step: Longest step, as a share of the typical length √d of the base noise.
+        step: Longest step ‖K δ‖, as a share of the typical length √d of the base noise.
         tolerance: An image is done when an iteration lowers its objective by less than this, in nats, or by
             less than a millionth of it.
 
     Reference:
-        Moré, The Levenberg–Marquardt algorithm: implementation and theory, 1978, Lecture Notes in Mathematics
-        630; Bora, Jalal, Price, Dimakis, Compressed sensing using generative models, 2017, arXiv 1703.03208
-        (the use of a learned manifold).
+        Bora, Jalal, Price, Dimakis, Compressed sensing using generative models, 2017, arXiv 1703.03208 (the
+        use of a learned manifold).
     """
-    u, value = start.clone(), posterior.value(start)
-    damping = torch.full_like(value, 1e-2)
-    history = [value]
-    left = torch.arange(len(u), device=u.device)
-    for _ in range(iterations):
-        if not len(left):
-            break
-        better, fallen, damping[left] = _descend(
-            posterior.part(left), u[left], value[left], damping[left], step * u.shape[1] ** 0.5
-        )
-        u[left], value = better, value.index_copy(0, left, fallen)
-        history.append(value)
-        gain = history[-2][left] - value[left]
-        left = left[gain > (1e-6 * value[left].abs()).clamp_min(tolerance)]
-    return Found(u, posterior.model.decode(u), value, torch.stack(history))
 
+    def settled(gain: Tensor, slope: Tensor, value: Tensor) -> Tensor:
+        return gain <= (1e-6 * value.abs()).clamp_min(tolerance)
 
-def _descend(
-    posterior: Posterior, u: Tensor, value: Tensor, damping: Tensor, longest: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One linearisation, and dampings until every image is better or none helps: u, value and damping."""
-    gradient, data, prior = posterior.quadratic(u)
-    u, value, damping = u.clone(), value.clone(), damping.clone()
-    left = torch.arange(len(u), device=u.device)
-    for _ in range(_TRIES):
-        matrix = data[left] + (1 + damping[left, None, None]) * prior[left]
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        move = -torch.cholesky_solve(gradient[left, :, None], factor)
-        length = (move * (prior[left] @ move)).sum((1, 2)).clamp_min(1e-300).sqrt()
-        move = move[..., 0] * (longest / length).clamp_max(1)[:, None]
-        trial = u[left] + move.to(u).nan_to_num()
-        reached = posterior.part(left).value(trial)
-        good = (reached < value[left]) & (failed == 0)
-        u[left[good]], value[left[good]] = trial[good], reached[good]
-        damping[left] = torch.where(good, damping[left] / 5, damping[left] * 10).clamp(1e-8, 1e12)
-        left = left[~good]
-        if not len(left):
-            break
-    return u, value, damping
+    found = LevenbergMarquardt(
+        settled, iterations, _TRIES, damping=1e-2, rise=10.0, longest=step * start.shape[1] ** 0.5
+    ).minimise(posterior, start)
+    return Found(found.u, posterior.model.decode(found.u), found.value, found.history)
 
 
 def solve(
@@ -172,7 +139,7 @@ def solve(
     whole = Posterior(y, operator, charted, deviation)
     size = max(1, _BUDGET // (12 * charted.dim * torch.Size(charted.shape).numel()))
     rows = torch.arange(len(y), device=y.device)
-    found = [most_probable(whole.part(part), start[part]) for part in rows.split(size)]
+    found = [most_probable(whole.rows(part), start[part]) for part in rows.split(size)]
     length = max(len(part.history) for part in found)
     histories = [
         torch.cat([part.history, part.history[-1:].expand(length - len(part.history), -1)]) for part in found

@@ -51,11 +51,11 @@ def test_the_gradient_is_autograds(bent, name):
     misfit = (given.operator.forward(bent.decode(u)) - given.y).square().flatten(1).sum(1)
     value = misfit / (2 * 0.1**2) - bent.density.log_prob(u)
     (expected,) = torch.autograd.grad(value.sum(), u)
-    gradient, data, prior = given.quadratic(u.detach())
+    gradient, curvature, prior = given.quadratic(u.detach())
     torch.testing.assert_close(gradient, expected)
     torch.testing.assert_close(given.value(u.detach()), value.detach())
     assert torch.linalg.eigvalsh(prior).min() > 0
-    assert torch.linalg.eigvalsh(data).min() > -1e-9 * data.abs().max()
+    assert torch.linalg.eigvalsh(curvature - prior).min() > -1e-9 * curvature.abs().max()
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -112,7 +112,7 @@ def test_steps_are_no_longer_than_the_limit(straight):
 def test_images_do_not_see_each_other(bent):
     x, given = posterior(bent, OPERATORS["mask"])
     start = bent.encode(x).detach()
-    alone = most_probable(given.part(torch.tensor([4])), start[4:5])
+    alone = most_probable(given.rows(torch.tensor([4])), start[4:5])
     torch.testing.assert_close(most_probable(given, start).u[4:5], alone.u)
 
 

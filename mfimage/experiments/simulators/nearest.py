@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mfimage.models.least_squares import LevenbergMarquardt
+
 _TOLERANCE = 1e-14  # what float64 allows
 _FLOOR = 1e-24  # of the squared distance itself: float64 knows no better
-_STUCK = 1e12  # damping at which steps drown in rounding
 
 
 class Bank:
@@ -38,6 +40,27 @@ class Bank:
         return similar, (self.mean_z + (features - self.mean) @ self.slope).clamp(-bound, bound)
 
 
+@dataclass(frozen=True, eq=False)
+class _SquaredDistance:
+    """‖x − render(z)‖² of points x, shape (B, D); its metric is the diagonal of its curvature."""
+
+    x: Tensor
+    render: Callable[[Tensor], Tensor]
+    jacobian: Callable[[Tensor], Tensor]
+
+    def rows(self, chosen: Tensor) -> _SquaredDistance:
+        return _SquaredDistance(self.x[chosen], self.render, self.jacobian)
+
+    def value(self, z: Tensor) -> Tensor:
+        return (self.x - self.render(z)).square().sum(1)
+
+    def quadratic(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        j = self.jacobian(z)
+        gradient = -2 * (j.mT @ (self.x - self.render(z))[..., None])[..., 0]
+        curvature = 2 * j.mT @ j
+        return gradient, curvature, torch.diag_embed(curvature.diagonal(dim1=1, dim2=2).clamp(min=2e-12))
+
+
 def nearest(
     render: Callable[[Tensor], Tensor],
     jacobian: Callable[[Tensor], Tensor],
@@ -48,9 +71,7 @@ def nearest(
     tolerance: float = _TOLERANCE,
     floor: float = _FLOOR,
 ) -> tuple[Tensor, Tensor]:
-    """Minimise ‖x − render(z)‖ over |z_k| ≤ bound by Levenberg–Marquardt, every row on its own.
-
-    (JᵀJ + λ diag JᵀJ) δ = Jᵀ(x − render(z));  δ is taken, and λ lowered, only where the distance shrinks.
+    """Minimise ‖x − render(z)‖ over |z_k| ≤ bound by `LevenbergMarquardt`, every row on its own.
 
     Args:
         render: Maps (B, d) to (B, D), each row on its own.
@@ -64,31 +85,11 @@ def nearest(
 
     Returns:
         z, shape (B, d), and the squared distance, shape (B,): never larger than at the start.
-
-    Reference:
-        Moré, The Levenberg-Marquardt algorithm: implementation and theory, 1978.
     """
-    z, damping = start.clone(), torch.full((len(x),), 1e-3, dtype=x.dtype)
-    squared = (x - render(z)).square().sum(1)
-    rows = torch.arange(len(x))
-    for _ in range(iterations):
-        if not len(rows):
-            break
-        here = z[rows]
-        j = jacobian(here)
-        gradient = (j.mT @ (x[rows] - render(here))[..., None])[..., 0]
-        free = ~((here.abs() >= bound) & (here * gradient > 0))  # what pushes against the bound stays there
-        j, gradient = j * free[:, None], gradient * free
-        gram = j.mT @ j
-        scale = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-12)
-        factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(damping[rows, None] * scale))
-        step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
-        trial = (here + step).clamp(-bound, bound)
-        reached = (x[rows] - render(trial)).square().sum(1)
-        better = reached < squared[rows]  # never where the factorisation failed: NaN compares as false
-        z[rows] = torch.where(better[:, None], trial, here)
-        squared[rows] = torch.where(better, reached, squared[rows])
-        damping[rows] *= torch.where(better, 0.2, 4.0)
-        gain = (gradient.square() / scale).amax(1)
-        rows = rows[(gain > tolerance * squared[rows] + floor) & (damping[rows] < _STUCK)]
-    return z, squared
+
+    def settled(gain: Tensor, slope: Tensor, squared: Tensor) -> Tensor:
+        return slope <= tolerance * squared + floor
+
+    solver = LevenbergMarquardt(settled, iterations, bound=bound)
+    found = solver.minimise(_SquaredDistance(x, render, jacobian), start)
+    return found.u, found.value
