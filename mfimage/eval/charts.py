@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mfimage.eval.ranking import histogram
+from mfimage.eval.table import scientific
 
 CHART = (440, 250)  # width and height of a chart's own coordinates
 LEFT, RIGHT, TOP, BOTTOM = 46, 420, 22, 212  # its plotting area
@@ -66,13 +67,6 @@ class _Axis:
 def _round_step(least: float) -> float:
     decade = 10.0 ** math.floor(math.log10(least))
     return next(f * decade for f in (1, 2, 5, 10) if f * decade >= least * (1 - 1e-9))
-
-
-def scientific(value: float, digits: int) -> str:
-    """Write a number as a × 10ⁿ with a number of digits after the point."""
-    mantissa, exponent = f"{value:.{digits}e}".split("e")
-    power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return power if mantissa == "1" else f"{mantissa} × {power}"
 
 
 def _tick(value: float) -> str:

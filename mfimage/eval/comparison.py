@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from mfimage.errors import DataError, UsageError
 from mfimage.eval.numbers import Number, Report
-from mfimage.eval.page import number
 from mfimage.eval.sections import Images
+from mfimage.eval.table import DASH, Cell, Column, Row, Table, mark_best, numbers_alike
 from mfimage.files import write_text
 from mfimage.models import GenerativeModel
 
@@ -84,35 +83,26 @@ class Comparison:
 
     def best(self, name: str) -> set[str]:
         """The best model by a number, and those whose intervals reach that of the best."""
-        found = {run: n for run, n in self.numbers(name).items() if math.isfinite(n.value)}
-        if len(found) < 2 or self.why_unranked(name):
-            return set()
-        lower = next(iter(found.values())).better == "lower"
-        first = (min if lower else max)(found, key=lambda run: found[run].value)
-        low, high = _ends(found[first])
-        return {run for run, n in found.items() if _ends(n)[0] <= high and _ends(n)[1] >= low}
+        cells = zip(self.reports, self._cells(name), strict=True)
+        return {run for run, cell in cells if cell.best}
 
-    def rows(self, marks: tuple[str, str]) -> list[list[str]]:
-        """Put all into rows of text: a number's name, its N, and each model's value, the best ones marked."""
+    def table(self) -> Table:
+        """Put the numbers into a table: on how many images each was measured, and each model's value."""
         rows = []
         for name in self.names:
-            found, best = self.numbers(name), self.best(name)
-            unit = next(n.unit for n in found.values())
-            cells = [
-                number(found[run].value).join(marks if run in best else ("", ""))
-                if run in found
-                else number(None)
-                for run in self.reports
-            ]
-            counts = [n.n for n in found.values()]
-            ends = "–".join(f"{n:,}" for n in sorted({min(counts), max(counts)}))
-            rows.append([name.replace("_", " ") + (f", {unit}" if unit else ""), ends, *cells])
-        return rows
+            found = list(self.numbers(name).values())
+            counts = sorted({n.n for n in found})
+            ends = DASH.join(f"{n:,}" for n in dict.fromkeys([counts[0], counts[-1]]))
+            rows.append(Row(found[0].label(name), [Cell(ends), *self._cells(name)]))
+        return Table([Column(name) for name in ("", "N", *self.reports)], rows)
 
-    @property
-    def head(self) -> list[str]:
-        """Names of the columns of `rows`."""
-        return ["", "N", *self.reports]
+    def _cells(self, name: str) -> list[Cell]:
+        found = self.numbers(name)
+        values = [found[run].value if run in found else None for run in self.reports]
+        intervals = [found[run].interval if run in found else None for run in self.reports]
+        texts = numbers_alike(values)
+        better = None if self.why_unranked(name) else next(iter(found.values())).better
+        return list(map(Cell, texts, mark_best(values, better, texts, intervals)))
 
     def notes(self) -> list[str]:
         """What must be read with the table."""
@@ -148,21 +138,11 @@ class Comparison:
 
     def text(self) -> str:
         """Write it as a table for a terminal, the best marked by a star."""
-        rows = [self.head, *self.rows(("", "*"))]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-            )
-            for row in rows
-        ]
-        return "\n".join([*lines, *self.notes()])
+        return "\n".join([self.table().text(), *self.notes()])
 
     def markdown(self) -> str:
         """Write it as a Markdown table, the best in bold, and notes."""
-        lines = ["| " + " | ".join(row) + " |" for row in (self.head, *self.rows(("**", "**")))]
-        lines.insert(1, "|---" + "|---:" * (len(self.head) - 1) + "|")
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())])
+        return "\n".join([self.table().markdown(), "", *(f"- {note}" for note in self.notes())])
 
     def save(self, outdir: str | Path) -> Path:
         """Write comparison.json, .md, .html, and sheet.png where there are pictures; return the page's path.
@@ -215,10 +195,6 @@ def picture_rows(models: Mapping[str, GenerativeModel], test: Images, seed: int)
         if not model.conditional:
             rows[f"{name}: samples"] = model.sample(SHOWN, torch.Generator().manual_seed(seed)).cpu()
     return {name: images.clamp(0, 1) for name, images in rows.items()}
-
-
-def _ends(n: Number) -> tuple[float, float]:
-    return n.interval or (n.value, n.value)
 
 
 def compare(reports: Mapping[str, Report], pictures: Mapping[str, Tensor] | None = None) -> Comparison:

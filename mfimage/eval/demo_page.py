@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from mfimage.eval.charts import AREA, Curve, curve_chart, histogram_chart
-from mfimage.eval.page import number, picture, render, settings_text
+from mfimage.eval.page import picture, render, settings_text
+from mfimage.eval.table import Better, mark_best, number, numbers_alike
 from mfimage.files import write_text
 
 
@@ -23,7 +24,7 @@ class Row:
     unit: str
     model: float | str | None
     pca: float | str | None
-    better: Literal["higher", "lower"] | None
+    better: Better
     note: str = ""
 
 
@@ -110,17 +111,10 @@ def _page(report: Report) -> str:
 # Numbers
 
 
-def _pair(model: float | str | None, pca: float | str | None, better: str | None) -> list[tuple[str, bool]]:
+def _pair(model: float | str | None, pca: float | str | None, better: Better) -> list[tuple[str, bool]]:
     """Text of the model's number and of PCA's, each with whether it is the better one."""
-    values = [v for v in (model, pca) if v is not None and not isinstance(v, str) and not math.isnan(v)]
-    sizes = sorted(abs(v) for v in values if v and math.isfinite(v))
-    # Of 9.8 and 12.34 the first is written 9.80; but 0.001 beside 12.34 keeps its own digits.
-    size = sizes[-1] if sizes and sizes[0] > 0.01 * sizes[-1] else None
-    texts = [number(model, size=size), number(pca, size=size)]
-    if better is None or len(values) < 2 or texts[0] == texts[1]:
-        return [(text, False) for text in texts]
-    first = (values[0] > values[1]) == (better == "higher")
-    return [(texts[0], first), (texts[1], not first)]
+    texts = numbers_alike([model, pca])
+    return list(zip(texts, mark_best([model, pca], better, texts), strict=True))
 
 
 # Pictures

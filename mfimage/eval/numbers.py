@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from mfimage.errors import DataError
-from mfimage.eval.page import number
+from mfimage.eval.table import Better, Cell, Column, Row, Table, number
 from mfimage.files import write_text
 
 FORMAT = "mfimage-evaluation-3"
@@ -37,10 +37,19 @@ class Number:
     n: int
     interval: tuple[float, float] | None = None
     unit: str = ""
-    better: Literal["lower", "higher"] | None = None
+    better: Better = None
     protocol: str = ""
     weights: str = ""
     beside: Mapping[str, float] = field(default_factory=dict)
+
+    def label(self, name: str) -> str:
+        """Write the name that it has in an evaluation, and its unit."""
+        return name.replace("_", " ") + (f", {self.unit}" if self.unit else "")
+
+    def cells(self) -> tuple[Cell, Cell, Cell]:
+        """Write the value, the interval and N for a table."""
+        ends = self.interval if self.interval and all(map(math.isfinite, self.interval)) else ()
+        return Cell(number(self.value)), Cell(" … ".join(map(number, ends))), Cell(f"{self.n:,}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,23 +89,18 @@ class Report:
         write_text(Path(path), json_text(self.as_json(), indent=2) + "\n")
         return Path(path)
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Put the numbers into rows of text: name and unit, value, interval, N, what stands beside."""
-        found = []
+    def table(self) -> Table:
+        """Put the numbers into a table, with the values to read them with as words."""
+        rows = []
         for name, n in self.numbers.items():
-            words = name.replace("_", " ") + (f", {n.unit}" if n.unit else "")
             beside = ", ".join(f"{k} {number(v)}" for k, v in n.beside.items())
-            found.append((words, number(n.value), interval_text(n), f"{n.n:,}", beside))
-        return found
+            rows.append(Row(n.label(name), n.cells(), words=beside))
+        return Table([Column(name) for name in ("", "value", "95 % interval", "N")], rows)
 
     def text(self) -> str:
         """Write it as a table for a terminal."""
-        rows = [("", "value", "95 % interval", "N", ""), *self.rows()]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, [*widths, 0], strict=True)) for r in rows]
-        lines += [f"{name}: {reason}" for name, reason in self.skipped.items()]
-        lines += [f"protocol {self.protocol['name']}; {self.weights_text()}"]
-        return "\n".join(line.rstrip() for line in lines)
+        lines = [self.table().text(), *(f"{name}: {reason}" for name, reason in self.skipped.items())]
+        return "\n".join([*lines, f"protocol {self.protocol['name']}; {self.weights_text()}"])
 
     def weights_text(self) -> str:
         """Write which weights the numbers come from."""
@@ -106,13 +110,6 @@ class Report:
             if n.weights != own:
                 found.setdefault(n.weights, name.split("_")[0])
         return ", ".join([f"model {own}", *(f"features of {name} {w}" for w, name in found.items())])
-
-
-def interval_text(n: Number) -> str:
-    """Write an interval, or nothing where there is none."""
-    if n.interval is None or not all(map(math.isfinite, n.interval)):
-        return ""
-    return f"{number(n.interval[0])} … {number(n.interval[1])}"
 
 
 def read_report(path: Path) -> Report:

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from mfimage.datasets.pictures import sheet
 from mfimage.errors import DataError
-from mfimage.eval.charts import scientific
+from mfimage.eval.table import number
 
-DASH = "–"
 COLUMN = 720  # CSS pixels of a page's text column
 
 
@@ -41,29 +40,6 @@ def _source(name: str) -> str:
 def data_uri(png: bytes) -> str:
     """Write a PNG as an address that holds the picture itself."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def number(value: float | str | None, digits: int = 4, size: float | None = None) -> str:
-    """Write a number with some significant digits, or as many decimals as one of another size has.
-
-    Args:
-        value: The number; a text stays as it is, and None and NaN become a dash.
-        digits: How many, at least 1.
-        size: A positive number whose decimals are taken, if given and not zero.
-
-    Returns:
-        The text, with a true minus sign.
-    """
-    if value is None or isinstance(value, str):
-        return value or DASH
-    if not math.isfinite(value):
-        return DASH if math.isnan(value) else "−∞" if value < 0 else "∞"
-    if isinstance(value, int) or value == 0:
-        return f"{value:,.0f}".replace("-", "−")
-    exponent = math.floor(math.log10(size or abs(value)))
-    plain = -5 < exponent < 7
-    text = f"{value:,.{max(digits - 1 - exponent, 0)}f}" if plain else scientific(value, digits - 1)
-    return text.replace("-", "−")
 
 
 def settings_text(settings: Mapping[str, object]) -> dict[str, str]:

@@ -47,7 +47,10 @@ def write_evaluation(path: str | Path, report: Report, name: str) -> Path:
     }  # fmt: skip
     values = {
         "title": f"Evaluation of {name}", "lead": lead, "head": _HEAD,
-        "rows": [[(cell, False) for cell in row] for row in report.rows()],
+        "rows": [
+            [(row.name, False), *((c.text, c.best) for c in row.cells), (row.words, False)]
+            for row in report.table().rows
+        ],
         "below": "Intervals say how far a number would move with other images, not with another training.",
         "pictures": _pictures(report.pictures, seed), "settings": settings,
         "report": {"notes": [f"no {metric}: {reason}" for metric, reason in report.skipped.items()]},
@@ -82,11 +85,8 @@ def write_comparison(path: str | Path, comparison: Comparison) -> Path:
     Raises:
         ResourceError: The file cannot be written.
     """
-    marks = ("\0", "")  # no number begins so
-    rows = [
-        [(name, False), *((cell.removeprefix("\0"), cell.startswith("\0")) for cell in cells)]
-        for name, *cells in comparison.rows(marks)
-    ]
+    table = comparison.table()
+    rows = [[(row.name, False), *((c.text, c.best) for c in row.cells)] for row in table.rows]
     shown = {
         "id": "pictures",
         "title": "Pictures",
@@ -95,7 +95,7 @@ def write_comparison(path: str | Path, comparison: Comparison) -> Path:
     }
     values = {
         "title": "Models side by side", "lead": f"{', '.join(comparison.reports)}, on the same images.",
-        "head": comparison.head, "rows": rows, "below": "",
+        "head": [column.name for column in table.columns], "rows": rows, "below": "",
         "pictures": [shown] if comparison.pictures else [], "settings": {},
         "report": {"notes": comparison.notes()},
     }  # fmt: skip

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from mfimage.errors import DataError
-from mfimage.eval.page import COLUMN, DASH, data_uri, number, render, settings_text
+from mfimage.eval.page import COLUMN, data_uri, render, settings_text
+from mfimage.eval.table import DASH, number
 from mfimage.files import write_text
 
 ARROWS = {"lower": " ↓", "higher": " ↑"}

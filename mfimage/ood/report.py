@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mfimage.datasets import ImageSet
 from mfimage.eval.charts import AREA, histogram_chart, lines_chart
-from mfimage.eval.page import number, picture, render, settings_text
+from mfimage.eval.page import picture, render, settings_text
 from mfimage.eval.ranking import roc_curve, separation
+from mfimage.eval.table import number
 from mfimage.files import write_text
 from mfimage.ood.calibration import Calibration
 from mfimage.ood.drift import Drift

@@ -1,0 +1,166 @@
+"""How a number is written, which is the best, and tables of numbers as text, Markdown and HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Better: TypeAlias = Literal["lower", "higher"] | None
+
+DASH = "–"
+ARROWS = {"lower": " ↓", "higher": " ↑"}
+_POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float | str | None, digits: int = 4, size: float | None = None) -> str:
+    """Write a number with some significant digits, or as many decimals as one of another size has.
+
+    Args:
+        value: The number; a text stays as it is, and None and NaN become a dash.
+        digits: How many, at least 1.
+        size: A positive number whose decimals are taken, if given and not zero.
+
+    Returns:
+        The text, with a true minus sign.
+    """
+    if value is None or isinstance(value, str):
+        return value or DASH
+    if not math.isfinite(value):
+        return DASH if math.isnan(value) else "−∞" if value < 0 else "∞"
+    if isinstance(value, int) or value == 0:
+        return f"{value:,.0f}".replace("-", "−")
+    exponent = math.floor(math.log10(size or abs(value)))
+    plain = -5 < exponent < 7
+    text = f"{value:,.{max(digits - 1 - exponent, 0)}f}" if plain else scientific(value, digits - 1)
+    return text.replace("-", "−")
+
+
+def scientific(value: float, digits: int) -> str:
+    """Write a number as a × 10ⁿ with a number of digits after the point."""
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    power = "10" + str(int(exponent)).translate(_POWERS)
+    return power if mantissa == "1" else f"{mantissa} × {power}"
+
+
+def numbers_alike(values: Sequence[float | str | None]) -> list[str]:
+    """Write numbers that are compared with the decimals of the largest: 9.80 beside 12.34.
+
+    Numbers of quite other sizes keep their own digits: 0.001000 beside 12.34.
+    """
+    sizes = sorted(abs(v) for v in values if isinstance(v, float) and v and math.isfinite(v))
+    size = sizes[-1] if sizes and sizes[0] > 0.01 * sizes[-1] else None
+    return [number(v, size=size) for v in values]
+
+
+def mark_best(
+    values: Sequence[float | str | None],
+    better: Better,
+    texts: Sequence[str],
+    intervals: Sequence[tuple[float, float] | None] = (),
+) -> list[bool]:
+    """Mark the best value, and those that cannot be told from it: they read alike, or their intervals meet.
+
+    Args:
+        values: Of the same quantity; None, NaN and texts take no part.
+        better: Which way; nothing is marked without one, nor where all values read alike.
+        texts: How the values are written.
+        intervals: Of each value; one without reaches from the value to itself.
+    """
+    found = {i: v for i, v in enumerate(values) if isinstance(v, float | int) and not math.isnan(v)}
+    if better is None or len({texts[i] for i in found}) < 2:
+        return [False] * len(values)
+    ends = {i: (intervals[i] if intervals else None) or (v, v) for i, v in found.items()}
+    first = (min if better == "lower" else max)(found, key=lambda i: found[i])
+    low, high = ends[first]
+    same = {i for i in found if texts[i] == texts[first]}
+    return [
+        i in same or (i in found and ends[i][0] <= high and ends[i][1] >= low) for i in range(len(values))
+    ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as text, whether it is the best of those it is compared with, and small print below it."""
+
+    text: str
+    best: bool = False
+    small: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """The head of a column: its name, small print below it, and whether its numbers are only cited."""
+
+    name: str
+    small: str = ""
+    cited: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: its name, a cell for each further column, small print below the name, words about all of it."""
+
+    name: str
+    cells: Sequence[Cell]
+    small: str = ""
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column holds the names of the rows.
+
+    Attributes:
+        columns: Heads, the first above the names.
+        rows: Each with as many cells as there are further columns.
+        below: A sentence below it, on a page.
+        title: Above it, on a page.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    below: str = ""
+    title: str = ""
+
+    def text(self) -> str:
+        """Write it in aligned columns: a star marks the best, brackets what is cited, small print below."""
+        lines = [[c.name for c in self.columns], [c.small for c in self.columns]]
+        for row in self.rows:
+            lines.append([row.name, *map(_terminal, self.columns[1:], row.cells)])
+            lines.append([f"  {row.small}" if row.small else "", *(", ".join(c.small) for c in row.cells)])
+        columns = []
+        for i, entries in enumerate(zip(*lines, strict=True)):
+            cited = self.columns[i].cited
+            gap = "" if i == 0 else " " * any(entries) if cited else "  "
+            columns.append([gap + entry for entry in _aligned(entries, right=i > 0 and not cited)])
+        words = ["", "", *(text for row in self.rows for text in (row.words and f"  {row.words}", ""))]
+        text = ["".join(parts).rstrip() for parts in zip(*columns, words, strict=True)]
+        return "\n".join(line for line in text if line)
+
+    def markdown(self) -> str:
+        """Write it in Markdown: the best in bold, small print in brackets."""
+        told = any(row.words for row in self.rows)
+        lines = [[f"{c.name} ({c.small})" if c.small else c.name for c in self.columns] + [""] * told]
+        for row in self.rows:
+            cells = [f"**{cell.text}**" if cell.best else cell.text for cell in row.cells]
+            small = [f" ({', '.join(cell.small)})" if cell.small else "" for cell in row.cells]
+            name = f"{row.name} ({row.small})" if row.small else row.name
+            lines.append([name, *map(str.__add__, cells, small), *[row.words] * told])
+        text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        text.insert(1, "|---" + "|---:" * (len(self.columns) - 1) + "|---" * told + "|")
+        return "\n".join(text)
+
+
+def _terminal(column: Column, cell: Cell) -> str:
+    """A cell of a terminal's table."""
+    return f"[{cell.text}]" if column.cited and cell.text else cell.text + "*" * cell.best
+
+
+def _aligned(entries: Sequence[str], right: bool) -> list[str]:
+    """Pad entries to one width; what has no star keeps its place free, so that numbers stay in line."""
+    if any(entry.endswith("*") for entry in entries):
+        entries = [entry if entry.endswith("*") else f"{entry} " for entry in entries]
+    width = max(map(len, entries))
+    return [entry.rjust(width) if right else entry.ljust(width) for entry in entries]
