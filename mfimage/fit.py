@@ -16,10 +16,27 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from mfimage.errors import DivergedError, Interrupted, ModelError
+from mfimage.errors import DivergedError, Interrupted, ModelError, UsageError
 from mfimage.files import load_state, part, read_metadata, read_tensors, stream, whole, write_tensors
+
+
+def make_accelerator(device: str, precision: str = "no") -> Accelerator:
+    """Make what knows the device, the processes and the precision.
+
+    Raises:
+        UsageError: If the device is none of auto, cpu and cuda, or is not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: choose auto, cpu or cuda")
+    # another run of this process may have had another precision or device
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    if device == "cuda" and accelerator.device.type != "cuda":
+        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
+    return accelerator
 
 
 @dataclass(frozen=True)
@@ -255,6 +272,11 @@ class Snapshots:
     def all(self) -> list[Path]:
         """List the checkpoints by step."""
         return sorted(self.directory.glob(f"{self.phase}-*.safetensors"))
+
+    @staticmethod
+    def step_of(path: Path) -> int:
+        """Return the step after which a checkpoint was written."""
+        return int(path.stem.rsplit("-", 1)[1])
 
     def newest(self) -> Path | None:
         """Return the last checkpoint, None before the first."""

@@ -44,9 +44,19 @@ class Run:
         self.pictures = self.directory / "pictures"
         self._writer: Any = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether the directory holds a run."""
+        return (self.directory / "config.json").exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it holds the model of a finished run."""
+        return (self.model / WEIGHTS).exists() and (self.model / CONFIG).exists()
+
     def require_unused(self) -> None:
         """Raise UsageError if the directory already holds a run."""
-        if (self.directory / "config.json").exists():
+        if self.begun:
             raise UsageError(f"{self.directory} already holds a run: choose another --outdir, or --resume it")
 
     def config(self) -> Config:
@@ -64,7 +74,7 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path}: cannot be read, so the run cannot be resumed ({error})") from error
         if began_with != data["sha256"]:
-            raise DataError(f"{data['data']}: not the images that the run in {self.directory} began with")
+            raise DataError(f"{data['name']}: not the images that the run in {self.directory} began with")
 
     def begin(self, config: dict[str, Any], data: dict[str, Any]) -> None:
         """Write down the settings, the command, the environment and the data."""

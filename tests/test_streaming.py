@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny import TINY, draw_bumps
 
-from mfimage import algorithms, load, train, training
+from mfimage import algorithms, inputs, load, train, trainer
 from mfimage.config import Config
 from mfimage.datasets import Points, StoredSet, open_images
 from mfimage.datasets.prefetch import Ahead
@@ -81,7 +81,7 @@ def test_bad_files_are_told_when_they_are_met(tmp_path, capfd):
 
 
 def test_photographs_of_mixed_sizes_are_scaled(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "PHOTO_SIZE", 16)
+    monkeypatch.setattr(inputs, "PHOTO_SIZE", 16)
     for i in range(40):
         Image.new("L", (70 + i, 90), i).save(tmp_path / f"{i}.png")
     config = replace(SHORT, steps=0, density_steps=0, validation=5)
@@ -100,7 +100,7 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
             seen.append(batch.x.clone())
         return real(chart, batch, config)
 
-    make = training._Trainer._codes
+    make = trainer.Trainer._codes
 
     def note(*arguments):
         codes.append(make(*arguments))
@@ -110,7 +110,7 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
     monkeypatch.setitem(
         algorithms.ALGORITHMS, "m-flow", replace(algorithms.ALGORITHMS["m-flow"], phases=phases)
     )
-    monkeypatch.setattr(training._Trainer, "_codes", note)
+    monkeypatch.setattr(trainer.Trainer, "_codes", note)
     model = train(photos, tmp_path, config, device="cpu", **options)
     monkeypatch.undo()
     return seen, codes, model

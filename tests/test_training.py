@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from mfimage.config import Reading, read_config, to_json
 from mfimage.errors import DataError, DivergedError, UsageError
 from mfimage.eval import PCA
 from mfimage.run import Run, trim_stats, weights_hash
+from mfimage.training import train_or_reuse
 
 SHORT = replace(TINY, steps=4, density_steps=4, every=2)
 
@@ -301,3 +303,19 @@ def test_skipped_files_are_on_record(tmp_path):
     data = json.loads((tmp_path / "run" / "data.json").read_text())
     assert data["skipped"] == 1
     assert data["skipped_first"] == [{"path": f"{folder}/zero.png", "reason": "is empty (0 bytes)"}]
+
+
+def test_a_run_is_trained_once_and_goes_on_where_it_was_broken_off(bumps, tmp_path, monkeypatch):
+    first = train_or_reuse(bumps, tmp_path / "run", SHORT, device="cpu")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    again = train_or_reuse(bumps, tmp_path / "run", SHORT, device="cpu")
+    assert not again.training
+    assert weights_hash(first) == weights_hash(again)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert weights_hash(train_or_reuse(bumps, tmp_path / "run", SHORT, device="cpu")) == weights_hash(first)
+    with pytest.raises(UsageError, match="holds a run with other settings: choose another --outdir"):
+        train_or_reuse(bumps, tmp_path / "run", replace(SHORT, seed=1), device="cpu")
+    np.save(tmp_path / "other.npy", draw_bumps(220, seed=1))
+    with pytest.raises(DataError, match="not the images that the run in"):
+        train_or_reuse(tmp_path / "other.npy", tmp_path / "run", SHORT, device="cpu")

@@ -7,14 +7,16 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mfimage.datasets.points import FIELDS, Points, load_points
 from mfimage.errors import DataError, UsageError
-from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.files import write_text
+
+if TYPE_CHECKING:
+    from mfimage.experiments.simulators.simulator import Simulator
 
 MANIFEST = "points.json"
 _SHARD = 1000

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,6 +73,15 @@ class Dataset(ABC):
         """All examples in order, `size` at a time; the last batch may be shorter."""
         for start in range(0, len(self), size):
             yield self.batch(slice(start, start + size))
+
+    @contextmanager
+    def prefetched(self, rows: Callable[[int], Tensor], steps: int) -> Iterator[Callable[[int], Tensor]]:
+        """Give the batches of a training, step to batch; those of a stored set ahead of the steps."""
+        yield lambda step: self.batch(rows(step))
+
+    def in_memory(self) -> Dataset:
+        """The same examples in memory."""
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.pixels import Pixels, as_float, check_size
-from mfimage.datasets.prefetch import ahead
+from mfimage.datasets.prefetch import Ahead, ahead
 from mfimage.datasets.sets import Dataset, ImageSet, Skipped
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError
@@ -182,7 +183,13 @@ class StoredSet(Dataset):
         """The set of the images at these positions."""
         return replace(self, rows=self.rows[torch.as_tensor(indices).long().numpy()])
 
-    def load(self) -> ImageSet:
+    @contextmanager
+    def prefetched(self, rows: Callable[[int], Tensor], steps: int) -> Iterator[Callable[[int], Tensor]]:
+        """Give the batches of a training, step to batch, decoded in threads ahead of the steps."""
+        with closing(Ahead(self.read, rows, steps)) as batches:
+            yield batches
+
+    def in_memory(self) -> ImageSet:
         """The same images in memory."""
         images = self.batch(slice(None))
         exact = (images * 255).round().to(torch.uint8)

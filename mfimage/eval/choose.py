@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfimage import training
-from mfimage.config import Config, ModelConfig
+from mfimage.config import Config, ModelConfig, Reading
+from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, Interrupted
 from mfimage.eval.dimension import LEAST, Estimate, calibrate, estimates
 from mfimage.eval.elbow import Verdict, curve_figure, find_elbow, recommend
-from mfimage.fit import Schedule, Snapshots, fit, shuffled
+from mfimage.files import stream
+from mfimage.fit import Schedule, Snapshots, fit, make_accelerator, shuffled
+from mfimage.inputs import load_for_training
 from mfimage.models.build import build
 from mfimage.models.encoders import Autoencoder
 from mfimage.models.linear import principal_components
@@ -77,7 +79,7 @@ class Dimension:
 
 
 def choose_dimension(
-    data: str | Path | Sequence[str | Path] | training.Data,
+    data: str | Path | Sequence[str | Path] | Dataset,
     *,
     max_dim: int = 64,
     examples: int = 10_000,
@@ -87,7 +89,7 @@ def choose_dimension(
     channels: int | None = None,
     tell: Callable[[str], None] = lambda message: None,
     report: Callable[[int, dict[str, float]], None] = lambda step, record: None,
-    **load_options: Any,
+    reading: Reading = Reading(),
 ) -> Dimension:
     """Recommend a dimension for the manifold of images or vectors, in a minute or two on one core.
 
@@ -104,13 +106,13 @@ def choose_dimension(
         channels: As in `Config`.
         tell: Is told in words what goes on.
         report: Called after every step of the fit with the step and {loss, images_per_second, …}.
-        load_options: Passed to `datasets.open_images`.
+        reading: How files are read, and how many may be bad.
 
     Raises:
         DataError: If the data cannot be had, are fewer than 100 different examples, or have one value only.
         Interrupted: After SIGINT or SIGTERM during the fit.
     """
-    images, _ = training._images(data, Config(size=size, channels=channels), load_options)
+    images, _ = load_for_training(data, Config(size=size, channels=channels), reading)
     rows, repeated = _different(images, examples, seed)
     held_out = min(1000, len(rows) // 5)
     test, train = rows[:held_out], rows[held_out:]
@@ -193,8 +195,7 @@ def _nested_errors(
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
         chosen = rows(step)
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
-        return train[chosen], torch.randint(1, longest + 1, (len(chosen),), generator=generator)
+        return train[chosen], torch.randint(1, longest + 1, (len(chosen),), generator=stream(seed, step))
 
     @torch.no_grad()
     def error(k: int) -> float:
@@ -203,7 +204,7 @@ def _nested_errors(
     schedule = Schedule(steps, LR, warmup=min(100, steps // 10), clip=1.0, every=max(steps, 1))
     with tempfile.TemporaryDirectory() as folder:
         snapshots = Snapshots(Path(folder), "nested")
-        accelerator = training._accelerator("cpu", "no")
+        accelerator = make_accelerator("cpu")
         try:
             fit(
                 chart, nested, batches, lambda: error(longest), schedule, snapshots, accelerator,

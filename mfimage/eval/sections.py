@@ -23,9 +23,9 @@ from mfimage.inputs import in_batches
 from mfimage.losses import dequantise
 from mfimage.models.ambient import bits_per_dim
 from mfimage.models.geometry import metric
+from mfimage.models.linear import enough_rows
 
 Images = ImageSet | StoredSet
-PCA_FLOATS = 50_000_000  # numbers that the principal components are taken from: 200 MB
 _DRAWS = 10  # of a bootstrap of Fréchet distances, each of which takes about a second
 _SUBSETS = 100
 Better = Literal["lower", "higher"] | None
@@ -90,7 +90,7 @@ class Setting:
 
 def reconstruction(s: Setting, test: Images, train: Images, norm256: bool) -> dict[str, Number]:
     """Reconstruction of held-out images, and that of PCA at equal d beside it."""
-    rows = s.drawn(train, max(PCA_FLOATS // math.prod(test.shape), 2 * s.model.dim + 32))
+    rows = s.drawn(train, enough_rows(math.prod(test.shape), s.model.dim))
     pca = PCA.fit(train.batch(rows), s.model.dim, s.seed)
     measures: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str, Better]] = {
         "squared_error": (squared_error, "an image", "lower"),

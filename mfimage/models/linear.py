@@ -8,7 +8,13 @@ from torch import Tensor
 from mfimage.errors import DataError
 
 EXACT_FEATURES = 4096  # above it the covariance's eigenvectors, of cubic cost, give way to subspace iteration
+PCA_FLOATS = 50_000_000  # numbers that the principal components are taken from: 200 MB
 _CHUNK = 1024
+
+
+def enough_rows(features: int, dim: int) -> int:
+    """How many vectors give d principal components: as many as `PCA_FLOATS` allows, at least 2 d + 32."""
+    return max(PCA_FLOATS // features, 2 * dim + 32)
 
 
 @torch.no_grad()

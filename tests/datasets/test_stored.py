@@ -56,7 +56,7 @@ def test_deep_and_grey_images_among_others(folder):
     Image.fromarray(values).save(folder / "3.png")
     lazy, memory = stored(folder), load(folder, "all")
     assert torch.equal(lazy.batch(slice(None)), memory.batch(slice(None)))
-    assert lazy.load().images.dtype == torch.float32
+    assert lazy.in_memory().images.dtype == torch.float32
 
 
 def test_small_sets_go_into_memory(folder):
@@ -70,7 +70,7 @@ def test_small_sets_go_into_memory(folder):
 
 def test_load_takes_it_into_memory(folder):
     lazy, memory = stored(folder, "train").subset([4, 2]), load(folder).subset([4, 2])
-    taken = lazy.load()
+    taken = lazy.in_memory()
     assert torch.equal(taken.images, memory.images)
     assert taken.paths == memory.paths
 

@@ -1,0 +1,176 @@
+"""The trainer: one model through the phases of its algorithm, with checkpoints, curves and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from mfimage.algorithms import ALGORITHMS, Batch, Phase
+from mfimage.config import Config
+from mfimage.console import progress_bar
+from mfimage.datasets.points import Points
+from mfimage.datasets.sets import Dataset
+from mfimage.errors import UsageError
+from mfimage.files import stream
+from mfimage.fit import Progress, Schedule, Snapshots, fit, shuffled
+from mfimage.models import GenerativeModel
+from mfimage.models.linear import enough_rows
+from mfimage.run import Run, trim_stats
+
+PREVIEW = 32  # images on a sheet
+
+
+class Trainer:
+    """The phases of an algorithm on one model, sharing the run, the accelerator and the settings."""
+
+    def __init__(
+        self, model: GenerativeModel, config: Config, run: Run, accelerator: Accelerator, quiet: bool
+    ) -> None:
+        self.model, self.config, self.run = model, config, run
+        self.accelerator, self.quiet = accelerator, quiet
+
+    def run_phases(self, training: Dataset, held_out: Dataset) -> None:
+        """Train all phases of the configuration's algorithm, or go on with them where they stopped."""
+        try:
+            for phase in ALGORITHMS[self.config.algorithm].phases:
+                self._run_phase(phase, training, held_out)
+        finally:
+            self.run.close()
+
+    def _run_phase(self, phase: Phase, training: Dataset, held_out: Dataset) -> None:
+        module = phase.part(self.model)
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            return  # a prescribed chart has nothing to learn
+        if phase.codes:
+            training, held_out = self._codes(training, self.config.flip), self._codes(held_out)
+        snapshots, main = Snapshots(self.run.checkpoints, phase.name), self.accelerator.is_main_process
+        newest = snapshots.newest()
+        if phase.codes or newest is None:
+            self._start(phase, training)
+        if main and newest is not None:
+            trim_stats(self.run.directory / "stats.jsonl", phase.name, snapshots.step_of(newest))
+        schedule, rows = self._schedule(phase), self._rows(phase, len(training))
+        with (
+            training.prefetched(rows, schedule.steps) as read,
+            progress_bar(phase.name, schedule.steps, self.quiet or not main) as advance,
+        ):
+
+            def batches(step: int) -> Batch:
+                return self._training_batch(phase, training, rows(step), read(step), step)
+
+            def loss(module: torch.nn.Module, batch: Batch) -> Tensor:
+                return phase.loss(module, batch, self.config)
+
+            def validate() -> float:
+                return self._validation(phase, module, held_out)
+
+            def report(progress: Progress, record: dict[str, float]) -> None:
+                advance(progress.step, record)
+                if main:
+                    self._record(phase, progress.step, record, held_out)
+
+            fit(
+                module, loss, batches, validate, schedule, snapshots, self.accelerator, report,
+                phase.keep_best,
+            )  # fmt: skip
+
+    def _start(self, phase: Phase, training: Dataset) -> None:
+        """Give what is trained its first values, from examples evenly over all."""
+        count = len(training)
+        features = torch.Size(self.model.shape).numel()
+        most = count if phase.codes else min(count, enough_rows(features, self.model.dim))
+        rows = torch.linspace(0, count - 1, most).round().long()
+        phase.start(self.model, self._batch(training, rows, training.batch(rows)))
+
+    def _schedule(self, phase: Phase) -> Schedule:
+        c = self.config
+        steps, lr = (c.density_steps, c.density_lr) if phase.codes else (c.steps, c.lr)
+        return Schedule(0 if phase.closed else steps, lr, c.warmup, c.clip, c.weight_decay, c.every)
+
+    def _rows(self, phase: Phase, count: int) -> Callable[[int], Tensor]:
+        """Step to the rows of this process's share of a batch."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        batch_size = self.config.batch_size * (2 if phase.codes else 1)
+        if batch_size % world:
+            raise UsageError(f"--batch-size {batch_size} cannot be shared by {world} processes")
+        return shuffled(count, min(batch_size, count // world * world), self.config.seed, rank, world)
+
+    def _batch(self, data: Dataset, rows: Tensor, x: Tensor) -> Batch:
+        """Put examples, and what belongs to them, on the device."""
+        theta, score = (None if t is None else self._to_device(t[rows]) for t in (data.theta, data.score))
+        return Batch(self._to_device(x), theta, score)
+
+    def _training_batch(self, phase: Phase, data: Dataset, rows: Tensor, x: Tensor, step: int) -> Batch:
+        batch = self._batch(data, rows, x)
+        if self.config.flip and not phase.codes:
+            batch = batch._replace(x=self._flipped(batch.x, step))
+        return self._disturbed(phase, batch, step)
+
+    def _flipped(self, x: Tensor, step: int) -> Tensor:
+        """Mirror half of a batch; which, follows from the seed, the step and the place in the whole batch."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        drawn = torch.rand(len(x) * world, generator=stream(self.config.seed, step + 2**41))
+        mirrored = drawn[rank::world] < 0.5
+        return torch.where(mirrored.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+
+    def _disturbed(self, phase: Phase, batch: Batch, step: int) -> Batch:
+        """Add the random numbers of a step, which follow from the seed and the step."""
+        if phase.disturb is None:
+            return batch
+        number = step * self.accelerator.num_processes + self.accelerator.process_index
+        generator = stream(self.config.seed, number + 2**40)
+        return phase.disturb(batch, self.config, generator, self.model.dim)
+
+    @torch.no_grad()
+    def _validation(self, phase: Phase, module: torch.nn.Module, held_out: Dataset) -> float:
+        """Average the loss of held-out examples, with the same random numbers every time."""
+        total, size = 0.0, 1024 if phase.codes or len(held_out.shape) == 1 else 256
+        for i, rows in enumerate(torch.arange(len(held_out)).split(size)):
+            batch = self._disturbed(phase, self._batch(held_out, rows, held_out.batch(rows)), -1 - i)
+            total += float(phase.loss(module, batch, self.config)) * len(rows)
+        return total / len(held_out)
+
+    def _record(self, phase: Phase, step: int, record: dict[str, float], held_out: Dataset) -> None:
+        """Write a line of the curves every ten steps, and pictures after every validation."""
+        if step % 10 == 0 or "validation" in record:
+            self.run.scalars(phase.name, step, record)
+        if "validation" in record and len(self.model.shape) == 3:
+            (self._draw_samples if phase.codes else self._draw_reconstructions)(step, held_out)
+
+    def _draw_samples(self, step: int, held_out: Dataset) -> None:
+        generator = torch.Generator().manual_seed(self.config.seed)
+        samples = self.model.sample(PREVIEW, generator, context=self._context(held_out, PREVIEW))
+        self.run.picture("samples", step, samples, PREVIEW // 2)
+
+    @torch.no_grad()
+    def _draw_reconstructions(self, step: int, held_out: Dataset) -> None:
+        images = held_out.batch(torch.arange(min(PREVIEW // 2, len(held_out))))
+        context = self._context(held_out, len(images))
+        projected = self.model.project(self._to_device(images), context).cpu()
+        self.run.picture("reconstructions", step, torch.cat([images, projected]), len(images))
+
+    def _context(self, data: Dataset, count: int) -> Tensor | None:
+        """Give the parameters θ of the first examples, again from the first where they are too few."""
+        theta = data.theta
+        return None if theta is None else self._to_device(theta[torch.arange(count) % len(theta)])
+
+    @torch.no_grad()
+    def _codes(self, data: Dataset, mirrored: bool = False) -> Points:
+        """Encode all data; `mirrored` adds the codes of their mirror images after those of all."""
+        own: list[Tensor] = []
+        mirror: list[Tensor] = []
+        for rows, x in zip(torch.arange(len(data)).split(512), data.batches(512), strict=True):
+            batch = self._batch(data, rows, x)
+            own.append(self.model.encode(batch.x, batch.context).cpu())
+            if mirrored:
+                mirror.append(self.model.encode(batch.x.flip(-1), batch.context).cpu())
+        theta, score = data.theta, data.score
+        if mirrored:
+            theta, score = (None if t is None else torch.cat([t, t]) for t in (theta, score))
+        return Points(torch.cat(own + mirror), data.name, theta, score)
+
+    def _to_device(self, x: Tensor) -> Tensor:
+        return x.to(self.accelerator.device)
