@@ -7,7 +7,8 @@ import torch
 
 from mfimage.datasets.stylegan import Custom, seeded_generator
 from mfimage.errors import UsageError
-from mfimage.experiments.simulators.generated import Generated, _areas
+from mfimage.experiments.simulators.generated import Generated
+from mfimage.experiments.simulators.image_manifold import area_weights
 
 SIDE = 8
 
@@ -25,10 +26,12 @@ def scene():
 
 
 def test_areas_average_what_a_pixel_covers():
-    torch.testing.assert_close(_areas(4, 2), torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]).double())
-    torch.testing.assert_close(_areas(3, 2), torch.tensor([[2, 1, 0], [0, 1, 2]]).double() / 3)
-    torch.testing.assert_close(_areas(64, 7).sum(1), torch.ones(7, dtype=torch.float64))
-    torch.testing.assert_close(_areas(5, 5), torch.eye(5, dtype=torch.float64))
+    torch.testing.assert_close(
+        area_weights(4, 2), torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]).double()
+    )
+    torch.testing.assert_close(area_weights(3, 2), torch.tensor([[2, 1, 0], [0, 1, 2]]).double() / 3)
+    torch.testing.assert_close(area_weights(64, 7).sum(1), torch.ones(7, dtype=torch.float64))
+    torch.testing.assert_close(area_weights(5, 5), torch.eye(5, dtype=torch.float64))
 
 
 def test_samples_are_the_images_of_their_latents_and_follow_the_seed(scene):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import UsageError
 from mfimage.experiments.simulators import Lorenz, lorenz
 
 
@@ -42,15 +42,25 @@ def test_the_cache_is_read_and_a_damaged_one_made_anew(short, tmp_path, monkeypa
         assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-def test_a_cache_that_cannot_be_written_is_named_and_leaves_nothing(short, tmp_path, monkeypatch):
-    def full(path, **_):
-        path.write_bytes(b"half")
+def test_a_cache_that_cannot_be_written_is_named_leaves_nothing_and_loses_nothing(
+    short, tmp_path, monkeypatch
+):
+    def full(file, **_):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(DataError, match=r"lorenz-.*\.npz: the cache cannot be written .*No space left"):
-        short().trajectory(0)
+    with pytest.warns(UserWarning, match=r"lorenz-.*\.npz: the cache cannot be written .*No space left"):
+        path = short().trajectory(0)
     assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(lorenz, "cache_folder", lambda: None)  # no home directory
+    assert torch.equal(Lorenz(3, 2000).trajectory(0), path)
+
+
+def test_the_default_cache_is_that_of_the_user(short, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Lorenz(1, 5).trajectory()
+    assert [path.suffix for path in (tmp_path / "mfimage").iterdir()] == [".npz"]
 
 
 def test_what_is_not_finite_has_no_distance(short):

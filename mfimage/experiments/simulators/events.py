@@ -1,39 +1,21 @@
-"""Events pp → h(γγ) jj: from 14 independent quantities to 40 observables and back, and closure tests."""
+"""Events pp → h(γγ) jj: from 14 independent quantities to 40 observables and back, closure tests, kinematics.
+
+The quantities z, with the Higgs candidate γγ = both photons together, φ* and η* = artanh(cos θ*) those of the
+first photon in its rest frame, |p| a jet's momentum:
+
+    log m_γγ,  log pT_γγ,  η_γγ,  η*,  log pT_j1/pT_γγ,  log pT_j2,  (η_j1 + η_j2)/2,  log m_j1/|p_j1|,
+    log m_j2/|p_j2|,  φ_γγ,  φ*,  φ_j1 − φ_γγ,  φ_j1 − φ_j2,  η_j1 − η_j2
+
+Four-vectors are (E, px, py, pz) in GeV with c = 1, the beam along z.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
-from mfimage.experiments.simulators.kinematics import (
-    TINY,
-    azimuth,
-    four_vector,
-    invariant_mass,
-    massless,
-    pseudorapidity,
-    to_rest_frame,
-    transverse_momentum,
-    two_body_decay,
-    wrap,
-)
-
-LATENTS = (
-    "log m_aa",  # of the two photons together, the Higgs candidate
-    "log pt_aa",
-    "eta_aa",
-    "eta_star",  # artanh(cos θ*) of the first photon in the candidate's rest frame
-    "log pt_j1/pt_aa",
-    "log pt_j2",
-    "mean eta_jj",  # (η_j1 + η_j2) / 2
-    "log m_j1/p_j1",  # of its momentum |p|
-    "log m_j2/p_j2",
-    "phi_aa",
-    "phi_star",  # azimuth of the first photon in the rest frame
-    "deltaphi_j1",  # φ_j1 − φ_aa
-    "deltaphi_jj",  # φ_j1 − φ_j2
-    "deltaeta_jj",  # η_j1 − η_j2
-)
 _PARTICLE = ("e", "px", "py", "pz", "pt", "eta")
 _PAIR = ("e", "px", "py", "pz", "pt", "m", "eta", "deltaeta")
 OBSERVABLES = tuple(
@@ -41,29 +23,24 @@ OBSERVABLES = tuple(
     + [f"{what}_{who}" for who in ("aa", "jj") for what in _PAIR]
 )
 _WHO = ("a1", "a2", "j1", "j2", "aa", "jj")
-CLOSURE_NAMES = (
-    *(f"pt {who}" for who in _WHO),
-    *(f"eta {who}" for who in _WHO),
-    *(f"on-shell {who}" for who in ("a1", "a2", "aa", "jj")),
-    *(f"decay {what}_{pair}" for what in _PARTICLE[:4] for pair in ("aa", "jj")),
-    *(f"deltaeta {pair}" for pair in ("aa", "jj")),
-)
 _START = {"a1": 0, "a2": 6, "j1": 12, "j2": 18, "aa": 24, "jj": 32}
 _LARGEST = 1e30  # stands for infinity in garbage, so that no difference of infinities is NaN
+_TINY = (
+    1e-9  # GeV: what is divided by or taken the logarithm of stays above it, so that any input ends finite
+)
 
 
 def momenta(z: Tensor) -> Tensor:
     """Build the four particles from the 14 quantities.
 
     Args:
-        z: (n, 14) in the order of LATENTS; logarithms of GeV, radians.
+        z: (n, 14), see above; logarithms of GeV, radians.
 
     Returns:
         (n, 4, 4): (E, px, py, pz) in GeV of both photons and both jets.
     """
-    mass, pt, eta, eta_star, ratio, pt_j2, mean_eta, m_j1, m_j2, phi, phi_star, dphi_1, dphi, gap = z.unbind(
-        1
-    )
+    mass, pt, eta, eta_star, ratio, pt_j2, mean_eta, m_j1, m_j2 = z[:, :9].unbind(1)
+    phi, phi_star, dphi_1, dphi, gap = z[:, 9:].unbind(1)
     higgs = four_vector(pt.exp(), eta, phi, mass.exp())
     eta_j = torch.stack([mean_eta + gap / 2, mean_eta - gap / 2], 1)
     pt_j = torch.stack([pt + ratio, pt_j2], 1).exp()
@@ -83,21 +60,15 @@ def quantities(p: Tensor) -> Tensor:
             momentum), the quantities are finite and far from any event.
 
     Returns:
-        (n, 14) in the order of LATENTS, angles in [−π, π).
+        (n, 14), angles in [−π, π).
     """
     photons, jets = massless(p[:, :2, 1:]), p[:, 2:]
     higgs = photons.sum(1)
     star = to_rest_frame(photons[:, 0], higgs)
-    log_pt = transverse_momentum(jets).clamp(min=TINY).log()
-    log_mass = (invariant_mass(jets) / jets[..., 1:].norm(dim=-1).clamp(min=TINY)).clamp(min=TINY).log()
-    log_pt_h = transverse_momentum(higgs).clamp(min=TINY).log()
+    log_pt, log_pt_h = _log(transverse_momentum(jets)), _log(transverse_momentum(higgs))
+    log_mass = _log(invariant_mass(jets) / jets[..., 1:].norm(dim=-1).clamp(min=_TINY))
     eta, phi, phi_h = pseudorapidity(jets), azimuth(jets), azimuth(higgs)
-    lines = [
-        invariant_mass(higgs).clamp(min=TINY).log(),
-        log_pt_h,
-        pseudorapidity(higgs),
-        pseudorapidity(star),
-    ]
+    lines = [_log(invariant_mass(higgs)), log_pt_h, pseudorapidity(higgs), pseudorapidity(star)]
     lines += [log_pt[:, 0] - log_pt_h, log_pt[:, 1], eta.mean(1), log_mass[:, 0], log_mass[:, 1]]
     angles = torch.stack([phi_h, azimuth(star), phi[:, 0] - phi_h, phi[:, 0] - phi[:, 1]], 1)
     return torch.cat([torch.stack(lines, 1), wrap(angles), eta[:, :1] - eta[:, 1:]], 1)
@@ -110,7 +81,7 @@ def observables(p: Tensor) -> Tensor:
         p: (n, 4, 4), GeV, as `momenta` gives them.
 
     Returns:
-        (n, 40) in the order of OBSERVABLES; GeV, pseudorapidities without unit.
+        (n, 40) in the order of OBSERVABLES; GeV, η without unit.
     """
     pairs = p.unflatten(1, (2, 2))
     sums = pairs.sum(2)
@@ -128,18 +99,15 @@ def particles(raw: Tensor) -> Tensor:
 def closure(raw: Tensor) -> Tensor:
     """Compute by how much observables miss the 26 relations that hold between them.
 
-    |pT − √(px² + py²)| and |η − arsinh(pz/pT)| of a1, a2, j1, j2, aa, jj;  |E − √(p² + m²)| of a1, a2, aa,
-    jj;  |pair − first − second| of E, px, py, pz;  ||Δη| − |η_first − η_second||.
+    |pT − √(px² + py²)| of a1, a2, j1, j2, aa, jj;  |η − arsinh(pz/pT)| of the same;  |E − √(p² + m²)| of a1,
+    a2, aa, jj;  |pair − first − second| of E (aa, jj), px, py, pz;  ||Δη| − |η_first − η_second|| of aa, jj.
 
     Args:
         raw: (n, 40), GeV, in the order of OBSERVABLES; any numbers.
 
     Returns:
-        (n, 26) in the order of CLOSURE_NAMES, ≥ 0, GeV (η without unit), finite; NaN only from NaN.
+        (n, 26), ≥ 0, GeV (η without unit), finite; NaN only from NaN.
 
-    Reference:
-        Brehmer, Cranmer, Flows for simultaneous manifold learning and density estimation, 2020,
-        arXiv 2003.13913 (particle physics experiment).
     """
     value = dict(zip(OBSERVABLES, raw.clamp(-_LARGEST, _LARGEST).unbind(1), strict=True))
     p = {who: raw[:, i : i + 4].clamp(-_LARGEST, _LARGEST) for who, i in _START.items()}
@@ -155,3 +123,106 @@ def closure(raw: Tensor) -> Tensor:
         gap = value[f"eta_{one}"] - value[f"eta_{two}"]
         residuals.append(value[f"deltaeta_{pair}"].abs() - gap.abs())
     return torch.stack(residuals, 1).abs()
+
+
+def _log(value: Tensor) -> Tensor:
+    return value.clamp(min=_TINY).log()
+
+
+# Kinematics
+
+
+def four_vector(pt: Tensor, eta: Tensor, phi: Tensor, mass: Tensor) -> Tensor:
+    """Build momenta from what a detector measures.
+
+    px = pT cos φ,  py = pT sin φ,  pz = pT sinh η,  E = √((pT cosh η)² + m²).
+
+    Args:
+        pt: Transverse momenta, > 0, any shape.
+        eta: Pseudorapidities, same shape.
+        phi: Azimuths in radians, same shape.
+        mass: Masses, ≥ 0, same shape.
+
+    Returns:
+        (E, px, py, pz), shape (…, 4), in GeV.
+    """
+    energy = torch.hypot(pt * eta.cosh(), mass)
+    return torch.stack([energy, pt * phi.cos(), pt * phi.sin(), pt * eta.sinh()], -1)
+
+
+def massless(momentum: Tensor) -> Tensor:
+    """Give three-momenta (…, 3) the energy of a massless particle, E = |p|; shape (…, 4)."""
+    return torch.cat([momentum.norm(dim=-1, keepdim=True), momentum], -1)
+
+
+def transverse_momentum(p: Tensor) -> Tensor:
+    """Compute pT = √(px² + py²) of momenta (…, 4), shape (…), in GeV."""
+    return torch.hypot(p[..., 1], p[..., 2])
+
+
+def azimuth(p: Tensor) -> Tensor:
+    """Compute the angle φ of momenta (…, 4) around the beam, shape (…), radians in [−π, π]."""
+    return torch.atan2(p[..., 2], p[..., 1])
+
+
+def pseudorapidity(p: Tensor) -> Tensor:
+    """Compute η = arsinh(pz / pT) of momenta (…, 4), shape (…); finite even along the beam."""
+    return torch.asinh(p[..., 3] / transverse_momentum(p).clamp(min=_TINY))
+
+
+def invariant_mass(p: Tensor) -> Tensor:
+    """Compute m = √((E − |p|)(E + |p|)) of momenta (…, 4).
+
+    The product loses fewer digits than E² − |p|² where a particle is fast.
+
+    Returns:
+        Shape (…), GeV; 0 where the momentum is spacelike.
+    """
+    momentum = p[..., 1:].norm(dim=-1)
+    return ((p[..., 0] - momentum) * (p[..., 0] + momentum)).clamp(min=0).sqrt()
+
+
+def boost(p: Tensor, frame: Tensor) -> Tensor:
+    """Take momenta from the rest frame of a particle to the frame in which it is seen (a Lorentz boost).
+
+    With γ = E/m and w = γβ = **p**/m of the particle:  E′ = γE + w·p,  p′ = p + (E + w·p / (γ + 1)) w.
+
+    Args:
+        p: Momenta in the particle's rest frame, shape (…, 4).
+        frame: The particle's own momentum, timelike, shape (…, 4).
+
+    Returns:
+        Shape (…, 4), GeV.
+    """
+    mass = invariant_mass(frame).clamp(min=_TINY)[..., None]
+    gamma, w = frame[..., :1] / mass, frame[..., 1:] / mass
+    along = (w * p[..., 1:]).sum(-1, keepdim=True)
+    energy = gamma * p[..., :1] + along
+    return torch.cat([energy, p[..., 1:] + (p[..., :1] + along / (gamma + 1)) * w], -1)
+
+
+def to_rest_frame(p: Tensor, frame: Tensor) -> Tensor:
+    """Take momenta (…, 4) to the rest frame of the particle `frame` (…, 4): the inverse of `boost`."""
+    return boost(p, torch.cat([frame[..., :1], -frame[..., 1:]], -1))
+
+
+def two_body_decay(parent: Tensor, eta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+    """Let particles decay into two massless ones, back to back in their rest frame.
+
+    Args:
+        parent: Momenta of the particles, timelike, shape (…, 4).
+        eta: η* = artanh(cos θ*) of the first daughter in the rest frame, shape (…).
+        phi: Its azimuth φ* there, shape (…), radians.
+
+    Returns:
+        The momenta of both daughters, (…, 4) each, GeV; they add up to the parent's.
+    """
+    half = invariant_mass(parent) / 2
+    daughter = four_vector(half / eta.cosh(), eta, phi, torch.zeros_like(eta))
+    first = boost(daughter, parent)
+    return first, massless((parent - first)[..., 1:])
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """Bring angles in radians to [−π, π)."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi

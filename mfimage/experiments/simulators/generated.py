@@ -11,18 +11,12 @@ from torch.func import jvp, vmap
 from mfimage.datasets.points import Points
 from mfimage.datasets.stylegan.protocol import Generator
 from mfimage.errors import UsageError
-from mfimage.experiments.simulators.nearest import Bank, nearest
-from mfimage.experiments.simulators.simulator import Simulator
+from mfimage.experiments.simulators.image_manifold import ImageManifold, area_weights
 
-_BANK = 1024
-_THUMBNAIL = 8
-_BOUND = 6.0  # |z_k| above it has a probability of 2e-9
-_USUAL = 3.0
-_TOLERANCE, _FLOOR = 1e-7, 1e-8  # of squared distances: the generator computes in float32
 _STEP = 1e-2  # of finite differences, for generators without derivatives
 
 
-class Generated(Simulator):
+class Generated(ImageManifold):
     """The manifold of images that a generator makes as its first d latents vary, the others fixed by a seed.
 
         x = shrink(synthesis(mapping(z_1, …, z_d, c_{d+1}, …))),  z ~ N(θ·1/√d, I),  c ~ N(0, I) once
@@ -46,6 +40,10 @@ class Generated(Simulator):
         published; this is ours).
     """
 
+    bank_size, thumbnail = 1024, 8
+    bound = 6.0  # |z_k| above it has a probability of 2e-9
+    tolerance, floor = 1e-7, 1e-8  # of squared distances: the generator computes in float32
+
     def __init__(
         self,
         generator: Generator,
@@ -65,8 +63,12 @@ class Generated(Simulator):
         self.shape, self.dim, self.parameters = (channels, size, size), dim, int(conditional)
         self.generator, self.batch = generator, batch
         self._fixed = torch.randn(generator.z_dim, generator=torch.Generator().manual_seed(seed))
-        self._rows, self._columns = _areas(height, size), _areas(width, size)
-        self._bank: Bank | None = None
+        self._rows, self._columns = area_weights(height, size), area_weights(width, size)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Four batches."""
+        return 4 * self.batch
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
         """Draw n images with their latents, and θ where there is one.
@@ -78,15 +80,19 @@ class Generated(Simulator):
             raise UsageError(f"{self.name} has no parameters")
         if theta is None and self.parameters:
             theta = self.prior(n, generator)
-        noise = torch.randn(n, self.dim, generator=generator)
+        noise = self.draw(n, generator)
         rows = None if theta is None else theta.float().expand(n, -1)
         latents = noise if rows is None else noise + rows / math.sqrt(self.dim)
         return Points(self.render(latents), self.name, rows, latents=latents)
 
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw z ~ N(0, I), those of θ = 0, shape (n, d), float32."""
+        return torch.randn(n, self.dim, generator=generator)
+
     @torch.no_grad()
     def render(self, z: Tensor) -> Tensor:
         """Compute the images of latents (n, d): (n, C, H, W), float32 in [0, 1]."""
-        parts = [self._images(some) for some in z.float().split(self.batch)]
+        parts = [self._images(part) for part in z.float().split(self.batch)]
         return torch.cat(parts) if parts else torch.zeros(0, *self.shape)
 
     def jacobian(self, z: Tensor) -> Tensor:
@@ -94,28 +100,12 @@ class Generated(Simulator):
 
         By forward mode, of one generator in float32; of one without derivatives by central differences.
         """
-        parts = [self._jacobian(some.float()).double() for some in z.split(self.batch)]
-        return torch.cat(parts)
+        return torch.cat([self._jacobian(part.float()).double() for part in z.split(self.batch)])
 
-    def log_prob_at(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Compute log p(x|θ) = log p(z|θ) − ½ log det(JᵀJ) of the images x of known latents.
-
-        Args:
-            z: Latents, shape (n, d).
-            theta: θ, shape (n, 1); 0 if none.
-
-        Returns:
-            (n,) float64 in nats, with respect to the d-dimensional volume of the manifold in the space of
-            images, a pixel's value 0 … 1 being the unit of length.
-        """
+    def log_density(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Compute log p(z|θ) of latents (n, d); θ, shape (n, 1), is 0 if None."""
         moved = z.double() if theta is None else z.double() - theta.double() / math.sqrt(self.dim)
-        j = self.jacobian(z)
-        volume = 0.5 * torch.linalg.slogdet(j.mT @ j).logabsdet
-        return -0.5 * (moved.square() + math.log(2 * math.pi)).sum(1) - volume
-
-    def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Compute `log_prob_at` of the points on the manifold nearest to images (n, C, H, W)."""
-        return self.log_prob_at(self.project(x)[0], theta)
+        return -0.5 * (moved.square() + math.log(2 * math.pi)).sum(1)
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw θ ~ N(0, 1), shape (n, 1)."""
@@ -129,29 +119,11 @@ class Generated(Simulator):
             return super().log_prior(theta)
         return -0.5 * (theta.square() + math.log(2 * math.pi)).sum(1)
 
-    def distance(self, x: Tensor) -> Tensor:
-        """Compute min_z ‖x − render(z)‖ of images (n, C, H, W), shape (n,), float64."""
-        return self.project(x)[1]
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the nearest image of the manifold by Levenberg–Marquardt, from a known one or a regression.
-
-        Args:
-            x: Images, shape (n, C, H, W).
-
-        Returns:
-            z, shape (n, d), and the Euclidean distance of all pixels, shape (n,), float64: a minimum over
-            |z_k| ≤ 6, which far off the manifold may be a local one.
-        """
-        x = x.detach().to("cpu", torch.float64)
-        found = [self._nearest(some) for some in x.split(4 * self.batch)]
-        return torch.cat([z for z, _ in found]), torch.cat([squared for _, squared in found]).sqrt()
-
     def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n images of the same generator with all its latents free: alike in kind, off the manifold."""
         z = torch.randn(n, self.generator.z_dim, generator=generator)
         with torch.no_grad():
-            return torch.cat([self._shrink(self._made(some)) for some in z.split(self.batch)])
+            return torch.cat([self._shrink(self._made(part)) for part in z.split(self.batch)])
 
     def _made(self, latents: Tensor) -> Tensor:
         return self.generator.synthesis(self.generator.mapping(latents))
@@ -174,28 +146,3 @@ class Generated(Simulator):
                 return vmap(along, out_dims=2, chunk_size=4)(directions).detach()
         steps = [self.render(z + _STEP * e) - self.render(z - _STEP * e) for e in directions]
         return torch.stack([step.flatten(1) for step in steps], 2) / (2 * _STEP)
-
-    def _nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self._bank is None:
-            z = torch.randn(_BANK, self.dim, generator=torch.Generator().manual_seed(0))
-            self._bank = Bank(self._thumbnails(self.render(z)).double(), z.double())
-        guesses = self._bank.guesses(self._thumbnails(x), _USUAL)
-        first, second = ((x - self.render(z)).flatten(1).square().sum(1) for z in guesses)
-        start = torch.where((first < second)[:, None], *guesses)
-        flat = x.flatten(1)
-        return nearest(self._flat, self.jacobian, flat, start, _BOUND, tolerance=_TOLERANCE, floor=_FLOOR)
-
-    def _flat(self, z: Tensor) -> Tensor:
-        return self.render(z).double().flatten(1)
-
-    def _thumbnails(self, x: Tensor) -> Tensor:
-        rows = _areas(x.shape[-1], min(_THUMBNAIL, x.shape[-1])).to(x)
-        return (rows @ x @ rows.mT).flatten(1)
-
-
-def _areas(before: int, after: int) -> Tensor:
-    """The matrix (after, before) that averages a line of pixels over equal stretches, in float64."""
-    edges = torch.arange(after + 1, dtype=torch.float64) * before / after
-    pixels = torch.arange(before, dtype=torch.float64)
-    overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
-    return overlap.clamp_min(0) * after / before

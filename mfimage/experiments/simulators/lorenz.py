@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mfimage.datasets.points import Points
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import ResourceError, UsageError
 from mfimage.experiments.simulators.simulator import Simulator
+from mfimage.files import cache_folder, whole
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 _SIGMA, _BETA, _RHO = 10.0, 8 / 3, 28.0
 _BEGIN, _END = 50.0, 1000.0
@@ -33,7 +37,7 @@ class Lorenz(Simulator):
         trajectories: How many.
         steps: Equidistant points kept of each.
         seed: Of the starts.
-        cache: Directory of the cache; $XDG_CACHE_HOME/mfimage or ~/.cache/mfimage if None.
+        cache: Directory of the cache; `files.cache_folder` if None.
 
     Reference:
         Lorenz, Deterministic nonperiodic flow, 1963; Brehmer, Cranmer, 2020, arXiv 2003.13913, §4.2.
@@ -47,9 +51,9 @@ class Lorenz(Simulator):
         if min(trajectories, steps) < 1:
             raise UsageError("a Lorenz attractor has at least one trajectory and one step")
         self._settings = (trajectories, steps, seed)
-        self._folder = Path(cache) if cache else _cache_folder()
+        self._folder = Path(cache) if cache else cache_folder()
         self._paths: Tensor | None = None
-        self._tree: Any = None
+        self._tree: cKDTree | None = None
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
         """Draw n points, uniformly over trajectories and times; without replacement within a sample."""
@@ -87,29 +91,26 @@ class Lorenz(Simulator):
         return self._paths
 
     def _cached(self) -> np.ndarray:
+        """Read the paths from the cache, or integrate them and write it."""
+        if self._folder is None:
+            return integrate(*self._settings)
         key = hashlib.sha256(repr(("lorenz-1", *self._settings)).encode()).hexdigest()[:16]
         path = self._folder / f"lorenz-{key}.npz"
-        trajectories, steps, seed = self._settings
         # Anything may be raised by a damaged zip; then, or where there is none yet, it is made.
         with suppress(Exception):
             # A zip for its checksum; opened here because numpy leaves a damaged one open.
-            with open(path, "rb") as stream, np.load(stream) as arrays:
+            with open(path, "rb") as file, np.load(file) as arrays:
                 found = arrays["paths"]
-            if found.shape == (trajectories, steps, 3) and found.dtype == np.float32:
+            if found.shape == (*self._settings[:2], 3) and found.dtype == np.float32:
                 return found
-        paths = integrate(trajectories, steps, seed)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        paths = integrate(*self._settings)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            np.savez(temporary, paths=paths)
-            temporary.replace(path)
-        except OSError as error:
-            raise DataError(
-                f"{path}: the cache cannot be written ({error}): choose another `cache`"
-            ) from error
-        finally:
-            with suppress(OSError):  # its folder may be what is missing
-                temporary.unlink(missing_ok=True)
+            with whole(path) as temporary, open(temporary, "wb") as written:
+                np.savez(written, paths=paths)
+        except (OSError, ResourceError) as error:
+            warnings.warn(
+                f"{path}: the cache cannot be written ({error}): choose another `cache`", stacklevel=2
+            )
         return paths
 
 
@@ -133,7 +134,3 @@ def integrate(trajectories: int, steps: int, seed: int) -> np.ndarray:
     )
     paths = solved.y.reshape(3, trajectories, steps).transpose(1, 2, 0)
     return ((paths - _MEAN) / _STD).astype(np.float32)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfimage"

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from mfimage.datasets.points import Points
 from mfimage.errors import UsageError
-from mfimage.experiments.simulators.nearest import Bank, nearest
-from mfimage.experiments.simulators.simulator import Simulator
+from mfimage.experiments.simulators.image_manifold import ImageManifold
 
 # By d: rows and columns of cells, which hold one blob each, and the blobs' width as a share of the image's.
 _SCENES = {2: (1, 1, 0.1), 8: (1, 2, 0.1), 16: (2, 2, 0.09), 64: (4, 4, 0.08)}
@@ -20,14 +19,10 @@ _REACH = (0.45, 0.45, 0.25, 0.5)  # of x and y in cells, of log width and log de
 _WEIGHTS = (0.6, 0.4)
 _CORRELATIONS = (0.5, -0.5)
 _SHIFT = 0.7
-_BOUND = 8.0  # |z_k| above it has a probability of about 1e-12
-_USUAL = 3.0  # |z_k| that a search may start from
-_BANK = 4096
-_THUMBNAIL = 16
 _NUMBERS_AT_ONCE = 2**22  # of a Jacobian: 32 MiB
 
 
-class Rendered(Simulator):
+class Rendered(ImageManifold):
     """Images of soft coloured blobs, one in each cell of a grid, before a faint gradient.
 
         x = 1 − (1 − background) exp(−Σ_k palette_k depth_k G_k),  G_k(p) = exp(−½ |p − centre_k|² / width_k²)
@@ -52,12 +47,14 @@ class Rendered(Simulator):
     """
 
     name = "rendered"
+    bank_size, thumbnail = 4096, 16
+    bound = 8.0  # |z_k| above it has a probability of about 1e-12
 
     def __init__(self, dim: int = 2, size: int = 32, channels: int = 1) -> None:
-        if dim not in _SCENES or size < 32 or size % _THUMBNAIL or channels not in (1, 3):
+        if dim not in _SCENES or size < 32 or size % self.thumbnail or channels not in (1, 3):
             raise UsageError(
                 f"images are rendered with d = {', '.join(map(str, _SCENES))}, a size that is a multiple of "
-                f"{_THUMBNAIL} and at least 32, and 1 or 3 channels; not d = {dim}, {size} and {channels}"
+                f"{self.thumbnail} and at least 32, and 1 or 3 channels; not d = {dim}, {size} and {channels}"
             )
         self.dim, self.shape = dim, (channels, size, size)
         self._middle, self._reach = _cells(dim)
@@ -66,7 +63,11 @@ class Rendered(Simulator):
         self._grid = (torch.arange(size, dtype=torch.float64) + 0.5) / size
         self._clear = 0.95 - 0.05 * (self._grid[:, None] + self._grid)
         self._means, self._roots = _modes(dim)
-        self._bank: Bank | None = None
+
+    @property
+    def rows_at_once(self) -> int:
+        """As many as 32 MiB of Jacobians hold."""
+        return max(1, _NUMBERS_AT_ONCE // (self.dim * math.prod(self.shape)))
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
         """Draw n images with their latents z.
@@ -77,7 +78,7 @@ class Rendered(Simulator):
         if theta is not None:
             raise UsageError(f"{self.name} has no parameters")
         latents = self.draw(n, generator).float()
-        images = [self.render(z).float() for z in latents.split(self._rows())]
+        images = [self.render(z).float() for z in latents.split(self.rows_at_once)]
         return Points(torch.cat(images) if n else torch.zeros(0, *self.shape), self.name, latents=latents)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
@@ -115,7 +116,7 @@ class Rendered(Simulator):
         columns = torch.einsum("nkfhw,kc,nchw->nkfchw", moved, self._palette, light)
         return columns.flatten(3).flatten(1, 2).mT
 
-    def log_density(self, z: Tensor) -> Tensor:
+    def log_density(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
         """Compute log p(z) of latents (n, d): (n,) float64, nats, with respect to dz."""
         logs = []
         for weight, mean, root in zip(_WEIGHTS, self._means, self._roots, strict=True):
@@ -123,59 +124,6 @@ class Rendered(Simulator):
             volume = root.diagonal().log().sum() + 0.5 * self.dim * math.log(2 * math.pi)
             logs.append(math.log(weight) - 0.5 * white.square().sum(0) - volume)
         return torch.stack(logs).logsumexp(0)
-
-    def log_prob_at(self, z: Tensor) -> Tensor:
-        """Compute log p(x) = log p(z) − ½ log det(JᵀJ) of the images x of known latents.
-
-        Args:
-            z: Latents, shape (n, d).
-
-        Returns:
-            (n,) float64 in nats, with respect to the d-dimensional volume of the manifold in the space of
-            images, a pixel's value 0 … 1 being the unit of length.
-        """
-        volumes = [torch.zeros(0, dtype=torch.float64)]
-        for some in z.split(self._rows()):
-            j = self.jacobian(some)
-            volumes.append(0.5 * torch.linalg.slogdet(j.mT @ j).logabsdet)
-        return self.log_density(z) - torch.cat(volumes)
-
-    def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Compute `log_prob_at` of the points on the manifold nearest to images (n, C, H, W)."""
-        return self.log_prob_at(self.latents(x))
-
-    def latents(self, x: Tensor) -> Tensor:
-        """Find z, shape (n, d), float64, of the nearest point on the manifold to each image (n, C, H, W)."""
-        return self.project(x)[0]
-
-    def distance(self, x: Tensor) -> Tensor:
-        """Compute min_z ‖x − render(z)‖ of images (n, C, H, W), shape (n,), float64."""
-        return self.project(x)[1]
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the nearest point on the manifold, starting from a known image or from a regression.
-
-        Args:
-            x: Images, shape (n, C, H, W), any values.
-
-        Returns:
-            z, shape (n, d), and the Euclidean distance of all pixels, shape (n,), float64: a minimum over
-            |z_k| ≤ 8. For images on or near the manifold it is the minimum; far off it may be a local one,
-            as a rule a little above. Both are NaN where an image is not finite.
-
-        Raises:
-            UsageError: If the images have another shape.
-        """
-        if tuple(x.shape[1:]) != self.shape:
-            raise UsageError(f"images of shape {self.shape} are expected, not {tuple(x.shape[1:])}")
-        x = x.detach().to("cpu", torch.float64)
-        z = x.new_full((len(x), self.dim), torch.nan)
-        distance = x.new_full((len(x),), torch.nan)
-        for rows in x.flatten(1).isfinite().all(1).nonzero()[:, 0].split(self._rows()):
-            start = self._start(x[rows])
-            found = nearest(self._flat, self.jacobian, x[rows].flatten(1), start, _BOUND)
-            z[rows], distance[rows] = found[0], found[1].sqrt()
-        return z, distance
 
     def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n scenes with one blob too many: white, half as wide as the others, anywhere on the image."""
@@ -197,22 +145,6 @@ class Rendered(Simulator):
         across = torch.exp(-precision * (self._grid - x[..., None]).square())
         down = torch.exp(log_depth[..., None] - precision * (self._grid - y[..., None]).square())
         return down[..., :, None] * across[..., None, :]
-
-    def _flat(self, z: Tensor) -> Tensor:
-        return self.render(z).flatten(1)
-
-    def _rows(self) -> int:
-        return max(1, _NUMBERS_AT_ONCE // (self.dim * math.prod(self.shape)))
-
-    def _start(self, x: Tensor) -> Tensor:
-        """Latents (n, d) near those of images (n, C, H, W): the better one of two guesses."""
-        if self._bank is None:
-            z = self.draw(_BANK, torch.Generator().manual_seed(0))
-            features = [_thumbnails(self.render(some)) for some in z.split(self._rows())]
-            self._bank = Bank(torch.cat(features), z)
-        guesses = self._bank.guesses(_thumbnails(x), _USUAL)
-        first, second = ((x - self.render(z)).flatten(1).square().sum(1) for z in guesses)
-        return torch.where((first < second)[:, None], *guesses)
 
 
 def _cells(dim: int) -> tuple[Tensor, Tensor]:
@@ -238,8 +170,3 @@ def _modes(dim: int) -> tuple[Tensor, Tensor]:
     steps = (torch.arange(dim)[:, None] - torch.arange(dim)).abs()
     covariances = [torch.tensor(rho, dtype=torch.float64) ** steps for rho in _CORRELATIONS]
     return torch.stack([mean, -mean]), torch.linalg.cholesky(torch.stack(covariances))
-
-
-def _thumbnails(x: Tensor) -> Tensor:
-    """Images (n, C, H, W) averaged down to 16×16 pixels, (n, C·256)."""
-    return F.avg_pool2d(x, x.shape[-1] // _THUMBNAIL).flatten(1)

@@ -1,14 +1,17 @@
-"""What a distribution on a known manifold can do."""
+"""Simulator, a distribution on a manifold whose truth is known, and the nearest point of a manifold."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mfimage.datasets.points import Points
 from mfimage.errors import UsageError
+from mfimage.models.least_squares import LevenbergMarquardt
 
 
 class Simulator(ABC):
@@ -30,7 +33,13 @@ class Simulator(ABC):
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
-        """Draw n points; θ, shape (n, P) or (1, P), is drawn from the prior where it is None and P > 0."""
+        """Draw n points with their latents z.
+
+        Args:
+            n: How many.
+            generator: Of all randomness.
+            theta: θ, shape (n, P) or (1, P); drawn from the prior where it is None and P > 0.
+        """
 
     @abstractmethod
     def distance(self, x: Tensor) -> Tensor:
@@ -38,7 +47,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n points, (n, …), that do not belong."""
+        """Draw n points, (n, …) float32, that do not belong."""
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw θ, shape (n, P)."""
@@ -49,5 +58,61 @@ class Simulator(ABC):
         raise UsageError(f"{self.name} has no parameters")
 
     def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Compute the true log-density, shape (n,), float64, in nats."""
+        """Compute the true log-density at x, (n, …), given θ, (n, P) or (1, P): (n,), float64, in nats."""
         raise UsageError(f"the density of {self.name} is not known in closed form")
+
+
+@dataclass(frozen=True, eq=False)
+class _SquaredDistance:
+    """‖x − render(z)‖² of points x, shape (B, D); its metric is the diagonal of its curvature."""
+
+    x: Tensor
+    render: Callable[[Tensor], Tensor]
+    jacobian: Callable[[Tensor], Tensor]
+
+    def rows(self, chosen: Tensor) -> _SquaredDistance:
+        return _SquaredDistance(self.x[chosen], self.render, self.jacobian)
+
+    def value(self, z: Tensor) -> Tensor:
+        return (self.x - self.render(z)).square().sum(1)
+
+    def quadratic(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        j = self.jacobian(z)
+        gradient = -2 * (j.mT @ (self.x - self.render(z))[..., None])[..., 0]
+        curvature = 2 * j.mT @ j
+        return gradient, curvature, torch.diag_embed(curvature.diagonal(dim1=1, dim2=2).clamp(min=2e-12))
+
+
+def nearest(
+    render: Callable[[Tensor], Tensor],
+    jacobian: Callable[[Tensor], Tensor],
+    x: Tensor,
+    start: Tensor,
+    bound: float,
+    *,
+    iterations: int = 100,
+    tolerance: float = 1e-14,
+    floor: float = 1e-24,
+) -> tuple[Tensor, Tensor]:
+    """Minimise ‖x − render(z)‖ over |z_k| ≤ bound by `LevenbergMarquardt`, every row on its own.
+
+    Args:
+        render: Maps (B, d) to (B, D), each row on its own.
+        jacobian: Maps (B, d) to J = ∂ render / ∂z, shape (B, D, d).
+        x: Points, shape (B, D), float64, finite.
+        start: Coordinates to start from, shape (B, d), float64; which minimum is found depends on them.
+        bound: The largest |z_k|.
+        iterations: At most so many steps.
+        tolerance: Share of the squared distance that moving one coordinate may still gain at the end.
+        floor: The same as a squared distance: what `render` rounds.
+
+    Returns:
+        z, shape (B, d), and the squared distance, shape (B,): never larger than at the start.
+    """
+
+    def settled(gain: Tensor, slope: Tensor, squared: Tensor) -> Tensor:
+        return slope <= tolerance * squared + floor
+
+    solver = LevenbergMarquardt(settled, iterations, bound=bound)
+    found = solver.minimise(_SquaredDistance(x, render, jacobian), start)
+    return found.u, found.value

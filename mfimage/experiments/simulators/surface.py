@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets.points import Points
-from mfimage.experiments.simulators.nearest import nearest
-from mfimage.experiments.simulators.simulator import Simulator
+from mfimage.experiments.simulators.simulator import Simulator, nearest
 
 # Of 1, z₀, z₁, z₀², z₀z₁, z₁², z₀³, … up to the fifth power.
 _COEFFICIENTS = (
@@ -92,13 +91,8 @@ class Surface(Simulator):
         j = jacobian(z)
         return log_density(z, theta) - 0.5 * torch.linalg.slogdet(j.mT @ j).logabsdet
 
-    def vertical_distance(self, x: Tensor) -> Tensor:
-        """Compute |x₃′ − height|, x′ = R⁻¹x, shape (n,), float64: what the paper's code measures."""
-        back = _turned_back(x)
-        return (back[:, 2] - height(back[:, :2])).abs()
-
     def distance(self, x: Tensor) -> Tensor:
-        """Compute the distance to the nearest point, sought from the foot of x: never above the vertical."""
+        """Compute the distance to the nearest point, sought from the foot of x: at most its height."""
         foot = _turned_back(x)[:, :2]
         _, squared = nearest(embed, jacobian, x.double(), foot.clamp(-_FAR, _FAR), _FAR)
         return squared.sqrt()
@@ -107,11 +101,6 @@ class Surface(Simulator):
         """Draw points at θ = 0, moved by N(0, 0.1²) in each coordinate."""
         x = self.sample(n, generator, torch.zeros(1, 1)).x
         return x + _OOD_SCALE * torch.randn(n, 3, generator=generator)
-
-    def grid(self, side: int) -> Tensor:
-        """Lay side × side points over |z| ≤ 4, shape (side², 3) float32, row by row: for pictures."""
-        line = torch.linspace(-4, 4, side, dtype=torch.float64)
-        return embed(torch.cartesian_prod(line, line)).float()
 
 
 def log_density(z: Tensor, theta: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mfimage.experiments.simulators.kinematics import (
+from mfimage.experiments.simulators.events import (
     azimuth,
     boost,
     four_vector,

@@ -1,0 +1,156 @@
+"""Manifolds of images that are drawn from latents: density, projection and distance of all of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from mfimage.errors import UsageError
+from mfimage.experiments.simulators.simulator import Simulator, nearest
+
+_USUAL = 3.0  # |z_k| that a search may start from
+
+
+class ImageManifold(Simulator):
+    """Images render(z) of latents z whose density is known.
+
+    Attributes:
+        bank_size: Known images among which a search looks for its start.
+        thumbnail: Height and width to which images are shrunk for that.
+        bound: The largest |z_k| in which the nearest image is sought.
+        tolerance: Of the search, see `nearest`.
+        floor: Of the search.
+    """
+
+    bank_size: int
+    thumbnail: int
+    bound: float
+    tolerance: float = 1e-14  # what float64 allows
+    floor: float = 1e-24
+    _bank: Bank | None = None
+
+    @abstractmethod
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw latents z, shape (n, d)."""
+
+    @abstractmethod
+    def render(self, z: Tensor) -> Tensor:
+        """Compute the images of latents (n, d): (n, C, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def jacobian(self, z: Tensor) -> Tensor:
+        """Compute J = ∂ render / ∂z of latents (n, d), shape (n, C·H·W, d), float64."""
+
+    @abstractmethod
+    def log_density(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Compute log p(z|θ) of latents (n, d): (n,) float64, nats, with respect to dz."""
+
+    @property
+    @abstractmethod
+    def rows_at_once(self) -> int:
+        """How many Jacobians are held at a time."""
+
+    def log_prob_at(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Compute log p(x|θ) = log p(z|θ) − ½ log det(JᵀJ) of the images x of known latents.
+
+        Args:
+            z: Latents, shape (n, d).
+            theta: θ, shape (n, P) or (1, P); 0 if None.
+
+        Returns:
+            (n,) float64 in nats, with respect to the d-dimensional volume of the manifold in the space of
+            images, a pixel's value 0 … 1 being the unit of length.
+        """
+        volumes = [torch.zeros(0, dtype=torch.float64)]
+        for part in z.split(self.rows_at_once):
+            j = self.jacobian(part)
+            volumes.append(0.5 * torch.linalg.slogdet(j.mT @ j).logabsdet)
+        return self.log_density(z, theta) - torch.cat(volumes)
+
+    def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Compute `log_prob_at` of the points on the manifold nearest to images (n, C, H, W)."""
+        return self.log_prob_at(self.project(x)[0], theta)
+
+    def distance(self, x: Tensor) -> Tensor:
+        """Compute min_z ‖x − render(z)‖ of images (n, C, H, W), shape (n,), float64."""
+        return self.project(x)[1]
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Find the nearest point on the manifold, starting from a known image or from a regression.
+
+        Args:
+            x: Images, shape (n, C, H, W), any values.
+
+        Returns:
+            z, shape (n, d), and the Euclidean distance of all pixels, shape (n,), float64: a minimum over
+            |z_k| ≤ bound. For images on or near the manifold it is the minimum; far off it may be a local
+            one, as a rule a little above. Both are NaN where an image is not finite.
+
+        Raises:
+            UsageError: If the images have another shape.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise UsageError(f"images of shape {self.shape} are expected, not {tuple(x.shape[1:])}")
+        x = x.detach().to("cpu", torch.float64)
+        z = x.new_full((len(x), self.dim), torch.nan)
+        distance = x.new_full((len(x),), torch.nan)
+        for rows in x.flatten(1).isfinite().all(1).nonzero()[:, 0].split(self.rows_at_once):
+            z[rows], squared = nearest(
+                self._flat, self.jacobian, x[rows].flatten(1), self._start(x[rows]), self.bound,
+                tolerance=self.tolerance, floor=self.floor,
+            )  # fmt: skip
+            distance[rows] = squared.sqrt()
+        return z, distance
+
+    def _flat(self, z: Tensor) -> Tensor:
+        return self.render(z).double().flatten(1)
+
+    def _start(self, x: Tensor) -> Tensor:
+        """Latents (n, d) near those of images (n, C, H, W): the better one of two guesses."""
+        if self._bank is None:
+            z = self.draw(self.bank_size, torch.Generator().manual_seed(0))
+            features = [self._thumbnails(self.render(part)) for part in z.split(self.rows_at_once)]
+            self._bank = Bank(torch.cat(features).double(), z.double())
+        guesses = self._bank.guesses(self._thumbnails(x), _USUAL)
+        first, second = ((x - self.render(z)).flatten(1).square().sum(1) for z in guesses)
+        return torch.where((first < second)[:, None], *guesses)
+
+    def _thumbnails(self, x: Tensor) -> Tensor:
+        rows = area_weights(x.shape[-1], min(self.thumbnail, x.shape[-1])).to(x)
+        return (rows @ x @ rows.mT).flatten(1)
+
+
+class Bank:
+    """Points whose coordinates are known, to start the search for others from.
+
+    Args:
+        features: What is compared, shape (N, F), float64; N well above F.
+        z: Their coordinates, shape (N, d), float64.
+    """
+
+    def __init__(self, features: Tensor, z: Tensor) -> None:
+        self.features, self.z = features, z
+        self.mean, self.mean_z = features.mean(0), z.mean(0)
+        centred = features - self.mean
+        ridge = 1e-6 * centred.square().sum() / features.shape[1] * torch.eye(features.shape[1]).double()
+        self.slope = torch.linalg.solve(centred.mT @ centred + ridge, centred.mT @ (z - self.mean_z))
+
+    def guesses(self, features: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+        """Guess coordinates for features (B, F).
+
+        Returns:
+            Those of the most similar point, (B, d), which are best where the manifold is strongly curved, and
+            those by linear regression with |z_k| ≤ bound, (B, d), best where d is too large to fill a bank.
+        """
+        similar = self.z[torch.cdist(features.float(), self.features.float()).argmin(1)]
+        return similar, (self.mean_z + (features - self.mean) @ self.slope).clamp(-bound, bound)
+
+
+def area_weights(before: int, after: int) -> Tensor:
+    """The matrix (after, before) that averages a line of pixels over equal stretches, in float64."""
+    edges = torch.arange(after + 1, dtype=torch.float64) * before / after
+    pixels = torch.arange(before, dtype=torch.float64)
+    overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return overlap.clamp_min(0) * after / before
