@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.index import Names, index_folder
+from mfimage.datasets.named import located
 from mfimage.datasets.pixels import Crop
-from mfimage.datasets.roots import located
 from mfimage.datasets.splits import Divided
 from mfimage.datasets.stores import FolderStore
 from mfimage.errors import DataError

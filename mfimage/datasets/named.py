@@ -1,4 +1,4 @@
-"""Image sets that are known by name.
+"""Arrays of images that are known by name: where they lie, and how to get them.
 
 `fashion-mini` is bundled in data/fashion-mini.npz: the first 10,000 training and the first 2,000 test images
 of Fashion-MNIST, in the order of the original files, with their labels; arrays `train` (10000, 28, 28),
@@ -8,38 +8,72 @@ of Fashion-MNIST, in the order of the original files, with their labels; arrays 
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mfimage._torchvision import import_torchvision
-from mfimage.datasets.cifar import cifar10
-from mfimage.datasets.mnist import FILES, mnist, read_idx
+from mfimage.datasets.formats import read_cifar_binary, read_cifar_pickle, read_idx
 from mfimage.datasets.pixels import Pixels, resize
-from mfimage.datasets.roots import data_root
 from mfimage.datasets.splits import choose, split_indices
 from mfimage.errors import DataError, UsageError
+from mfimage.files import cache_folder
 
 Labelled = tuple[Pixels, np.ndarray]
 
 _MINI = Path(__file__).parent / "data" / "fashion-mini.npz"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+_IDX = {"train": "train", "test": "t10k"}
+_BINARY, _PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
+_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """The folder given, else $MFIMAGE_DATA, else the cache folder ~/.cache/mfimage."""
+    chosen = root or os.environ.get("MFIMAGE_DATA") or cache_folder()
+    if chosen is None:
+        raise DataError("there is no home folder in which named sets could lie: set MFIMAGE_DATA")
+    return Path(chosen).expanduser()
+
+
+def located(
+    name: str,
+    root: str | Path | None,
+    places: Sequence[str],
+    holds: Callable[[Path], bool],
+    expected: str,
+    advice: str,
+) -> Path:
+    """The first of some folders that holds a set.
+
+    Args:
+        name: Of the set.
+        root: See `data_root`.
+        places: Folders below it, in the order in which they are looked at.
+        holds: Whether the set is in a folder.
+        expected: What should be there, for the message.
+        advice: How to get it; FOLDER in it stands for the root.
+
+    Raises:
+        DataError: None does; the message says what was expected where and how to get it.
+    """
+    base = data_root(root)
+    for place in places:
+        if holds(base / place):
+            return base / place
+    where = "\n  ".join(str(base / place) for place in places)
+    raise DataError(
+        f"{name}: is not there. Expected {expected} in one of\n  {where}\n"
+        f"{advice.replace('FOLDER', repr(str(base)))}; $MFIMAGE_DATA chooses another folder than {base}"
+    )
 
 
 def fashion_mini(split: str) -> Labelled:
-    """The bundled part of Fashion-MNIST: 10,000 train and 2,000 test images.
-
-    Args:
-        split: "train", "test" or "all".
-
-    Returns:
-        Images (N, 28, 28) uint8 and labels (N,) in 0..9.
-
-    Raises:
-        DataError: There is no such split, or the file is damaged.
+    """The bundled part of Fashion-MNIST: 10,000 train and 2,000 test images (N, 28, 28), labels in 0..9.
 
     Reference:
         Xiao, Rasul, Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
@@ -54,58 +88,10 @@ def fashion_mini(split: str) -> Labelled:
         raise DataError(f"{_MINI}: the bundled file is damaged, install mfimage again: {error}") from error
 
 
-def fashion_mnist(part: str, root: str | Path | None = None) -> Labelled:
-    """All of Fashion-MNIST, from Debian's package dataset-fashion-mnist or torchvision's download.
-
-    The download goes to $MFIMAGE_DATA, by default ~/.cache/mfimage.
-
-    Args:
-        part: "train" (60,000) or "test" (10,000).
-        root: Where torchvision's folder FashionMNIST lies or is made; $MFIMAGE_DATA if None.
-
-    Returns:
-        Images (N, 28, 28) uint8 and labels (N,) in 0..9.
-
-    Raises:
-        DataError: A file is damaged, or the download fails.
-    """
-    if root is None and _DEBIAN.is_dir():
-        return _fashion_debian(part)
-    return _fashion_torchvision(part, data_root(root))
-
-
-def _fashion_debian(part: str) -> Labelled:
-    stem = FILES[part]
-    return read_idx(_DEBIAN / f"{stem}-images-idx3-ubyte.gz"), read_idx(
-        _DEBIAN / f"{stem}-labels-idx1-ubyte.gz"
-    )
-
-
-def _fashion_torchvision(part: str, root: Path) -> Labelled:
-    import_torchvision()
-    from torchvision.datasets import FashionMNIST
-
-    try:
-        whole = FashionMNIST(str(root), train=part == "train", download=True)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise DataError(
-            f"fashion-mnist: is not in {_DEBIAN} and cannot be downloaded to {root} ({error}); install "
-            "Debian's dataset-fashion-mnist, set MFIMAGE_DATA to a folder that has it, or use fashion-mini"
-        ) from error
-    return whole.data.numpy(), whole.targets.numpy()
-
-
 def digits(split: str) -> Labelled:
-    """The 1,797 handwritten digits that scikit-learn bundles, 8×8 enlarged to 28×28: like MNIST, no download.
+    """The 1,797 handwritten digits that scikit-learn bundles, 8×8 enlarged to 28×28, bright on black.
 
-    Args:
-        split: "train", "test" (a tenth, held out by index as for any array) or "all".
-
-    Returns:
-        Images (N, 28, 28) uint8, bright on black, and labels (N,) in 0..9.
-
-    Raises:
-        DataError: There is no such split.
+    A tenth is the test split, held out by index as for any array.
 
     Reference:
         Alpaydin, Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
@@ -116,6 +102,86 @@ def digits(split: str) -> Labelled:
     chosen = split_indices(len(flat), split, "digits")
     small = np.rint(flat[chosen].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     return np.stack([resize(image, 28)[..., 0] for image in small]), labels[chosen]
+
+
+def fashion_mnist(part: str, root: str | Path | None = None) -> Labelled:
+    """All of Fashion-MNIST, from Debian's package dataset-fashion-mnist or torchvision's download.
+
+    Args:
+        part: "train" (60,000) or "test" (10,000).
+        root: Where torchvision's folder FashionMNIST lies or is made; $MFIMAGE_DATA if None.
+
+    Raises:
+        DataError: A file is damaged, or the download fails.
+    """
+    if root is None and _DEBIAN.is_dir():
+        files = [_DEBIAN / f"{stem}.gz" for stem in _idx_stems(part)]
+        return read_idx(files[0]), read_idx(files[1])
+    import_torchvision()
+    from torchvision.datasets import FashionMNIST
+
+    place = data_root(root)
+    try:
+        whole = FashionMNIST(str(place), train=part == "train", download=True)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DataError(
+            f"fashion-mnist: is not in {_DEBIAN} and cannot be downloaded to {place} ({error}); install "
+            "Debian's dataset-fashion-mnist, set MFIMAGE_DATA to a folder that has it, or use fashion-mini"
+        ) from error
+    return whole.data.numpy(), whole.targets.numpy()
+
+
+def mnist(part: str, root: str | Path | None = None) -> Labelled:
+    """The handwritten digits of MNIST, 60,000 train and 10,000 test, from the original files, gzipped or not.
+
+    Reference:
+        LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, 1998.
+    """
+    stems = _idx_stems(part)
+    folder = located(
+        "mnist",
+        root,
+        ("MNIST/raw", "mnist", "MNIST", ""),
+        lambda place: all(_plain_or_gzipped(place / stem).is_file() for stem in stems),
+        " and ".join(f"{stem}[.gz]" for stem in stems),
+        "torchvision.datasets.MNIST(FOLDER, download=True) puts them there",
+    )
+    images, labels = (read_idx(_plain_or_gzipped(folder / stem)) for stem in stems)
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        raise DataError(f"{folder}: {images.shape} images and {labels.shape} labels are not those of MNIST")
+    return images, labels
+
+
+def _idx_stems(part: str) -> list[str]:
+    return [f"{_IDX[part]}-{what}-ubyte" for what in ("images-idx3", "labels-idx1")]
+
+
+def _plain_or_gzipped(path: Path) -> Path:
+    return path if path.is_file() else path.with_name(f"{path.name}.gz")
+
+
+def cifar10(part: str, root: str | Path | None = None) -> Labelled:
+    """The photographs of CIFAR-10 (N, 32, 32, 3), 50,000 train and 10,000 test, in the original order.
+
+    Reference:
+        Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    """
+
+    def files(place: Path) -> list[Path]:
+        return [place / (f"{batch}.bin" if place.name == _BINARY else batch) for batch in _BATCHES[part]]
+
+    folder = located(
+        "cifar10",
+        root,
+        [f"{place}{version}" for place in ("", "cifar10/", "CIFAR10/") for version in (_BINARY, _PYTHON)],
+        lambda place: all(file.is_file() for file in files(place)),
+        f"{', '.join(_BATCHES[part])} (.bin in {_BINARY}, no ending in {_PYTHON})",
+        "Unpack the binary or the Python version of https://www.cs.toronto.edu/~kriz/cifar.html there; "
+        "torchvision.datasets.CIFAR10(FOLDER, download=True) does",
+    )
+    read = read_cifar_binary if folder.name == _BINARY else read_cifar_pickle
+    rows, labels = _joined([read(file) for file in files(folder)])
+    return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
 
 
 BUNDLED: dict[str, Callable[[str], Labelled]] = {"fashion-mini": fashion_mini, "digits": digits}

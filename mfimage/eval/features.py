@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 from typing import Protocol
-from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval.inception import InceptionUnavailable, InceptionWeights, find_inception_weights
+from mfimage.eval.inception import (
+    InceptionUnavailable,
+    InceptionWeights,
+    build_inception,
+    find_inception_weights,
+)
 
 __all__ = [
     "FeatureExtractor",
@@ -95,7 +99,7 @@ class InceptionFeatures:
         self.name = f"inception-2015-12-05 pool3 ({resize}{', JPEG' if jpeg else ''})"
         self.weights = weights.sha256[:12]
         self._clean, self._jpeg, self._device = resize == "clean-fid", jpeg, torch.device(device)
-        network = _pytorch_fid_network(weights.tensors, resizes=not self._clean)
+        network = build_inception(weights.tensors)
         # Channels last is 1.4 times faster on a CPU and moves the features by less than 1e-5.
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -123,8 +127,11 @@ class InceptionFeatures:
     def _features(self, images: Tensor) -> Tensor:
         x = through_jpeg(images) if self._jpeg else quantise(images)
         if self._clean:
-            x = clean_resize(x).sub(128).div(128).to(self._device)
-        return self._network(x.expand(-1, 3, -1, -1))[0].flatten(1).cpu()
+            x = clean_resize(x).sub(128).div(128).to(self._device).expand(-1, 3, -1, -1)
+        else:
+            x = x.expand(-1, 3, -1, -1)
+            x = 2 * F.interpolate(x, (299, 299), mode="bilinear", align_corners=False) - 1
+        return self._network(x).flatten(1).cpu()
 
 
 def through_jpeg(images: Tensor) -> Tensor:
@@ -151,19 +158,6 @@ def clean_resize(images: Tensor, size: int = 299) -> Tensor:
     resized = [Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC) for plane in planes]
     pixels = np.stack([np.asarray(plane).clip(0, 255) for plane in resized])
     return torch.from_numpy(pixels).unflatten(0, images.shape[:2])
-
-
-def _pytorch_fid_network(tensors: dict[str, Tensor], resizes: bool) -> nn.Module:
-    from mfimage._torchvision import import_torchvision
-
-    import_torchvision()
-    from pytorch_fid import inception
-
-    state = {**tensors, "fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
-    # pytorch-fid assembles its graph only together with a download: hand it the tensors in its place. The
-    # features end before fc, which the weights may lack.
-    with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
-        return inception.InceptionV3([3], resize_input=resizes, normalize_input=resizes).eval()
 
 
 class ScatteringFeatures:

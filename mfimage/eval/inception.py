@@ -1,4 +1,4 @@
-"""Where the weights of the FID Inception come from, and the proof that they are the genuine ones."""
+"""The Inception network on which the FID is defined: its graph, and its weights, found and verified."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import importlib.util
 import logging
 import os
 import shutil
-import tempfile
 import urllib.request
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mfimage.datasets.torch_pickles import is_torchscript, read_torchscript
 from mfimage.errors import MfimageError, ModelError
-from mfimage.eval._fid_helper import LAYERS, is_torchscript, read_torchscript_tensors, to_pytorch_fid
+from mfimage.eval.fid_helper import LAYERS, to_pytorch_fid
+from mfimage.files import whole
 
 #: pytorch-fid's own address; not imported from there, since that import costs torchvision.
 WEIGHTS_URL = (
@@ -120,6 +122,53 @@ def load_inception_weights(path: Path) -> InceptionWeights:
     return InceptionWeights(tensors, path, found)
 
 
+def build_inception(tensors: dict[str, Tensor]) -> nn.Module:
+    """Build pytorch-fid's graph from its first convolution to the features that follow the average pooling.
+
+    pytorch-fid itself assembles it only together with a download.
+
+    Args:
+        tensors: All of TENSOR_NAMES; used as they are, not copied.
+
+    Returns:
+        From images (B, 3, 299, 299) in [-1, 1] to features (B, 2048, 1, 1); in evaluation mode.
+
+    Raises:
+        RuntimeError: Tensors are missing or of another shape.
+    """
+    from mfimage._torchvision import import_torchvision
+
+    import_torchvision()
+    from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
+    from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
+
+    with torch.device("meta"):  # draws no random weights
+        layers: dict[str, nn.Module] = {
+            "Conv2d_1a_3x3": BasicConv2d(3, 32, kernel_size=3, stride=2),
+            "Conv2d_2a_3x3": BasicConv2d(32, 32, kernel_size=3),
+            "Conv2d_2b_3x3": BasicConv2d(32, 64, kernel_size=3, padding=1),
+            "maxpool1": nn.MaxPool2d(3, stride=2),
+            "Conv2d_3b_1x1": BasicConv2d(64, 80, kernel_size=1),
+            "Conv2d_4a_3x3": BasicConv2d(80, 192, kernel_size=3),
+            "maxpool2": nn.MaxPool2d(3, stride=2),
+            "Mixed_5b": FIDInceptionA(192, pool_features=32),
+            "Mixed_5c": FIDInceptionA(256, pool_features=64),
+            "Mixed_5d": FIDInceptionA(288, pool_features=64),
+            "Mixed_6a": InceptionB(288),
+            "Mixed_6b": FIDInceptionC(768, channels_7x7=128),
+            "Mixed_6c": FIDInceptionC(768, channels_7x7=160),
+            "Mixed_6d": FIDInceptionC(768, channels_7x7=160),
+            "Mixed_6e": FIDInceptionC(768, channels_7x7=192),
+            "Mixed_7a": InceptionD(768),
+            "Mixed_7b": FIDInceptionE_1(1280),
+            "Mixed_7c": FIDInceptionE_2(2048),
+            "avgpool": nn.AdaptiveAvgPool2d(1),
+        }
+        network = nn.Sequential(OrderedDict(layers))
+    network.load_state_dict(tensors, assign=True)
+    return network.eval().requires_grad_(False)
+
+
 def tensor_hash(tensors: dict[str, Tensor]) -> str:
     """Hash named tensors.
 
@@ -145,7 +194,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
         return load_file(path)
     if is_torchscript(path):
-        return to_pytorch_fid(read_torchscript_tensors(path))
+        return to_pytorch_fid(read_torchscript(path))
     return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
@@ -173,20 +222,13 @@ def _fid_helper_file() -> Path | None:
 
 def _download(target: Path) -> Path | None:
     """Fetch pytorch-fid's file to `target`; any failure leaves nothing behind and returns None."""
-    temporary: Path | None = None
     try:
-        with urllib.request.urlopen(WEIGHTS_URL, timeout=_TIMEOUT_S) as response:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
-                temporary = Path(file.name)
-                _log.info("downloading the Inception weights (91 MB) to %s", target)
+        with urllib.request.urlopen(WEIGHTS_URL, timeout=_TIMEOUT_S) as response, whole(target) as temporary:
+            _log.info("downloading the Inception weights (91 MB) to %s", target)
+            with temporary.open("wb") as file:
                 shutil.copyfileobj(response, file)
-        load_inception_weights(temporary)  # a captive portal answers with a page: it must not reach the cache
-        temporary.replace(target)
+            load_inception_weights(temporary)  # a captive portal answers with a page, which is not kept
         return target
-    except (OSError, http.client.HTTPException, ModelError) as error:
+    except (OSError, http.client.HTTPException, MfimageError) as error:
         _log.info("the Inception weights could not be downloaded: %s", error)
         return None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

@@ -3,9 +3,18 @@ import hashlib
 
 import numpy as np
 import pytest
+from test_formats import idx, write_pickle
 
 from mfimage.datasets import NAMED, load, named
 from mfimage.errors import DataError, UsageError
+
+RNG = np.random.default_rng(0)
+BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+
+
+def write_idx(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(idx(array)) if path.suffix == ".gz" else idx(array))
 
 
 def test_fashion_mini():
@@ -62,11 +71,6 @@ def test_damaged_bundle(tmp_path, monkeypatch):
         load("fashion-mini")
 
 
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    path.write_bytes(gzip.compress(header + array.tobytes()))
-
-
 def test_debian_files_are_read_where_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(named, "_DEBIAN", tmp_path)
     write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.full((2, 28, 28), 7, np.uint8))
@@ -113,3 +117,97 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
         DataError, match=r"Error downloading.*dataset-fashion-mnist.*MFIMAGE_DATA.*fashion-mini"
     ):
         load("fashion-mnist")
+
+
+def write_mnist(folder, ending=""):
+    for stem, count in (("train", 3), ("t10k", 2)):
+        images = np.arange(count * 784, dtype=np.uint32).astype(np.uint8).reshape(count, 28, 28)
+        write_idx(folder / f"{stem}-images-idx3-ubyte{ending}", images)
+        write_idx(folder / f"{stem}-labels-idx1-ubyte{ending}", np.arange(count, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "mnist", "."])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_mnist(tmp_path, place, ending, monkeypatch):
+    write_mnist(tmp_path / place, ending)
+    images = load("mnist", root=tmp_path)
+    assert images.images.shape == (3, 1, 28, 28)
+    assert images.images.flatten()[:3].tolist() == [0, 1, 2]
+    assert images.labels.tolist() == [0, 1, 2]
+    assert images.paths[2] == "mnist/train[2]"
+    monkeypatch.setenv("MFIMAGE_DATA", str(tmp_path))
+    assert len(load("mnist", "test")) == 2
+    assert len(load("mnist", "all")) == 5
+
+
+def test_missing_mnist_says_what_was_expected_where(tmp_path):
+    write_mnist(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    expected = (
+        rf"mnist: is not there(.|\n)*t10k-labels-idx1(.|\n)*{tmp_path}/MNIST/raw\n(.|\n)*MNIST\('{tmp_path}'"
+    )
+    with pytest.raises(DataError, match=expected):
+        load("mnist", "test", root=tmp_path)
+    assert len(load("mnist", "train", root=tmp_path)) == 3
+
+
+def test_labels_of_another_number(tmp_path):
+    write_mnist(tmp_path)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(4, np.uint8))
+    with pytest.raises(DataError, match="are not those of MNIST"):
+        load("mnist", root=tmp_path)
+
+
+def batches(count=2):
+    return {
+        name: (RNG.integers(0, 256, (count, 3072), np.uint8), RNG.integers(0, 10, count)) for name in BATCHES
+    }
+
+
+def write_binary(folder, content):
+    folder.mkdir(parents=True)
+    for name, (rows, labels) in content.items():
+        (folder / f"{name}.bin").write_bytes(
+            np.concatenate([labels[:, None].astype(np.uint8), rows], 1).tobytes()
+        )
+
+
+def write_pickles(folder, content):
+    folder.mkdir(parents=True)
+    for name, (rows, labels) in content.items():
+        write_pickle(folder / name, rows, labels)
+
+
+@pytest.mark.parametrize(
+    ("write", "place"),
+    [
+        (write_binary, "cifar-10-batches-bin"),
+        (write_binary, "cifar10/cifar-10-batches-bin"),
+        (write_pickles, "cifar-10-batches-py"),
+    ],
+)
+def test_both_versions(tmp_path, write, place):
+    content = batches()
+    write(tmp_path / place, content)
+    images = load("cifar10", root=tmp_path)
+    assert images.images.shape == (10, 3, 32, 32)
+    assert (
+        images.images.numpy().reshape(10, 3072) == np.concatenate([content[b][0] for b in BATCHES[:5]])
+    ).all()
+    assert images.labels.tolist() == np.concatenate([content[b][1] for b in BATCHES[:5]]).tolist()
+    assert (
+        load("cifar10", "test", root=tmp_path).images.numpy().reshape(2, 3072) == content["test_batch"][0]
+    ).all()
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"data_batch_5 \(\.bin in cifar-10-batches-bin(.|\n)*kriz/cifar"):
+        load("cifar10", root=tmp_path)
+
+
+def test_binary_that_is_cut_off(tmp_path):
+    write_binary(tmp_path / "cifar-10-batches-bin", batches())
+    path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"data_batch_3\.bin: 6145 bytes are not whole images"):
+        load("cifar10", root=tmp_path)

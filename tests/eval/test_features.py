@@ -20,22 +20,26 @@ from mfimage.eval import (
 from mfimage.eval.features import ScatteringFeatures, clean_resize, quantise, through_jpeg
 
 
-@pytest.fixture(scope="module")
-def network():
-    """pytorch-fid's own graph with random weights."""
+def pytorch_fid_network(tensors):
+    """What pytorch-fid builds of tensors without a download: the whole network, and its features."""
     from mfimage._torchvision import import_torchvision
 
     import_torchvision()
     from pytorch_fid import inception as pytorch_fid
 
-    torch.manual_seed(0)
-    with (
-        mock.patch.object(pytorch_fid, "load_state_dict_from_url"),
-        mock.patch.object(torch.nn.Module, "load_state_dict"),
-    ):
+    state = {**tensors, "fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    with mock.patch.object(pytorch_fid, "load_state_dict_from_url", return_value=state):
         net = pytorch_fid.fid_inception_v3()
     with mock.patch.object(pytorch_fid, "fid_inception_v3", return_value=net):
-        model = pytorch_fid.InceptionV3([3]).eval()
+        return net, pytorch_fid.InceptionV3([3]).eval()
+
+
+@pytest.fixture(scope="module")
+def network():
+    """pytorch-fid's own graph with random weights."""
+    torch.manual_seed(0)
+    with mock.patch.object(torch.nn.Module, "load_state_dict"):
+        net, model = pytorch_fid_network({})
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.fill_(2.2)  # or the signal dies out in 94 layers of the default initialisation
@@ -90,6 +94,16 @@ def test_features_are_pytorch_fids(network, extractor):
     assert torch.allclose(extractor(x), expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
+def test_building_the_network_draws_no_random_numbers(network):
+    state = torch.get_rng_state()
+    built = inception.build_inception(
+        {name: network[0].state_dict()[name] for name in inception.TENSOR_NAMES}
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not built.training
+    assert not any(tensor.requires_grad or tensor.is_meta for tensor in built.state_dict().values())
+
+
 def test_grey_is_repeated_and_chunks_do_not_matter(extractor, monkeypatch):
     x = faces(3, 1, 3)
     whole = extractor(x)
@@ -114,9 +128,10 @@ def test_bad_images(extractor):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pytorch-fid calls sqrtm the old way
 def test_genuine_fid_of_memory_is_that_of_png_files(tmp_path):
     try:
-        genuine = InceptionFeatures(find_inception_weights(download=False))
+        weights = find_inception_weights(download=False)
     except InceptionUnavailable as error:
         pytest.skip(str(error))
+    genuine, network = InceptionFeatures(weights), pytorch_fid_network(weights.tensors)[1]
     from pytorch_fid.fid_score import calculate_frechet_distance, get_activations
 
     sets = [faces(10, 3, 4), faces(10, 1, 5)]
@@ -125,7 +140,7 @@ def test_genuine_fid_of_memory_is_that_of_png_files(tmp_path):
         ours.append(Moments(2048))
         ours[-1].update(genuine(images))
         files = [write_png(image, tmp_path / f"{i}-{j}.png") for j, image in enumerate(images)]
-        theirs.append(get_activations(files, genuine._network, batch_size=5, num_workers=0))
+        theirs.append(get_activations(files, network, batch_size=5, num_workers=0))
     # Both sets lie in the span of their 20 vectors; in its basis the oracle's square root takes no minute.
     basis = np.linalg.qr(np.concatenate(theirs).T)[0]
     (m1, c1), (m2, c2) = (((a @ basis).mean(0), np.cov(a @ basis, rowvar=False)) for a in theirs)

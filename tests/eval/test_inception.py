@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mfimage.datasets import torch_pickles
+from mfimage.datasets.pickles import Refused
 from mfimage.errors import MfimageError, ModelError
-from mfimage.eval import InceptionUnavailable, _fid_helper, find_inception_weights, inception
+from mfimage.eval import InceptionUnavailable, fid_helper, find_inception_weights, inception
 
 NAMES = ("a.bn.bias", "a.conv.weight")
 
@@ -177,9 +179,9 @@ def archive(path, pickled):
 
 def test_torchscript_code_is_not_run(tmp_path):
     path = archive(tmp_path / "w.pt", pickle.dumps(Evil(tmp_path / "canary"), protocol=2))
-    assert _fid_helper.is_torchscript(path)
-    with pytest.raises(pickle.UnpicklingError, match="system"):
-        _fid_helper.read_torchscript_tensors(path)
+    assert torch_pickles.is_torchscript(path)
+    with pytest.raises(Refused, match="system"):
+        torch_pickles.read_torchscript(path)
     assert not (tmp_path / "canary").exists()
 
 
@@ -191,24 +193,24 @@ def test_torchscript_tensors_equal_the_state_dict(tmp_path):
     )
     path = tmp_path / "w.pt"
     torch.jit.save(torch.jit.script(module), path)
-    found = _fid_helper.read_torchscript_tensors(path)
-    assert _fid_helper.is_torchscript(path)
+    found = torch_pickles.read_torchscript(path)
+    assert torch_pickles.is_torchscript(path)
     assert set(found) == set(module.state_dict())
     assert all(torch.equal(found[name], value) for name, value in module.state_dict().items())
 
 
 def test_a_state_dict_is_not_torchscript(tmp_path, tensors):
-    assert not _fid_helper.is_torchscript(put(tmp_path / "w.pth", pth(tensors)))
+    assert not torch_pickles.is_torchscript(put(tmp_path / "w.pth", pth(tensors)))
 
 
 def test_layers_are_mapped_one_to_one():
-    assert len(_fid_helper.LAYERS) == len(set(_fid_helper.LAYERS.values())) == 94
+    assert len(fid_helper.LAYERS) == len(set(fid_helper.LAYERS.values())) == 94
 
 
 def test_to_pytorch_fid_names_and_scale():
     leaves = ("weight", "beta", "mean", "var")
-    theirs = {f"net.layers.{layer}.{leaf}": torch.rand(2) for layer in _fid_helper.LAYERS for leaf in leaves}
-    ours = _fid_helper.to_pytorch_fid(theirs)
+    theirs = {f"net.layers.{layer}.{leaf}": torch.rand(2) for layer in fid_helper.LAYERS for leaf in leaves}
+    ours = fid_helper.to_pytorch_fid(theirs)
     assert set(ours) == set(inception.TENSOR_NAMES)
     assert ours["Mixed_6b.branch7x7dbl_5.bn.running_var"] is theirs["net.layers.mixed_4.tower_1.conv_4.var"]
     assert torch.equal(ours["Mixed_7c.branch_pool.bn.weight"], torch.ones(2))

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 
+from mfimage.datasets.pickles import ARRAYS, Calls, Refused, Stub, Unpickler, instance, instructions, keys
 from mfimage.datasets.stylegan.files import fill
 from mfimage.datasets.stylegan.generator import Architecture, StyleGAN2
-from mfimage.datasets.stylegan.machine import Stub
-from mfimage.datasets.stylegan.pickles import Stored, read_pickle
+from mfimage.datasets.torch_pickles import TENSORS, TensorPart, load_storage, modules
 from mfimage.errors import ModelError
 
 _PREFERRED = ("G_ema", "G")  # the moving average of the weights gives the better images
-_DEPTH = 8  # of modules in each other; theirs have four
-_MODULES = 4096
+_SCALARS = {"f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "u1": "<B", "b1": "<?"}
+_DTYPE = "numpy.dtype "
+_BROKEN = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, MemoryError, OSError, struct.error)
 _FILTER = (1.0, 3.0, 3.0, 1.0)
 _OUTER = {
     r"mapping\.embed\.(weight|bias)": r"mapping.embed.\1",
@@ -52,12 +54,12 @@ def import_network(path: str | Path) -> StyleGAN2:
         ModelError: The file is missing or damaged, asks for a call, or holds another kind of network.
     """
     path = Path(path)
-    network = _choose(read_pickle(path), path)
+    network = _choose(read_network_pickle(path), path)
     try:
-        modules = dict(_modules(network))
-        architecture = _architecture(modules)
-        tensors = _tensors(modules)
-    except ModelError as error:
+        states = dict(modules(network, _parts))
+        architecture = _architecture(states)
+        tensors = _tensors(states)
+    except (ModelError, Refused) as error:
         raise ModelError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
         what = f"{type(error).__name__}: {str(error)[:100]}"
@@ -65,6 +67,40 @@ def import_network(path: str | Path) -> StyleGAN2:
             f"{path}: not a StyleGAN2 generator of stylegan2-ada-pytorch or stylegan3 ({what})"
         ) from error
     return fill(architecture, tensors, path)
+
+
+def read_network_pickle(path: Path) -> Any:
+    """Read a pickle as numbers, strings, bytes, containers, `TensorPart`s and `Stub` objects.
+
+    Args:
+        path: The file, of protocol 3 to 5 as soon as it holds tensors.
+
+    Raises:
+        ModelError: The file is missing, damaged or no pickle, or asks for a call.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    budget = instructions()
+    load: Calls = {("torch.storage", "_load_from_bytes"): lambda data: load_storage(data, budget)}
+    try:
+        with path.open("rb") as file:
+            stream = cast(IO[bytes], _Bounded(file, path.stat().st_size))
+            return Unpickler(stream, {**_CALLS, **load}, budget).load()
+    except Refused as error:
+        raise ModelError(f"{path}: refused, because {error}; nothing in it was executed") from error
+    except _BROKEN as error:
+        what = f"{type(error).__name__}: {str(error)[:100]}"
+        raise ModelError(f"{path}: damaged, or not the pickle of a network ({what})") from error
+
+
+class _Bounded:
+    """A file of which no more is asked than it holds, whatever length a pickle claims."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size, self.readline = file, size, file.readline
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._size - self._file.tell()))
 
 
 def _choose(content: Any, path: Path) -> Stub:
@@ -80,19 +116,8 @@ def _choose(content: Any, path: Path) -> Stub:
     return content
 
 
-def _modules(network: Stub) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the attributes of a network and of all within it, by name; a network inside itself is refused."""
-    waiting: list[tuple[str, Any, int]] = [("", network, 0)]
-    count = 0
-    while waiting:
-        name, module, depth = waiting.pop()
-        count += 1
-        if depth > _DEPTH or count > _MODULES or not isinstance(module, Stub):
-            raise ModelError("its parts are not nested as those of a StyleGAN2")
-        yield name, module.state
-        for part, inner in module.state["_modules"].items():
-            if inner is not None:
-                waiting.append((f"{name}.{part}" if name else str(part), inner, depth + 1))
+def _parts(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in state["_modules"].items() if part is not None}
 
 
 def _architecture(modules: dict[str, dict[str, Any]]) -> Architecture:
@@ -134,7 +159,7 @@ def _tensors(modules: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
     out = {}
     for module, state in modules.items():
         for name, value in {**state["_parameters"], **state["_buffers"]}.items():
-            if not isinstance(value, Stored):
+            if not isinstance(value, TensorPart):
                 continue  # a bias or a buffer that a layer does without
             tensor = value.tensor().float()
             if name == "resample_filter":
@@ -171,3 +196,44 @@ def _rename(name: str) -> str:
         if re.fullmatch(theirs, name):
             return re.sub(theirs, ours, name)
     return name
+
+
+def _parameter(data: Any, *_: Any) -> TensorPart:
+    if not isinstance(data, TensorPart):
+        raise Refused("a parameter in it is no tensor")
+    return data
+
+
+def _scalar(dtype: Any, data: Any) -> float:
+    """Read a NumPy number: gains are of this kind."""
+    known = isinstance(dtype, Stub) and dtype.of.startswith(_DTYPE) and isinstance(dtype.state, tuple)
+    if not known or dtype.state[1] not in ("<", "|", "="):
+        raise Refused("a NumPy number in it is of no known type")
+    return struct.unpack(_SCALARS[dtype.of.removeprefix(_DTYPE)], data)[0]
+
+
+def _network(meta: Any) -> Stub:
+    """Take class name and attributes; the source code that lies beside them is not read."""
+    if not (isinstance(meta["class_name"], str) and isinstance(meta["state"], dict)):
+        raise Refused("a network in it has no attributes")
+    return Stub(meta["class_name"], meta["state"])
+
+
+def _set(values: Sequence[Any] = ()) -> set[Any]:
+    if not isinstance(values, (list, tuple)):
+        raise Refused("it makes a set of what is no list")
+    return set(keys(values))
+
+
+_CALLS: Calls = {
+    **TENSORS,
+    **ARRAYS,
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _network,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("builtins", "set"): _set,
+    ("__builtin__", "set"): _set,
+    ("copyreg", "_reconstructor"): instance,
+    ("copy_reg", "_reconstructor"): instance,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+}

@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 import torch
 
+from mfimage.datasets import pickles
+from mfimage.datasets.pickles import Name, Stub
 from mfimage.datasets.stylegan import import_network
-from mfimage.datasets.stylegan import pickles as reader
-from mfimage.datasets.stylegan.machine import Name, Stub
-from mfimage.datasets.stylegan.pickles import Stored, read_pickle
+from mfimage.datasets.stylegan.importing import read_network_pickle
+from mfimage.datasets.torch_pickles import TensorPart
 from mfimage.errors import ModelError
 
 
@@ -33,7 +34,7 @@ def read(tmp_path):
     def read(content):
         path = tmp_path / "hostile"
         path.write_bytes(content)
-        return read_pickle(path)
+        return read_network_pickle(path)
 
     return read
 
@@ -214,7 +215,7 @@ def test_tensors_come_back_with_their_layout(dtype, read):
         base[0, 0, 0, 0],
     ]
     for wanted, given in zip(kinds, read(networks.dumps(kinds)), strict=True):
-        assert isinstance(given, Stored)
+        assert isinstance(given, TensorPart)
         assert torch.equal(given.tensor(), wanted)
         assert given.tensor().dtype == dtype
 
@@ -337,7 +338,7 @@ def test_a_nest_of_the_same_tuples_is_never_walked(read):
 
 
 def test_the_number_of_instructions_is_bounded(read, monkeypatch):
-    monkeypatch.setattr(reader, "_MOST", 1000)
+    monkeypatch.setattr(pickles, "_MOST", 1000)
     assert isinstance(read(b"\x80\x04" + b"]" * 990 + b"."), list)
     with pytest.raises(ModelError, match="more instructions"):
         read(b"\x80\x04" + b"]" * 1000 + b".")

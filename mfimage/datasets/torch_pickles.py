@@ -1,0 +1,204 @@
+"""Tensors in pickles, as `torch.save` and `torch.jit.save` write them, read without executing anything."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfimage.datasets.pickles import Calls, Name, Refused, Stub, Unpickler
+
+_DEPTH = 8  # of modules in each other; the networks that are read have at most five
+_MODULES = 4096
+_TYPES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_MAGIC = 0x1950A86A20F9469CFC6C  # of torch.save before its zip files, which storages still use
+_PROTOCOL = 1001
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """The numbers that tensors share."""
+
+    dtype: torch.dtype
+    data: memoryview
+
+
+@dataclass(frozen=True, eq=False)
+class TensorPart:
+    """A tensor as a part of a storage; it costs nothing until `tensor` is called.
+
+    Raises:
+        Refused: It claims more numbers than its storage has, as strides of zero would allow.
+    """
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not (
+            isinstance(self.storage, Storage)
+            and isinstance(self.size, tuple)
+            and isinstance(self.stride, tuple)
+        ):
+            raise Refused("a tensor in it is not made of numbers and a shape")
+        numbers = (self.offset, *self.size, *self.stride)
+        if not all(type(n) is int and n >= 0 for n in numbers) or len(self.size) != len(self.stride):
+            raise Refused("a tensor in it has no shape")
+        held = len(self.storage.data) // self.storage.dtype.itemsize
+        if len(self.size) > 8 or math.prod(self.size) > held:
+            raise Refused("a tensor in it claims more numbers than there are")
+        if 0 not in self.size and self.offset + self._reach() > held:
+            raise Refused("a tensor in it reaches beyond its numbers")
+
+    def tensor(self) -> Tensor:
+        """Copy the numbers into a new, contiguous tensor."""
+        if 0 in self.size:
+            return torch.zeros(self.size, dtype=self.storage.dtype)
+        step = self.storage.dtype.itemsize
+        start, stop = self.offset * step, (self.offset + self._reach()) * step
+        numbers = torch.frombuffer(bytearray(self.storage.data[start:stop]), dtype=self.storage.dtype)
+        return numbers.as_strided(self.size, self.stride).contiguous()
+
+    def _reach(self) -> int:
+        return 1 + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
+
+
+def storage_type(of: Any) -> torch.dtype:
+    """Give the type of the numbers in a storage, by the name of its class."""
+    if not isinstance(of, Name) or of.module != "torch" or of.name not in _TYPES:
+        raise Refused("a tensor in it is of no known type of numbers")
+    return _TYPES[of.name]
+
+
+def modules(
+    network: Any, parts: Callable[[dict[str, Any]], Mapping[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the attributes of a network and of all modules within it, by dotted name.
+
+    Args:
+        network: What a pickle describes.
+        parts: Finds the modules within one, by name, among its attributes.
+
+    Raises:
+        Refused: A part is no module, or more deeply nested than in any network, as in itself.
+    """
+    waiting: list[tuple[str, Any, int]] = [("", network, 0)]
+    count = 0
+    while waiting:
+        name, module, depth = waiting.pop()
+        count += 1
+        if depth > _DEPTH or count > _MODULES or not isinstance(module, Stub):
+            raise Refused("its parts are not nested as those of a network")
+        yield name, module.state
+        for part, inner in parts(module.state).items():
+            waiting.append((f"{name}.{part}" if name else str(part), inner, depth + 1))
+
+
+def load_storage(data: bytes, budget: Iterator[int]) -> Storage:
+    """Read what `torch.save` writes for one storage: five small pickles, a count, the numbers.
+
+    Raises:
+        Refused: It is something else.
+        Exception: It is damaged.
+    """
+    stream = io.BytesIO(data)
+
+    def claim(identity: Any) -> tuple[torch.dtype, int]:
+        kind, of, _, _, count, view = identity
+        if kind != "storage" or view is not None:
+            raise Refused("a tensor in it refers to something else than its own numbers")
+        return storage_type(of), count
+
+    magic, protocol, system = (Unpickler(stream, {}, budget).load() for _ in range(3))
+    if magic != _MAGIC or protocol != _PROTOCOL or system["little_endian"] is not True:
+        raise Refused("the numbers of a tensor in it are not as PyTorch writes them")
+    dtype, count = Unpickler(stream, {}, budget, claim).load()
+    Unpickler(stream, {}, budget).load()
+    start = stream.tell() + 8
+    numbers = memoryview(data)[start:]
+    if not isinstance(dtype, torch.dtype) or type(count) is not int:
+        raise Refused("a tensor in it has no numbers")
+    if struct.unpack("<q", data[start - 8 : start]) != (count,) or len(numbers) != count * dtype.itemsize:
+        raise Refused("a tensor in it has not as many numbers as it claims")
+    return Storage(dtype, numbers)
+
+
+def is_torchscript(path: Path) -> bool:
+    """Say whether a file is a TorchScript archive: a zip that holds code beside its tensors."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def read_torchscript(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a TorchScript archive by dotted name; its code is not compiled, as torch.jit does.
+
+    Args:
+        path: A file that `torch.jit.save` wrote.
+
+    Returns:
+        Tensors by their path in the module tree.
+
+    Raises:
+        Refused: The archive asks for anything but tensors, lists and modules without code.
+        Exception: It is damaged.
+    """
+    storages: dict[str, Storage] = {}
+    with zipfile.ZipFile(path) as archive:
+        root = next(name.split("/")[0] for name in archive.namelist() if name.endswith("/data.pkl"))
+
+        def storage(identity: Any) -> Storage:
+            _, of, key, _, count = identity
+            if not isinstance(key, str):
+                raise Refused("a tensor in it does not name its numbers")
+            if key not in storages:
+                dtype, entry = storage_type(of), archive.getinfo(f"{root}/data/{key}")
+                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != count * dtype.itemsize:
+                    raise Refused(f"{entry.filename} does not hold {count} numbers as PyTorch writes them")
+                storages[key] = Storage(dtype, memoryview(archive.read(entry)))
+            return storages[key]
+
+        pickled = io.BytesIO(archive.read(f"{root}/data.pkl"))
+        network = Unpickler(pickled, TENSORS, persistent=storage).load()
+        return {
+            f"{module}.{name}" if module else name: value.tensor()
+            for module, state in modules(network, _within)
+            for name, value in state.items()
+            if isinstance(value, TensorPart)
+        }
+
+
+def _within(state: dict[str, Any]) -> dict[str, Stub]:
+    return {name: value for name, value in state.items() if isinstance(value, Stub)}
+
+
+#: Calls that make tensors of storages.
+TENSORS: Calls = {
+    ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: TensorPart(
+        storage, offset, size, stride
+    ),
+    ("torch.jit._pickle", "build_intlist"): list,
+    ("collections", "OrderedDict"): lambda: {},
+}
