@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from mfimage.config import Config, preset_config
 from mfimage.datasets import ImageSet, load
 from mfimage.denoising.choosing import apply
-from mfimage.eval.reconstruction import psnr, ssim
+from mfimage.eval.image_metrics import psnr, ssim
 
 SIGMAS = (0.05, 0.1, 0.2, 0.3, 0.5)
 DIMS = (8, 16, 32, 64, 128, 256, 512)  # of PCA; the best by the clean images

@@ -12,7 +12,7 @@ import time
 import torch
 from harness import put, say, start
 
-from mfimage.eval.choose import choose_dimension
+from mfimage.eval.dimension_choice import choose_dimension
 from mfimage.experiments.simulators import Rendered
 
 

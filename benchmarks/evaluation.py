@@ -47,7 +47,7 @@ from mfimage.eval import (
     find_inception_weights,
     frechet_distance,
     kernel_distance,
-    read_report,
+    read_evaluation,
 )
 from mfimage.eval.evaluation import evaluate_once
 from mfimage.eval.features import ScatteringFeatures, _pytorch_fid_network, quantise
@@ -248,7 +248,7 @@ def table(name: str, folder: Path, quick: bool, mnist: Path | None, only: list[s
         model, spent = trained(training, own, folder / algorithm, None if algorithm == "pca" else seconds)
         say(f"{name} {row}")
         report = evaluate_once(
-            folder / f"{algorithm}-evaluation.json", model, test, training, metrics=metrics,
+            folder / f"{algorithm}-evaluation.json", test, model, training, metrics=metrics,
             samples=100 if quick else 1000, density_images=100, tell=say,
         )  # fmt: skip
         rows[row] = {key: report.numbers[key].value for key in report.numbers}
@@ -307,7 +307,7 @@ def write_page(found: dict[str, Values], folder: Path) -> None:
 
 def compared(rows: Values, folder: Path) -> Comparison:
     """The evaluations side by side, as `mfimage compare` would."""
-    return compare({row: read_report(folder / f"{MODELS[row]}-evaluation.json") for row in rows})
+    return compare({row: read_evaluation(folder / f"{MODELS[row]}-evaluation.json") for row in rows})
 
 
 def main() -> None:

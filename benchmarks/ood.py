@@ -34,8 +34,8 @@ from mfimage import Detector, from_pretrained
 from mfimage.datasets import ImageSet, load
 from mfimage.datasets.noise import blur
 from mfimage.errors import MfimageError
+from mfimage.eval.image_metrics import PCA
 from mfimage.eval.ranking import auroc, separation
-from mfimage.eval.reconstruction import PCA
 from mfimage.inputs import in_batches
 from mfimage.ood.scores import SCORES, VOLUME, Seen
 from mfimage.ood.seeing import see, usual_of

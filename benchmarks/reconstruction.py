@@ -13,7 +13,7 @@ from harness import put, say, start, train_for
 
 from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import load
-from mfimage.eval.reconstruction import PCA, squared_error
+from mfimage.eval.image_metrics import PCA, squared_error
 from mfimage.losses import reconstruction
 from mfimage.run import build
 

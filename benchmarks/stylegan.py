@@ -70,7 +70,7 @@ def measured(generator: Generator, quick: bool) -> dict[str, float]:
 
 
 def _pca(training: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
-    from mfimage.eval.reconstruction import PCA
+    from mfimage.eval.image_metrics import PCA
 
     return PCA.fit(training, 2).project(test)
 

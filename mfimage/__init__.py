@@ -29,7 +29,7 @@ _HOME = {  # where each public name lives; imported at first use, so that `mfima
     "score": "ood.error_score",
     "evaluate": "eval",
     "compare": "eval",
-    "choose_dimension": "eval.choose",
+    "choose_dimension": "eval.dimension_choice",
     "MfimageError": "errors",
 }
 __all__ = sorted(_HOME)

@@ -12,11 +12,10 @@ from torch import Tensor
 from mfimage.config import Config
 from mfimage.datasets import ImageSet, gaussian_noise, load
 from mfimage.errors import UsageError
-from mfimage.eval import Report as Evaluation
-from mfimage.eval import evaluate
+from mfimage.eval import Evaluation, evaluate
 from mfimage.eval.demo_page import Curve, Report, Row, Strip, write_report
+from mfimage.eval.image_metrics import PCA, squared_error
 from mfimage.eval.ranking import auroc
-from mfimage.eval.reconstruction import PCA, squared_error
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
 from mfimage.ood.error_score import reconstruction_score
@@ -48,7 +47,7 @@ def run_demo(
         raise UsageError(f"{outdir} holds a run with other settings: choose another --outdir")
     model = train(data, outdir, config, device=device, resume=again, quiet=quiet)
     training, test = (load(data, split, config.size, config.channels) for split in ("train", "test"))
-    metrics = evaluate(model, test, training, metrics=("reconstruction", "density"))
+    metrics = evaluate(test, model, training, metrics=("reconstruction", "density"))
     pca = PCA.fit(training.batch(slice(None)), model.dim)
     x = test.batch(slice(None))
     projected = _project(model, x)

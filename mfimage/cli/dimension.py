@@ -31,7 +31,7 @@ def dimension(
 ) -> None:
     """Recommend the dimension of the manifold: by nearest neighbours, and by held-out error against d."""
     from mfimage.config import Reading
-    from mfimage.eval.choose import choose_dimension
+    from mfimage.eval.dimension_choice import choose_dimension
     from mfimage.files import whole, write_text
 
     with console.progress_bar("fit", steps, quiet) as report:

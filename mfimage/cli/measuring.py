@@ -83,7 +83,7 @@ def evaluate(
     )
     console.list_skipped([*test.skipped, *training.skipped])
     report = evaluate_(
-        flow, test, training, metrics=chosen, protocol=protocol, samples=samples,
+        test, flow, training, metrics=chosen, protocol=protocol, samples=samples,
         density_images=density_images, seed=seed or 0, inception_weights=inception_weights,
         batch_size=batch_size or 256, tell=lambda message: console.say(message, quiet or not is_main()),
     )  # fmt: skip
@@ -132,10 +132,10 @@ def compare(
     Baselines are trained with the settings of the first run. What cannot be ranked is not.
     """
     from mfimage.eval import compare as compare_
-    from mfimage.eval import read_report
+    from mfimage.eval import read_evaluation
 
     if data is None:
-        compared = compare_({run: read_report(Path(run) / "metrics.json") for run in runs})
+        compared = compare_({run: read_evaluation(Path(run) / "metrics.json") for run in runs})
     else:
         asked = {
             "metrics": _metrics(metrics), "protocol": protocol, "samples": samples,
@@ -186,7 +186,7 @@ def _evaluated(
         file = outdir / f"{run.strip('/').replace('/', '-')}.json"
         models[run] = flow
         reports[run] = evaluate_once(
-            file, flow, test, training, **asked, tell=lambda message: console.say(message, quiet)
+            file, test, flow, training, **asked, tell=lambda message: console.say(message, quiet)
         )
     return compare_(reports, picture_rows(models, test, asked["seed"]))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import resize
 from mfimage.denoising.work import Done
-from mfimage.eval.reconstruction import psnr, ssim
+from mfimage.eval.image_metrics import psnr, ssim
 from mfimage.files import write_text
 
 COLUMNS = (

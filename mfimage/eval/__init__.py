@@ -10,19 +10,25 @@ from mfimage.eval.features import (
     InceptionWeights,
     find_inception_weights,
 )
-from mfimage.eval.frechet import Moments, feature_distance, frechet_distance
-from mfimage.eval.kernel import kernel_distance
-from mfimage.eval.neighbours import copies, coverage, nearest
-from mfimage.eval.numbers import Number, Report, read_report
+from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
+from mfimage.eval.numbers import Evaluation, Number, read_evaluation
 from mfimage.eval.protocols import PROTOCOLS, Protocol
 from mfimage.eval.ranking import auroc, fpr_at_tpr, histogram
-from mfimage.eval.reconstruction import PCA, mse, psnr, squared_error, ssim
+from mfimage.eval.set_metrics import (
+    Moments,
+    coverage,
+    feature_distance,
+    frechet_distance,
+    kernel_distance,
+    squared_mmd,
+)
 
 __all__ = [
     "METRICS",
     "PCA",
     "PROTOCOLS",
     "Comparison",
+    "Evaluation",
     "FeatureExtractor",
     "InceptionFeatures",
     "InceptionUnavailable",
@@ -31,7 +37,6 @@ __all__ = [
     "Moments",
     "Number",
     "Protocol",
-    "Report",
     "auroc",
     "bootstrap",
     "compare",
@@ -47,7 +52,8 @@ __all__ = [
     "mse",
     "nearest",
     "psnr",
-    "read_report",
+    "read_evaluation",
     "squared_error",
+    "squared_mmd",
     "ssim",
 ]

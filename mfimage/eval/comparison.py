@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval.numbers import Number, Report
+from mfimage.eval.numbers import Evaluation, Number
 from mfimage.eval.sections import Images
 from mfimage.eval.table import DASH, Cell, Column, Row, Table, mark_best, numbers_alike
 from mfimage.files import write_text
@@ -33,7 +33,7 @@ class Comparison:
         pictures: Rows of images (n, C, H, W) by name, for the sheet.
     """
 
-    reports: Mapping[str, Report]
+    reports: Mapping[str, Evaluation]
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -197,7 +197,7 @@ def picture_rows(models: Mapping[str, GenerativeModel], test: Images, seed: int)
     return {name: images.clamp(0, 1) for name, images in rows.items()}
 
 
-def compare(reports: Mapping[str, Report], pictures: Mapping[str, Tensor] | None = None) -> Comparison:
+def compare(reports: Mapping[str, Evaluation], pictures: Mapping[str, Tensor] | None = None) -> Comparison:
     """Put evaluations side by side.
 
     Densities are never ranked: each model's is per d-dimensional volume of its own manifold. On another

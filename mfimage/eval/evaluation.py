@@ -20,7 +20,7 @@ from mfimage.eval.features import (
     ScatteringFeatures,
     find_inception_weights,
 )
-from mfimage.eval.numbers import Number, Report, read_report
+from mfimage.eval.numbers import Evaluation, Number, read_evaluation
 from mfimage.eval.protocols import MOST, Protocol, protocol_of
 from mfimage.eval.sections import Images, Setting
 from mfimage.models import GenerativeModel
@@ -36,8 +36,8 @@ SHOWN = 64  # samples on the page
 
 
 def evaluate(
+    data: Images,
     model: GenerativeModel,
-    test: Images,
     train: Images,
     *,
     metrics: tuple[str, ...] = METRICS,
@@ -49,15 +49,15 @@ def evaluate(
     batch_size: int = 256,
     cache: Path | None = None,
     tell: Callable[[str], None] = lambda message: None,
-) -> Report:
+) -> Evaluation:
     """Evaluate a model on held-out images.
 
     Features are computed in chunks, each kept as a file: a broken-off evaluation goes on, those of data are
     there for the next model, and several processes share the work.
 
     Args:
+        data: Held-out images.
         model: A trained model of images.
-        test: Held-out images.
         train: Training images, for PCA, for nearest neighbours, and for the floor: the distance of as many
             training images to the held-out ones.
         metrics: Which of `METRICS`. "fid", "kid" and "prdc" need the Inception; "fd" takes features that need
@@ -80,7 +80,7 @@ def evaluate(
         UsageError: If there is no such metric or protocol, or a conditional model is asked for more than its
             reconstruction.
     """
-    rules = protocol_of(protocol)
+    test, rules = data, protocol_of(protocol)
     _check(model, test, train, metrics)
     weights = weights_hash(model)
     device = model.device
@@ -89,7 +89,7 @@ def evaluate(
     parameters = sum(p.numel() for p in model.parameters())
     shape = list(model.shape)
     info = {"dim": model.dim, "shape": shape, "kind": kind, "parameters": parameters, "sha256": weights}
-    data = {"test": test.summary(), "train": train.summary()}
+    summaries = {"test": test.summary(), "train": train.summary()}
     skipped: dict[str, str] = {}
     spaces = _spaces(metrics, rules, inception_weights, device, test.shape[0], skipped)
     wanted = [name for name in metrics if name not in skipped]
@@ -98,7 +98,7 @@ def evaluate(
     if is_main():
         numbers, pictures = _of_images(s, wanted, test, train, rules, density_images, skipped, tell)
     count = samples or rules.samples or min(len(test), MOST)
-    sets = _Sets(s, test, train, count, data)
+    sets = _Sets(s, test, train, count, summaries)
     for space, extractor in spaces.items():
         numbers |= _of_features(s, wanted, space, extractor, sets, cache, tell)
     if "memorisation" in wanted and is_main():
@@ -110,25 +110,27 @@ def evaluate(
         pictures["samples"] = sets.samples(range(SHOWN))
     says = {"name": rules.name, "says": rules.says}
     asked = {"metrics": list(metrics), "samples": samples, "density_images": density_images, "seed": seed}
-    return Report(info, data, says, numbers, skipped, asked, pictures)
+    return Evaluation(info, summaries, says, numbers, skipped, asked, pictures)
 
 
-def evaluate_once(path: Path, model: GenerativeModel, test: Images, train: Images, **asked: Any) -> Report:
+def evaluate_once(
+    path: Path, data: Images, model: GenerativeModel, train: Images, **asked: Any
+) -> Evaluation:
     """Evaluate a model, see `evaluate`, and keep the report as a file; read it where it answers the same."""
     if path.exists():
-        known = read_report(path)
-        call = inspect.signature(evaluate).bind(model, test, train, **asked)
+        known = read_evaluation(path)
+        call = inspect.signature(evaluate).bind(data, model, train, **asked)
         call.apply_defaults()
         given = {name: call.arguments[name] for name in known.asked}
         if (
             known.asked == {**given, "metrics": list(call.arguments["metrics"])}
             and known.protocol["name"] == call.arguments["protocol"]
             and known.model["sha256"] == weights_hash(model)
-            and known.data["test"]["sha256"] == test.summary()["sha256"]
+            and known.data["test"]["sha256"] == data.summary()["sha256"]
             and known.data["train"]["sha256"] == train.summary()["sha256"]
         ):
             return known
-    report = evaluate(model, test, train, **asked)
+    report = evaluate(data, model, train, **asked)
     report.save(path)
     return report
 

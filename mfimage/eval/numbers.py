@@ -53,7 +53,7 @@ class Number:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Evaluation:
     """The result of `evaluate`.
 
     Attributes:
@@ -112,8 +112,8 @@ class Report:
         return ", ".join([f"model {own}", *(f"features of {name} {w}" for w, name in found.items())])
 
 
-def read_report(path: Path) -> Report:
-    """Read what `Report.save` wrote.
+def read_evaluation(path: Path) -> Evaluation:
+    """Read what `Evaluation.save` wrote.
 
     Raises:
         DataError: If there is nothing, it is damaged, or was written by another version.
@@ -124,7 +124,7 @@ def read_report(path: Path) -> Report:
             raise ValueError(f"format {values['format']!r} is not {FORMAT!r}")
         numbers = {name: _number(n) for name, n in values["numbers"].items()}
         values["data"]["test"]["sha256"], values["model"]["dim"], values["protocol"]["name"]
-        return Report(
+        return Evaluation(
             values["model"], values["data"], values["protocol"], numbers, values["skipped"], values["asked"]
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

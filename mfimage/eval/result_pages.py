@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mfimage.datasets.pictures import save_png, sheet
-from mfimage.eval.numbers import Report
+from mfimage.eval.numbers import Evaluation
 from mfimage.eval.page import picture, render
 from mfimage.files import write_text
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _HEAD = ("", "value", "95 % interval", "N", "beside")
 
 
-def write_evaluation(path: str | Path, report: Report, name: str) -> Path:
+def write_evaluation(path: str | Path, report: Evaluation, name: str) -> Path:
     """Write the page of one model's numbers and unselected pictures, whole or not at all; return its path.
 
     Args:

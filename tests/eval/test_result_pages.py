@@ -20,7 +20,7 @@ def page(tiny_run, bumps, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("page")
     found = evaluate(
-        from_pretrained(tiny_run), load(bumps, "test"), load(bumps, "train"), metrics=METRICS, cache=folder
+        load(bumps, "test"), from_pretrained(tiny_run), load(bumps, "train"), metrics=METRICS, cache=folder
     )
     return write_evaluation(folder / "evaluation.html", found, "bumps <b>&")
 

@@ -5,13 +5,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from mfimage.errors import DataError
-from mfimage.eval import (
-    PCA,
-    mse,
-    psnr,
-    squared_error,
-    ssim,
-)
+from mfimage.eval import PCA, copies, mse, nearest, psnr, squared_error, ssim
 from mfimage.models import linear
 
 
@@ -106,3 +100,19 @@ def test_pca_recovers_a_linear_manifold(exact_pixels, monkeypatch):
 def test_pca_dimensions_that_do_not_exist(dim):
     with pytest.raises(DataError, match="cannot span"):
         PCA.fit(rand(10, 1, 8, 8), dim)
+
+
+def test_nearest_and_copies():
+    def randn(*size, seed=0):
+        return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    train, held_out = randn(500, 3), randn(400, 3, seed=1)
+    distances, which = nearest(train[:7], train)
+    assert which.tolist() == list(range(7))
+    assert distances.max() < 1e-3
+    usual = nearest(held_out, train)[0]
+    learned_by_heart = torch.cat([train[:50] + 1e-6, randn(50, 3, seed=2)])
+    fresh = copies(nearest(randn(400, 3, seed=3), train)[0], usual)
+    assert fresh.nearer.mean() < 0.04
+    assert fresh.ratio == pytest.approx(1, abs=0.15)
+    assert copies(nearest(learned_by_heart, train)[0], usual).nearer.mean() >= 0.5

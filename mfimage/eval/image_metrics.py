@@ -1,8 +1,13 @@
-"""How far an image lies from its reconstruction, and from the best linear one."""
+"""Metrics of images: errors of reconstructions, principal components as their baseline, copies.
+
+`squared_error`, `mse`, `psnr` and `ssim` take two stacks of images (B, C, H, W) of one shape, in [0, 1], and
+return a value of each, (B,). A DataError says where the shapes differ.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,79 +16,30 @@ from mfimage.errors import DataError
 from mfimage.models.linear import principal_components
 
 
-def _check(x: Tensor, y: Tensor) -> None:
-    if x.ndim != 4 or x.shape != y.shape:
-        raise DataError(f"two equal stacks of images (B, C, H, W) are compared; got {x.shape} and {y.shape}")
-
-
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
-    """Squared error of each image, summed over its pixels and channels.
-
-    Σ (x − y)²
-
-    Args:
-        x: (B, C, H, W) in [0, 1].
-        y: the same shape.
-
-    Returns:
-        (B,) in squared units of the pixel range.
-
-    Raises:
-        DataError: the shapes differ.
-    """
+    """Compute the squared error of each image, summed over pixels and channels: Σ (x − y)²."""
     _check(x, y)
     return (x - y).square().flatten(1).sum(1)
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
-    """Squared error of each image, averaged over its pixels and channels.
-
-    Args:
-        x: (B, C, H, W) in [0, 1].
-        y: the same shape.
-
-    Returns:
-        (B,) in squared units of the pixel range.
-
-    Raises:
-        DataError: the shapes differ.
-    """
+    """Compute the squared error of each image, averaged over pixels and channels."""
     _check(x, y)
     return (x - y).square().flatten(1).mean(1)
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image.
-
-    −10 log₁₀ mse, the peak being 1
-
-    Args:
-        x: (B, C, H, W) in [0, 1].
-        y: the same shape.
-
-    Returns:
-        (B,) in dB; infinite where the images are equal.
-
-    Raises:
-        DataError: the shapes differ.
-    """
+    """Compute the peak signal-to-noise ratio of each image in dB, −10 log₁₀ mse; infinite if equal."""
     return -10 * mse(x, y).log10()
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity of each image, by scikit-image.
+    """Compute the structural similarity of each image by scikit-image, float32 in [−1, 1].
 
-    A uniform window of 7×7 pixels, or the largest odd one that fits; data range 1.
-
-    Args:
-        x: (B, C, H, W) in [0, 1], H and W at least 3.
-        y: the same shape.
-
-    Returns:
-        (B,) float32 in [-1, 1].
+    A uniform window of 7 × 7 pixels, or the largest odd one that fits; data range 1.
 
     Raises:
-        DataError: the shapes differ or the images are smaller than 3×3.
+        DataError: The shapes differ, or the images are smaller than 3 × 3.
 
     Reference:
         Z. Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004, IEEE
@@ -100,6 +56,11 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return torch.tensor(
         [structural_similarity(a, b, win_size=window, channel_axis=0, data_range=1.0) for a, b in pairs]
     )
+
+
+def _check(x: Tensor, y: Tensor) -> None:
+    if x.ndim != 4 or x.shape != y.shape:
+        raise DataError(f"two equal stacks of images (B, C, H, W) are compared; got {x.shape} and {y.shape}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,3 +106,33 @@ class PCA:
     def project(self, x: Tensor) -> Tensor:
         """Nearest point of the linear manifold: (B, C, H, W) -> the same, not cut to [0, 1]."""
         return self.decode(self.encode(x))
+
+
+def nearest(x: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the nearest of rows (M, dim) to each of x (N, dim): its distance and its place, both (N,)."""
+    found = [torch.cdist(part.float(), among.float()).min(1) for part in x.split(500)]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+class Copies(NamedTuple):
+    """Whether samples are copies of training images.
+
+    Attributes:
+        nearer: Whether each sample is nearer to a training image than 1 % of held-out images are, (N,): a
+            mean of 0.01 is what the data themselves give; more says that images were learned by heart.
+        ratio: Median distance of samples to their nearest training image, over that of held-out images.
+    """
+
+    nearer: Tensor
+    ratio: float
+
+
+def copies(samples: Tensor, held_out: Tensor) -> Copies:
+    """Compare distances to the nearest training image, of samples (N,) and of held-out images (M,).
+
+    Reference:
+        Meehan, Chaudhuri, Dasgupta, A non-parametric test to detect data-copying in generative models, 2020,
+        arXiv 2004.05675.
+    """
+    limit = held_out.double().quantile(0.01)
+    return Copies((samples < limit).double(), float(samples.median() / held_out.median()))

@@ -15,8 +15,8 @@ from torch import Tensor
 from mfimage.config import Config, ModelConfig, Reading
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, Interrupted
-from mfimage.eval.dimension import LEAST, Estimate, calibrate, estimates
-from mfimage.eval.elbow import Verdict, curve_figure, find_elbow, recommend
+from mfimage.eval.dimension_estimates import LEAST, DimensionEstimate, EstimatorBias, estimates, find_elbow
+from mfimage.eval.elbow import curve_figure
 from mfimage.files import stream
 from mfimage.fit import Schedule, Snapshots, fit, make_accelerator, shuffled
 from mfimage.inputs import load_for_training
@@ -30,6 +30,8 @@ BATCH = 256
 LR = 2e-3
 _LONGER = 2.0  # times the neighbours' estimate does the curve go on, and to 8 at least
 _SHORTEST = 8
+_ROUND_UP = 0.25  # a fraction above it is rounded up: a dimension too many costs less than one too few
+_AGREE = 0.25  # of the larger
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Dimension:
     dim: int
     reason: str
     agree: bool | None
-    plain: Estimate
-    equalised: Estimate
+    plain: DimensionEstimate
+    equalised: DimensionEstimate
     elbow: int | None
     errors: tuple[float, ...]
     pca: tuple[float, ...]
@@ -93,8 +95,8 @@ def choose_dimension(
 ) -> Dimension:
     """Recommend a dimension for the manifold of images or vectors, in a minute or two on one core.
 
-    Nearest neighbours estimate it twice (`eval.dimension`); one short fit of nested codes gives the error of
-    held-out examples against d, whose bend is the third opinion (`eval.elbow`).
+    Nearest neighbours estimate it twice (`estimates`); one short fit of nested codes gives the error of
+    held-out examples against d, whose bend is the third opinion (`find_elbow`).
 
     Args:
         data: As `train` takes it.
@@ -120,7 +122,7 @@ def choose_dimension(
     mean, basis = principal_components(train, count)
     codes = (rows - mean) @ basis
     tell(f"nearest neighbours of {len(rows):,} examples in {count} principal components")
-    plain, equalised = estimates(codes, calibrate(len(rows), count, seed))
+    plain, equalised = estimates(codes, EstimatorBias.measure(len(rows), count, seed))
     high = max(plain.dimension, equalised.dimension)
     longest = min(max_dim, count - 1, max(_SHORTEST, math.ceil(_LONGER * min(plain.dimension, high))))
     tell(f"one fit of {longest} nested codes")
@@ -230,3 +232,71 @@ def _notes(verdict: Verdict, most: int, features: int, examples: int) -> tuple[s
     if examples < 1000:
         notes.append(f"{examples} examples are few: the estimates are rough")
     return tuple(notes)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A recommendation.
+
+    Attributes:
+        dim: d.
+        agree: Whether the neighbours and the curve say the same; None if the curve has no bend.
+        reason: In words.
+    """
+
+    dim: int
+    agree: bool | None
+    reason: str
+
+
+def recommend(plain: float, equalised: float, elbow: int | None, errors: Sequence[float]) -> Verdict:
+    """Choose d from the neighbours' two estimates, which span a range, and the bend of the error curve.
+
+    Args:
+        plain: Dimension by the neighbours as the data lie; it decides where the curve has no bend.
+        equalised: The same with equalised directions.
+        elbow: Where the curve bends, or None.
+        errors: Squared error at d = 0, 1, 2, ….
+    """
+    low, high = sorted((plain, equalised))
+    span = f"{low:.1f}" if high - low < 0.15 else f"{low:.1f} to {high:.1f}"
+    said = f"Nearest neighbours estimate {span} dimensions"
+    if elbow is None:
+        return Verdict(_rounded(plain), None, f"{said}; {_without_bend(_rounded(plain), errors)}")
+    within = min(max(float(elbow), low), high)
+    if abs(within - elbow) <= max(1.0, _AGREE * max(within, elbow)):
+        bends = f", and the held-out error bends at {elbow}: they agree."
+        return Verdict(_rounded(within), True, said + bends)
+    if elbow > high:
+        dim, why = elbow, (
+            f"the held-out error still falls fast up to {elbow}. Neighbours fall short where some directions "
+            "are far narrower than others or images are few, and a dimension too few loses more than one too "
+            "many: the curve decides."
+        )  # fmt: skip
+    else:
+        dim, why = _below(elbow, low, errors)
+    return Verdict(dim, False, f"{said}, but {why} They disagree, so try a d on either side too.")
+
+
+def _below(elbow: int, low: float, errors: Sequence[float]) -> tuple[int, str]:
+    """What to say where the curve bends before the neighbours' range: noise, or details a fit draws late."""
+    there = min(_rounded(low), len(errors) - 1)
+    gain = 1 - errors[there] / errors[elbow]
+    bends = f"the held-out error bends at {elbow} already, and from there to {there} falls by {gain:.0%}"
+    if gain < 0.1:
+        return elbow, f"{bends}: further dimensions look like noise, and the curve decides."
+    return _rounded(low), f"{bends}: there is more to draw, and the neighbours decide."
+
+
+def _without_bend(dim: int, errors: Sequence[float]) -> str:
+    last = len(errors) - 1
+    at = min(dim, last)
+    return (
+        "the held-out error falls without a bend, as that of photographs does, so that they alone decide and "
+        f"d is a choice of fidelity: {errors[at] / errors[0]:.1%} of the variance are left at {at}, "
+        f"{min(errors) / errors[0]:.1%} at best up to {last}."
+    )
+
+
+def _rounded(dimension: float) -> int:
+    return max(1, math.ceil(dimension - _ROUND_UP))

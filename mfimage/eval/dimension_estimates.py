@@ -1,4 +1,4 @@
-"""Intrinsic dimension from the distances to nearest neighbours, corrected for how few points there are.
+"""Estimates of the dimension of data: from distances to nearest neighbours, and from a curve of errors.
 
 With N points the neighbours of a point on a d-dimensional manifold are not near once d exceeds some 8, and
 every estimate that takes them for near falls short. What an estimator says is therefore translated into the
@@ -11,6 +11,7 @@ and LLVM for its others.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,16 +29,19 @@ _KNOWN = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96)
 _NARROW = 1e-5  # of the widest direction: below it lies float32's rounding
 _BLOCK = 512
 _ROUNDS = 8
+_FLOOR = 1e-7  # of the variance: what float32 leaves of a perfect reconstruction
+_SHARPER = 3.0  # times as well as by a power law must a bent line fit
+_FLATTER = 4.0  # times as steep before the bend as after it
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What nearest neighbours say.
+class DimensionEstimate:
+    """The intrinsic dimension of data by nearest neighbours.
 
     Attributes:
         two_nn: By `two_nn`.
-        mle: By `levina_bickel`.
-        dimension: Mean of both, each translated by a `Calibration`.
+        mle: By `mean_levina_bickel`.
+        dimension: Mean of both, each corrected by an `EstimatorBias`.
         coordinates: How many principal components the distances were taken in.
     """
 
@@ -48,13 +52,13 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class EstimatorBias:
     """What the estimators say of isotropic normal samples of N points whose dimension is known.
 
     Attributes:
         known: (M,) dimensions, rising, from 0.
         two_nn: (M,) what `two_nn` says of each.
-        mle: (M,) what `levina_bickel` says.
+        mle: (M,) what `mean_levina_bickel` says.
 
     Reference:
         Camastra, Vinciarelli, Estimating the intrinsic dimension of data with a fractal-based method, 2002,
@@ -66,7 +70,25 @@ class Calibration:
     two_nn: np.ndarray
     mle: np.ndarray
 
-    def dimension(self, two: float, mle: float) -> float:
+    @classmethod
+    def measure(cls, points: int, most: int, seed: int = 0) -> EstimatorBias:
+        """Run the estimators on normal samples of every dimension that may be asked for.
+
+        Args:
+            points: N.
+            most: Number of coordinates of the data, which no dimension exceeds.
+            seed: Of the samples.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        known = [d for d in _KNOWN if d < most] + [min(most, _KNOWN[-1])]
+        rows = [(0.0, 0.0)]
+        for dim in known:
+            distances = neighbour_distances(torch.randn(points, dim, generator=generator))
+            rows.append((two_nn(distances), mean_levina_bickel(distances)))
+        said = np.maximum.accumulate(np.array(rows), 0)
+        return cls(np.array([0.0, *known]), said[:, 0], said[:, 1])
+
+    def correct(self, two: float, mle: float) -> float:
         """Translate both estimates into dimensions, and average them."""
         return 0.5 * (self._read_off(two, self.two_nn) + self._read_off(mle, self.mle))
 
@@ -76,32 +98,14 @@ class Calibration:
         return float(np.interp(value, said, self.known))
 
 
-def calibrate(points: int, most: int, seed: int = 0) -> Calibration:
-    """Run the estimators on normal samples of every dimension that may be asked for.
-
-    Args:
-        points: N.
-        most: Number of coordinates of the data, which no dimension exceeds.
-        seed: Of the samples.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    known = [d for d in _KNOWN if d < most] + [min(most, _KNOWN[-1])]
-    rows = [(0.0, 0.0)]
-    for dim in known:
-        distances = neighbour_distances(torch.randn(points, dim, generator=generator))
-        rows.append((two_nn(distances), levina_bickel(distances)))
-    said = np.maximum.accumulate(np.array(rows), 0)
-    return Calibration(np.array([0.0, *known]), said[:, 0], said[:, 1])
-
-
-def estimate(points: Tensor, calibration: Calibration) -> Estimate:
+def estimate(points: Tensor, bias: EstimatorBias) -> DimensionEstimate:
     """Estimate the intrinsic dimension of points (N, K), in random order, by both estimators."""
     distances = neighbour_distances(points)
-    two, mle = two_nn(distances), levina_bickel(distances)
-    return Estimate(two, mle, calibration.dimension(two, mle), points.shape[1])
+    two, mle = two_nn(distances), mean_levina_bickel(distances)
+    return DimensionEstimate(two, mle, bias.correct(two, mle), points.shape[1])
 
 
-def estimates(codes: Tensor, calibration: Calibration) -> tuple[Estimate, Estimate]:
+def estimates(codes: Tensor, bias: EstimatorBias) -> tuple[DimensionEstimate, DimensionEstimate]:
     """Estimate the dimension as the data lie, and with their directions equalised.
 
     Neighbours see only the directions in which the data are wide. In the second estimate the leading K
@@ -110,7 +114,7 @@ def estimates(codes: Tensor, calibration: Calibration) -> tuple[Estimate, Estima
 
     Args:
         codes: Principal components, shape (N, K), by falling variance, rows in random order.
-        calibration: For N points.
+        bias: For N points.
 
     Returns:
         Both estimates. If the second exceeds 1.5 times the first, the narrow directions are noise: they would
@@ -124,7 +128,7 @@ def estimates(codes: Tensor, calibration: Calibration) -> tuple[Estimate, Estima
     if len(codes) < LEAST or not wide:
         what = f"{len(codes)} different ones are too few" if wide else "all are the same"
         raise DataError(f"the intrinsic dimension cannot be estimated: {what}; give {LEAST} or more")
-    plain = estimate(codes[:, :wide], calibration)
+    plain = estimate(codes[:, :wide], bias)
     unit = codes[:, :wide] / spread[:wide]
     size, found = 0, plain
     for _ in range(_ROUNDS):
@@ -132,7 +136,7 @@ def estimates(codes: Tensor, calibration: Calibration) -> tuple[Estimate, Estima
         if abs(wanted - size) <= 1 or (size and found.dimension > NOISE * plain.dimension):
             break
         size = wanted
-        found = estimate(unit[:, :size], calibration)
+        found = estimate(unit[:, :size], bias)
     return plain, found
 
 
@@ -185,28 +189,66 @@ def two_nn(distances: Tensor) -> float:
     logs = (distances[:, 1] / distances[:, 0]).log().sort().values
     kept = logs[: int(0.9 * len(logs))]
     ranks = torch.arange(1, len(kept) + 1, dtype=kept.dtype) / len(logs)
-    return _ratio(-(kept * torch.log1p(-ranks)).sum(), kept.square().sum())
+    below = kept.square().sum()
+    return float(-(kept * torch.log1p(-ranks)).sum() / below) if below > 0 else math.inf
 
 
-def levina_bickel(distances: Tensor) -> float:
-    """Estimate d by the likelihood of a Poisson process, averaged over points as 1/d.
+def levina_bickel(distances: Tensor) -> Tensor:
+    """Estimate d at each point by the likelihood of a Poisson process.
 
-    1/d = mean over points and j < k of log(T_k / T_j),  T_j the distance to the j-th neighbour.
+    1/d = mean over j < k of log(T_k / T_j),  T_j the distance to the j-th neighbour.
 
     Args:
         distances: Shape (Q, k ≥ 2), rising along each row, positive.
 
     Returns:
-        d; infinite where no two distances differ.
+        Shape (Q,), of the same type; infinite where all distances of a row are equal.
 
     Reference:
-        Levina, Bickel, Maximum likelihood estimation of intrinsic dimension, 2004, NeurIPS 17; MacKay,
-        Ghahramani, Comments on "Maximum likelihood estimation of intrinsic dimension" by E. Levina and
-        P. Bickel, 2005 (the average).
+        Levina, Bickel, Maximum likelihood estimation of intrinsic dimension, 2004, NeurIPS 17, equation 8.
     """
-    logs = (distances[:, -1:] / distances[:, :-1]).log()
-    return _ratio(torch.tensor(float(logs.numel())), logs.sum())
+    return (distances[:, -1:] / distances[:, :-1]).log().mean(1).reciprocal()
 
 
-def _ratio(above: Tensor, below: Tensor) -> float:
-    return float(above / below) if below > 0 else math.inf
+def mean_levina_bickel(distances: Tensor) -> float:
+    """Estimate one d of all points: the harmonic mean of `levina_bickel`.
+
+    Reference:
+        MacKay, Ghahramani, Comments on "Maximum likelihood estimation of intrinsic dimension" by E. Levina
+        and P. Bickel, 2005.
+    """
+    return float(levina_bickel(distances).reciprocal().mean().reciprocal())
+
+
+def find_elbow(errors: Sequence[float]) -> int | None:
+    """Find the d at which the error stops falling fast.
+
+    Two lines are fitted to log error against d, joined at d; the best d is taken if they fit three times as
+    well as a power law, log error against log d, and the first is four times as steep as the second.
+
+    Args:
+        errors: Squared error at d = 0, 1, 2, …; that at 0 is the variance.
+
+    Returns:
+        d ≥ 1; None where the error falls without a bend, or the curve has fewer than five points.
+    """
+    falling = np.minimum.accumulate(np.asarray(errors, np.float64))
+    if len(falling) < 5 or not falling[0] > 0:
+        return None
+    logs = np.log(np.maximum(falling / falling[0], _FLOOR))
+    dims = np.arange(len(logs), dtype=np.float64)
+    fits = [_least_squares(_hinge(dims, bend), logs) for bend in range(1, len(logs) - 1)]
+    best = min(range(len(fits)), key=lambda i: fits[i][1])
+    (_, before, after), residue = fits[best]
+    power = _least_squares(np.stack([np.ones(len(dims) - 1), np.log(dims[1:])], 1), logs[1:])[1]
+    sharp = residue * _SHARPER < power and before < min(0.0, _FLATTER * after)
+    return best + 1 if sharp else None
+
+
+def _hinge(dims: np.ndarray, bend: int) -> np.ndarray:
+    return np.stack([np.ones_like(dims), np.minimum(dims - bend, 0), np.maximum(dims - bend, 0)], 1)
+
+
+def _least_squares(terms: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
+    weights = np.linalg.lstsq(terms, values, rcond=None)[0]
+    return weights, float(np.square(terms @ weights - values).mean())

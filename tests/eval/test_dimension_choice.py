@@ -1,6 +1,7 @@
 """Choosing d, from Python and as typed, on data whose dimension is known."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from mfimage import choose_dimension, cli
 from mfimage.datasets import Points
 from mfimage.errors import DataError
+from mfimage.eval.dimension_choice import recommend
 
 
 def swiss(n=1500, copies=0):
@@ -53,6 +55,35 @@ def test_what_cannot_be_judged_is_refused():
         choose_dimension(Points(torch.ones(300, 4), "flat"))
     with pytest.raises(DataError, match="1 values"):
         choose_dimension(Points(torch.randn(300, 1), "line"))
+
+
+def bent(at, last, before=1.0, after=0.05):
+    return [math.exp(-before * min(k, at) - after * max(0, k - at)) for k in range(last + 1)]
+
+
+def test_where_both_agree_the_range_of_the_neighbours_decides():
+    verdict = recommend(7.6, 8.1, 8, bent(8, 16))
+    assert (verdict.dim, verdict.agree) == (8, True)
+    assert "they agree" in verdict.reason
+
+
+def test_a_later_bend_wins_over_neighbours_that_fall_short():
+    verdict = recommend(9.0, 10.0, 16, bent(16, 30))
+    assert (verdict.dim, verdict.agree) == (16, False)
+    assert "disagree" in verdict.reason
+
+
+def test_an_early_bend_wins_only_over_noise():
+    flat = bent(2, 20, after=0.001)
+    assert recommend(12.0, 14.0, 2, flat).dim == 2
+    falling = bent(2, 20, after=0.2)
+    assert recommend(12.0, 14.0, 2, falling).dim == 12
+
+
+def test_without_a_bend_the_neighbours_decide():
+    verdict = recommend(11.6, 20.0, None, [1 / (k + 1) for k in range(30)])
+    assert (verdict.dim, verdict.agree) == (12, None)
+    assert "choice of fidelity" in verdict.reason
 
 
 @pytest.fixture

@@ -4,7 +4,15 @@ import torch
 from scipy.linalg import sqrtm
 
 from mfimage.errors import DataError
-from mfimage.eval import Moments, feature_distance, frechet_distance
+from mfimage.eval import (
+    Moments,
+    coverage,
+    feature_distance,
+    frechet_distance,
+    kernel_distance,
+    set_metrics,
+    squared_mmd,
+)
 
 
 def randn(*size, seed=0):
@@ -38,20 +46,6 @@ def test_moments_are_those_of_all_batches_together():
     assert torch.allclose(result.cov, torch.cov(x.T), rtol=1e-12)
 
 
-def test_merge_is_concatenation_and_leaves_the_other():
-    x = correlated(30, 4, 2)
-    left, right, empty = of(x[:9]), of(x[9:]), Moments(4)
-    before = right.cov
-    left.merge(empty)
-    left.merge(right)
-    empty.merge(right)
-    assert left.n == 30
-    assert torch.allclose(left.mean, x.mean(0), rtol=1e-13)
-    assert torch.allclose(left.cov, torch.cov(x.T), rtol=1e-12)
-    assert torch.equal(right.cov, before)
-    assert torch.allclose(empty.cov, before, rtol=1e-15)
-
-
 def test_moments_are_stable_far_from_zero():
     x = randn(1000, 3, seed=3)
     shifted = Moments(3)
@@ -80,8 +74,6 @@ def test_misuse():
         frechet_distance(of(randn(1, 3)), of(randn(5, 3)))
     with pytest.raises(DataError, match="3 and 4"):
         frechet_distance(of(randn(5, 3)), of(randn(5, 4)))
-    with pytest.raises(DataError, match="4 into 3"):
-        Moments(3).merge(Moments(4))
 
 
 def test_closed_form_of_diagonal_gaussians():
@@ -149,3 +141,103 @@ def test_features_that_are_none():
     for bad in (randn(1, 40), randn(30, 39), torch.full((30, 40), torch.nan)):
         with pytest.raises(DataError):
             feature_distance(bad, randn(30, 40))
+
+
+def test_squared_mmd_leaves_out_the_pairs_of_equal_index(monkeypatch):
+    monkeypatch.setattr(set_metrics, "_ROWS", 4)
+    x, y = randn(10, 2), randn(7, 2, seed=1) + 1
+
+    def kernel(p, q):
+        return torch.exp(-torch.cdist(p, q)) + 1
+
+    within = [
+        sum(kernel(z[[i]], z[[j]]).item() for i in range(len(z)) for j in range(len(z)) if i != j)
+        / (len(z) * (len(z) - 1))
+        for z in (x, y)
+    ]
+    assert squared_mmd(x, y, kernel) == pytest.approx(sum(within) - 2 * float(kernel(x, y).mean()))
+
+
+def test_two_points_by_hand():
+    a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]])
+    # k(x, y) = (xy + 1)³: within a 1, within b 7³; across 1, 1, 3³, 4³.
+    value, _ = kernel_distance(a, b, subsets=1)
+    assert value == pytest.approx(1 + 343 - 2 * (1 + 1 + 27 + 64) / 4)
+
+
+def test_it_is_unbiased():
+    values = [kernel_distance(randn(40, 3, seed=i), randn(40, 3, seed=1000 + i), 1)[0] for i in range(400)]
+    spread = torch.tensor(values)
+    assert abs(spread.mean()) < 4 * spread.std() / 20
+
+
+def test_a_shift_of_gaussians_has_its_analytic_value():
+    # E k = E (xy + 1)³ = E (xy)³ + 3 E (xy)² + 3 E xy + 1 for x, y ~ N(m, 1) and N(n, 1) of one dimension.
+    def expected(m, n):
+        second, third = (lambda v: v**2 + 1), (lambda v: v**3 + 3 * v)
+        return third(m) * third(n) + 3 * second(m) * second(n) + 3 * m * n + 1
+
+    truth = expected(0, 0) + expected(0.5, 0.5) - 2 * expected(0, 0.5)
+    value, spread = kernel_distance(randn(20_000, 1), randn(20_000, 1, seed=1) + 0.5, 40, 2000)
+    assert abs(value - truth) < 4 * spread * (2000 / 20_000) ** 0.5
+    assert spread < 0.5 * truth
+
+
+def test_against_torch_fidelity():
+    from mfimage._torchvision import import_torchvision
+
+    import_torchvision()
+    kid = pytest.importorskip("torch_fidelity.metric_kid")
+    a, b = randn(300, 64), randn(250, 64, seed=1) + 0.1
+    theirs = kid.kid_features_to_metric(a, b, verbose=False, kid_subsets=7, kid_subset_size=100)
+    value, spread = kernel_distance(a, b, 7, 100)
+    assert value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
+    assert spread == pytest.approx(theirs["kernel_inception_distance_std"], rel=0.1)  # theirs by 1/N
+
+
+@pytest.mark.parametrize(("a", "b"), [((1, 2), (5, 2)), ((5, 2), (5, 3)), ((5,), (5,))])
+def test_what_cannot_be_compared(a, b):
+    with pytest.raises(DataError):
+        kernel_distance(torch.zeros(a), torch.zeros(b))
+
+
+def means(real, samples, k=5):
+    found = coverage(real, samples, k)._asdict()
+    return {name: float(values.mean()) for name, values in found.items()}
+
+
+def test_on_a_line_by_hand():
+    real = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
+    samples = torch.tensor([[0.5], [1.5], [5.0], [100.0]])
+    # With one neighbour real balls have radii 1, 1, 1, 8 and those of samples 1, 1, 3.5, 95.
+    found = coverage(real, samples, k=1)
+    assert found.precision.tolist() == [1, 1, 1, 0]
+    assert found.density.tolist() == [2, 2, 1, 0]
+    assert found.recall.tolist() == [1, 1, 1, 1]  # 10 lies in the ball of 100
+    assert found.coverage.tolist() == [1, 1, 1, 1]
+    # 0.5 lies in the balls of 0 and 1; 1.5 in those of 1 and 2; 5 in that of 10; 100 in none.
+
+
+def test_the_same_set_and_sets_far_apart():
+    x = randn(60, 4)
+    assert means(x, x) == pytest.approx({"precision": 1, "recall": 1, "density": 1, "coverage": 1}, abs=0.21)
+    assert set(means(x, x + 100).values()) == {0}
+
+
+def test_samples_of_a_part_are_precise_and_do_not_cover():
+    found = means(randn(300, 2), 0.1 * randn(300, 2, seed=1))
+    assert found["precision"] > 0.98
+    assert found["recall"] < 0.2
+    assert found["coverage"] < 0.2
+
+
+def test_against_prdc():
+    prdc = pytest.importorskip("prdc")
+    real, samples = randn(200, 16), 0.9 * randn(170, 16, seed=1) + 0.2
+    theirs = prdc.compute_prdc(real.numpy(), samples.numpy(), nearest_k=5)
+    assert means(real, samples) == pytest.approx(theirs, abs=1e-9)
+
+
+def test_too_few():
+    with pytest.raises(DataError, match="more than 5"):
+        coverage(randn(5, 2), randn(9, 2))
