@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from mfimage.config import Config, preset_config
 from mfimage.datasets import ImageSet, load
-from mfimage.denoising.choosing import apply
+from mfimage.denoising.curve import denoise_batch
 from mfimage.eval.image_metrics import psnr, ssim
 
 SIGMAS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -161,7 +161,7 @@ def flow_filters(model: Any) -> dict[str, Filter]:
     def by(method: str, known: bool) -> Filter:
         def filtered(y: Tensor, sigma: float) -> Tensor:
             level = torch.full((len(y),), sigma) if known else None
-            return apply(y, model, level, method).image
+            return denoise_batch(y, model, level, method).image
 
         return filtered
 

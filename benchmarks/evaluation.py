@@ -51,8 +51,8 @@ from mfimage.eval import (
 )
 from mfimage.eval.evaluation import evaluate_once
 from mfimage.eval.features import ScatteringFeatures, _pytorch_fid_network, quantise
+from mfimage.eval.image_metrics import mse
 from mfimage.inputs import in_batches
-from mfimage.ood.error_score import reconstruction_score
 
 PARTS = ("parity", "rates", "ordering", "fashion-mnist", "celeba")
 MODELS = {"AF": "af", "PIE": "pie", "M-flow": "m-flow", "Me-flow": "me-flow", "PCA": "pca", "ae": "pae"}
@@ -223,7 +223,7 @@ def strangeness(model: Any, x: Tensor) -> Tensor:
     if model.config.kind == "ambient-flow":
         noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
         return -in_batches(model.log_prob, (x * 255 + noise) / 256)
-    return in_batches(lambda part: reconstruction_score(part, model), x)
+    return in_batches(lambda part: mse(part, model.project(part)), x)
 
 
 def table(name: str, folder: Path, quick: bool, mnist: Path | None, only: list[str]) -> Values:

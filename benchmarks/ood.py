@@ -37,8 +37,8 @@ from mfimage.errors import MfimageError
 from mfimage.eval.image_metrics import PCA
 from mfimage.eval.ranking import auroc, separation
 from mfimage.inputs import in_batches
-from mfimage.ood.scores import SCORES, VOLUME, Seen
-from mfimage.ood.seeing import see, usual_of
+from mfimage.ood.scores import SCORES, VOLUME, reference_of
+from mfimage.ood.statistics import Statistics, statistics_of
 
 FITTED, STRANGE, FEW = 60_000, 2000, 1000
 Scorer = Callable[[Tensor], Tensor]
@@ -153,24 +153,24 @@ def likelihood(model: Any) -> Scorer:
     return score
 
 
-def seen_of(x: Tensor, model: Any, volume: bool) -> Seen:
+def statistics(x: Tensor, model: Any, volume: bool) -> Statistics:
     """What a model makes of many images."""
-    return Seen.join([see(part, model, volume) for part in x.split(250)])
+    return Statistics.joined([statistics_of(part, model, volume) for part in x.split(250)])
 
 
 def rows_of(
     model: Any, training: Tensor, fresh: Tensor, strange: dict[str, Tensor]
 ) -> dict[str, dict[str, Any]]:
     """The scores of ours by formula, each set seen once."""
-    usual = usual_of(seen_of(training, model, False))
+    usual = reference_of(statistics(training, model, False))
     rows: dict[str, dict[str, Any]] = {}
     for volume in (False, True):
         most = FEW if volume else None
-        familiar = seen_of(fresh[:most], model, volume)
-        sets = {name: seen_of(x[:most], model, volume) for name, x in strange.items()}
+        familiar = statistics(fresh[:most], model, volume)
+        sets = {name: statistics(x[:most], model, volume) for name, x in strange.items()}
         for score in [name for name in SCORES if (name in VOLUME) == volume]:
             inside = SCORES[score](familiar, usual)
-            rows[score] = {name: auroc(inside, SCORES[score](seen, usual)) for name, seen in sets.items()}
+            rows[score] = {name: auroc(inside, SCORES[score](found, usual)) for name, found in sets.items()}
     return rows
 
 

@@ -26,7 +26,7 @@ _HOME = {  # where each public name lives; imported at first use, so that `mfima
     "inpaint": "denoising",
     "super_resolve": "denoising",
     "Detector": "ood",
-    "score": "ood.error_score",
+    "score": "ood.scores",
     "evaluate": "eval",
     "compare": "eval",
     "choose_dimension": "eval.dimension_choice",

@@ -14,11 +14,10 @@ from mfimage.datasets import ImageSet, gaussian_noise, load
 from mfimage.errors import UsageError
 from mfimage.eval import Evaluation, evaluate
 from mfimage.eval.demo_page import Curve, Report, Row, Strip, write_report
-from mfimage.eval.image_metrics import PCA, squared_error
+from mfimage.eval.image_metrics import PCA, mse, squared_error
 from mfimage.eval.ranking import auroc
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
-from mfimage.ood.error_score import reconstruction_score
 from mfimage.run import Run
 from mfimage.training import hold_out, train
 
@@ -98,7 +97,7 @@ def _strangers(
     pixels = x[0].numel()
     device = model.device
     ours = {
-        name: in_batches(lambda part: reconstruction_score(part.to(device), model), y)
+        name: in_batches(lambda part: mse(model.project(part.to(device)).cpu(), part), y)
         for name, y in sets.items()
     }
     theirs = {name: squared_error(y, pca.project(y)) / pixels for name, y in sets.items()}

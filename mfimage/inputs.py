@@ -1,8 +1,8 @@
-"""What comes in: data to train on, and single images of any kind for a trained model."""
+"""What comes in: data to train on, and any image, and the noise in it, for a trained model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +22,8 @@ from mfimage.errors import DataError, MixedSizesError, ModelError, UsageError
 from mfimage.models import GenerativeModel
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
+AnyImages: TypeAlias = ImageLike | Dataset
+Sigma: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
 
 PHOTO_SIZE = 64  # pixels; what a first manifold of photographs is learned at
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
@@ -125,7 +127,59 @@ def model_input(
     return x.expand(-1, channels, -1, -1).to(model.device), restore
 
 
+def image_batches(images: AnyImages, model: GenerativeModel, size: int) -> Iterator[Tensor]:
+    """Give images as a model with a manifold takes them, `size` at a time.
+
+    Args:
+        images: An image or a batch as for `model_input`; or a set, read a batch at a time.
+        model: Gives the shape and the device.
+        size: Of a batch.
+
+    Raises:
+        DataError: As of `model_input`.
+    """
+    for part in images.batches(size) if isinstance(images, Dataset) else [images]:
+        yield from model_input(part, model)[0].split(size)
+
+
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 256) -> Tensor:
     """Apply a function of batches to many rows, `size` at a time, without gradients; results on the CPU."""
     return torch.cat([function(part).cpu() for part in x.split(size)])
+
+
+def given_sigma(sigma: Sigma | None, image: ImageLike, count: int) -> Tensor | None:
+    """Bring the noise that a user names to units in which images lie in [0, 1].
+
+    Args:
+        sigma: One number, or one an image, in the image's own scale: 0 … 255 for 8 bits, 0 … 65,535 for 16,
+            0 … 1 for floats; None where it is not known.
+        image: Whose scale is meant.
+        count: How many images there are.
+
+    Returns:
+        Shape (count,); None for None.
+
+    Raises:
+        UsageError: If a value is negative or not finite, or there are neither one nor `count`.
+    """
+    if sigma is None:
+        return None
+    values = torch.as_tensor(np.asarray(sigma, dtype=np.float64)).flatten() / _white(image)
+    if len(values) not in (1, count):
+        raise UsageError(f"sigma: one number or {count} are needed, one an image, not {len(values)}")
+    if not bool((values.isfinite() & (values >= 0)).all()):
+        raise UsageError(f"sigma {sigma}: a standard deviation is a number from 0")
+    return values.float().expand(count)
+
+
+def _white(image: ImageLike) -> float:
+    """The value of white in an image of this kind."""
+    if isinstance(image, str | Path):
+        with Image.open(image) as picture:
+            return _white(picture)
+    if isinstance(image, Image.Image):
+        return 1.0 if image.mode == "F" else 65535.0 if image.mode.startswith("I") else 255.0
+    if isinstance(image, Tensor):
+        return 255.0 if image.dtype == torch.uint8 else 1.0
+    return float(np.iinfo(image.dtype).max) if image.dtype.kind in "ui" else 1.0

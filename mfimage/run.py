@@ -156,11 +156,15 @@ def _processor() -> str:
 
 FORMAT = "mfimage-1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-CALIBRATION = "calibration.json"  # of a detector, if there is one
+CALIBRATION, _SECTIONS = "calibration.json", "mfimage-calibration-3"  # its format: a section for each finding
 
 
 def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
-    """Write model.safetensors and config.json into a directory, which is made if need be; return it.
+    """Write model.safetensors, config.json and, if anything was measured, calibration.json; return the path.
+
+    Args:
+        model: What it carries in `measured` is the whole calibration.json.
+        directory: Is made if need be.
 
     Raises:
         ModelError: If the model was put together by hand, so that no configuration describes it.
@@ -169,11 +173,9 @@ def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
     if model.config is None:
         raise ModelError("only a model that mfimage.build or train made has a configuration to be saved with")
     directory = Path(directory)
-    config = {"format": FORMAT, **to_json(model.config)}
-    if model.measured:
-        config["measured"] = model.measured
     save_tensors(model.state_dict(), directory / WEIGHTS, {})
-    write_json(directory / CONFIG, config)
+    write_json(directory / CONFIG, {"format": FORMAT, **to_json(model.config)})
+    write_calibration(directory, model.measured)
     return directory
 
 
@@ -193,9 +195,38 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> G
     directory = locate(source)
     config, measured = _read_config(directory / CONFIG)
     model = build(config)
-    model.measured = measured
+    model.measured = measured | read_calibration(directory)
     load_state(model, read_tensors(directory / WEIGHTS), directory / WEIGHTS)
     return model.to(device).eval()
+
+
+def write_calibration(directory: str | Path, sections: dict[str, Any]) -> Path:
+    """Write what was found out about a model after training, as `model.measured` has it; return the path.
+
+    Whole or not at all; without sections a file of a model that was there before goes.
+    """
+    path = Path(directory) / CALIBRATION
+    if sections:
+        return write_text(path, json.dumps({"format": _SECTIONS, **sections}) + "\n")
+    path.unlink(missing_ok=True)
+    return path
+
+
+def read_calibration(directory: str | Path) -> dict[str, Any]:
+    """Read what was found out about the model in a directory, by section; nothing if there is no file.
+
+    Raises:
+        ModelError: If the file is no JSON object.
+    """
+    path = Path(directory) / CALIBRATION
+    if not path.exists():
+        return {}
+    try:
+        sections = read_json(path, "calibration", ModelError)
+    except ModelError as error:
+        raise ModelError(f"{error}: delete it, and calibrate the model again") from error
+    before = sections.pop("format", None) != _SECTIONS  # when the file was a detector's alone
+    return {"detector": sections} if before else sections
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -252,7 +283,7 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise ModelError(
             f"{path}: format {written_by!r} is not {FORMAT!r}: written by another program or version"
         )
-    measured = values.pop("measured", {})
+    measured = values.pop("measured", {})  # where it stood before there was calibration.json
     if not isinstance(measured, dict):
         raise ModelError(f"{path}: measured is one JSON object, not {type(measured).__name__}")
     try:

@@ -13,8 +13,7 @@ from mfimage.config import NOISE_AWARE, Config, Reading, to_json
 from mfimage.console import list_skipped
 from mfimage.datasets.loading import MEMORY
 from mfimage.datasets.sets import Dataset
-from mfimage.denoising.choosing import ENOUGH, measure_curve, store_curve
-from mfimage.denoising.report import measure, store_familiar
+from mfimage.denoising.curve import calibrate_denoising
 from mfimage.errors import DataError, UsageError
 from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator
@@ -159,11 +158,8 @@ def _save(model: GenerativeModel, run: Run, held_out: Dataset) -> None:
     if model.config is None:  # put together by hand
         save_tensors(model.state_dict(), run.model / WEIGHTS, {})
         return
-    if len(model.shape) == 3 and not model.conditional:
-        clean = held_out.batch(torch.arange(min(len(held_out), ENOUGH)))
-        store_curve(model, measure_curve(model, clean))  # at which noise which method of denoising suits it
-        if model.has_manifold:
-            store_familiar(model, measure(model, clean.to(model.device)))
+    if len(model.shape) == 3:
+        calibrate_denoising(held_out, model)
     save_pretrained(model, run.model)
 
 

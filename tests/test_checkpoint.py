@@ -12,7 +12,7 @@ from mfimage import ManifoldFlow, ModelConfig, build, from_pretrained, save_pret
 from mfimage.errors import ModelError, ResourceError
 from mfimage.files import write_text
 from mfimage.fit import Progress, Snapshots
-from mfimage.run import weights_hash
+from mfimage.run import weights_hash, write_calibration
 
 CONFIG = ModelConfig((1, 8, 8), 2, levels=((1, 1),), width=2, hidden=8, density_steps=1, density_width=8)
 
@@ -156,6 +156,36 @@ def test_an_unfinished_run_is_told_from_a_folder_without_a_model(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ModelError, match="has not finished: continue it with mfimage train --resume"):
         from_pretrained(tmp_path)
+
+
+FOUND = {"familiar": {"score": 0.25, "coarse": 0.5}, "denoising": {"whole": [1.0], "cut": float("inf")}}
+
+
+def test_what_was_found_out_about_a_model_comes_back_with_it(tmp_path):
+    model = build(CONFIG)
+    model.measured = FOUND
+    save_pretrained(model, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["calibration.json", "config.json", "model.safetensors"]
+    again = from_pretrained(tmp_path)
+    assert again.measured == FOUND
+    save_pretrained(build(CONFIG, seed=1), tmp_path)  # of which nothing is known
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
+    save_pretrained(again, tmp_path)
+    assert from_pretrained(tmp_path).measured == FOUND
+
+
+def test_what_stood_in_the_configuration_before_there_was_a_calibration_is_read(saved):
+    path = saved / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"measured": FOUND}))
+    assert from_pretrained(saved).measured == FOUND
+    write_calibration(saved, {"detector": {"alpha": 0.1}})
+    assert from_pretrained(saved).measured == FOUND | {"detector": {"alpha": 0.1}}
+
+
+def test_a_damaged_calibration_says_what_to_do(saved):
+    (saved / "calibration.json").write_text("{")
+    with pytest.raises(ModelError, match=r"calibration\.json: not a readable calibration .*: delete it"):
+        from_pretrained(saved)
 
 
 def test_hub_ids_are_asked_of_the_hub(saved, monkeypatch):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mfimage.datasets import Skipped
-    from mfimage.denoising.reading import Reading
-    from mfimage.denoising.work import Work
+    from mfimage.denoising.files import FileReader
+    from mfimage.denoising.tiles import Restorer
 
 _WARNED = 5  # strange images that are named on stderr
 
@@ -69,11 +69,12 @@ def denoise(
     An input - stands for a list of paths on standard input, one a line. What is far from what the model was
     trained on is named on standard error: there the result may be invented.
     """
+    from mfimage.config import Reading
     from mfimage.datasets import iter_files
-    from mfimage.denoising import table
-    from mfimage.denoising.operators import Downsample
-    from mfimage.denoising.reading import Reading, find_clean
-    from mfimage.denoising.work import Work
+    from mfimage.denoising import files
+    from mfimage.denoising.files import FileReader, find_clean
+    from mfimage.denoising.inverse import Downsample
+    from mfimage.denoising.tiles import Restorer
     from mfimage.inputs import require_images
 
     if resize and tile:
@@ -82,34 +83,35 @@ def denoise(
     require_images(flow)
     channels, height, width = flow.shape
     size = (height, width) if factor is None else Downsample(factor).size(height, width)
-    reading = Reading(channels, size, resize, tile, max_bad, max_pixels, console.pair(value_range))
-    missing = None if mask is None else reading.mask(mask)
-    work = Work(flow, method, sigma, missing, factor, tile, batch_size or 256)
+    reading = Reading(max_bad, max_pixels, console.pair(value_range))
+    reader = FileReader(channels, size, reading, resize, tile)
+    missing = None if mask is None else reader.mask(mask)
+    restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size or 256)
     paths = [str(path) for path in iter_files(_listed(inputs))]
     truths = None if clean is None else dict(zip(paths, find_clean(clean, paths), strict=True))
     check_outdir([*paths, *(truths or {}).values(), *([mask] if mask else [])], outdir)
     skipped: list[Skipped] = []
     rows: list[dict[str, Any]] = []
     groups: list[Tensor] = []
-    for found, shown in _made(work, reading, paths, truths, outdir, skipped):
+    for found, shown in _restored(restorer, reader, paths, truths, outdir, skipped):
         rows += found
-        groups += shown[: table.SHOWN - len(groups)]
+        groups += shown[: files.SHOWN - len(groups)]
     console.list_skipped(skipped)
     if report is not None:
-        table.write_csv(rows, report / "denoised.csv")
-        table.write_sheet(groups, report / "sheet.png")
+        files.write_csv(rows, report / "denoised.csv")
+        files.write_sheet(groups, report / "sheet.png")
     console.say(f"{len(rows)} images in {outdir}", quiet)
     if truths is not None:
-        console.say(table.means(rows), quiet)
+        console.say(files.mean_quality(rows), quiet)
     _warn([row["warning"] for row in rows if row["warning"]])
     pairs = [{"input": row.pop("path"), **row} for row in rows]
     text = "\n".join(row["output"] for row in rows)
     console.put({"images": pairs, "skipped": console.as_json(skipped)}, text, as_json)
 
 
-def _made(
-    work: Work,
-    reading: Reading,
+def _restored(
+    restorer: Restorer,
+    reader: FileReader,
     paths: list[str],
     truths: dict[str, Path] | None,
     outdir: Path,
@@ -117,22 +119,21 @@ def _made(
 ) -> Iterator[tuple[list[dict[str, Any]], list[Tensor]]]:
     """Read, treat and write, batch by batch: rows of the table, and groups for the sheet."""
     from mfimage.datasets import save_pngs
-    from mfimage.denoising import table
-    from mfimage.denoising.reading import named
+    from mfimage.denoising import files
 
-    device = work.model.device
-    taken: set[str] = set()
-    height, width = work.model.shape[1:]
-    for y, names in reading.batches(paths, skipped):
-        done = work(y.to(device))
+    device = restorer.model.device
+    used: set[str] = set()
+    height, width = restorer.model.shape[1:]
+    for y, names in reader.batches(paths, skipped):
+        restored = restorer(y.to(device))
         truth = None
         if truths is not None:
-            rows, columns = done.after.shape[-2:]
-            truth = reading.clean([truths[name] for name in names], (rows, columns))
-        written = save_pngs(done.after, named(names, taken), outdir)
+            rows, columns = restored.after.shape[-2:]
+            truth = reader.clean([truths[name] for name in names], (rows, columns))
+        written = save_pngs(restored.after, files.unique_names(names, used), outdir)
         yield (
-            table.rows_of(done, names, written, truth),
-            table.thumbnails(done, truth, (height, width), table.SHOWN),
+            files.rows_of(restored, names, written, truth),
+            files.thumbnails(restored, truth, (height, width), files.SHOWN),
         )
 
 

@@ -168,19 +168,19 @@ def score(
 def _detector(model: str, flow: GenerativeModel, batch_size: int) -> Detector | None:
     """Read the calibration beside a model, if there is one."""
     from mfimage.ood import Detector
-    from mfimage.run import CALIBRATION, locate
+    from mfimage.ood.detector import DETECTOR
+    from mfimage.run import locate
 
-    directory = locate(model)
-    if not (directory / CALIBRATION).exists():
+    if DETECTOR not in flow.measured:
         return None
-    detector = Detector.load(directory, flow)
+    detector = Detector.load(locate(model), flow)
     detector.batch_size = batch_size
     return detector
 
 
 def _errors(files: ImageSet, flow: GenerativeModel, batch_size: int) -> list[dict[str, Any]]:
     """Rows of reconstruction errors, for a model without a calibration."""
-    from mfimage.ood.error_score import score as score_
+    from mfimage.ood.scores import score as score_
 
     values = [value for x in files.batches(batch_size) for value in score_(x, flow, batch_size).tolist()]
     return [{"path": path, "score": float(s)} for path, s in zip(files.paths, values, strict=True)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mfimage.denoising.denoise import denoise
-from mfimage.denoising.report import Report, examine
-from mfimage.denoising.restoring import inpaint, super_resolve
+from mfimage.denoising.examination import Examination, examine
+from mfimage.denoising.restoring import denoise, inpaint, super_resolve
 
-__all__ = ["Report", "denoise", "examine", "inpaint", "super_resolve"]
+__all__ = ["Examination", "denoise", "examine", "inpaint", "super_resolve"]

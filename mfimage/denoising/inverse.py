@@ -1,15 +1,16 @@
-"""The most probable point of the manifold, given what is seen of an image through a linear operator."""
+"""Inverse problems: linear operators, and the most probable point of the manifold given what is seen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.nn import functional as F
 
-from mfimage.denoising.operators import Identity, LinearOperator
-from mfimage.errors import ModelError
+from mfimage.errors import ModelError, UsageError
 from mfimage.models import GenerativeModel
 from mfimage.models.flow import ChartedModel
 from mfimage.models.geometry import tangents
@@ -19,8 +20,96 @@ _BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and d
 _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
 
 
+class LinearOperator(Protocol):
+    """A linear map A of images to what is seen of them, y = A x + noise, each row of a batch on its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to A x."""
+
+    def part(self, rows: Tensor) -> LinearOperator:
+        """Take the operator of the rows of the batch at these positions, int64."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A x = x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x."""
+        return x
+
+    def part(self, rows: Tensor) -> Identity:
+        """Take the same for all rows."""
+        return self
+
+
 @dataclass(frozen=True, eq=False)
-class Found:
+class Mask:
+    """A x = x where a pixel is known and 0 where it is missing.
+
+    Attributes:
+        missing: (B, 1, H, W) or (B, C, H, W), bool, True where a pixel is missing.
+    """
+
+    missing: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Clear the missing pixels."""
+        return x * (~self.missing).to(x)
+
+    def part(self, rows: Tensor) -> Mask:
+        """Take the masks of some rows."""
+        return Mask(self.missing[rows])
+
+    def completed(self, x: Tensor, y: Tensor) -> Tensor:
+        """Find the image nearest to x of which y is seen: y where it is known, x where not."""
+        return x.where(self.missing, y)
+
+
+@dataclass(frozen=True)
+class Downsample:
+    """A x = means of blocks of factor × factor pixels, as `skimage.transform.downscale_local_mean`.
+
+    Attributes:
+        factor: 1 or more; it divides height and width.
+    """
+
+    factor: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no factor."""
+        if self.factor < 1:
+            raise UsageError(f"factor: a whole number from 1 up, not {self.factor}")
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Scale a height and a width; UsageError if the factor does not divide both."""
+        if height % self.factor or width % self.factor:
+            raise UsageError(
+                f"images of {height} × {width} pixels cannot be scaled by 1/{self.factor}: "
+                "the factor must divide both sides"
+            )
+        return height // self.factor, width // self.factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H/factor, W/factor)."""
+        self.size(*x.shape[-2:])
+        return F.avg_pool2d(x, self.factor)
+
+    def part(self, rows: Tensor) -> Downsample:
+        """Take the same for all rows."""
+        return self
+
+    def enlarged(self, y: Tensor) -> Tensor:
+        """Repeat every pixel factor × factor times, which `forward` undoes."""
+        return y.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
+
+    def completed(self, x: Tensor, y: Tensor) -> Tensor:
+        """Find the image nearest to x of which y is seen: x + Aᵀ(A Aᵀ)⁻¹(y − A x)."""
+        return x + self.enlarged(y - self.forward(x))
+
+
+@dataclass(frozen=True, eq=False)
+class MostProbable:
     """Where the search ended.
 
     Attributes:
@@ -94,7 +183,7 @@ class Posterior:
 @torch.no_grad()
 def most_probable(
     posterior: Posterior, start: Tensor, iterations: int = 20, step: float = 1.0, tolerance: float = 5e-2
-) -> Found:
+) -> MostProbable:
     """Descend to a local maximum of the posterior by `LevenbergMarquardt`, each image on its own.
 
     Args:
@@ -116,12 +205,12 @@ def most_probable(
     found = LevenbergMarquardt(
         settled, iterations, _TRIES, damping=1e-2, rise=10.0, longest=step * start.shape[1] ** 0.5
     ).minimise(posterior, start)
-    return Found(found.u, posterior.model.decode(found.u), found.value, found.history)
+    return MostProbable(found.u, posterior.model.decode(found.u), found.value, found.history)
 
 
 def solve(
     y: Tensor, operator: LinearOperator, model: GenerativeModel, sigma: Tensor | float, start: Tensor
-) -> Found:
+) -> MostProbable:
     """Find the most probable points of the manifold for a batch of any size, as many at a time as fit.
 
     Args:
@@ -144,7 +233,7 @@ def solve(
     histories = [
         torch.cat([part.history, part.history[-1:].expand(length - len(part.history), -1)]) for part in found
     ]
-    return Found(
+    return MostProbable(
         torch.cat([part.u for part in found]),
         torch.cat([part.image for part in found]),
         torch.cat([part.objective for part in found]),
@@ -154,11 +243,11 @@ def solve(
 
 def require_posterior(model: GenerativeModel) -> ChartedModel:
     """Raise ModelError for what is no manifold with a density on its codes alone."""
-    if not isinstance(model, ChartedModel) or model.conditional:
+    if not model.has_manifold or model.conditional:
         raise ModelError(
             "the most probable image needs a model with a density on its codes, without parameters"
         )
-    return model
+    return cast(ChartedModel, model)
 
 
 def map_denoise(y: Tensor, model: GenerativeModel, sigma: Tensor | float) -> Tensor:

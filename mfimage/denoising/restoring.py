@@ -1,4 +1,4 @@
-"""What is missing from an image, drawn from the manifold: inpainting and super-resolution."""
+"""Denoise, inpaint and enlarge images: any kind of image in, the same kind out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,53 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.datasets.convert import to_batch
-from mfimage.denoising.inverse import require_posterior, solve
-from mfimage.denoising.operators import Downsample, Mask
-from mfimage.denoising.sigma import Sigma, given_sigma
+from mfimage.denoising.curve import denoise_batch
+from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
 from mfimage.errors import DataError, UsageError
-from mfimage.inputs import ImageLike, model_input, require_images
+from mfimage.inputs import ImageLike, Sigma, given_sigma, model_input, require_images
 from mfimage.models import GenerativeModel
 
+_BEYOND = 4.0  # how far noise may carry a float outside [0, 1]; values up to 255 are another scale
 _ROUNDS = 20  # of filling a hole from the projection before the search
+
+
+def denoise(
+    image: ImageLike,
+    model: GenerativeModel,
+    sigma: Sigma | None = None,
+    method: str = "auto",
+    batch_size: int = 256,
+) -> Any:
+    """Remove noise with a model of what such images look like; the result is cut to [0, 1].
+
+    Args:
+        image: A path, PIL image, numpy array (H, W), (H, W, C) or (B, H, W, C), or torch tensor (C, H, W) or
+            (B, C, H, W); integers span their type's range. Floats of clean images lie in [0, 1]; where noise
+            carries them beyond they are best left there, since cutting them off loses what they tell.
+        model: Trained on images of this height and width.
+        sigma: Standard deviation of the noise in the image's own scale (0 … 255 for uint8), one number or
+            one an image; None to estimate it from the image.
+        method: "projection" to the manifold, "soft" shrinkage of the coordinates, "cycle-spin" (soft,
+            averaged over shifts), "map" (the most probable point of the manifold), "tweedie" (one step up the
+            density), or "auto": the best of them by the model's own validation curve (`map` apart, which
+            takes far longer), or the image as it is, where the noise is less than the model's error.
+        batch_size: Images at a time.
+
+    Returns:
+        The same kind, dimensions and dtype (a PIL image for a path).
+
+    Raises:
+        DataError: If the image cannot be read, is out of range, or is not of the model's size.
+        ModelError: If the model has not what the method needs, or is one of vectors.
+        UsageError: If there is no such method, or sigma is no deviation of these images.
+
+    Example:
+        >>> clean = denoise("shoe.png", model)  # doctest: +SKIP
+        >>> clean = denoise(noisy_uint8, model, sigma=25)  # doctest: +SKIP
+    """
+    y, restore = model_input(image, model, beyond=_BEYOND, projects=False)
+    known = given_sigma(sigma, image, len(y))
+    return restore(denoise_batch(y, model, known, method, batch_size).image.cpu())  # which cuts
 
 
 def inpaint(
@@ -45,7 +84,7 @@ def inpaint(
         UsageError: If sigma is not positive.
     """
     x, restore = model_input(image, model)
-    return restore(fill(x, mask_of(mask, x), model, _known(sigma, image, len(x))))
+    return restore(fill(x, mask_of(mask, x), model, given_sigma(sigma, image, len(x))))
 
 
 def mask_of(mask: np.ndarray | Tensor, x: Tensor) -> Tensor:
@@ -84,7 +123,7 @@ def fill(y: Tensor, missing: Tensor, model: GenerativeModel, sigma: Tensor | flo
     start = model.encode(filled)
     known = (~missing).sum((1, 2, 3)) * y.shape[1]
     misfit = mask.forward(model.decode(start) - y).square().sum((1, 2, 3)) / known.clamp_min(1)
-    found = solve(mask.forward(y), mask, model, _given(sigma, misfit), start).image
+    found = solve(mask.forward(y), mask, model, _deviation(sigma, misfit), start).image
     return mask.completed(found, y) if sigma is None else found
 
 
@@ -119,7 +158,7 @@ def super_resolve(image: ImageLike, factor: int, model: GenerativeModel, sigma: 
             f"{model.shape[2]} makes its images from {small[0]} × {small[1]} by a factor of {factor}"
         )
     enlarged, _ = model_input(operator.enlarged(x), model)  # for its channels and device
-    return restore(enlarge(operator.forward(enlarged), factor, model, _known(sigma, image, len(x))))
+    return restore(enlarge(operator.forward(enlarged), factor, model, given_sigma(sigma, image, len(x))))
 
 
 @torch.no_grad()
@@ -130,15 +169,11 @@ def enlarge(y: Tensor, factor: int, model: GenerativeModel, sigma: Tensor | floa
     smooth = F.interpolate(y, scale_factor=factor, mode="bicubic", align_corners=False)
     start = model.encode(smooth)
     misfit = (operator.forward(model.decode(start)) - y).square().mean((1, 2, 3))
-    found = solve(y, operator, model, _given(sigma, misfit), start).image
+    found = solve(y, operator, model, _deviation(sigma, misfit), start).image
     return operator.completed(found, y) if sigma is None else found
 
 
-def _known(sigma: Sigma | None, image: ImageLike, count: int) -> Tensor | None:
-    return None if sigma is None else given_sigma(sigma, image, count)
-
-
-def _given(sigma: Tensor | float | None, misfit: Tensor) -> Tensor:
+def _deviation(sigma: Tensor | float | None, misfit: Tensor) -> Tensor:
     """The noise that is known, or the model's mean squared misfit, as a deviation an image."""
     if sigma is None:
         return misfit.sqrt().clamp_min(1e-3)

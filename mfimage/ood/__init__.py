@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mfimage.ood.detector import Detector
-from mfimage.ood.drift import Drift, drift_of
-from mfimage.ood.verdicts import Verdicts
+from mfimage.ood.verdicts import Drift, Verdicts, drift_of
 
 __all__ = ["Detector", "Drift", "Verdicts", "drift_of"]

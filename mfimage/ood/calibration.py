@@ -1,29 +1,26 @@
-"""What a detector learned from familiar images, and its file calibration.json."""
+"""What a detector learned from familiar images, checked when it is read back."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.errors import ModelError, UsageError
-from mfimage.files import write_text
+from mfimage.errors import UsageError
 from mfimage.ood.mixture import Mixture, from_lists
-from mfimage.ood.scores import SCORES, Usual
-from mfimage.ood.statistics import WORDS
-from mfimage.run import CALIBRATION
+from mfimage.ood.scores import SCORES, Reference
+from mfimage.ood.statistics import WORDS, Statistics
 
-FORMAT = "mfimage-calibration-2"
 CHOICES = ("auto", *SCORES)
+_PIXELS = 2_000_000  # of which the scale of heat-maps is the quantile
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class DetectorCalibration:
     """What is usual for a model, on images that it has not seen.
 
     Attributes:
@@ -35,7 +32,7 @@ class Calibration:
         centre: Means of the named statistics of familiar images, (7,).
         spread: Their standard deviations, (7,).
         usual: What scores other than `auto` compare with.
-        heat: Smoothed squared residual that 99.9 % of familiar pixels stay below.
+        heat: See `heat_scale`.
         full: Whether the density also sees codes and places, or the named statistics alone.
         mixture: The density of `auto`; None for other scores.
     """
@@ -47,7 +44,7 @@ class Calibration:
     values: Tensor
     centre: Tensor
     spread: Tensor
-    usual: Usual
+    usual: Reference
     heat: float
     full: bool
     mixture: Mixture | None
@@ -55,7 +52,7 @@ class Calibration:
     @property
     def threshold(self) -> float:
         """The ⌈(n + 1)(1 − α)⌉-th smallest calibration score."""
-        return float(self.scores[rank(len(self.scores), self.alpha) - 1])
+        return float(self.scores[conformal_rank(len(self.scores), self.alpha) - 1])
 
     def p_values(self, scores: Tensor) -> Tensor:
         """Compute p = (1 + #{calibration scores ≥ s}) / (n + 1), shape (B,): uniform for familiar images.
@@ -66,16 +63,13 @@ class Calibration:
         below = torch.searchsorted(self.scores, scores.double().contiguous(), side="left")
         return (1 + len(self.scores) - below).double() / (len(self.scores) + 1)
 
-    def save(self, directory: str | Path) -> Path:
-        """Write calibration.json into a model's directory, whole or not at all; return its path."""
-        path = Path(directory) / CALIBRATION
-        values: dict[str, Any] = {"format": FORMAT, **_lists(self), "usual": _lists(self.usual)}
-        values["mixture"] = None if self.mixture is None else _lists(self.mixture)
-        write_text(path, json.dumps(values, allow_nan=False) + "\n")
-        return path
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON takes it; `from_json` is the inverse."""
+        mixture = None if self.mixture is None else _lists(self.mixture)
+        return {**_lists(self), "usual": _lists(self.usual), "mixture": mixture}
 
 
-def rank(count: int, alpha: float) -> int:
+def conformal_rank(count: int, alpha: float) -> int:
     """Return ⌈(n + 1)(1 − α)⌉.
 
     Raises:
@@ -91,26 +85,14 @@ def rank(count: int, alpha: float) -> int:
     return math.ceil((count + 1) * (1 - alpha) - 1e-9)
 
 
-def read(path: Path) -> Calibration:
-    """Read calibration.json; ModelError if it is missing or damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return _parse(values)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: not there: calibrate the model first (mfimage calibrate)") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
-        raise ModelError(f"{path}: damaged: calibrate the model again ({error})") from error
+def heat_scale(familiar: Statistics) -> float:
+    """Find the smoothed squared residual that 99.9 % of familiar pixels stay below."""
+    some = familiar.smooth[: max(1, _PIXELS // familiar.smooth[0].numel())]
+    return max(float(np.quantile(some.numpy(), 0.999)), 1e-8)
 
 
-def _lists(parts: Any) -> dict[str, Any]:
-    return {
-        name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(parts).items()
-    }
-
-
-def _parse(values: dict[str, Any]) -> Calibration:
-    if values["format"] != FORMAT:
-        raise ValueError(f"format {values['format']!r} is not {FORMAT!r}")
+def from_json(values: dict[str, Any]) -> DetectorCalibration:
+    """Read what `to_json` gave; ValueError, KeyError, TypeError or UsageError if it is anything else."""
     if values["score"] not in CHOICES:
         raise ValueError(f"there is no score {values['score']!r}")
     size = len(WORDS)
@@ -125,19 +107,25 @@ def _parse(values: dict[str, Any]) -> Calibration:
         raise ValueError("its scores are not ascending, or its scales not positive")
     if (values["score"] == "auto") != (values["mixture"] is not None):
         raise ValueError("its density does not belong to its score")
-    rank(count, values["alpha"])
+    conformal_rank(count, values["alpha"])
     mixture = None if values["mixture"] is None else from_lists(values["mixture"])
-    return Calibration(
+    return DetectorCalibration(
         str(values["model"]), values["score"], float(values["alpha"]), scores, table, centre, spread,
-        _usual(values["usual"]), float(values["heat"]), bool(values["full"]), mixture,
+        _reference(values["usual"]), float(values["heat"]), bool(values["full"]), mixture,
     )  # fmt: skip
 
 
-def _usual(values: dict[str, Any]) -> Usual:
+def _lists(parts: object) -> dict[str, Any]:
+    return {
+        name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(parts).items()
+    }
+
+
+def _reference(values: dict[str, Any]) -> Reference:
     codes, scale = (torch.tensor(values[name], dtype=torch.float64) for name in ("codes", "scale"))
     numbers = {n: float(values[n]) for n in ("residual", "entropy", "sigma", "bits", "dimension")}
     if codes.ndim != 2 or scale.shape != codes.shape[1:] or not all(map(math.isfinite, numbers.values())):
         raise ValueError("its codes are of another shape, or a number is not finite")
     if not (codes.isfinite().all() and (scale > 0).all() and numbers["sigma"] > 0):
         raise ValueError("its codes are not finite, or its scales not positive")
-    return Usual(**numbers, codes=codes, scale=scale)
+    return Reference(**numbers, codes=codes, scale=scale)

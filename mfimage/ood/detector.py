@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.datasets import ImageSet
-from mfimage.datasets.stored import StoredSet
 from mfimage.errors import DataError, ModelError, UsageError
-from mfimage.inputs import ImageLike, model_input, require_image_manifold
+from mfimage.inputs import AnyImages, image_batches, require_image_manifold
 from mfimage.models import GenerativeModel
+from mfimage.models.flow import ChartedModel
 from mfimage.ood import mixture
-from mfimage.ood.calibration import CHOICES, Calibration, rank, read
-from mfimage.ood.scores import SCORES, VOLUME, Seen
-from mfimage.ood.seeing import features, heat_scale, see, usual_of
+from mfimage.ood.calibration import CHOICES, DetectorCalibration, conformal_rank, from_json, heat_scale
+from mfimage.ood.scores import SCORES, VOLUME, reference_of
+from mfimage.ood.statistics import Statistics, statistics_of
 from mfimage.ood.verdicts import Verdicts
-from mfimage.run import CALIBRATION, weights_hash
+from mfimage.run import CALIBRATION, read_calibration, weights_hash, write_calibration
 
+DETECTOR = "detector"  # the section of a detector in `model.measured` and calibration.json
 _FULL = 10  # images a feature, from which on the density sees codes and places
 _FIT = 0.6  # share of the calibration images that the density is fitted on, unless it is given its own
-
-Images = ImageLike | ImageSet | StoredSet
 
 
 class Detector:
@@ -36,7 +33,7 @@ class Detector:
     Args:
         model: A trained flow with a manifold of images.
         score: A name in `scores.SCORES`, or "auto": −log density of all statistics on familiar images.
-        batch_size: Images at a time.
+        batch_size: AnyImages at a time.
 
     Attributes:
         threshold_: Score above which an image is strange.
@@ -56,17 +53,18 @@ class Detector:
         require_image_manifold(model)
         if model.conditional:
             raise ModelError("a conditional model: its density needs parameters, and images come without")
-        self.model: Any = model
+        self.model = cast(ChartedModel, model)
         self.score_name, self.batch_size = score, batch_size
-        self._calibration: Calibration | None = None
+        self._calibration: DetectorCalibration | None = None
 
     def calibrate(
-        self, images: Images, alpha: float = 0.01, density_images: Images | None = None, seed: int = 0
+        self, images: AnyImages, alpha: float = 0.01, density_images: AnyImages | None = None, seed: int = 0
     ) -> Detector:
         """Learn from familiar images what is usual, and set the threshold; return the detector.
 
         Args:
-            images: A batch that the model was not trained on, like those to come.
+            images: Images that the model was not trained on, like those to come: a batch, or whatever
+                `mfimage.load` takes, of which all splits are used.
             alpha: Share of familiar images that may be called strange.
             density_images: What the density is fitted on, such as the training images. If not given, 60 % of
                 `images`, drawn at random, which then leave 40 % for the threshold.
@@ -76,30 +74,30 @@ class Detector:
             UsageError: If the images are too few for α; the message says how many are needed.
             DataError: If images are not of the model's size.
         """
-        seen = self._see(images)
+        held = self._statistics(images)
         if density_images is None:
-            order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
-            cut = round(_FIT * len(seen))
-            _require(len(seen) - cut, alpha, 1 / (1 - _FIT))
-            part, seen = seen.take(order[:cut]), seen.take(order[cut:])
+            order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
+            cut = round(_FIT * len(held))
+            _require(len(held) - cut, alpha, 1 / (1 - _FIT))
+            fitted, held = held.subset(order[:cut]), held.subset(order[cut:])
         else:
-            _require(len(seen), alpha, 1.0)
-            part = self._see(density_images)
-        if len(part) < 2:
+            _require(len(held), alpha, 1.0)
+            fitted = self._statistics(density_images)
+        if len(fitted) < 2:
             raise UsageError("a density needs at least 2 images to be fitted on")
-        full = len(part) >= _FULL * features(part, True).shape[1]
-        draft = Calibration(
+        full = len(fitted) >= _FULL * fitted.features(True).shape[1]
+        draft = DetectorCalibration(
             weights_hash(self.model), self.score_name, alpha, torch.zeros(0), torch.zeros(0),
-            part.values.mean(0), part.values.std(0).clamp_min(1e-6), usual_of(part),
-            heat_scale(seen), full,
-            mixture.fit(features(part, full), seed) if self.score_name == "auto" else None,
+            fitted.values.mean(0), fitted.values.std(0).clamp_min(1e-6), reference_of(fitted),
+            heat_scale(held), full,
+            mixture.fit(fitted.features(full), seed) if self.score_name == "auto" else None,
         )  # fmt: skip
-        scores, order = self._scores(seen, draft).sort()
-        self._calibration = replace(draft, scores=scores, values=seen.values[order])
+        scores, order = self._scores(held, draft).sort()
+        self._calibration = replace(draft, scores=scores, values=held.values[order])
         return self
 
     @property
-    def calibration(self) -> Calibration:
+    def calibration(self) -> DetectorCalibration:
         """What was learned; UsageError before `calibrate`."""
         if self._calibration is None:
             raise UsageError("the detector is not calibrated: call calibrate(images) first")
@@ -110,71 +108,78 @@ class Detector:
         """Score above which an image is strange."""
         return self.calibration.threshold
 
-    def score(self, images: Images) -> Verdicts:
-        """Score a batch of images, or one.
+    def score(self, images: AnyImages) -> Verdicts:
+        """Score images, one or many: a batch, or whatever `mfimage.load` takes.
 
         Raises:
             UsageError: Before `calibrate`.
             DataError: If images are not of the model's size.
         """
         known = self.calibration
-        seen = self._see(images)
-        scores = self._scores(seen, known)
+        found = self._statistics(images)
+        scores = self._scores(found, known)
         return Verdicts(
             scores, known.p_values(scores), scores > known.threshold,
-            (seen.values - known.centre) / known.spread, seen.values, (seen.smooth / known.heat).clamp(0, 1),
+            (found.values - known.centre) / known.spread, found.values,
+            (found.smooth / known.heat).clamp(0, 1),
         )  # fmt: skip
 
-    def decision_function(self, images: Images) -> np.ndarray:
+    def decision_function(self, images: AnyImages) -> np.ndarray:
         """Return scores (B,) as pyod does: higher is stranger."""
         return self.score(images).scores.numpy()
 
-    def predict(self, images: Images) -> np.ndarray:
+    def predict(self, images: AnyImages) -> np.ndarray:
         """Return 0 for familiar and 1 for strange images, (B,), as pyod does."""
         return self.score(images).is_ood.long().numpy()
 
     def save(self, directory: str | Path) -> Path:
-        """Write calibration.json into the model's directory; return its path."""
-        return self.calibration.save(directory)
+        """Write what was learned into calibration.json in the model's directory; return its path.
+
+        What else the file holds stays, and the model carries what was learned from now on.
+        """
+        self.model.measured[DETECTOR] = self.calibration.to_json()
+        sections = {**read_calibration(directory), DETECTOR: self.model.measured[DETECTOR]}
+        return write_calibration(directory, sections)
 
     @classmethod
     def load(cls, directory: str | Path, model: GenerativeModel) -> Detector:
         """Read calibration.json from the directory that the model was read from.
 
         Raises:
-            ModelError: If it is missing, damaged, or was made for a model of other weights.
+            ModelError: If it holds no detector, is damaged, or was made for a model of other weights.
         """
         path = Path(directory) / CALIBRATION
-        known = read(path)
+        stored = read_calibration(directory).get(DETECTOR)
+        if stored is None:
+            raise ModelError(f"{path}: no detector there: calibrate the model first (mfimage calibrate)")
+        try:
+            known = from_json(stored)
+        except (ValueError, KeyError, TypeError, UsageError) as error:
+            raise ModelError(f"{path}: damaged: calibrate the model again ({error})") from error
         if known.model != weights_hash(model):
             raise ModelError(f"{path}: was made for another model: calibrate this one (mfimage calibrate)")
         detector = cls(model, known.score)
         detector._calibration = known
         return detector
 
-    def _batches(self, images: Images) -> Iterable[Tensor]:
-        """Give images as the model takes them, a batch at a time: sets need not fit into memory as floats."""
-        given = images.batches(self.batch_size) if isinstance(images, ImageSet | StoredSet) else [images]
-        for part in given:
-            yield from model_input(part, self.model)[0].split(self.batch_size)
-
-    def _see(self, images: Images) -> Seen:
+    def _statistics(self, images: AnyImages) -> Statistics:
         volume = self.score_name in VOLUME
-        parts = [see(x, self.model, volume) for x in self._batches(images) if len(x)]
+        batches = image_batches(images, self.model, self.batch_size)
+        parts = [statistics_of(x, self.model, volume) for x in batches if len(x)]
         if not parts:
             raise DataError("no images")
-        return Seen.join(parts)
+        return Statistics.joined(parts)
 
-    def _scores(self, seen: Seen, known: Calibration) -> Tensor:
+    def _scores(self, found: Statistics, known: DetectorCalibration) -> Tensor:
         if known.mixture is not None:
-            return known.mixture.nll(features(seen, known.full))
-        return SCORES[self.score_name](seen, known.usual)
+            return known.mixture.nll(found.features(known.full))
+        return SCORES[self.score_name](found, known.usual)
 
 
 def _require(held: int, alpha: float, share: float) -> None:
     """Raise UsageError with the number of images that must be given, of which 1/share are held out."""
     try:
-        rank(held, alpha)
+        conformal_rank(held, alpha)
     except UsageError as error:
         if share == 1 or not 0 < alpha < 1:
             raise

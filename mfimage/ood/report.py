@@ -16,9 +16,8 @@ from mfimage.eval.page import picture, render, settings_text
 from mfimage.eval.ranking import roc_curve, separation
 from mfimage.eval.table import number
 from mfimage.files import write_text
-from mfimage.ood.calibration import Calibration
-from mfimage.ood.drift import Drift
-from mfimage.ood.verdicts import Verdicts
+from mfimage.ood.calibration import DetectorCalibration
+from mfimage.ood.verdicts import Drift, Verdicts
 
 _SHOWN = 12  # images of the strangest, and of the least strange
 
@@ -38,7 +37,7 @@ class ScoreReport:
 
     images: ImageSet
     verdicts: Verdicts
-    calibration: Calibration
+    calibration: DetectorCalibration
     drift: Drift | None = None
     strange: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Sequence[str] = ()

@@ -118,7 +118,9 @@ def test_too_few_images_and_no_calibration_are_told(mfimage, tiny_run, run):
 
 def test_a_calibration_of_other_weights_is_refused(mfimage, run, tmp_path):
     path = tmp_path / "run" / "model" / "calibration.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "0" * 64}))
+    sections = json.loads(path.read_text())
+    sections["detector"]["model"] = "0" * 64
+    path.write_text(json.dumps(sections))
     code, _, err = mfimage("score", "odd", "-m", run)
     assert code == 4
     assert "another model" in err

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from laws import perturb
@@ -5,15 +6,33 @@ from tiny import draw_bumps
 
 from mfimage import ModelConfig, build
 from mfimage.datasets.noise import gaussian_noise
-from mfimage.denoising.inverse import Posterior, map_denoise, most_probable, solve
-from mfimage.denoising.operators import Blur, Downsample, Identity, Mask
-from mfimage.errors import ModelError
+from mfimage.denoising.inverse import (
+    Downsample,
+    Identity,
+    Mask,
+    Posterior,
+    map_denoise,
+    most_probable,
+    solve,
+)
+from mfimage.errors import ModelError, UsageError
+
+
+class Blur:
+    """An operator of a user's own."""
+
+    def forward(self, x):
+        return 0.5 * x + 0.3 * x.roll(1, -1) + 0.2 * x.roll(1, -2)
+
+    def part(self, rows):
+        return self
+
 
 OPERATORS = {
     "identity": Identity(),
     "mask": Mask(torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(3)) < 0.3),
     "down": Downsample(2),
-    "blur": Blur(1.0),
+    "blur": Blur(),
 }
 
 
@@ -142,3 +161,53 @@ def test_a_density_that_sees_parameters_is_refused(model):
     flow = build(ModelConfig((1, 8, 8), 2, width=2, hidden=8, density_steps=1, context=1))
     with pytest.raises(ModelError, match="without parameters"):
         map_denoise(bumps(1), flow, 0.1)
+
+
+WIDE = {
+    "identity": Identity(),
+    "mask": Mask(torch.rand(3, 1, 12, 8, generator=torch.Generator().manual_seed(0)) < 0.4),
+    "down 2": Downsample(2),
+    "down 4": Downsample(4),
+}
+
+
+def images():
+    return torch.rand(3, 2, 12, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_it_is_linear_and_takes_parts(name):
+    operator, x = WIDE[name], images()
+    torch.testing.assert_close(
+        operator.forward(2 * x - x.flip(1)), 2 * operator.forward(x) - operator.forward(x.flip(1))
+    )
+    rows = torch.tensor([2, 0])
+    torch.testing.assert_close(operator.part(rows).forward(x[rows]), operator.forward(x)[rows])
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_scaling_down_is_scikit_images(factor):
+    from skimage.transform import downscale_local_mean
+
+    x = images()
+    expected = downscale_local_mean(x.numpy(), (1, 1, factor, factor))
+    np.testing.assert_allclose(Downsample(factor).forward(x), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mask", "down 2", "down 4"])
+def test_completion_agrees_with_what_is_seen_and_moves_least(name):
+    operator, x = WIDE[name], images()
+    truth = images().flip(0)
+    y = operator.forward(truth)
+    completed = operator.completed(x, y)
+    torch.testing.assert_close(operator.forward(completed), y)
+    off = completed - x  # orthogonal to the null space: a projection never moves away from the truth
+    assert abs(float((off * (truth - completed)).sum())) < 1e-10
+    assert (completed - truth).norm() < (x - truth).norm()
+
+
+def test_what_does_not_divide_is_refused():
+    with pytest.raises(UsageError, match="12 × 8 pixels cannot be scaled by 1/5"):
+        Downsample(5).forward(images())
+    with pytest.raises(UsageError, match="factor"):
+        Downsample(0)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mfimage import ModelConfig, build
-from mfimage.denoising.methods import METHODS, leave, quick_methods
+from mfimage.denoising.methods import METHODS, leave, quick_methods, wavelet_sigma
 from mfimage.errors import ModelError
 
 KINDS = ("manifold-flow", "encoder-flow", "pie", "ambient-flow", "autoencoder", "linear")
@@ -114,3 +114,26 @@ def test_quick_methods_are_those_that_work(kind, y):
                 METHODS[method](y, model, SIGMA)
     for aware in ("manifold-flow", "encoder-flow"):
         assert quick_methods(made(aware, noise_aware=True)) == ["projection", "soft", "cycle-spin"]
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pure_noise_is_measured(sigma, channels, generator):
+    y = 0.5 + sigma * torch.randn(50, channels, 28, 28, generator=generator)
+    found = wavelet_sigma(y)
+    assert found.shape == (50,)
+    assert found.mean() == pytest.approx(sigma, rel=0.02)
+    assert found.std() < 0.1 * sigma
+
+
+def test_edges_and_slopes_are_no_noise():
+    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    slope, edge = (rows + 2 * columns) / 84, (rows > columns).float()
+    assert wavelet_sigma(torch.stack([slope, edge])[:, None]).max() < 1e-6
+
+
+def test_overlapping_blocks_tell_more_than_separate_ones(generator):
+    y = torch.randn(400, 1, 28, 28, generator=generator)
+    a, b, c, d = y[..., ::2, ::2], y[..., 1::2, ::2], y[..., ::2, 1::2], y[..., 1::2, 1::2]
+    separate = ((a - b - c + d) / 2).flatten(1).abs().median(1).values / 0.6745
+    assert wavelet_sigma(y).std() < 0.8 * separate.std()

@@ -4,10 +4,11 @@ import pytest
 import torch
 from tiny import draw_bumps
 
-from mfimage import Detector, ModelConfig, build
+from mfimage import Detector, ModelConfig, build, from_pretrained, save_pretrained
 from mfimage.datasets.noise import blur
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.ood import drift_of
+from mfimage.run import read_calibration, write_calibration
 
 
 def bump_images(count, seed):
@@ -89,7 +90,8 @@ def test_a_calibration_is_read_as_it_was_saved(detector, model, tmp_path):
     torch.testing.assert_close(again.score(x).scores, detector.score(x).scores)
     assert again.threshold_ == detector.threshold_
     assert torch.equal(again.score(x).heatmaps, detector.score(x).heatmaps)
-    assert json.loads(path.read_text())["alpha"] == 0.02
+    assert json.loads(path.read_text())["detector"]["alpha"] == 0.02
+    assert model.measured["detector"] == json.loads(path.read_text())["detector"]
 
 
 def test_a_calibration_of_another_model_is_refused(detector, model, tmp_path):
@@ -100,35 +102,60 @@ def test_a_calibration_of_another_model_is_refused(detector, model, tmp_path):
         Detector.load(tmp_path, model)
 
 
-def damage(values, key, value):
-    return json.dumps(values | {key: value})
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("format", "other"), ("score", "other"), ("score", "latent"), ("alpha", 2), ("alpha", "x"),
+        ("score", "other"), ("score", "latent"), ("alpha", 2), ("alpha", "x"),
         ("scores", []), ("scores", [3.0, 1.0]), ("scores", None), ("values", [[1.0]]), ("spread", [0.0] * 7),
         ("heat", 0), ("usual", {}), ("mixture", None), ("mixture", {}), ("mixture", {"means": [[0.0]]}),
     ],
 )  # fmt: skip
 def test_a_damaged_calibration_is_refused(detector, model, tmp_path, key, value):
-    path = detector.save(tmp_path)
-    path.write_text(damage(json.loads(path.read_text()), key, value))
+    stored = detector.calibration.to_json() | {key: value}
+    write_calibration(tmp_path, {"detector": stored})
     with pytest.raises(ModelError, match=r"calibration\.json: damaged"):
         Detector.load(tmp_path, model)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '"format"'])
-def test_what_is_no_calibration_is_refused(model, tmp_path, text):
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"format"'])
+def test_a_file_that_is_no_calibration_is_refused(model, tmp_path, text):
     (tmp_path / "calibration.json").write_text(text)
-    with pytest.raises(ModelError, match="damaged"):
+    with pytest.raises(ModelError, match=r"calibration\.json: not a readable .* delete it, and calibrate"):
         Detector.load(tmp_path, model)
 
 
-def test_a_missing_calibration_is_told(model, tmp_path):
+@pytest.mark.parametrize("sections", [{}, {"familiar": {"score": 0.1, "coarse": 0.1}}])
+def test_a_missing_calibration_is_told(model, tmp_path, sections):
+    write_calibration(tmp_path, sections)
     with pytest.raises(ModelError, match="calibrate the model first"):
         Detector.load(tmp_path, model)
+
+
+def test_calibrating_again_replaces_the_detector_alone(detector, tmp_path):
+    others = {"denoising": {"whole": 1, "cut": 2}, "familiar": {"score": 0.1, "coarse": 0.2}}
+    write_calibration(tmp_path, others)
+    for one in (detector, Detector(detector.model, "latent").calibrate(bump_images(600, 12), 0.05)):
+        one.save(tmp_path)
+        sections = read_calibration(tmp_path)
+        assert sections == others | {"detector": one.calibration.to_json()}
+
+
+@pytest.mark.parametrize("written_by", ["mfimage-calibration-2", "mfimage-calibration-1"])
+def test_a_file_of_a_detector_alone_as_it_was_before_there_were_sections(
+    detector, model, tmp_path, written_by
+):
+    """The latest form is read, older ones are refused in words; and the weights beside them load."""
+    save_pretrained(model, tmp_path)
+    values = detector.calibration.to_json()
+    if written_by == "mfimage-calibration-1":
+        del values["mixture"]
+    (tmp_path / "calibration.json").write_text(json.dumps({"format": written_by, **values}))
+    again = from_pretrained(tmp_path)
+    if written_by == "mfimage-calibration-1":
+        with pytest.raises(ModelError, match="damaged: calibrate the model again"):
+            Detector.load(tmp_path, again)
+    else:
+        assert Detector.load(tmp_path, again).threshold_ == detector.threshold_
 
 
 def test_a_model_without_a_manifold_is_refused():

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.errors import ModelError
+from mfimage.eval.image_metrics import mse
 from mfimage.models import GenerativeModel
 
 _CELLS = 7  # blocks along the shorter side of the model's images, of which the coarse picture is made
-_KEY = "familiar"  # of what is usual in what is measured of a model
+USUAL = "familiar"  # the section of the usual misfit in `model.measured`
 _SHARE = 0.25  # of the coarse picture's variance that is off the manifold, at which any image is far
 
 
@@ -23,7 +24,7 @@ class UnfamiliarWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Familiar:
+class UsualMisfit:
     """What is usual for a model, measured on clean images that it has not seen.
 
     Attributes:
@@ -36,7 +37,7 @@ class Familiar:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Examination:
     """What happened to each image of a batch.
 
     Attributes:
@@ -54,7 +55,7 @@ class Report:
     distance: Tensor
     score: Tensor
     score_after: Tensor
-    familiar: Familiar | None
+    familiar: UsualMisfit | None
     strangeness: Tensor
 
     @property
@@ -75,10 +76,10 @@ class Report:
     def warn(self, names: Sequence[str] | None = None, stacklevel: int = 2) -> None:
         """Give one `UnfamiliarWarning` if any input is far."""
         given = names or [f"image {i}" for i in range(len(self.strangeness))]
-        told = [message for message in self.messages(given) if message]
-        if told:
-            more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
-            warnings.warn(told[0] + more, UnfamiliarWarning, stacklevel=stacklevel + 1)
+        messages = [message for message in self.messages(given) if message]
+        if messages:
+            more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+            warnings.warn(messages[0] + more, UnfamiliarWarning, stacklevel=stacklevel + 1)
 
 
 @torch.no_grad()
@@ -87,9 +88,9 @@ def examine(
     x_hat: Tensor,
     model: GenerativeModel,
     sigma: Tensor | float,
-    familiar: Familiar | None = None,
+    familiar: UsualMisfit | None = None,
     project: Callable[[Tensor], Tensor] | None = None,
-) -> Report:
+) -> Examination:
     """Compare an input with its result.
 
     Args:
@@ -101,46 +102,41 @@ def examine(
         project: Onto the manifold, for images of another size than the model's; `model.project` if None.
     """
     onto = project or model.project
-    off, off_after = y - onto(y), x_hat - onto(x_hat)
+    projected = onto(y)
     deviation = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(len(y))
-    score = _mean_square(off)
-    return Report(
+    score = mse(y, projected)
+    return Examination(
         deviation,
         score.sqrt(),
         (x_hat - y).flatten(1).norm(dim=1),
         score,
-        _mean_square(off_after),
+        mse(x_hat, onto(x_hat)),
         familiar,
-        strangeness(y, off, deviation, (model.shape[-2], model.shape[-1]), familiar),
+        strangeness(y, y - projected, deviation, (model.shape[-2], model.shape[-1]), familiar),
     )
 
 
 @torch.no_grad()
-def measure(model: GenerativeModel, x: Tensor) -> Familiar:
-    """Measure what is usual for a model on clean images of its size that it has not seen, (N, C, H, W)."""
-    off = torch.cat([part - model.project(part) for part in x.split(256)])
-    coarse = _mean_square(_coarse(off, min(model.shape[-2:])))
-    return Familiar(float(_mean_square(off).mean()), float(coarse.double().quantile(0.99)))
+def measure_misfit(clean: Tensor, model: GenerativeModel) -> UsualMisfit:
+    """Measure the misfit of clean images (N, C, H, W) of the model's size that it has not seen."""
+    projected = torch.cat([model.project(part) for part in clean.split(256)])
+    coarse = _mean_square(_coarse(clean - projected, min(model.shape[-2:])))
+    return UsualMisfit(float(mse(clean, projected).mean()), float(coarse.double().quantile(0.99)))
 
 
-def store_familiar(model: GenerativeModel, familiar: Familiar) -> None:
-    """Keep what is usual with its model; `save_pretrained` writes it."""
-    model.measured[_KEY] = asdict(familiar)
-
-
-def stored_familiar(model: GenerativeModel) -> Familiar | None:
-    """Return what is usual for a model, None if it was never measured; ModelError if it is damaged."""
-    stored = model.measured.get(_KEY)
+def usual_misfit(model: GenerativeModel) -> UsualMisfit | None:
+    """Return what misfit is usual for a model, None if it was never measured; ModelError if it is damaged."""
+    stored = model.measured.get(USUAL)
     if stored is None:
         return None
     try:
-        return Familiar(float(stored["score"]), float(stored["coarse"]))
+        return UsualMisfit(float(stored["score"]), float(stored["coarse"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"what is usual for the model is damaged ({error!r})") from error
 
 
 def strangeness(
-    y: Tensor, off: Tensor, sigma: Tensor, size: tuple[int, int], familiar: Familiar | None
+    y: Tensor, off: Tensor, sigma: Tensor, size: tuple[int, int], familiar: UsualMisfit | None
 ) -> Tensor:
     """Judge by the coarse picture whether images are far from the manifold, the noise taken into account.
 

@@ -1,43 +1,54 @@
-"""Which files `mfimage denoise` reads: the images, their mask, and the clean ones they are compared with."""
+"""Files of `mfimage denoise`: the images and masks that it reads, the table and the sheet that it writes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage import config
+from mfimage.config import Reading
 from mfimage.datasets import Skipped, load_files
 from mfimage.datasets.decode import decode
+from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import Pixels, resize
+from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError
+from mfimage.eval.image_metrics import psnr, ssim
+from mfimage.files import write_text
+
+COLUMNS = (
+    "path", "output", "sigma", "method", "psnr", "ssim", "distance", "residual", "score", "score_after",
+    "warning",
+)  # fmt: skip
+SHOWN = 32  # groups on the sheet, at most
+_GROUPS = 4  # images beside each other on the sheet, each with what it was
 
 
 @dataclass(frozen=True)
-class Reading:
+class FileReader:
     """How files are read.
 
     Attributes:
         channels: Of the model.
         size: Height and width that images must have; with `tiled`, at least.
+        reading: What counts as bad, and how deep files are read.
         scaled: Whether images of other sizes are scaled and cropped to it.
         tiled: Whether images may be larger; they then come one by one.
-        max_bad: Largest share of bad files that is skipped.
-        max_pixels: Larger images are not decoded and count as bad.
-        value_range: Values of black and white in files deeper than 8 bits.
     """
 
     channels: int
     size: tuple[int, int]
+    reading: Reading = Reading()
     scaled: bool = False
     tiled: bool = False
-    max_bad: float = 0.05
-    max_pixels: int = 64_000_000
-    value_range: tuple[float, float] | None = None
 
     def batches(
         self, paths: Sequence[str], skipped: list[Skipped]
@@ -52,10 +63,8 @@ class Reading:
             return
         height, width = self.size
         try:
-            files = load_files(
-                paths, self.size if self.scaled else None, self.channels,
-                reading=config.Reading(self.max_bad, self.max_pixels, self.value_range),
-            )  # fmt: skip
+            size = self.size if self.scaled else None
+            files = load_files(paths, size, self.channels, reading=self.reading)
         except MixedSizesError as error:
             raise DataError(
                 f"the inputs differ in size, the model takes {height} × {width}: --resize, or --tile"
@@ -80,10 +89,10 @@ class Reading:
                 continue
             good += 1
             yield image, (path,)
-        if not good or len(skipped) > self.max_bad * len(paths):
+        if not good or len(skipped) > self.reading.max_bad * len(paths):
             raise DataError(
                 f"{len(skipped)} of {len(paths)} files cannot be used, more than the share of "
-                f"{self.max_bad:g} that is skipped; the first: {skipped[0].path}: {skipped[0].reason}"
+                f"{self.reading.max_bad:g} that is skipped; the first: {skipped[0].path}: {skipped[0].reason}"
             )
 
     def clean(self, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
@@ -101,7 +110,7 @@ class Reading:
 
     def mask(self, path: Path) -> Tensor:
         """Read a mask as an image reads it: (H, W), bool, True where it is white, or more than half so."""
-        values = decode(path, str(path), channels=1, max_pixels=self.max_pixels)
+        values = decode(path, str(path), channels=1, max_pixels=self.reading.max_pixels)
         if self.scaled:
             values = resize(values, self.size)
         if not self.tiled and values.shape[:2] != self.size:
@@ -113,7 +122,11 @@ class Reading:
 
     def _decoded(self, path: str) -> Pixels:
         return decode(
-            path, path, channels=self.channels, max_pixels=self.max_pixels, value_range=self.value_range
+            path,
+            path,
+            channels=self.channels,
+            max_pixels=self.reading.max_pixels,
+            value_range=self.reading.value_range,
         )
 
     def _tensor(self, values: Pixels) -> Tensor:
@@ -142,14 +155,77 @@ def find_clean(folder: Path, paths: Sequence[str]) -> list[Path]:
     return found
 
 
-def named(paths: Sequence[str], taken: set[str]) -> list[str]:
+def unique_names(paths: Sequence[str], used: set[str]) -> list[str]:
     """Name the results of paths by their stems, numbered where one is taken, which all of them then are."""
     names = []
     for path in paths:
         name, number = Path(path).stem, 1
-        while name in taken:
+        while name in used:
             number += 1
             name = f"{Path(path).stem}-{number}"
-        taken.add(name)
+        used.add(name)
         names.append(name)
     return names
+
+
+def rows_of(
+    restored: Restored, paths: Sequence[str], written: Sequence[Path], clean: Tensor | None
+) -> list[dict[str, Any]]:
+    """Describe each image of a batch.
+
+    Args:
+        restored: What was made of them.
+        paths: Of the inputs.
+        written: Of the results.
+        clean: The clean images, shape (B, C, H, W), in [0, 1], if they are known.
+
+    Returns:
+        By `COLUMNS`: sigma, distance, residual and scores as in `Examination`; psnr (dB) and ssim None
+        without clean images; warning empty where the image is familiar.
+    """
+    found = restored.examination
+    quality: tuple[Sequence[float | None], ...] = ([None] * len(paths),) * 2
+    if clean is not None:
+        quality = psnr(restored.after, clean).tolist(), ssim(restored.after, clean).tolist()
+    columns = (
+        paths, map(str, written), found.sigma.tolist(), restored.methods, *quality, found.distance.tolist(),
+        found.residual.tolist(), found.score.tolist(), found.score_after.tolist(), found.messages(paths),
+    )  # fmt: skip
+    return [dict(zip(COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def write_csv(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write rows with a head, numbers with 6 digits, nothing for None, whole or not at all."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (row[name] for name in COLUMNS)])
+    write_text(path, stream.getvalue())
+
+
+def thumbnails(restored: Restored, clean: Tensor | None, size: tuple[int, int], most: int) -> list[Tensor]:
+    """Scale before, after and, if known, clean of the first images to a size: each (2 or 3, C, h, w)."""
+    rows = [restored.before, restored.after, *([] if clean is None else [clean])]
+    return [
+        torch.stack([_scaled(row[i], size) for row in rows]) for i in range(min(most, len(restored.after)))
+    ]
+
+
+def _scaled(image: Tensor, size: tuple[int, int]) -> Tensor:
+    values = np.ascontiguousarray(image.movedim(0, -1).float().numpy())
+    return torch.from_numpy(resize(values, size)).movedim(-1, 0)
+
+
+def write_sheet(groups: Sequence[Tensor], path: Path) -> None:
+    """Write a picture of groups (before, after, clean), a few beside each other."""
+    save_png(sheet(torch.cat(list(groups)), len(groups[0]) * min(_GROUPS, len(groups))), path)
+
+
+def mean_quality(rows: Sequence[dict[str, Any]]) -> str:
+    """Say how good the results are on average."""
+    finite = [row["psnr"] for row in rows if math.isfinite(row["psnr"])]
+    if not finite:
+        return "PSNR infinite: the results are the clean images"
+    similar = sum(row["ssim"] for row in rows) / len(rows)
+    return f"PSNR {sum(finite) / len(finite):.2f} dB, SSIM {similar:.4f}, mean over {len(finite)} images"

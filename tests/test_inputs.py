@@ -5,9 +5,9 @@ from PIL import Image
 from tiny import draw_bumps
 
 from mfimage import ModelConfig, build, denoise, score
-from mfimage.errors import DataError
-from mfimage.inputs import in_batches, model_input
-from mfimage.ood.error_score import reconstruction_score
+from mfimage.errors import DataError, UsageError
+from mfimage.eval.image_metrics import mse
+from mfimage.inputs import given_sigma, in_batches, model_input
 
 GREY = draw_bumps(3, seed=5)
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], -1)
@@ -150,7 +150,7 @@ def test_one_image_scores_as_a_number_and_a_batch_as_what_it_was(model, tmp_path
 
 def test_what_lies_on_the_manifold_scores_nothing_and_noise_much(model):
     on = model.sample(20, torch.Generator().manual_seed(0))
-    familiar = reconstruction_score(on, model).detach()
+    familiar = mse(model.project(on), on).detach()
     strange = score(torch.rand(20, 1, 8, 8), model)
     assert familiar.max() < 1e-8
     assert strange.min() > 1e-2
@@ -187,3 +187,45 @@ def test_a_grey_picture_stays_grey_through_a_colour_model(colour_model):
 
 def test_gradients_are_not_kept(model):
     assert not in_batches(model.project, torch.rand(2, 1, 8, 8)).requires_grad
+
+
+SCALES = {
+    "uint8 array": (np.zeros((8, 8), np.uint8), 255),
+    "uint16 array": (np.zeros((8, 8), np.uint16), 65535),
+    "float array": (np.zeros((8, 8)), 1),
+    "uint8 tensor": (torch.zeros(1, 8, 8, dtype=torch.uint8), 255),
+    "float tensor": (torch.zeros(1, 8, 8), 1),
+    "grey picture": (Image.new("L", (8, 8)), 255),
+    "16-bit picture": (Image.new("I;16", (8, 8)), 65535),
+    "float picture": (Image.new("F", (8, 8)), 1),
+}
+
+
+@pytest.mark.parametrize("kind", SCALES)
+def test_noise_is_named_in_the_scale_of_the_image(kind):
+    image, white = SCALES[kind]
+    torch.testing.assert_close(given_sigma(0.1 * white, image, 1), torch.tensor([0.1]))
+
+
+def test_a_file_has_the_scale_of_its_pixels(tmp_path):
+    for name, array, white in (
+        ("a.png", np.zeros((8, 8), np.uint8), 255),
+        ("b.png", np.zeros((8, 8), np.uint16), 65535),
+    ):
+        Image.fromarray(array).save(tmp_path / name)
+        for path in (tmp_path / name, str(tmp_path / name)):
+            torch.testing.assert_close(given_sigma(0.1 * white, path, 1), torch.tensor([0.1]))
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_each_image_of_a_batch_may_have_its_own(make):
+    batch = np.zeros((3, 8, 8, 1), np.uint8)
+    found = given_sigma(make([0.0, 51.0, 255.0]), batch, 3)
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.2, 1.0]))
+    torch.testing.assert_close(given_sigma(51, batch, 3), torch.full((3,), 0.2))
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf"), [1.0, 2.0], [1.0, -2.0, 3.0]])
+def test_what_is_no_deviation_is_refused(wrong):
+    with pytest.raises(UsageError, match="sigma"):
+        given_sigma(wrong, draw_bumps(3)[..., None], 3)

@@ -1,4 +1,4 @@
-"""Which method suits a model at which noise: its validation curve, and the choice that follows from it."""
+"""The method that suits the noise: a curve measured on images held out, and the choice read off it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.denoising.methods import METHODS, leave, quick_methods
-from mfimage.denoising.sigma import wavelet_sigma
+from mfimage.datasets import Dataset
+from mfimage.denoising.examination import USUAL, measure_misfit
+from mfimage.denoising.methods import METHODS, leave, quick_methods, wavelet_sigma
 from mfimage.errors import ModelError, UsageError
+from mfimage.eval.image_metrics import psnr
 from mfimage.models import GenerativeModel
 
 NOISY = "noisy"  # the image as it is, among the methods of a curve
 SIGMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # where a curve is measured
-ENOUGH = 100  # images for a curve
-_KEY = "denoising"  # of the curve in what is measured of a model
+CURVE = "denoising"  # the section of the curve in `model.measured`
+_ENOUGH = 100  # images for a curve
+_EXACT = 120.0  # dB, at which an image counts as the clean one
 
 
 @dataclass(frozen=True)
-class Line:
+class PsnrCurve:
     """What each method achieves, and what the noise looks like, at some levels of noise.
 
     Attributes:
@@ -41,34 +44,34 @@ class Line:
         where, known = math.log(max(sigma, 1e-9)), np.log(self.sigmas)
         return max(self.psnr, key=lambda method: float(np.interp(where, known, self.psnr[method])))
 
-    def blind(self, seen: Tensor) -> Tensor:
+    def blind(self, estimate: Tensor) -> Tensor:
         """Turn `wavelet_sigma`, shape (B,), into the σ at which images look like this on average."""
         rising = np.maximum.accumulate(self.wavelet)
-        found = torch.from_numpy(np.interp(seen.double().cpu().numpy(), rising, self.sigmas)).to(seen)
-        beyond = seen * (self.sigmas[-1] / rising[-1])
-        return torch.where(seen > rising[-1], beyond, found)
+        sigma = torch.from_numpy(np.interp(estimate.double().cpu().numpy(), rising, self.sigmas))
+        beyond = estimate * (self.sigmas[-1] / rising[-1])
+        return torch.where(estimate > rising[-1], beyond, sigma.to(estimate))
 
 
 @dataclass(frozen=True)
-class Curve:
+class DenoisingCurve:
     """Validation of a model's methods, for images with all their noise and for those cut to [0, 1].
 
     In a file black and white hold half the noise, and in the mean are no longer black and white: wavelets see
     less noise in it, and another method may be the best.
     """
 
-    whole: Line
-    cut: Line
+    whole: PsnrCurve
+    cut: PsnrCurve
 
     def blind(self, y: Tensor) -> Tensor:
         """Estimate the noise of images (B, C, H, W), shape (B,)."""
-        seen = wavelet_sigma(y)
-        return torch.where(is_cut(y), self.cut.blind(seen), self.whole.blind(seen))
+        estimate = wavelet_sigma(y)
+        return torch.where(is_cut(y), self.cut.blind(estimate), self.whole.blind(estimate))
 
     def best(self, y: Tensor, sigma: Tensor) -> list[str]:
         """Name the method that suits each image (B, C, H, W) with noise σ, shape (B,)."""
-        lines = [self.cut if cut else self.whole for cut in is_cut(y)]
-        return [line.best(float(s)) for line, s in zip(lines, sigma, strict=True)]
+        curves = [self.cut if cut else self.whole for cut in is_cut(y)]
+        return [curve.best(float(s)) for curve, s in zip(curves, sigma, strict=True)]
 
 
 def is_cut(y: Tensor) -> Tensor:
@@ -77,24 +80,41 @@ def is_cut(y: Tensor) -> Tensor:
     return (flat.amin(1) >= 0) & (flat.amax(1) <= 1)
 
 
-def measure_curve(model: GenerativeModel, clean: Tensor, seed: int = 0, batch_size: int = 100) -> Curve:
-    """Measure a model's curve on clean images that it has not seen.
+def calibrate_denoising(held_out: Dataset, model: GenerativeModel) -> None:
+    """Measure a model's curve, and the misfit that is usual, on images held out; keep both with the model.
 
     Args:
+        held_out: Images that the model has not seen, in random order; the first 100 are enough.
+        model: Of such images. `save_pretrained` writes what was measured. A conditional one is left as it is.
+    """
+    if model.conditional:
+        return
+    clean = held_out.batch(torch.arange(min(len(held_out), _ENOUGH))).to(model.device)
+    model.measured[CURVE] = asdict(measure_curve(clean, model))
+    if model.has_manifold:
+        model.measured[USUAL] = asdict(measure_misfit(clean, model))
+
+
+def measure_curve(
+    clean: Tensor, model: GenerativeModel, seed: int = 0, batch_size: int = 100
+) -> DenoisingCurve:
+    """Measure a model's curve on clean images (N, C, H, W) in [0, 1] that it has not seen.
+
+    Args:
+        clean: The images.
         model: Of images.
-        clean: Shape (N, C, H, W), in [0, 1]; the first 100 are taken.
         seed: Of the noise.
         batch_size: Images at a time.
     """
-    x = clean[:ENOUGH].to(model.device)
-    return Curve(*(_line(model, x, seed, batch_size, cut) for cut in (False, True)))
+    x = clean.to(model.device)
+    return DenoisingCurve(*(_measure(x, model, seed, batch_size, cut) for cut in (False, True)))
 
 
 @torch.no_grad()
-def _line(model: GenerativeModel, x: Tensor, seed: int, batch_size: int, cut: bool) -> Line:
+def _measure(x: Tensor, model: GenerativeModel, seed: int, batch_size: int, cut: bool) -> PsnrCurve:
     generator = torch.Generator().manual_seed(seed)
     functions = {NOISY: leave, **{name: METHODS[name] for name in quick_methods(model)}}
-    psnr: dict[str, list[float]] = {name: [] for name in functions}
+    quality: dict[str, list[float]] = {name: [] for name in functions}
     wavelet = []
     for sigma in SIGMAS:
         y = x + sigma * torch.randn(x.shape, generator=generator).to(x)
@@ -104,44 +124,42 @@ def _line(model: GenerativeModel, x: Tensor, seed: int, batch_size: int, cut: bo
             parts = [
                 function(part, model, part.new_full((len(part),), sigma)) for part in y.split(batch_size)
             ]
-            error = (torch.cat(parts).clamp(0, 1) - x).square().flatten(1).mean(1)
-            psnr[name].append(float(-10 * error.clamp_min(1e-12).log10().mean()))
-    return Line(SIGMAS, {name: tuple(values) for name, values in psnr.items()}, tuple(wavelet))
+            quality[name].append(float(psnr(torch.cat(parts).clamp(0, 1), x).clamp_max(_EXACT).mean()))
+    return PsnrCurve(SIGMAS, {name: tuple(values) for name, values in quality.items()}, tuple(wavelet))
 
 
-def store_curve(model: GenerativeModel, curve: Curve) -> None:
-    """Keep a curve with its model; `save_pretrained` writes it."""
-    model.measured[_KEY] = asdict(curve)
-
-
-def stored_curve(model: GenerativeModel) -> Curve | None:
+def curve_of(model: GenerativeModel) -> DenoisingCurve | None:
     """Return a model's curve, None if it was never measured.
 
     Raises:
         ModelError: If what is stored is no curve of methods that the model has.
     """
-    stored = model.measured.get(_KEY)
+    stored = model.measured.get(CURVE)
     if stored is None:
         return None
     try:
-        return Curve(*(_read_line(stored[part], quick_methods(model)) for part in ("whole", "cut")))
+        return DenoisingCurve(*(_read(stored[part], quick_methods(model)) for part in ("whole", "cut")))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"the model's curve of denoising is damaged ({error!r})") from error
 
 
-def _read_line(stored: Any, methods: list[str]) -> Line:
+def _read(stored: Any, methods: list[str]) -> PsnrCurve:
     sigmas, wavelet = (tuple(float(value) for value in stored[key]) for key in ("sigmas", "wavelet"))
-    psnr = {str(name): tuple(float(v) for v in values) for name, values in stored["psnr"].items()}
-    if len({len(values) for values in (sigmas, wavelet, *psnr.values())}) != 1 or not psnr or not sigmas:
+    quality = {str(name): tuple(float(v) for v in values) for name, values in stored["psnr"].items()}
+    if (
+        len({len(values) for values in (sigmas, wavelet, *quality.values())}) != 1
+        or not quality
+        or not sigmas
+    ):
         raise ValueError("lengths differ")
-    if unknown := set(psnr) - {NOISY, *methods}:
+    if unknown := set(quality) - {NOISY, *methods}:
         raise ValueError(f"methods {unknown}")
-    return Line(sigmas, psnr, wavelet)
+    return PsnrCurve(sigmas, quality, wavelet)
 
 
 def blind_sigma(y: Tensor, model: GenerativeModel) -> Tensor:
     """Estimate the noise of images (B, C, H, W), by the model's curve if it has one; shape (B,)."""
-    curve = stored_curve(model)
+    curve = curve_of(model)
     return wavelet_sigma(y) if curve is None else curve.blind(y)
 
 
@@ -160,7 +178,7 @@ class Denoised:
     methods: list[str]
 
 
-def apply(
+def denoise_batch(
     y: Tensor,
     model: GenerativeModel,
     sigma: Tensor | None = None,
@@ -183,7 +201,7 @@ def apply(
     """
     if method != "auto" and method not in METHODS:
         raise UsageError(f"method {method!r}: choose from auto, {', '.join(METHODS)}")
-    curve = stored_curve(model)
+    curve = curve_of(model)
     sigma = (blind_sigma(y, model) if sigma is None else sigma).to(y)
     if method != "auto":
         chosen = [method] * len(y)

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -6,17 +7,17 @@ from tiny import draw_bumps
 
 from mfimage import from_pretrained, save_pretrained
 from mfimage.datasets.noise import gaussian_noise
-from mfimage.denoising.report import (
-    Familiar,
+from mfimage.denoising.examination import (
+    USUAL,
     UnfamiliarWarning,
+    UsualMisfit,
     examine,
-    measure,
-    store_familiar,
-    stored_familiar,
+    measure_misfit,
     strangeness,
+    usual_misfit,
 )
 from mfimage.errors import ModelError
-from mfimage.ood.error_score import score
+from mfimage.ood.scores import score
 
 
 def bumps(count, seed):
@@ -39,7 +40,7 @@ def report_of(y, model, sigma, familiar=None):
 def test_the_numbers_by_hand(model):
     y = torch.rand(3, 1, 8, 8)
     x_hat = y.flip(-1)
-    report = examine(y, x_hat, model, torch.tensor([0.1, 0.2, 0.3]), Familiar(0.01, 0.002))
+    report = examine(y, x_hat, model, torch.tensor([0.1, 0.2, 0.3]), UsualMisfit(0.01, 0.002))
     torch.testing.assert_close(report.score, score(y, model))
     torch.testing.assert_close(report.score_after, score(x_hat, model))
     torch.testing.assert_close(report.residual.square(), report.score)
@@ -51,7 +52,7 @@ def test_the_numbers_by_hand(model):
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("sigma", [0.0, 0.05, 0.1])
 def test_familiar_images_are_not_far_and_strange_ones_are(model, sigma, known, generator):
-    familiar = measure(model, bumps(200, 3)) if known else None
+    familiar = measure_misfit(bumps(200, 3), model) if known else None
     assert report_of(gaussian_noise(X, sigma, generator), model, sigma, familiar).far.float().mean() < 0.05
     for name, images in STRANGE.items():
         found = report_of(gaussian_noise(images, sigma, generator), model, sigma, familiar)
@@ -67,14 +68,14 @@ def test_noise_alone_is_not_strange_if_it_is_known(model, generator):
 def test_noise_averages_out_in_blocks(generator):
     off = 0.2 * torch.randn(50, 1, 28, 28, generator=generator)
     y = torch.rand(50, 1, 28, 28, generator=generator)
-    known, usual = torch.full((50,), 0.2), Familiar(1e-2, 1e-3)
+    known, usual = torch.full((50,), 0.2), UsualMisfit(1e-2, 1e-3)
     assert (strangeness(y, off, known, (28, 28), usual) < 1).all()
     assert (strangeness(y, off + 0.1, known, (28, 28), usual) > 1).all()
 
 
 def test_what_is_usual_is_measured_on_clean_images(model):
     x = bumps(300, 4)
-    usual = measure(model, x)
+    usual = measure_misfit(x, model)
     assert usual.score == pytest.approx(float(score(x, model).mean()), rel=1e-4)
     assert report_of(x, model, 0.0, usual).far.sum() == 3  # one in a hundred
 
@@ -110,15 +111,15 @@ def test_a_projection_of_ones_own(model):
 
 
 def test_what_is_usual_is_kept_with_the_model(model, tmp_path):
-    model.measured.pop("familiar", None)
-    assert stored_familiar(model) is None
-    store_familiar(model, Familiar(0.01, 0.002))
+    model.measured.pop(USUAL, None)
+    assert usual_misfit(model) is None
+    model.measured[USUAL] = asdict(UsualMisfit(0.01, 0.002))
     save_pretrained(model, tmp_path)
-    assert stored_familiar(from_pretrained(tmp_path)) == Familiar(0.01, 0.002)
+    assert usual_misfit(from_pretrained(tmp_path)) == UsualMisfit(0.01, 0.002)
 
 
 @pytest.mark.parametrize("stored", [{}, [], 3, {"score": "x", "coarse": 1}])
 def test_what_is_damaged_is_told(model, stored):
-    model.measured["familiar"] = stored
+    model.measured[USUAL] = stored
     with pytest.raises(ModelError, match="usual for the model is damaged"):
-        stored_familiar(model)
+        usual_misfit(model)

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,16 +10,27 @@ from tiny import TINY, draw_bumps
 
 from mfimage import denoise, from_pretrained, train
 from mfimage.config import Config
-from mfimage.denoising import choosing
-from mfimage.denoising.choosing import Curve, Line, apply, is_cut, measure_curve, store_curve, stored_curve
-from mfimage.denoising.sigma import wavelet_sigma
+from mfimage.datasets import ImageSet
+from mfimage.denoising import curve
+from mfimage.denoising.curve import (
+    CURVE,
+    DenoisingCurve,
+    PsnrCurve,
+    calibrate_denoising,
+    curve_of,
+    denoise_batch,
+    is_cut,
+    measure_curve,
+)
+from mfimage.denoising.examination import measure_misfit, usual_misfit
+from mfimage.denoising.methods import wavelet_sigma
 from mfimage.errors import ModelError, UsageError
 
-WHOLE = Line(
+WHOLE = PsnrCurve(
     (0.01, 0.1, 1.0), {"noisy": (40.0, 20.0, 5.0), "projection": (22.0, 21.0, 10.0)}, (0.02, 0.12, 0.9)
 )
-CUT = Line((0.01, 0.1, 1.0), {"noisy": (9.0,) * 3, "projection": (8.0, 8.0, 10.0)}, (0.01, 0.06, 0.3))
-CURVE = Curve(WHOLE, CUT)
+CUT = PsnrCurve((0.01, 0.1, 1.0), {"noisy": (9.0,) * 3, "projection": (8.0, 8.0, 10.0)}, (0.01, 0.06, 0.3))
+BOTH = DenoisingCurve(WHOLE, CUT)
 
 
 def bumps(count, seed=9):
@@ -61,11 +73,11 @@ def test_the_estimate_undoes_what_structure_and_cutting_change(generator):
     y = (0.5 + 0.12 * torch.randn(200, 1, 28, 28, generator=generator)).clamp(0, 1)
     y[:, :, 0, 0] = 1.5  # beyond white: not cut
     assert wavelet_sigma(y).mean() == pytest.approx(0.12, rel=0.02)
-    assert CURVE.blind(y).mean() == pytest.approx(0.1, rel=0.02)
+    assert BOTH.blind(y).mean() == pytest.approx(0.1, rel=0.02)
     y[:, :, 0, 0] = 1.0
-    assert CURVE.blind(y).mean() == pytest.approx(0.1 + 0.9 * (0.12 - 0.06) / (0.3 - 0.06), rel=0.02)
+    assert BOTH.blind(y).mean() == pytest.approx(0.1 + 0.9 * (0.12 - 0.06) / (0.3 - 0.06), rel=0.02)
     louder = 100 * y
-    torch.testing.assert_close(CURVE.blind(louder), wavelet_sigma(louder) / 0.9)
+    torch.testing.assert_close(BOTH.blind(louder), wavelet_sigma(louder) / 0.9)
 
 
 def test_an_image_is_cut_if_nothing_lies_beyond():
@@ -76,13 +88,13 @@ def test_an_image_is_cut_if_nothing_lies_beyond():
 
 def test_what_suits_a_cut_image_is_read_off_a_line_of_its_own():
     y = torch.tensor([0.5, 1.5]).view(2, 1, 1, 1)
-    assert CURVE.best(y, torch.tensor([0.2, 0.2])) == ["noisy", "projection"]
+    assert BOTH.best(y, torch.tensor([0.2, 0.2])) == ["noisy", "projection"]
 
 
 @pytest.mark.parametrize("part", ["whole", "cut"])
 def test_the_curve_is_the_psnr_of_each_method(model, part):
     clean = bumps(30)
-    line = getattr(measure_curve(model, clean, seed=3), part)
+    line = getattr(measure_curve(clean, model, seed=3), part)
     assert set(line.psnr) == {"noisy", "projection"}
     generator = torch.Generator().manual_seed(3)
     for i, sigma in enumerate(line.sigmas):
@@ -96,8 +108,8 @@ def test_the_curve_is_the_psnr_of_each_method(model, part):
 
 
 def test_training_stores_the_curve_with_the_model(aware, tiny_run):
-    assert set(stored_curve(from_pretrained(tiny_run)).cut.psnr) == {"noisy", "projection"}
-    assert set(stored_curve(from_pretrained(aware)).whole.psnr) == {
+    assert set(curve_of(from_pretrained(tiny_run)).cut.psnr) == {"noisy", "projection"}
+    assert set(curve_of(from_pretrained(aware)).whole.psnr) == {
         "noisy",
         "projection",
         "soft",
@@ -109,13 +121,13 @@ def test_a_model_saved_before_there_were_curves_projects(tiny_run, tmp_path):
     old = tmp_path / "old"
     old.mkdir()
     config = json.loads((tiny_run / "model" / "config.json").read_text())
-    del config["measured"], config["noise_aware"]
+    del config["noise_aware"]
     (old / "config.json").write_text(json.dumps(config))
     (old / "model.safetensors").write_bytes((tiny_run / "model" / "model.safetensors").read_bytes())
     model = from_pretrained(old)
-    assert stored_curve(model) is None
+    assert curve_of(model) is None
     y = bumps(4)
-    done = apply(y, model)
+    done = denoise_batch(y, model)
     assert done.methods == ["projection"] * 4
     torch.testing.assert_close(done.sigma, wavelet_sigma(y))
 
@@ -132,12 +144,12 @@ def test_a_model_saved_before_there_were_curves_projects(tiny_run, tmp_path):
     ],
 )
 def test_a_damaged_curve_is_an_error(model, line):
-    store_curve(model, CURVE)
-    assert stored_curve(model) == CURVE
+    model.measured[CURVE] = asdict(BOTH)
+    assert curve_of(model) == BOTH
     for damaged in (3, {}, {**model.measured["denoising"], "cut": line}):
         model.measured["denoising"] = damaged
         with pytest.raises(ModelError, match="curve of denoising is damaged"):
-            stored_curve(model)
+            curve_of(model)
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.05, 0.1, 0.2, 0.3, 0.5])
@@ -165,10 +177,10 @@ def test_learning_to_shrink_beats_the_projection_at_little_noise_and_wiener_at_m
 
 
 def test_each_image_gets_the_method_that_suits_its_noise(model, generator):
-    store_curve(model, CURVE)
+    model.measured[CURVE] = asdict(BOTH)
     y = 2 * torch.rand(5, 1, 8, 8, generator=generator)
     sigma = torch.tensor([0.5, 0.01, 0.3, 0.02, 0.2])
-    done = apply(y, model, sigma, batch_size=2)
+    done = denoise_batch(y, model, sigma, batch_size=2)
     assert done.methods == ["projection", "noisy", "projection", "noisy", "projection"]
     with torch.no_grad():
         expected = torch.where((sigma > 0.1).view(-1, 1, 1, 1), model.project(y), y)
@@ -177,9 +189,9 @@ def test_each_image_gets_the_method_that_suits_its_noise(model, generator):
 
 
 def test_the_method_that_is_named_is_taken(model):
-    store_curve(model, CURVE)
+    model.measured[CURVE] = asdict(BOTH)
     y = bumps(3)
-    assert apply(y, model, torch.full((3,), 1e-3), "projection").methods == ["projection"] * 3
+    assert denoise_batch(y, model, torch.full((3,), 1e-3), "projection").methods == ["projection"] * 3
     with torch.no_grad():
         torch.testing.assert_close(denoise(y, model, 1e-3, "projection"), model.project(y).clamp(0, 1))
 
@@ -199,7 +211,7 @@ def test_what_noise_carries_beyond_black_and_white_is_not_cut_off_first(aware, g
     model = from_pretrained(aware)
     y = bumps(8) + 0.3 * torch.randn(8, 1, 8, 8, generator=generator)
     assert y.min() < 0
-    expected = apply(y, model, torch.full((8,), 0.3)).image.clamp(0, 1)
+    expected = denoise_batch(y, model, torch.full((8,), 0.3)).image.clamp(0, 1)
     torch.testing.assert_close(denoise(y, model, 0.3), expected)
     assert np.allclose(
         denoise(y.movedim(1, -1).numpy(), model, 0.3), expected.movedim(1, -1).numpy(), atol=1e-6
@@ -218,5 +230,7 @@ def test_a_range_of_noise_is_two_rising_numbers(changes):
 
 
 def test_enough_images_make_a_curve(model, monkeypatch):
-    monkeypatch.setattr(choosing, "ENOUGH", 3)
-    assert measure_curve(model, bumps(9)) == measure_curve(model, bumps(9)[:3])
+    monkeypatch.setattr(curve, "_ENOUGH", 3)
+    calibrate_denoising(ImageSet(bumps(9), "bumps", "test", ("",) * 9), model)
+    assert curve_of(model) == measure_curve(bumps(9)[:3], model)
+    assert usual_misfit(model) == measure_misfit(bumps(9)[:3], model)
