@@ -29,7 +29,7 @@ class Run:
     config.json, command.txt, environment.json, data.json   what was asked and given
     stats.jsonl, tensorboard/                               a line, and scalars, at every report
     checkpoints/                                            to resume from
-    model/                                                  model.safetensors and config.json
+    model/                                                  model.safetensors, config.json, calibration.json
     pictures/                                               PNG sheets while it trains
     metrics.json                                            what `evaluate` measured last
 

@@ -49,7 +49,8 @@ def test_a_run_writes_what_it_promises(tiny_run, bumps):
     assert data["sha256"] == load(bumps, "train").summary()["sha256"]
     environment = json.loads((tiny_run / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
-    assert {path.name for path in (tiny_run / "model").iterdir()} == {"config.json", "model.safetensors"}
+    model = {path.name for path in (tiny_run / "model").iterdir()}
+    assert model == {"calibration.json", "config.json", "model.safetensors"}
     assert any((tiny_run / "tensorboard").glob("events.*"))
     assert not list(tiny_run.rglob("*.tmp"))
 
