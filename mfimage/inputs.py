@@ -9,11 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mfimage.config import Config, Reading
-from mfimage.datasets.convert import to_batch
+from mfimage.datasets.convert import ImageLike, to_batch, white
 from mfimage.datasets.loading import MEMORY, load, open_images
 from mfimage.datasets.points import holds_points, load_points
 from mfimage.datasets.pointset import holds_point_set, load_point_set
@@ -21,7 +20,6 @@ from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, MixedSizesError, ModelError, UsageError
 from mfimage.models import GenerativeModel
 
-ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 AnyImages: TypeAlias = ImageLike | Dataset
 Sigma: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
 
@@ -165,21 +163,9 @@ def given_sigma(sigma: Sigma | None, image: ImageLike, count: int) -> Tensor | N
     """
     if sigma is None:
         return None
-    values = torch.as_tensor(np.asarray(sigma, dtype=np.float64)).flatten() / _white(image)
+    values = torch.as_tensor(np.asarray(sigma, dtype=np.float64)).flatten() / white(image)
     if len(values) not in (1, count):
         raise UsageError(f"sigma: one number or {count} are needed, one an image, not {len(values)}")
     if not bool((values.isfinite() & (values >= 0)).all()):
         raise UsageError(f"sigma {sigma}: a standard deviation is a number from 0")
     return values.float().expand(count)
-
-
-def _white(image: ImageLike) -> float:
-    """The value of white in an image of this kind."""
-    if isinstance(image, str | Path):
-        with Image.open(image) as picture:
-            return _white(picture)
-    if isinstance(image, Image.Image):
-        return 1.0 if image.mode == "F" else 65535.0 if image.mode.startswith("I") else 255.0
-    if isinstance(image, Tensor):
-        return 255.0 if image.dtype == torch.uint8 else 1.0
-    return float(np.iinfo(image.dtype).max) if image.dtype.kind in "ui" else 1.0

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from tiny import draw_bumps
@@ -215,6 +216,14 @@ def test_a_file_has_the_scale_of_its_pixels(tmp_path):
         Image.fromarray(array).save(tmp_path / name)
         for path in (tmp_path / name, str(tmp_path / name)):
             torch.testing.assert_close(given_sigma(0.1 * white, path, 1), torch.tensor([0.1]))
+
+
+@pytest.mark.parametrize(
+    ("array", "white"), [(np.zeros((8, 8), np.int16), 32767), (np.zeros((8, 8), "f4"), 1)]
+)
+def test_a_deep_file_has_the_scale_in_which_it_is_decoded(array, white, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", array)
+    torch.testing.assert_close(given_sigma(0.1 * white, tmp_path / "a.tif", 1), torch.tensor([0.1]))
 
 
 @pytest.mark.parametrize("make", [list, np.array, torch.tensor])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mfimage.datasets.convert import to_batch
-from mfimage.datasets.decode import IMAGE_SUFFIXES, MAX_PIXELS
+from mfimage.datasets.decode import IMAGE_SUFFIXES
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.listing import iter_files
 from mfimage.datasets.loading import load, load_files, open_images
@@ -17,7 +17,6 @@ from mfimage.datasets.stored import StoredSet
 __all__ = [
     "FOLDERS",
     "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
     "NAMED",
     "Dataset",
     "ImageSet",

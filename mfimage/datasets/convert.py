@@ -19,26 +19,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mfimage.datasets.decode import decode, picture_values
-from mfimage.datasets.pixels import Pixels, over_white, unit, with_channels
+from mfimage.datasets.decode import decode, open_picture, picture_values, picture_white
+from mfimage.datasets.pixels import Pixels, over_white, type_white, unit, with_channels
 from mfimage.errors import DataError, ModelError
 
-Restore = Callable[[Tensor], Any]
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
+Restore: TypeAlias = Callable[[Tensor], Any]
 
 # Pillow converts to the straight form of these only.
 _STRAIGHT = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 
 
-def to_batch(
-    image: str | Path | Image.Image | np.ndarray | Tensor, beyond: float = 0.0
-) -> tuple[Tensor, Restore]:
+def to_batch(image: ImageLike, beyond: float = 0.0) -> tuple[Tensor, Restore]:
     """Turn an image, or a batch of them, into a batch; see the table above.
 
     Args:
@@ -67,6 +66,22 @@ def to_batch(
     )
 
 
+def white(image: ImageLike) -> float:
+    """Give the value of white in an image's own scale: 255 of 8 bits, 65,535 of 16, 1 of floats.
+
+    Raises:
+        DataError: A file is no image, or a picture of mode I does not tell it.
+    """
+    if isinstance(image, str | Path):
+        with open_picture(image, str(image)) as picture:
+            return picture_white(picture, str(image))
+    if isinstance(image, Image.Image):
+        return picture_white(image, "image")
+    if isinstance(image, Tensor):
+        return 255.0 if image.dtype == torch.uint8 else 1.0
+    return type_white(image.dtype)
+
+
 def _from_numpy(image: np.ndarray, beyond: float) -> tuple[Tensor, Restore]:
     if image.dtype.kind != "f" and image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise DataError(f"numpy image: type {image.dtype} is not uint8, uint16 or floating; convert it first")
@@ -78,7 +93,7 @@ def _from_numpy(image: np.ndarray, beyond: float) -> tuple[Tensor, Restore]:
     def restore(x: Tensor) -> np.ndarray:
         out = _with_alpha(_array(x if image.ndim == 4 else _one(x)[None]), channels)
         if image.dtype.kind != "f":
-            out = np.rint(out * np.float64(np.iinfo(image.dtype).max))
+            out = np.rint(out * type_white(image.dtype))
         return (out[0, ..., 0] if image.ndim == 2 else out[0] if image.ndim == 3 else out).astype(image.dtype)
 
     return _tensor(values), restore

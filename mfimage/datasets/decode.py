@@ -22,19 +22,17 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mfimage.config import Reading
 from mfimage.datasets.pixels import Crop, Pixels, ValueRange, cut, over_white, resize, unit, with_channels
 from mfimage.errors import DataError, MfimageError
 
-MAX_PIXELS = 64_000_000
-# An image file that needs more bytes for each of the allowed pixels than this is no honest one.
-BYTES_PER_PIXEL = 8
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 # Named one by one because others (EPS) start a foreign program. JPEG includes MPO, which phones write.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-_header_lock = Lock()
-
+_BYTES_PER_PIXEL = 8  # an image file that needs more for each of the allowed pixels is no honest one
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339
+_header_lock = Lock()
 
 
 def decode(
@@ -42,7 +40,7 @@ def decode(
     name: str,
     *,
     channels: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = Reading.max_pixels,
     value_range: ValueRange | None = None,
 ) -> Pixels:
     """Decode one image, upright as its EXIF orientation says.
@@ -53,8 +51,8 @@ def decode(
         channels: 1 for luma, 3 for colour, None for 1 where the file is grey and 3 where not (palettes are
             colour).
         max_pixels: A header that announces more pixels is refused before anything is decoded.
-        value_range: Values of black and white in float and 16- or 32-bit grey files; without it integers
-            scale by their type's maximum and floats must lie in [0, 1]. 8-bit files ignore it.
+        value_range: Values of black and white in float and 16- or 32-bit grey files, instead of 0 and
+            `picture_white`. 8-bit files ignore it.
 
     Returns:
         (H, W, C), uint8 for 8-bit sources, float32 in [0, 1] for deeper ones.
@@ -63,14 +61,31 @@ def decode(
         DataError: The file is missing, empty, damaged, truncated, too large, no image, or its values lie
             outside their range.
     """
-    with _told(name), _opened(source, name, max_pixels) as picture:
+    with open_picture(source, name, max_pixels) as picture:
         values = _upright(picture_values(picture, name, value_range), _orientation(picture))
     return with_channels(values, channels)
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong inside into a DataError that names the file."""
+def open_picture(
+    source: str | Path | bytes | BinaryIO, name: str, max_pixels: int = Reading.max_pixels
+) -> Iterator[Image.Image]:
+    """Open an image file with Pillow; what goes wrong with it inside is a DataError that names it."""
+    with _data_errors(name), _stream(source) as stream:
+        if not stream.read(1):
+            raise DataError(f"{name}: is empty (0 bytes)")
+        stream.seek(0)
+        with _read_header(stream) as picture:
+            if picture.width * picture.height > max_pixels:
+                raise DataError(
+                    f"{name}: {picture.width}×{picture.height} pixels are more than the limit of "
+                    f"{max_pixels:,}; raise max_pixels (--max-pixels) if this file is trusted"
+                )
+            yield picture
+
+
+@contextmanager
+def _data_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (MfimageError, MemoryError):
@@ -88,22 +103,12 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _opened(source: str | Path | bytes | BinaryIO, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    if isinstance(source, (str, Path)):
-        with open(source, "rb") as file, _opened(file, name, max_pixels) as picture:
-            yield picture
-        return
-    stream: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source
-    if not stream.read(1):
-        raise DataError(f"{name}: is empty (0 bytes)")
-    stream.seek(0)
-    with _read_header(stream) as picture:
-        if picture.width * picture.height > max_pixels:
-            raise DataError(
-                f"{name}: {picture.width}×{picture.height} pixels are more than the limit of {max_pixels:,}; "
-                "raise max_pixels (--max-pixels) if this file is trusted"
-            )
-        yield picture
+def _stream(source: str | Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(source, str | Path):
+        with open(source, "rb") as file:
+            yield file
+    else:
+        yield io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _read_header(stream: BinaryIO) -> Image.Image:
@@ -118,12 +123,7 @@ def _read_header(stream: BinaryIO) -> Image.Image:
 
 
 def picture_values(picture: Image.Image, name: str, value_range: ValueRange | None = None) -> Pixels:
-    """The pixels of an open Pillow image as it lies, whatever its mode.
-
-    Args:
-        picture: Any mode.
-        name: What to call it in messages.
-        value_range: As in `decode`.
+    """Give the pixels of an open Pillow image of any mode, as it lies; `name` is for messages.
 
     Returns:
         (H, W, C) with C = 1 for grey and 3 for colour, uint8, or float32 in [0, 1] from modes I, I;16 and F.
@@ -132,9 +132,9 @@ def picture_values(picture: Image.Image, name: str, value_range: ValueRange | No
         DataError: Its file is damaged, the values lie outside their range, or mode I does not tell which
             range it has.
     """
-    with _told(name):
+    with _data_errors(name):
         if picture.mode == "F" or picture.mode.startswith("I"):
-            return _deep(picture, name, value_range)[..., None]
+            return _deep_values(picture, name, value_range)[..., None]
         grey = picture.mode in ("1", "L", "LA", "La")
         if picture.has_transparency_data:
             return over_white(np.asarray(picture.convert("LA" if grey else "RGBA")))
@@ -142,20 +142,27 @@ def picture_values(picture: Image.Image, name: str, value_range: ValueRange | No
         return values[..., None] if grey else values
 
 
-def _deep(picture: Image.Image, name: str, value_range: ValueRange | None) -> Pixels:
+def _deep_values(picture: Image.Image, name: str, value_range: ValueRange | None) -> Pixels:
     values = np.asarray(picture)
     if picture.mode != "F" and value_range is None:
-        value_range = (0, _integer_maximum(picture, name))
+        value_range = (0, picture_white(picture, name))
     values = unit(values, name, value_range)
     inverted = picture.format == "TIFF" and _tag(picture, _PHOTOMETRIC, 1) == 0
     return 1 - values if inverted else values
 
 
-def _integer_maximum(picture: Image.Image, name: str) -> int:
+def picture_white(picture: Image.Image, name: str) -> float:
+    """Give the value of white in a Pillow image: 255, of floats 1, of deeper grey what its file says.
+
+    Raises:
+        DataError: Mode I does not tell it.
+    """
+    if not picture.mode.startswith("I"):
+        return 1.0 if picture.mode == "F" else 255.0
     if picture.format == "TIFF":  # Mode I;16 also holds 12 bits, mode I signed 16 and 32.
-        return 2 ** (_tag(picture, _BITS, 16) - (_tag(picture, _SAMPLE_FORMAT, 1) == 2)) - 1
+        return 2.0 ** (_tag(picture, _BITS, 16) - (_tag(picture, _SAMPLE_FORMAT, 1) == 2)) - 1
     if picture.mode != "I" or picture.format == "PNG":  # Older Pillow opens 16-bit PNG as mode I.
-        return 65535
+        return 65535.0
     raise DataError(f"{name}: Pillow mode I does not tell its range of values; convert it to I;16, L or F")
 
 
@@ -187,7 +194,7 @@ def _upright(values: Pixels, orientation: int) -> Pixels:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How files become images: decoded, cut if the set has a box, scaled to cover `size`, cut to the centre.
+    """How files become images: decoded, cut if the set has a crop, scaled to cover `size`, cut to the centre.
 
     Attributes:
         size: (height, width), one number for both, or None to keep what they have.
@@ -199,27 +206,20 @@ class Preparation:
 
     size: int | tuple[int, int] | None = None
     channels: int | None = None
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = Reading.max_pixels
     value_range: ValueRange | None = None
     crop: Crop | None = None
 
     @property
     def max_bytes(self) -> int:
         """A larger file is not read."""
-        return self.max_pixels * BYTES_PER_PIXEL
+        return self.max_pixels * _BYTES_PER_PIXEL
 
     def __call__(self, content: Path | bytes, name: str) -> Pixels:
-        """Read one image.
-
-        Args:
-            content: Of the file, or its path.
-            name: What to call it in messages.
-
-        Returns:
-            (H, W, C), uint8 or float32 in [0, 1].
+        """Read one image, of a file's content or path: (H, W, C), uint8 or float32 in [0, 1].
 
         Raises:
-            DataError: As in `decode`; or it has not the size that the box belongs to.
+            DataError: As in `decode`; or it has not the size that the crop belongs to.
         """
         values = decode(
             content, name, channels=self.channels, max_pixels=self.max_pixels, value_range=self.value_range

@@ -54,9 +54,14 @@ def unit(values: Pixels, name: str, value_range: ValueRange | None = None) -> Pi
     return np.clip(scaled, 0, 1, out=scaled).astype(np.float32, copy=False)
 
 
+def type_white(dtype: np.dtype) -> float:
+    """Give the value of white in an array of this type: the maximum of integers, 1 of floats."""
+    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+
+
 def _limits(dtype: np.dtype, value_range: ValueRange | None) -> ValueRange:
     if value_range is None:
-        return (0.0, 1.0) if dtype.kind == "f" else (0.0, float(np.iinfo(dtype).max))
+        return 0.0, type_white(dtype)
     low, high = value_range
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise UsageError(f"value range {value_range}: the first number must be below the second")
