@@ -1,5 +1,5 @@
 # make demo    learn the bundled clothes on the CPU and write runs/demo/report.html
-# make test    run the tests
+# make test    run the tests, on all cores
 # make check   formatting, lint and types
 PYTHON ?= python3
 export OMP_WAIT_POLICY = PASSIVE
@@ -10,7 +10,7 @@ demo: .venv/ready
 	.venv/bin/mfimage demo --outdir runs/demo
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto
 
 check: .venv/ready
 	.venv/bin/ruff format --check mfimage tests benchmarks conftest.py

@@ -5,7 +5,7 @@ Times are in decoder forwards of the same batch, CPU seconds of one thread, medi
 `peak_mb_d64` is the largest resident size of a fresh process that does the latter. Beside it, in seconds an
 image (`seconds`): generic forward mode by `torch.func`, Jacobian rows by vjp, and the cascade of dense
 Jacobians of the original code, one D × D matrix a step of the chart. Of the last two 32 rows are timed and
-multiplied up.
+multiplied up (4 with `--quick`).
 
 `max_error_nats_per_dim` is that of log p in float32 against float64 with generic forward mode, at images that
 the trained model has not seen; `coverage_2se` the share of 200 estimates within two of their standard errors;
@@ -92,12 +92,12 @@ def cascade(model: ManifoldFlow, u: Tensor, rows: int) -> None:
         z = y.flatten(1)
 
 
-def cost(case: tuple[tuple[int, ...], int, int], rounds: int) -> tuple[float, dict[str, float]]:
+def cost(case: tuple[tuple[int, ...], int, int], rounds: int, some: int = 32) -> tuple[float, dict[str, float]]:
     """Forwards that log_prob takes, and seconds an image by it and the other ways."""
     model, x = moved(*case)
     with torch.no_grad():
         u = model.encode(x)
-    pixels, batch, some = math.prod(case[0]), len(x), 32
+    pixels, batch = math.prod(case[0]), len(x)
     times = median_times(
         {
             "forward": lambda: model.decode(u),
@@ -247,10 +247,10 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     quick = start(__doc__)
-    forwards_small, seconds_small = cost(SMALL, 3 if quick else 15)
-    forwards_large, seconds_large = cost(LARGE, 1 if quick else 9)
-    error, coverage = exactness(*trained(5 if quick else 200), 1 if quick else 10)
-    dims, sides = ([8, 32], [28, 32]) if quick else ([8, 16, 32, 64, 128, 256, 512], [28, 32, 48, 64])
+    forwards_small, seconds_small = cost(SMALL, 3, 4) if quick else cost(SMALL, 15)
+    forwards_large, seconds_large = cost(LARGE, 1, 4) if quick else cost(LARGE, 9)
+    error, coverage = exactness(*trained(2 if quick else 200), 1 if quick else 10)
+    dims, sides = ([4, 16], [28, 32]) if quick else ([8, 16, 32, 64, 128, 256, 512], [28, 32, 48, 64])
     curves = scaling(dims, sides, 1 if quick else 5)
     if not quick:
         plot(curves, Path(__file__).with_name("density.png"))

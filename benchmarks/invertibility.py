@@ -86,7 +86,7 @@ def main() -> None:
     config = preset_config("default")
     chart = build(ModelConfig((3, 64, 64), 64), seed=0).chart
     chart.initialise(training.batch(range(2000)))
-    steps, seconds = train_for(8 if quick else 200, chart, reconstruction, training, config.lr, 64)
+    steps, seconds = train_for(2 if quick else 200, chart, reconstruction, training, config.lr, 64)
     x = unseen.batch(range(500))
     with torch.no_grad():
         loss = float(reconstruction(chart, x[:64]))

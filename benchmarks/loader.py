@@ -223,8 +223,8 @@ def measure(folder: Path, contents: list[bytes], files: int, steps: int) -> dict
 def main() -> None:
     """Measure, and leave nothing behind."""
     quick = start(__doc__)
-    files, steps = (4_000, 2) if quick else (200_000, 12)
-    contents = faces(1000)
+    files, steps = (1_000, 2) if quick else (200_000, 12)
+    contents = faces(200 if quick else 1000)
     with tempfile.TemporaryDirectory(prefix="mfimage-loader-") as directory:
         folder = Path(directory)
         (folder / "files").mkdir()

@@ -45,10 +45,10 @@ def measured(generator: Generator, quick: bool) -> dict[str, float]:
     """Train on a generator's manifold, and measure."""
     scene = Generated(generator, 2, SIZE)
     experiment = generated(scene)
-    count, most = (600, 30) if quick else (10_000, 1000)
+    count, most = (300, 10) if quick else (10_000, 1000)
     config = experiment.config_of("m-flow", "quick", 0)
     if quick:
-        config = config.with_(steps=60, density_steps=40)
+        config = config.with_(steps=20, density_steps=20)
     test = scene.sample(most, torch.Generator().manual_seed(1_000_000))
     data = scene.sample(count, torch.Generator().manual_seed(0))
     began = time.process_time()
