@@ -92,7 +92,9 @@ def cascade(model: ManifoldFlow, u: Tensor, rows: int) -> None:
         z = y.flatten(1)
 
 
-def cost(case: tuple[tuple[int, ...], int, int], rounds: int, some: int = 32) -> tuple[float, dict[str, float]]:
+def cost(
+    case: tuple[tuple[int, ...], int, int], rounds: int, some: int = 32
+) -> tuple[float, dict[str, float]]:
     """Forwards that log_prob takes, and seconds an image by it and the other ways."""
     model, x = moved(*case)
     with torch.no_grad():
