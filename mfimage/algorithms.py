@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mfimage import losses
-from mfimage.config import Config
+from mfimage.config import AlgorithmName, Config, KindName
 from mfimage.errors import UsageError
 from mfimage.models import GenerativeModel
 
@@ -72,12 +72,12 @@ class Algorithm:
 
     Attributes:
         name: In words.
-        kind: What is built; see `building.KINDS`.
+        kind: What is built; see `models.build`.
         phases: One after the other.
     """
 
     name: str
-    kind: str
+    kind: KindName
     phases: tuple[Phase, ...]
 
 
@@ -125,9 +125,9 @@ def _of_random_noise(batch: Batch, config: Config, generator: torch.Generator, d
 
     Every third image is cut to [0, 1] after that, as files are: there black and white hold half the noise.
     """
-    if not config.noise_aware:
+    if not isinstance(config.noise, tuple):
         return batch
-    low, high = config.sigmas
+    low, high = config.noise
     sigma = (low + (high - low) * torch.rand(len(batch.x), generator=generator)).to(batch.x)
     noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
     noisy = batch.x + sigma.view(-1, 1, 1, 1) * noise
@@ -200,7 +200,7 @@ def check_score(config: Config, known: bool) -> None:
         raise UsageError("the score of codes is that of the data only where the chart sees no θ")
 
 
-ALGORITHMS = {
+ALGORITHMS: dict[AlgorithmName, Algorithm] = {
     "m-flow": Algorithm("M-flow, sequential", "manifold-flow", (_MANIFOLD, _DENSITY)),
     "m-flow-a": Algorithm("M-flow, alternating", "manifold-flow", (_ALTERNATING,)),
     "m-flow-s": Algorithm("M-flow, simultaneous", "manifold-flow", (_SIMULTANEOUS,)),

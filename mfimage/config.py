@@ -1,22 +1,38 @@
-"""What a run is made of: the model's architecture and the training's settings, and the presets."""
+"""What a user chooses: names, how files are read, the architecture, the settings of a training, presets."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mfimage.errors import UsageError
+from mfimage.settings import check_fields, check_name, check_number, from_json, is_number, whole_numbers
 
-ALGORITHMS = (
+AlgorithmName = Literal[
     "m-flow", "m-flow-a", "m-flow-s", "m-flow-ot", "me-flow", "me-flow-a", "me-flow-s", "free-form",
     "denoising", "pie", "af", "fom", "pae", "pca",
-)  # fmt: skip
-NOISE_AWARE = ("m-flow", "me-flow")  # whose chart can learn to remove noise
-KINDS = ("manifold-flow", "encoder-flow", "linear", "sphere", "pie", "ambient-flow", "autoencoder")
+]  # fmt: skip
+KindName = Literal["manifold-flow", "encoder-flow", "linear", "sphere", "pie", "ambient-flow", "autoencoder"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+MethodName = Literal["auto", "projection", "soft", "cycle-spin", "map", "tweedie"]  # of denoising
+ScoreName = Literal[
+    "auto", "reconstruction", "two-sided", "latent", "density", "joint", "typicality", "complexity",
+    "neighbours", "local-dimension",
+]  # fmt: skip
+MetricName = Literal[
+    "reconstruction", "density", "geometry", "latent", "memorisation", "fd", "fid", "kid", "prdc"
+]
+ProtocolName = Literal["mfimage", "brehmer2020", "clean-fid"]
+ExperimentName = Literal[
+    "circle", "sphere", "surface", "lorenz", "collider", "image-manifold", "stylegan-2d", "stylegan-64d"
+]
+BudgetName = Literal["quick", "paper"]
+PresetName = Literal["default", "demo", "fashion-mnist", "denoising"]
+
+NOISE_AWARE = ("m-flow", "me-flow")  # algorithms whose chart can learn to remove noise
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,12 @@ class Reading:
     max_bad: float = 0.05
     max_pixels: int = 64_000_000
     value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings outside their range."""
+        check_fields(self, above_zero=("max_pixels",))
+        if self.max_bad > 1:
+            raise UsageError(f"max_bad must lie in [0, 1], not {self.max_bad}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +73,7 @@ class ModelConfig:
         bends: Pairs of networks that bend the linear subspace.
         density_steps: Spline couplings of h; see `models.latent_density`.
         density_width: Width of their networks.
-        kind: What is built; see `building`.
+        kind: What is built; see `models.build`.
         context: Length of the parameters θ that condition h, 0 for none.
         chart_context: Whether θ conditions the chart of vectors too.
         epsilon: Standard deviation of PIE's density off the manifold.
@@ -67,7 +89,7 @@ class ModelConfig:
     bends: int = 1
     density_steps: int = 5
     density_width: int = 128
-    kind: str = "manifold-flow"
+    kind: KindName = "manifold-flow"
     context: int = 0
     chart_context: bool = False
     epsilon: float = 0.1
@@ -75,35 +97,25 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, and fill in what depends on the data."""
-        if not (_whole_numbers(self.shape, 3) or _whole_numbers(self.shape, 1)) or min(self.shape) < 1:
+        if not (whole_numbers(self.shape, 3) or whole_numbers(self.shape, 1)) or min(self.shape) < 1:
             raise UsageError(
                 f"shape must be (channels, height, width) or (features,), all positive, not {self.shape}"
             )
-        _check_whole(self, 1, ("dim", "width", "density_width"))
-        _check_whole(self, 0, ("hidden", "bends", "density_steps", "context"))
+        check_fields(self, above_zero=("dim", "width", "density_width", "keep", "epsilon"))
         pixels = math.prod(self.shape)
         if not 1 <= self.dim < pixels:
             what = f"images of shape {self.shape}" if self.images else f"vectors of length {pixels}"
             raise UsageError(f"dim must lie in 1 … {pixels - 1} for {what}, not {self.dim}")
-        _check_positive(self, ("keep", "epsilon"))
         if self.keep > 1:
             raise UsageError(f"keep must lie in (0, 1], not {self.keep}")
-        if self.kind not in KINDS:
-            raise UsageError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         if self.kind == "sphere" and self.shape != (self.dim + 1,):
             raise UsageError(
                 f"a sphere of dimension {self.dim} lies in R^{self.dim + 1}, not in {self.shape}"
             )
-        sees = not self.images and self.kind in ("manifold-flow", "pie", "ambient-flow")
-        if not isinstance(self.chart_context, bool) or (self.chart_context and not sees):
-            raise UsageError(
-                "chart_context is true or false, and true only for charts of vectors that encode"
-            )
-        if not isinstance(self.noise_aware, bool) or (self.noise_aware and not self._can_be_noise_aware):
-            raise UsageError(
-                "noise_aware (a range of noise) is true or false, and true only for an M-flow or Me-flow of "
-                "images"
-            )
+        if self.chart_context and (self.images or self.kind not in ("manifold-flow", "pie", "ambient-flow")):
+            raise UsageError("chart_context is true only for charts of vectors that encode")
+        if self.noise_aware and not (self.images and self.kind in ("manifold-flow", "encoder-flow")):
+            raise UsageError("noise_aware (a range of noise) is true only for an M-flow or Me-flow of images")
         object.__setattr__(self, "hidden", self.hidden or (512 if self.images else 64))
         if self.images:
             self._check_levels()
@@ -116,14 +128,9 @@ class ModelConfig:
         return len(self.shape) == 3
 
     @property
-    def _can_be_noise_aware(self) -> bool:
-        return self.images and self.kind in ("manifold-flow", "encoder-flow")
-
-    @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of images, (C, H, W)."""
-        channels, height, width = self.shape
-        return channels, height, width
+        return self.shape[0], self.shape[1], self.shape[2]
 
     @property
     def halvings(self) -> int:
@@ -132,7 +139,7 @@ class ModelConfig:
 
     def _check_levels(self) -> None:
         levels = self.levels
-        if not isinstance(levels, tuple) or not all(_whole_numbers(level, 2) for level in levels):
+        if not isinstance(levels, tuple) or not all(whole_numbers(level, 2) for level in levels):
             raise UsageError(f"levels must be pairs (halvings, steps) of whole numbers, not {levels!r}")
         if not levels:
             halvings = max(1, round(math.log2(min(self.shape[1:]) / 8)))
@@ -149,6 +156,9 @@ class ModelConfig:
             channels = max(1, round(channels * self.keep))
 
 
+SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware"})  # of a model, by the data and Config
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything `train` needs beside the images; a run's config.json holds one.
@@ -160,11 +170,13 @@ class Config:
         steps: Optimiser steps of the manifold phase (reconstruction).
         density_steps: Optimiser steps of the density phase (likelihood on fixed codes).
         batch_size: Images a step, over all processes together; the density phase takes 2 × as many codes.
-        lr: Peak learning rate of AdamW, after a linear warm-up of `warmup` steps and before a cosine to 0.
+        lr: Peak learning rate of AdamW in the manifold phase, before a cosine to 0.
+        density_lr: The same in the density phase.
+        warmup: Steps of the linear rise to the peak learning rate.
         clip: Largest norm of the gradient of the loss, which is summed over pixels.
         weight_decay: AdamW's.
         precision: "no" (float32) or "bf16": conditioner networks in bfloat16, everything else in float32.
-        algorithm: What is built and by which objectives it is trained; see `algorithms.ALGORITHMS`.
+        algorithm: What is built and by which objectives it is trained; the README has a table.
         flip: Whether images are mirrored left to right at random in training, as suits faces and photographs.
         noise: Standard deviation of the Gaussian noise that likelihood on the whole space ("af", "pie") and
             "denoising" add to the data in training; 0 means 0.1 for "denoising", none elsewhere. For "m-flow"
@@ -175,12 +187,12 @@ class Config:
         every: Steps between validations, checkpoints and pictures.
         validation: Images of the training split held out to watch the error and to keep the best.
         seed: Of the initial weights, the batches and the samples.
-        model: Architecture fields of `ModelConfig` that differ from its defaults.
+        model: Settings of `ModelConfig` that differ from its defaults.
     """
 
     dim: int = 32
     size: int | None = None
-    channels: int | None = None
+    channels: Literal[1, 3] | None = None
     steps: int = 2000
     density_steps: int = 1000
     batch_size: int = 128
@@ -189,8 +201,8 @@ class Config:
     warmup: int = 100
     clip: float = 200.0
     weight_decay: float = 0.0
-    precision: str = "no"
-    algorithm: str = "m-flow"
+    precision: Literal["no", "bf16"] = "no"
+    algorithm: AlgorithmName = "m-flow"
     flip: bool = False
     noise: float | tuple[float, float] = 0.0
     weight: float = 1000.0
@@ -202,25 +214,15 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse settings outside their range."""
-        _check_whole(self, 1, ("dim", "batch_size", "every", "validation"))
-        _check_whole(self, 0, ("steps", "density_steps", "warmup", "seed"))
-        _check_positive(self, ("lr", "density_lr", "clip"))
-        if self.size is not None:
-            _check_whole(self, 1, ("size",))
-        _check_positive(self, ("weight_decay", "weight", "scandal"), zero=True)
-        self._check_noise()
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels must be 1 (grey), 3 (colour) or null, not {self.channels!r}")
-        if self.algorithm not in ALGORITHMS:
-            raise UsageError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {self.algorithm!r}")
-        if not isinstance(self.flip, bool):
-            raise UsageError(f"flip must be true or false, not {self.flip!r}")
-        if self.precision not in ("no", "bf16"):
-            raise UsageError(f'precision must be "no" or "bf16", not {self.precision!r}')
+        check_fields(
+            self, above_zero=("dim", "size", "batch_size", "every", "validation", "lr", "density_lr", "clip")
+        )
+        self._check_noise()
         if self.seed >= 2**63:
             raise UsageError(f"seed must lie below 2^63, not {self.seed}")
-        taken = {"shape", "dim", "kind", "context", "noise_aware"}
-        if not isinstance(self.model, Mapping) or taken & set(self.model):
+        if not isinstance(self.model, Mapping) or set(self.model) & SETTLED:
             raise UsageError(
                 "model must hold settings of ModelConfig other than shape, dim, kind and context (and "
                 f"noise_aware, which a range of noise sets), not {self.model!r}"
@@ -238,23 +240,20 @@ class Config:
         """The noise where it is one number, else 0."""
         return 0.0 if isinstance(self.noise, tuple) else self.noise
 
-    @property
-    def sigmas(self) -> tuple[float, float]:
-        """The noise as a range."""
-        return self.noise if isinstance(self.noise, tuple) else (self.noise, self.noise)
-
     def _check_noise(self) -> None:
-        if not self.noise_aware:
-            _check_positive(self, ("noise",), zero=True)
-            return
-        pair = self.sigmas
-        if len(pair) != 2 or not all(map(_is_number, pair)) or not 0 <= pair[0] < pair[1]:
+        if not isinstance(self.noise, tuple):
+            check_number("noise", self.noise)
+        elif (
+            len(self.noise) != 2
+            or not all(map(is_number, self.noise))
+            or not 0 <= self.noise[0] < self.noise[1]
+        ):
             raise UsageError(f"noise must be a number or a range 0 ≤ low < high, not {self.noise!r}")
-        if self.algorithm not in NOISE_AWARE:
+        elif self.algorithm not in NOISE_AWARE:
             raise UsageError(f"a range of noise is for {' and '.join(NOISE_AWARE)}, not for {self.algorithm}")
 
     def model_config(
-        self, shape: tuple[int, ...], kind: str = "manifold-flow", context: int = 0
+        self, shape: tuple[int, ...], kind: KindName = "manifold-flow", context: int = 0
     ) -> ModelConfig:
         """Complete the architecture with the shape of the data, and what the algorithm builds."""
         known = {
@@ -267,131 +266,45 @@ class Config:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
-def from_json(kind: type, values: Mapping[str, Any]) -> Any:
-    """Make a configuration of a kind from what json.load gave.
-
-    Raises:
-        UsageError: If a name is unknown or a value out of range.
-    """
-    _check_known(kind, values)
-    try:
-        return kind(**{name: _tuples(value) for name, value in values.items()})
-    except TypeError as error:
-        raise UsageError(
-            f"{kind.__name__}: {str(error).removeprefix(f'{kind.__name__}.__init__() ')}"
-        ) from error
-
-
 def read_config(path: Path) -> Config:
     """Read a Config from a JSON file; missing settings keep their defaults.
 
     Raises:
         UsageError: If the file cannot be read or says something a Config cannot be.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not a readable JSON configuration ({error})") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: a configuration is one JSON object, not {type(values).__name__}")
+    from mfimage.files import read_json  # here, because it imports torch
+
+    values = read_json(path, "JSON configuration", UsageError)
     try:
         return from_json(Config, values)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
 
 
-def to_json(config: Config | ModelConfig) -> dict[str, Any]:
-    """Return a configuration as what json.dump takes."""
-    return asdict(config)
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _tuples(part) for name, part in value.items()}
-    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
-
-
-def _check_known(kind: type, values: Mapping[str, Any]) -> None:
-    known = {f.name for f in fields(kind)}
-    if unknown := sorted(set(values) - known):
-        raise UsageError(
-            f"unknown setting {', '.join(unknown)}: {kind.__name__} knows {', '.join(sorted(known))}"
-        )
-
-
-def _check_whole(config: Any, least: int, names: tuple[str, ...]) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not _whole_numbers((value,), 1) or value < least:
-            raise UsageError(f"{name} must be a whole number from {least}, not {value!r}")
-
-
-def _check_positive(config: Any, names: tuple[str, ...], zero: bool = False) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not _is_number(value) or value < 0 or (value == 0 and not zero):
-            raise UsageError(
-                f"{name} must be a {'number from 0' if zero else 'positive number'}, not {value!r}"
-            )
-
-
-def _whole_numbers(values: Any, count: int) -> bool:
-    return isinstance(values, tuple) and len(values) == count and all(type(v) is int for v in values)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def default() -> Config:
-    """Settings for some thousand images or more at up to 64 × 64; the command line's defaults.
-
-    On CelebA faces 64 × 64 (16,000, d = 64, batch 64), 300 CPU seconds of one core of a Xeon leave a squared
-    error of 106.2 on 256 unseen ones (benchmarks/step_cost.py); PCA-64 leaves 118.9 on the whole split.
-    """
-    return Config()
-
-
-def demo() -> Config:
-    """`mfimage demo`: d = 32 on the bundled 10,000 clothes.
-
-    3 min 27 s and 0.69 GB on two idle cores of a Xeon, report included: 0.68 of PCA-32's squared error on the
-    2,000 test images (benchmarks/README.md). More steps overfit 9,000 images.
-    """
-    return Config(steps=1000, density_steps=800, every=200)
-
-
-def fashion_mnist() -> Config:
-    """`mfimage train fashion-mnist --preset fashion-mnist`: d = 32 on all 60,000 clothes.
-
-    As many steps as 1,200 CPU seconds of one core of a Xeon hold: 0.446 of PCA-32's squared error on
-    the first 2,000 test images (benchmarks/reconstruction.py, which holds no image out). The preset itself
-    was not run.
-    """
-    return Config(steps=9500, density_steps=3000, every=1000)
-
-
-def denoising() -> Config:
-    """`mfimage train fashion-mnist --preset denoising`: a manifold that also removes noise up to σ = 0.5.
-
-    28 minutes of one core of a Xeon: 26.8, 23.3 and 21.5 dB at σ = 0.1, 0.2 and 0.3 on unseen clothes
-    (benchmarks/denoising.md). The loss is of logarithms and its gradient small, hence the tight clip.
-    """
-    return Config(
+presets: dict[PresetName, Config] = {
+    # Some thousand images or more. On CelebA faces (16,000, d = 64, batch 64), 300 CPU
+    # seconds of one core of a Xeon leave a squared error of 106.2 on 256 unseen ones
+    # (benchmarks/step_cost.py); PCA-64 leaves 118.9 on the whole split.
+    "default": Config(),
+    # `mfimage demo`: 3 min 27 s and 0.69 GB on two idle cores of a Xeon, report included: 0.68 of PCA-32's
+    # squared error on the 2,000 test images of the bundled clothes (benchmarks/README.md). More steps overfit
+    # 9,000 images.
+    "demo": Config(steps=1000, density_steps=800, every=200),
+    # d = 32 on all 60,000 clothes, as many steps as 1,200 CPU seconds of one core of a Xeon hold: 0.446 of
+    # PCA-32's squared error on the first 2,000 test images (benchmarks/reconstruction.py, which holds no
+    # image out). The preset itself was not run.
+    "fashion-mnist": Config(steps=9500, density_steps=3000, every=1000),
+    # A manifold that also removes noise up to σ = 0.5. On fashion-mnist, 28 minutes of one core of a Xeon:
+    # 26.8, 23.3 and 21.5 dB at σ = 0.1, 0.2 and 0.3 on unseen clothes (benchmarks/denoising.md). The loss is
+    # of logarithms and its gradient small, hence the tight clip.
+    "denoising": Config(
         steps=4400, batch_size=32, lr=8e-3, warmup=300, clip=5.0, noise=(0.0, 0.5), every=1000,
         model={"width": 16, "hidden": 256},
-    )  # fmt: skip
+    ),
+}  # fmt: skip
 
 
-presets = {"default": default, "demo": demo, "fashion-mnist": fashion_mnist, "denoising": denoising}
-
-
-def preset_config(name: str) -> Config:
-    """Return a preset by name.
-
-    Raises:
-        UsageError: If there is none of this name.
-    """
-    if name not in presets:
-        raise UsageError(f"no preset {name!r}: there are {', '.join(presets)}")
-    return presets[name]()
+def preset_config(name: PresetName) -> Config:
+    """Return a preset by name; UsageError if there is none."""
+    check_name("preset", name, PresetName)
+    return presets[name]

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from mfimage import __version__
-from mfimage.config import Config, ModelConfig, from_json, read_config, to_json
+from mfimage.config import Config, ModelConfig, read_config
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.files import load_state, read_json, read_tensors, save_tensors, write_json, write_text
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
+from mfimage.settings import from_json, to_json
 
 
 class Run:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mfimage.algorithms import ALGORITHMS, check_score
-from mfimage.config import NOISE_AWARE, Config, Reading, to_json
+from mfimage.config import NOISE_AWARE, Config, Reading
 from mfimage.console import list_skipped
 from mfimage.datasets.loading import MEMORY
 from mfimage.datasets.sets import Dataset
@@ -21,6 +21,7 @@ from mfimage.inputs import load_for_training
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 from mfimage.run import WEIGHTS, Run, from_pretrained, save_pretrained
+from mfimage.settings import to_json
 from mfimage.trainer import Trainer
 
 Data = str | Path | Sequence[str | Path] | Dataset

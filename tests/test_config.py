@@ -1,10 +1,19 @@
 import json
+from typing import get_args
 
 import pytest
 
-from mfimage import Config, ModelConfig, presets
-from mfimage.config import from_json, preset_config, read_config, to_json
+from mfimage import Config, ModelConfig, config, presets
+from mfimage.algorithms import ALGORITHMS
+from mfimage.config import Reading, preset_config, read_config
+from mfimage.denoising.methods import METHODS
 from mfimage.errors import UsageError
+from mfimage.eval import METRICS
+from mfimage.eval.protocols import PROTOCOLS
+from mfimage.experiments import BUDGETS, EXPERIMENTS
+from mfimage.models.build import KINDS
+from mfimage.ood.scores import SCORES
+from mfimage.settings import from_json, to_json
 
 NESTED = Config(dim=7, size=24, lr=1e-3, precision="bf16", model={"levels": ((1, 2), (1, 1)), "keep": 0.5})
 
@@ -39,15 +48,21 @@ def test_with_replaces_only_what_is_given():
     assert NESTED.with_(dim=None, steps=3, seed=0) == from_json(Config, {**to_json(NESTED), "steps": 3})
 
 
-@pytest.mark.parametrize("name", presets)
-def test_presets_are_valid_and_documented(name):
-    assert isinstance(preset_config(name), Config)
-    assert presets[name].__doc__
-
-
 def test_unknown_preset_names_the_known():
-    with pytest.raises(UsageError, match="no preset 'huge': there are default, demo"):
+    assert preset_config("default") == presets["default"] == Config()
+    with pytest.raises(UsageError, match=r"preset must be one of default, demo.*, not 'huge'"):
         preset_config("huge")
+
+
+def test_every_name_that_can_be_chosen_stands_for_something():
+    pairs = [
+        (config.AlgorithmName, ALGORITHMS), (config.KindName, KINDS), (config.PresetName, presets),
+        (config.MethodName, {"auto", *METHODS}), (config.ScoreName, {"auto", *SCORES}),
+        (config.MetricName, METRICS), (config.ProtocolName, PROTOCOLS),
+        (config.ExperimentName, EXPERIMENTS), (config.BudgetName, BUDGETS),
+    ]  # fmt: skip
+    for names, meant in pairs:
+        assert set(get_args(names)) == set(meant)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +92,9 @@ def test_unknown_preset_names_the_known():
         ({"lr": float("inf")}, "lr must be a positive number, not inf"),
         ({"clip": None}, "clip must be a positive number, not None"),
         ({"weight_decay": -0.1}, "weight_decay must be a number from 0"),
-        ({"precision": "fp8"}, "precision must be"),
+        ({"precision": "fp8"}, "precision must be one of no, bf16, not 'fp8'"),
+        ({"algorithm": "gan"}, "algorithm must be one of m-flow, .*, not 'gan'"),
+        ({"flip": 1}, "flip must be true or false, not 1"),
         ({"seed": 2**63}, "seed must lie below"),
     ],
 )
@@ -104,10 +121,23 @@ def test_architectures_that_cannot_be_built_are_refused(values, message):
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_bad": 1.5}, r"max_bad must lie in \[0, 1\]"),
+        ({"max_bad": -1}, "max_bad"),
+        ({"max_pixels": 0}, "from 1"),
+    ],
+)
+def test_files_cannot_be_read_in_any_way(values, message):
+    with pytest.raises(UsageError, match=message):
+        Reading(**values)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "not a readable JSON configuration"),
-        ("[1, 2]", "one JSON object, not list"),
+        ("[1, 2]", "one JSON object is expected, not list"),
         ('{"dim": -1}', "dim must be"),
         ("[" * 100_000, "not a readable JSON configuration"),
         ("\xff", "not a readable JSON configuration"),

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from tiny import ONE_THREAD, TINY, draw_bumps, run_command
 
 from mfimage import from_pretrained, load, train
-from mfimage.config import Reading, read_config, to_json
+from mfimage.config import Reading, read_config
 from mfimage.errors import DataError, DivergedError, UsageError
 from mfimage.eval import PCA
 from mfimage.run import Run, trim_stats, weights_hash
+from mfimage.settings import to_json
 from mfimage.training import train_or_reuse
 
 SHORT = replace(TINY, steps=4, density_steps=4, every=2)

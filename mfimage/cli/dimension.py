@@ -37,7 +37,8 @@ def dimension(
     with console.progress_bar("fit", steps, quiet) as report:
         found = choose_dimension(
             data, max_dim=max_dim, examples=examples, steps=steps, seed=seed or 0, size=size,
-            channels=channels, tell=lambda message: console.say(message, quiet), report=report,
+            channels=channels,  # type: ignore[arg-type]
+            tell=lambda message: console.say(message, quiet), report=report,
             reading=Reading(max_bad, max_pixels, console.pair(value_range)),
         )  # fmt: skip
     values = found.as_json()

@@ -22,13 +22,16 @@ from mfimage.cli.options import (
     ValueRange,
     Verbose,
 )
+from mfimage.config import PresetName
 from mfimage.errors import UsageError
 
 
 def train(
     data: Data,
     outdir: Outdir = Path("runs/latest"),
-    preset: Annotated[str | None, typer.Option(help="Settings to start from: see mfimage.presets.")] = None,
+    preset: Annotated[
+        PresetName | None, typer.Option(help="Settings to start from: see mfimage.presets.")
+    ] = None,
     config: ConfigFile = None,
     algorithm: Annotated[
         str | None, typer.Option(help="m-flow (the default), me-flow, pie, af, pae, pca, …: see the README.")

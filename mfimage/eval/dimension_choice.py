@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ def choose_dimension(
     steps: int = 2000,
     seed: int = 0,
     size: int | None = None,
-    channels: int | None = None,
+    channels: Literal[1, 3] | None = None,
     tell: Callable[[str], None] = lambda message: None,
     report: Callable[[int, dict[str, float]], None] = lambda step, record: None,
     reading: Reading = Reading(),

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from mfimage.algorithms import ALGORITHMS, check_score
-from mfimage.config import Config, from_json, to_json
+from mfimage.config import Config
 from mfimage.datasets.points import Points
 from mfimage.errors import UsageError
 from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.experiments.tables import Figure, Metric
 from mfimage.models import GenerativeModel
+from mfimage.settings import from_json, to_json
 
 BUDGETS = ("quick", "paper")
 VARIANTS = (

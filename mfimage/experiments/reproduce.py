@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from numpy.linalg import LinAlgError
 
-from mfimage.config import Config, to_json
+from mfimage.config import Config
 from mfimage.console import json_text
 from mfimage.datasets.points import Points
 from mfimage.errors import DataError, DivergedError, ModelError, UsageError
@@ -23,6 +23,7 @@ from mfimage.experiments.tables import Cell, ExperimentReport, table_json, write
 from mfimage.files import write_text
 from mfimage.models import GenerativeModel
 from mfimage.run import Run, environment, from_pretrained
+from mfimage.settings import to_json
 from mfimage.training import train
 
 TEST_SEED = 1_000_000  # of the test data, apart from every run's

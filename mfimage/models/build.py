@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from nflows.transforms import CompositeTransform
 
-from mfimage.config import ModelConfig
+from mfimage.config import KindName, ModelConfig
 from mfimage.errors import UsageError
 from mfimage.models import (
     PIE,
@@ -81,7 +81,7 @@ def _autoencoder(c: ModelConfig) -> GenerativeModel:
     return ProbabilisticAutoencoder(Autoencoder(_encoder(c), decoder, c.shape), _density(c), c.shape)
 
 
-KINDS: dict[str, Callable[[ModelConfig], GenerativeModel]] = {
+KINDS: dict[KindName, Callable[[ModelConfig], GenerativeModel]] = {
     "manifold-flow": _manifold_flow,
     "encoder-flow": _encoder_flow,
     "linear": _linear,

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from tiny import TINY, draw_bumps, run_command
 
 from mfimage import ManifoldFlow, cli, console
-from mfimage.config import to_json
 from mfimage.errors import Interrupted
+from mfimage.settings import to_json
 
 VERBS = (
     "train", "sample", "denoise", "calibrate", "score", "log-prob", "directions", "interpolate", "evaluate",
@@ -197,7 +197,7 @@ def test_names_that_are_no_text_are_handed_through(mfimage, tiny_run):
         (["train", "DATA", "--bogus"], ["No such option", "--bogus"]),
         (["nonsense"], ["No such command", "nonsense"]),
         (["train"], ["Missing argument"]),
-        (["train", "DATA", "--preset", "huge"], ["no preset 'huge'", "default, demo"]),
+        (["train", "DATA", "--preset", "huge"], ["huge", "default", "demo"]),
         (["train", "DATA", "--value-range", "1"], ["--value-range 1", "LOW,HIGH"]),
         (["train", "DATA", "--value-range", "2,1"], ["value range", "below"]),
         (["train", "DATA", "--precision", "fp8"], ["precision must be"]),

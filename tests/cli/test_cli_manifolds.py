@@ -9,9 +9,9 @@ import torch
 from tiny import TINY
 
 from mfimage import cli
-from mfimage.config import to_json
 from mfimage.datasets.pointset import load_point_set
 from mfimage.datasets.stylegan import save_generator, seeded_generator
+from mfimage.settings import to_json
 
 
 @pytest.fixture

@@ -1,0 +1,83 @@
+"""Dataclasses of settings: checked by the types of their fields, read from JSON and written to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
+
+from mfimage.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings")
+
+
+def from_json(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Make a configuration of a kind from what json.load gave.
+
+    Raises:
+        UsageError: If a name is unknown or a value out of range.
+    """
+    if unknown := sorted(set(values) - (known := set(get_type_hints(kind)))):
+        raise UsageError(
+            f"unknown setting {', '.join(unknown)}: {kind.__name__} knows {', '.join(sorted(known))}"
+        )
+    try:
+        return kind(**{name: _tuples(value) for name, value in values.items()})
+    except TypeError as error:
+        what = str(error).removeprefix(f"{kind.__name__}.__init__() ")
+        raise UsageError(f"{kind.__name__}: {what}") from error
+
+
+def to_json(config: DataclassInstance) -> dict[str, Any]:
+    """Return a configuration as what json.dump takes."""
+    return asdict(config)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _tuples(part) for name, part in value.items()}
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def check_name(what: str, name: object, names: Any) -> None:
+    """Raise UsageError unless a name is one of a Literal's."""
+    if name not in get_args(names):
+        raise UsageError(f"{what} must be one of {', '.join(get_args(names))}, not {name!r}")
+
+
+def check_fields(config: Any, above_zero: Collection[str]) -> None:
+    """Raise UsageError for a field that is not what it says, or below 0; some must lie above it."""
+    for name, hint in get_type_hints(type(config)).items():
+        value, least = getattr(config, name), int(name in above_zero)
+        if hint is float:
+            check_number(name, value, bool(least))
+        elif hint is bool and type(value) is not bool:
+            raise UsageError(f"{name} must be true or false, not {value!r}")
+        elif get_origin(hint) is Literal:
+            check_name(name, value, hint)
+        elif (hint is int or (hint == int | None and value is not None)) and (
+            type(value) is not int or value < least
+        ):
+            raise UsageError(f"{name} must be a whole number from {least}, not {value!r}")
+
+
+def check_number(name: str, value: object, positive: bool = False) -> None:
+    """Raise UsageError unless a value is a finite number from 0, or above it."""
+    if not is_number(value) or value < 0 or (value == 0 and positive):
+        raise UsageError(
+            f"{name} must be a {'positive number' if positive else 'number from 0'}, not {value!r}"
+        )
+
+
+def whole_numbers(values: Any, count: int) -> bool:
+    """Whether values are a tuple of so many whole numbers."""
+    return isinstance(values, tuple) and len(values) == count and all(type(v) is int for v in values)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
