@@ -59,7 +59,7 @@ def manifold(
 
 def _generator(source: str, dim: int, size: int, truncation: float, label: int | None) -> Generator:
     from mfimage.datasets.stylegan import Styled, load_generator
-    from mfimage.datasets.stylegan.light import MobileStyleGAN
+    from mfimage.datasets.stylegan.mobile import MobileStyleGAN
     from mfimage.experiments.generated import default_generator
 
     if source == "seeded":

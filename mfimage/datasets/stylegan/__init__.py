@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mfimage.datasets.stylegan.files import load_generator, save_generator
-from mfimage.datasets.stylegan.generator import Architecture, StyleGAN2
+from mfimage.datasets.stylegan.generator import Architecture, StyleGAN2, load_generator, save_generator
 from mfimage.datasets.stylegan.importing import import_network
 from mfimage.datasets.stylegan.protocol import Custom, Generator, Styled
 from mfimage.datasets.stylegan.seeded import SEEDED_CARD, seeded_generator

@@ -1,28 +1,23 @@
-"""The generator of StyleGAN2: latents z to styles w, styles to images."""
+"""The generator of StyleGAN2, latents z to styles w to images, and its safetensors file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mfimage.datasets.stylegan.layers import (
-    Colour,
-    Convolution,
-    Noise,
-    activate,
-    linear,
-    normalise,
-    upsample,
-)
-from mfimage.errors import ModelError, UsageError
+from mfimage.datasets.stylegan.layers import Colour, Convolution, Mapping, Noise, upsample
+from mfimage.errors import ModelError
+from mfimage.files import load_state, read_metadata, read_tensors, save_tensors
 
-_RESOLUTIONS = tuple(2**k for k in range(2, 11))
+RESOLUTIONS = tuple(2**k for k in range(2, 11))
 _MOST = 2**16  # of any length, and layers: far above every published network
 _DEEPEST = 64
+_FORMAT = "mfimage-stylegan2"
 
 
 @dataclass(frozen=True)
@@ -55,76 +50,15 @@ class Architecture:
             raise ModelError(f"a StyleGAN2's lengths are whole numbers from 1 to {_MOST}")
         if self.depth > _DEEPEST:
             raise ModelError(f"a StyleGAN2's mapping has at most {_DEEPEST} layers")
-        if self.resolution not in _RESOLUTIONS or self.channels not in (1, 3):
+        if self.resolution not in RESOLUTIONS or self.channels not in (1, 3):
             raise ModelError(
                 f"images of {self.resolution} × {self.resolution} pixels and {self.channels} channels: "
                 "a StyleGAN2 is read with a power of two from 4 to 1024, and 1 or 3 channels"
             )
-        if len(self.widths) != _RESOLUTIONS.index(self.resolution) + 1:
+        if len(self.widths) != RESOLUTIONS.index(self.resolution) + 1:
             raise ModelError("a StyleGAN2 has a number of features for each resolution from 4 up to its own")
         if self.limit is not None and not 0 < self.limit < float("inf"):
             raise ModelError("a StyleGAN2's bound of features is a positive number or none")
-
-
-class Mapping(nn.Module):
-    """The mapping network: w = layer_depth(… layer_1([z / rms z, e / rms e])), e = E label + b.
-
-    The scales by which training slows these layers down are part of the weights here.
-
-    Reference:
-        Karras, Laine, Aila, A Style-Based Generator Architecture for Generative Adversarial Networks, 2019,
-        arXiv 1812.04948, sections 2 and B; labels: Karras et al., Training Generative Adversarial Networks
-        with Limited Data, 2020, arXiv 2006.06676, section D.1.
-    """
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        a = architecture
-        self.labels, self.z_dim = a.labels, a.z_dim
-        self.count = 2 * len(a.widths)  # styles that an image takes: two a resolution
-        self.embed = linear(a.labels, a.w_dim) if a.labels else None
-        first = a.z_dim + (a.w_dim if a.labels else 0)
-        self.layers = nn.ModuleList(linear(a.w_dim if k else first, a.w_dim) for k in range(a.depth))
-        self.mean: Tensor
-        self.register_buffer("mean", torch.zeros(a.w_dim))
-
-    def forward(
-        self, z: Tensor, labels: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None
-    ) -> Tensor:
-        """Compute the styles of latents, drawn to their mean by truncation: mean + ψ (w − mean).
-
-        Args:
-            z: Latents, shape (n, z_dim), standard normal.
-            labels: Shape (n, labels), one-hot as a rule; None for a generator without labels.
-            psi: ψ in [0, 1]; 1 leaves w as it is.
-            cutoff: Only the first so many styles are drawn to the mean; None: all.
-
-        Returns:
-            w, shape (n, count, w_dim): one style for each convolution, and one for the last colours.
-
-        Raises:
-            UsageError: z or labels have another shape.
-        """
-        self._check(z, labels)
-        parts = [normalise(z)]
-        if self.embed is not None:
-            parts.append(normalise(self.embed(labels)))
-        w = torch.cat(parts, 1)
-        for layer in self.layers:
-            w = activate(layer(w))
-        w = w[:, None].expand(-1, self.count, -1)
-        if psi == 1:
-            return w
-        drawn = torch.arange(self.count, device=w.device) < (self.count if cutoff is None else cutoff)
-        return torch.where(drawn[:, None], self.mean + psi * (w - self.mean), w)
-
-    def _check(self, z: Tensor, labels: Tensor | None) -> None:
-        if z.ndim != 2 or z.shape[1] != self.z_dim:
-            raise UsageError(f"latents of shape (n, {self.z_dim}) are expected, not {tuple(z.shape)}")
-        given = 0 if labels is None else labels.shape[-1]
-        if given != self.labels or (labels is not None and labels.shape != (len(z), given)):
-            shape = None if labels is None else tuple(labels.shape)
-            raise UsageError(f"labels of shape ({len(z)}, {self.labels}) are expected, not {shape}")
 
 
 class Block(nn.Module):
@@ -201,7 +135,8 @@ class StyleGAN2(nn.Module):
         self.architecture, self.name = architecture, name
         self.z_dim = architecture.z_dim
         self.shape = (architecture.channels, architecture.resolution, architecture.resolution)
-        self.mapping = Mapping(architecture)
+        a = architecture
+        self.mapping = Mapping(a.z_dim, a.w_dim, a.depth, a.labels, count=2 * len(a.widths))
         self.synthesis = Synthesis(architecture)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -215,3 +150,51 @@ class StyleGAN2(nn.Module):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def save_generator(generator: StyleGAN2, path: str | Path) -> None:
+    """Write a generator as one safetensors file, whole or not at all.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    sizes = json.dumps(asdict(generator.architecture))
+    save_tensors(generator.state_dict(), Path(path), {"format": _FORMAT, "architecture": sizes})
+
+
+def load_generator(path: str | Path) -> StyleGAN2:
+    """Read a generator that `save_generator` wrote, onto the CPU, without gradients.
+
+    Raises:
+        ModelError: The file is missing, damaged, or not of this kind.
+    """
+    path = Path(path)
+    header = read_metadata(path)
+    if header.get("format") != _FORMAT:
+        raise ModelError(
+            f"{path}: not a generator; `mfimage stylegan import` makes one from a network pickle"
+        )
+    try:
+        sizes = json.loads(header["architecture"])
+        architecture = Architecture(**sizes | {"widths": tuple(sizes["widths"])})
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: damaged header ({type(error).__name__})") from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return fill_generator(architecture, read_tensors(path), path)
+
+
+def fill_generator(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> StyleGAN2:
+    """Make a generator of tensors.
+
+    Raises:
+        ModelError: The tensors do not fit the sizes.
+    """
+    with torch.device("meta"):
+        claimed = sum(tensor.numel() for tensor in StyleGAN2(architecture).state_dict().values())
+    given = sum(tensor.numel() for tensor in tensors.values())
+    if claimed > 2 * given + 2**20:  # sizes that a file only claims must not cost memory
+        raise ModelError(f"{path}: its sizes need {claimed} numbers, and it holds {given}")
+    generator = StyleGAN2(architecture, path.stem)
+    load_state(generator, tensors, path)
+    return generator.eval().requires_grad_(False)

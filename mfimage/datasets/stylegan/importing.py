@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets.pickles import ARRAYS, Calls, Refused, Stub, Unpickler, instance, instructions, keys
-from mfimage.datasets.stylegan.files import fill
-from mfimage.datasets.stylegan.generator import Architecture, StyleGAN2
+from mfimage.datasets.stylegan.generator import RESOLUTIONS, Architecture, StyleGAN2, fill_generator
 from mfimage.datasets.torch_pickles import TENSORS, TensorPart, load_storage, modules
 from mfimage.errors import ModelError
 
@@ -66,7 +65,7 @@ def import_network(path: str | Path) -> StyleGAN2:
         raise ModelError(
             f"{path}: not a StyleGAN2 generator of stylegan2-ada-pytorch or stylegan3 ({what})"
         ) from error
-    return fill(architecture, tensors, path)
+    return fill_generator(architecture, tensors, path)
 
 
 def read_network_pickle(path: Path) -> Any:
@@ -149,10 +148,10 @@ def _architecture(modules: dict[str, dict[str, Any]]) -> Architecture:
     )
 
 
-def _sizes(resolution: Any) -> list[int]:
-    if resolution not in [2**k for k in range(2, 11)]:
+def _sizes(resolution: object) -> list[int]:
+    if resolution not in RESOLUTIONS:
         raise ModelError("its images are not of a power of two from 4 to 1024 pixels")
-    return [2**k for k in range(2, int(resolution).bit_length())]
+    return [size for size in RESOLUTIONS if size <= resolution]
 
 
 def _tensors(modules: dict[str, dict[str, Any]]) -> dict[str, Tensor]:

@@ -1,10 +1,12 @@
-"""The layers of StyleGAN2: linear maps, modulated convolutions, the filter between resolutions."""
+"""The layers of StyleGAN2: modulated convolutions, the filter between resolutions, the mapping network."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mfimage.errors import UsageError
 
 _TAPS = (1 / 4, 3 / 4, 3 / 4, 1 / 4)  # [1, 3, 3, 1], of sum 2: zeros inserted between pixels halve the mean
 _EPSILON = 1e-8
@@ -129,3 +131,69 @@ class Colour(nn.Module):
         x = x * self.style(w)[:, :, None, None]
         x = F.conv2d(x, self.weight[:, :, None, None], self.bias)
         return x if self.limit is None else x.clamp(-self.limit, self.limit)
+
+
+class Mapping(nn.Module):
+    """The mapping network: w = layer_depth(… layer_1([z / rms z, e / rms e])), e = E label + b.
+
+    The scales by which training slows these layers down are part of the weights here.
+
+    Args:
+        z_dim: Length of z.
+        w_dim: Length of w, and of the hidden layers.
+        depth: Layers.
+        labels: Length of a label, 0 without labels.
+        count: Styles that an image takes.
+
+    Reference:
+        Karras, Laine, Aila, A Style-Based Generator Architecture for Generative Adversarial Networks, 2019,
+        arXiv 1812.04948, sections 2 and B; labels: Karras et al., Training Generative Adversarial Networks
+        with Limited Data, 2020, arXiv 2006.06676, section D.1.
+    """
+
+    def __init__(self, z_dim: int, w_dim: int, depth: int, labels: int, count: int) -> None:
+        super().__init__()
+        self.labels, self.z_dim, self.count = labels, z_dim, count
+        self.embed = linear(labels, w_dim) if labels else None
+        first = z_dim + (w_dim if labels else 0)
+        self.layers = nn.ModuleList(linear(w_dim if k else first, w_dim) for k in range(depth))
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(w_dim))
+
+    def forward(
+        self, z: Tensor, labels: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None
+    ) -> Tensor:
+        """Compute the styles of latents, drawn to their mean by truncation: mean + ψ (w − mean).
+
+        Args:
+            z: Latents, shape (n, z_dim), standard normal.
+            labels: Shape (n, labels), one-hot as a rule; None for a generator without labels.
+            psi: ψ in [0, 1]; 1 leaves w as it is.
+            cutoff: Only the first so many styles are drawn to the mean; None: all.
+
+        Returns:
+            w, shape (n, count, w_dim): one style for each convolution, and one for the last colours.
+
+        Raises:
+            UsageError: z or labels have another shape.
+        """
+        self._check(z, labels)
+        parts = [normalise(z)]
+        if self.embed is not None:
+            parts.append(normalise(self.embed(labels)))
+        w = torch.cat(parts, 1)
+        for layer in self.layers:
+            w = activate(layer(w))
+        w = w[:, None].expand(-1, self.count, -1)
+        if psi == 1:
+            return w
+        drawn = torch.arange(self.count, device=w.device) < (self.count if cutoff is None else cutoff)
+        return torch.where(drawn[:, None], self.mean + psi * (w - self.mean), w)
+
+    def _check(self, z: Tensor, labels: Tensor | None) -> None:
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise UsageError(f"latents of shape (n, {self.z_dim}) are expected, not {tuple(z.shape)}")
+        given = 0 if labels is None else labels.shape[-1]
+        if given != self.labels or (labels is not None and labels.shape != (len(z), given)):
+            shape = None if labels is None else tuple(labels.shape)
+            raise UsageError(f"labels of shape ({len(z)}, {self.labels}) are expected, not {shape}")

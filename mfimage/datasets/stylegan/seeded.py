@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mfimage.datasets.stylegan.generator import Architecture, Block, StyleGAN2
+from mfimage.datasets.stylegan.generator import RESOLUTIONS, Architecture, Block, StyleGAN2
 from mfimage.datasets.stylegan.layers import Convolution
 from mfimage.errors import UsageError
 
@@ -15,14 +15,11 @@ SEEDED_CARD = (
     "objects, and what is measured on them says nothing about photographs. What they share with the images "
     "of a trained generator is that they form a smooth manifold whose coordinates are known."
 )
-_SIZES = tuple(2**k for k in range(2, 11))
 _WIDEST = 64
 _FEATURES = 2048  # a width is this over the resolution, at least 8
 _DEPTH = 3
 _DECAY = 0.8  # of the colours from one resolution to the next
-_ROUGH = (
-    4.0  # share of a kernel that is random from tap to tap, up to 8×8 and halved with each doubling after
-)
+_ROUGH = 4.0  # share of a kernel that is random from tap to tap, up to 8×8; halved with each doubling after
 _TINT = 0.2  # how far styles move the colours
 _BIAS = 0.1
 _PROBES = 64  # draws up to 128 pixels, in proportion fewer above
@@ -58,12 +55,12 @@ def seeded_generator(resolution: int, seed: int, channels: int = 3, z_dim: int =
     Raises:
         UsageError: There is no such generator.
     """
-    if resolution not in _SIZES or channels not in (1, 3) or z_dim < 1 or not 0 <= seed < 2**63:
+    if resolution not in RESOLUTIONS or channels not in (1, 3) or z_dim < 1 or not 0 <= seed < 2**63:
         raise UsageError(
             "a seeded generator has a resolution that is a power of two from 4 to 1024, 1 or 3 channels, at "
             f"least one latent and a seed from 0; not {resolution}, {channels}, {z_dim} and {seed}"
         )
-    widths = tuple(max(8, min(_WIDEST, _FEATURES // size)) for size in _SIZES if size <= resolution)
+    widths = tuple(max(8, min(_WIDEST, _FEATURES // size)) for size in RESOLUTIONS if size <= resolution)
     architecture = Architecture(z_dim, _WIDEST, resolution, channels, widths, _DEPTH)
     generator = StyleGAN2(architecture, f"seeded-{resolution}-{seed}").eval().requires_grad_(False)
     random = torch.Generator().manual_seed(seed)
