@@ -92,7 +92,7 @@ def calibrate_denoising(held_out: Dataset, model: GenerativeModel) -> None:
     clean = held_out.batch(torch.arange(min(len(held_out), _ENOUGH))).to(model.device)
     model.measured[CURVE] = asdict(measure_curve(clean, model))
     if model.has_manifold:
-        model.measured[USUAL] = asdict(measure_misfit(clean, model))
+        model.measured[USUAL] = measure_misfit(clean, model)
 
 
 def measure_curve(

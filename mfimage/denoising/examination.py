@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,26 +13,9 @@ from mfimage.errors import ModelError
 from mfimage.eval.image_metrics import mse
 from mfimage.models import GenerativeModel
 
+USUAL = "familiar"  # the section of `model.measured` that `measure_misfit` gives
 _CELLS = 7  # blocks along the shorter side of the model's images, of which the coarse picture is made
-USUAL = "familiar"  # the section of the usual misfit in `model.measured`
 _SHARE = 0.25  # of the coarse picture's variance that is off the manifold, at which any image is far
-
-
-class UnfamiliarWarning(UserWarning):
-    """An image is far from the manifold: what comes out may be invented."""
-
-
-@dataclass(frozen=True)
-class UsualMisfit:
-    """What is usual for a model, measured on clean images that it has not seen.
-
-    Attributes:
-        score: Mean of ‖x − project(x)‖² a value.
-        coarse: What 99 % of the images stay below with the mean r² of `strangeness`.
-    """
-
-    score: float
-    coarse: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +28,6 @@ class Examination:
         distance: ‖x̂ − y‖, shape (B,): how far the image was moved, the root of the summed squares.
         score: Out-of-distribution score of the input, ‖y − project(y)‖² a value, shape (B,), noise included.
         score_after: The same of the result.
-        familiar: Of the model; None where it is not known.
         strangeness: Misfit of the coarse picture over its limit, shape (B,): above 1 is far.
     """
 
@@ -55,13 +36,7 @@ class Examination:
     distance: Tensor
     score: Tensor
     score_after: Tensor
-    familiar: UsualMisfit | None
     strangeness: Tensor
-
-    @property
-    def far(self) -> Tensor:
-        """Whether each input is far from the manifold, shape (B,), bool."""
-        return self.strangeness > 1
 
     def messages(self, names: Sequence[str]) -> list[str]:
         """Say in words, an image each, what is wrong; empty where nothing is."""
@@ -73,14 +48,6 @@ class Examination:
             for name, s in zip(names, self.strangeness, strict=True)
         ]
 
-    def warn(self, names: Sequence[str] | None = None, stacklevel: int = 2) -> None:
-        """Give one `UnfamiliarWarning` if any input is far."""
-        given = names or [f"image {i}" for i in range(len(self.strangeness))]
-        messages = [message for message in self.messages(given) if message]
-        if messages:
-            more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
-            warnings.warn(messages[0] + more, UnfamiliarWarning, stacklevel=stacklevel + 1)
-
 
 @torch.no_grad()
 def examine(
@@ -88,7 +55,7 @@ def examine(
     x_hat: Tensor,
     model: GenerativeModel,
     sigma: Tensor | float,
-    familiar: UsualMisfit | None = None,
+    usual: float | None = None,
     project: Callable[[Tensor], Tensor] | None = None,
 ) -> Examination:
     """Compare an input with its result.
@@ -98,7 +65,7 @@ def examine(
         x_hat: What a denoiser made of them.
         model: Whose manifold is meant.
         sigma: Noise in y, one or an image each, shape (B,).
-        familiar: What is usual for the model, if it is known.
+        usual: See `usual_misfit`; None if it is not known.
         project: Onto the manifold, for images of another size than the model's; `model.project` if None.
     """
     onto = project or model.project
@@ -111,37 +78,41 @@ def examine(
         (x_hat - y).flatten(1).norm(dim=1),
         score,
         mse(x_hat, onto(x_hat)),
-        familiar,
-        strangeness(y, y - projected, deviation, (model.shape[-2], model.shape[-1]), familiar),
+        strangeness(y, y - projected, deviation, (model.shape[-2], model.shape[-1]), usual),
     )
 
 
 @torch.no_grad()
-def measure_misfit(clean: Tensor, model: GenerativeModel) -> UsualMisfit:
-    """Measure the misfit of clean images (N, C, H, W) of the model's size that it has not seen."""
+def measure_misfit(clean: Tensor, model: GenerativeModel) -> dict[str, float]:
+    """Measure what misfit is usual on clean images (N, C, H, W) of the model's size that it has not seen.
+
+    Returns:
+        "score", the mean of ‖x − project(x)‖² a value, and "coarse", what 99 % of the images stay below with
+        the mean r² of `strangeness`.
+    """
     projected = torch.cat([model.project(part) for part in clean.split(256)])
     coarse = _mean_square(_coarse(clean - projected, min(model.shape[-2:])))
-    return UsualMisfit(float(mse(clean, projected).mean()), float(coarse.double().quantile(0.99)))
+    return {"score": float(mse(clean, projected).mean()), "coarse": float(coarse.double().quantile(0.99))}
 
 
-def usual_misfit(model: GenerativeModel) -> UsualMisfit | None:
-    """Return what misfit is usual for a model, None if it was never measured; ModelError if it is damaged."""
+def usual_misfit(model: GenerativeModel) -> float | None:
+    """Return the coarse misfit that is usual for a model, None if it was never measured.
+
+    Raises:
+        ModelError: If what is stored is damaged.
+    """
     stored = model.measured.get(USUAL)
-    if stored is None:
-        return None
     try:
-        return UsualMisfit(float(stored["score"]), float(stored["coarse"]))
+        return None if stored is None else float(stored["coarse"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"what is usual for the model is damaged ({error!r})") from error
 
 
-def strangeness(
-    y: Tensor, off: Tensor, sigma: Tensor, size: tuple[int, int], familiar: UsualMisfit | None
-) -> Tensor:
+def strangeness(y: Tensor, off: Tensor, sigma: Tensor, size: tuple[int, int], usual: float | None) -> Tensor:
     """Judge by the coarse picture whether images are far from the manifold, the noise taken into account.
 
     With the means r of y − project(y), and t of y, over blocks of k × k pixels, k = side/7, n of them:
-    strangeness = max(0, mean r² − (1 + 2 √(2/n)) σ²/k²) / limit,   limit = min(familiar r², var(t)/4)
+    strangeness = max(0, mean r² − (1 + 2 √(2/n)) σ²/k²) / limit,   limit = min(usual r², var(t)/4)
 
     Blocks, because noise averages out in them by k², while what the manifold cannot draw – another object –
     does not: of the error of clean familiar images they hold a tenth, of that of strange ones half. σ²/k² is
@@ -154,7 +125,7 @@ def strangeness(
         off: y − project(y).
         sigma: Shape (B,).
         size: Height and width of the model's images.
-        familiar: What is usual for the model, if it is known.
+        usual: See `usual_misfit`; None if it is not known.
 
     Returns:
         Shape (B,), ≥ 0; above 1 is far.
@@ -167,7 +138,7 @@ def strangeness(
     noise = (1 + 2 * (2 / coarse[0].numel()) ** 0.5) * sigma.square() / block**2
     excess = (_mean_square(coarse) - noise).clamp_min(0)
     spread = _coarse(y, side).flatten(1).var(1, unbiased=False)
-    limit = (_SHARE * spread).clamp_max(torch.inf if familiar is None else familiar.coarse)
+    limit = (_SHARE * spread).clamp_max(torch.inf if usual is None else usual)
     return (excess / limit.clamp_min(1e-6)).view(count, -1).median(1).values
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,37 +15,34 @@ from mfimage.errors import ModelError, UsageError
 from mfimage.models import GenerativeModel
 from mfimage.models.flow import ChartedModel
 from mfimage.models.geometry import tangents
-from mfimage.models.least_squares import LevenbergMarquardt
+from mfimage.models.least_squares import LevenbergMarquardt, Minimum
 
 _BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and double precision
 _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
 
 
-class LinearOperator(Protocol):
+class LinearOperator:
     """A linear map A of images to what is seen of them, y = A x + noise, each row of a batch on its own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to A x."""
+        raise NotImplementedError
 
-    def part(self, rows: Tensor) -> LinearOperator:
-        """Take the operator of the rows of the batch at these positions, int64."""
+    def rows(self, chosen: Tensor) -> LinearOperator:
+        """Take the operator of some rows of the batch, where it differs between them."""
+        return self
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(LinearOperator):
     """A x = x."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x."""
         return x
 
-    def part(self, rows: Tensor) -> Identity:
-        """Take the same for all rows."""
-        return self
-
 
 @dataclass(frozen=True, eq=False)
-class Mask:
+class Mask(LinearOperator):
     """A x = x where a pixel is known and 0 where it is missing.
 
     Attributes:
@@ -57,9 +55,9 @@ class Mask:
         """Clear the missing pixels."""
         return x * (~self.missing).to(x)
 
-    def part(self, rows: Tensor) -> Mask:
+    def rows(self, chosen: Tensor) -> Mask:
         """Take the masks of some rows."""
-        return Mask(self.missing[rows])
+        return Mask(self.missing[chosen])
 
     def completed(self, x: Tensor, y: Tensor) -> Tensor:
         """Find the image nearest to x of which y is seen: y where it is known, x where not."""
@@ -67,7 +65,7 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Downsample:
+class Downsample(LinearOperator):
     """A x = means of blocks of factor × factor pixels, as `skimage.transform.downscale_local_mean`.
 
     Attributes:
@@ -95,10 +93,6 @@ class Downsample:
         self.size(*x.shape[-2:])
         return F.avg_pool2d(x, self.factor)
 
-    def part(self, rows: Tensor) -> Downsample:
-        """Take the same for all rows."""
-        return self
-
     def enlarged(self, y: Tensor) -> Tensor:
         """Repeat every pixel factor × factor times, which `forward` undoes."""
         return y.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
@@ -106,23 +100,6 @@ class Downsample:
     def completed(self, x: Tensor, y: Tensor) -> Tensor:
         """Find the image nearest to x of which y is seen: x + Aᵀ(A Aᵀ)⁻¹(y − A x)."""
         return x + self.enlarged(y - self.forward(x))
-
-
-@dataclass(frozen=True, eq=False)
-class MostProbable:
-    """Where the search ended.
-
-    Attributes:
-        u: Coordinates, shape (B, d).
-        image: g(u), shape (B, C, H, W), not clipped to [0, 1].
-        objective: −log p(u) + ‖A g(u) − y‖²/2σ², shape (B,), float64, nats.
-        history: The same at the start and after each iteration, shape (iterations + 1, B); never rises.
-    """
-
-    u: Tensor
-    image: Tensor
-    objective: Tensor
-    history: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +120,7 @@ class Posterior:
 
     def rows(self, chosen: Tensor) -> Posterior:
         """Take some rows of the batch."""
-        return Posterior(self.y[chosen], self.operator.part(chosen), self.model, self.sigma[chosen])
+        return Posterior(self.y[chosen], self.operator.rows(chosen), self.model, self.sigma[chosen])
 
     @torch.no_grad()
     def value(self, u: Tensor) -> Tensor:
@@ -183,7 +160,7 @@ class Posterior:
 @torch.no_grad()
 def most_probable(
     posterior: Posterior, start: Tensor, iterations: int = 20, step: float = 1.0, tolerance: float = 5e-2
-) -> MostProbable:
+) -> Minimum:
     """Descend to a local maximum of the posterior by `LevenbergMarquardt`, each image on its own.
 
     Args:
@@ -202,16 +179,16 @@ def most_probable(
     def settled(gain: Tensor, slope: Tensor, value: Tensor) -> Tensor:
         return gain <= (1e-6 * value.abs()).clamp_min(tolerance)
 
-    found = LevenbergMarquardt(
-        settled, iterations, _TRIES, damping=1e-2, rise=10.0, longest=step * start.shape[1] ** 0.5
-    ).minimise(posterior, start)
-    return MostProbable(found.u, posterior.model.decode(found.u), found.value, found.history)
+    longest = step * start.shape[1] ** 0.5
+    solver = LevenbergMarquardt(settled, iterations, _TRIES, damping=1e-2, rise=10.0, longest=longest)
+    return solver.minimise(posterior, start)
 
 
+@torch.no_grad()
 def solve(
     y: Tensor, operator: LinearOperator, model: GenerativeModel, sigma: Tensor | float, start: Tensor
-) -> MostProbable:
-    """Find the most probable points of the manifold for a batch of any size, as many at a time as fit.
+) -> Tensor:
+    """Find the most probable images for a batch of any size, as many at a time as fit.
 
     Args:
         y: What is seen, shape (B, C, h, w).
@@ -220,25 +197,18 @@ def solve(
         sigma: Standard deviation of the noise in y, > 0, one or an image each, shape (B,).
         start: Coordinates, shape (B, d).
 
+    Returns:
+        g(u*), shape (B, C, H, W), not clipped to [0, 1].
+
     Raises:
         ModelError: If the model has no density on codes, or one that depends on θ.
     """
     charted = require_posterior(model)
     deviation = torch.as_tensor(sigma, dtype=torch.float64, device=y.device).expand(len(y)).clamp_min(1e-4)
     whole = Posterior(y, operator, charted, deviation)
-    size = max(1, _BUDGET // (12 * charted.dim * torch.Size(charted.shape).numel()))
-    rows = torch.arange(len(y), device=y.device)
-    found = [most_probable(whole.rows(part), start[part]) for part in rows.split(size)]
-    length = max(len(part.history) for part in found)
-    histories = [
-        torch.cat([part.history, part.history[-1:].expand(length - len(part.history), -1)]) for part in found
-    ]
-    return MostProbable(
-        torch.cat([part.u for part in found]),
-        torch.cat([part.image for part in found]),
-        torch.cat([part.objective for part in found]),
-        torch.cat(histories, 1),
-    )
+    size = max(1, _BUDGET // (12 * charted.dim * math.prod(charted.shape)))
+    parts = torch.arange(len(y), device=y.device).split(size)
+    return torch.cat([charted.decode(most_probable(whole.rows(part), start[part]).u) for part in parts])
 
 
 def require_posterior(model: GenerativeModel) -> ChartedModel:
@@ -258,17 +228,8 @@ def map_denoise(y: Tensor, model: GenerativeModel, sigma: Tensor | float) -> Ten
     p_h is the density on coordinates, per du: the maximum is that of the codes' posterior. The density per
     volume on the manifold would add ½ log det(JᵀJ), whose gradient costs more than all else together.
 
-    Args:
-        y: Noisy images (B, C, H, W) in [0, 1].
-        model: A manifold and a density on it.
-        sigma: σ > 0, one or an image each, shape (B,).
-
-    Returns:
-        Shape (B, C, H, W), not clipped to [0, 1].
-
-    Raises:
-        ModelError: If the model has no density on codes, or one that depends on θ.
+    See `methods` for its arguments; σ > 0.
     """
     with torch.no_grad():
         start = model.encode(y)
-    return solve(y, Identity(), model, sigma, start).image
+    return solve(y, Identity(), model, sigma, start)

@@ -1,9 +1,14 @@
-"""Estimators, plain functions: of the noise in an image, and by several methods of the image without it."""
+"""Estimators: of the noise in an image, and by several methods of the image without it.
+
+A method maps noisy images y, shape (B, C, H, W), in units in which clean ones lie in [0, 1], a model, and the
+standard deviation σ of the noise, shape (B,), in the same units, to clean images x̂, shape (B, C, H, W), not
+clipped to [0, 1]. It raises ModelError where the model lacks what it needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,6 +18,7 @@ from mfimage.errors import ModelError
 from mfimage.models import GenerativeModel
 from mfimage.models.ambient import tweedie as step_up
 from mfimage.models.charts import NO_GAINS
+from mfimage.models.flow import ChartedModel
 
 _NORMAL = 0.6745  # median |N(0, 1)|
 
@@ -38,6 +44,9 @@ def wavelet_sigma(y: Tensor) -> Tensor:
     return details.flatten(1).abs().median(1).values / _NORMAL
 
 
+Method = Callable[[Tensor, GenerativeModel, Tensor], Tensor]
+
+
 def leave(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
     """Leave the image as it is: x̂ = y, the best where the noise is less than a model's error."""
     return y
@@ -45,17 +54,6 @@ def leave(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
 def projection(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
     """Remove what does not lie on the manifold: x̂ = decode(encode(y)).
-
-    Args:
-        y: Noisy images (B, C, H, W), in units in which clean ones lie in [0, 1].
-        model: Any that has a manifold.
-        sigma: Not needed.
-
-    Returns:
-        Shape (B, C, H, W), not clipped to [0, 1].
-
-    Raises:
-        ModelError: If the model is an ambient flow.
 
     Reference:
         Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.2.
@@ -71,28 +69,17 @@ def soft(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
     Cutting off v loses what the manifold does not know of the clean image; shrinking loses it only where the
     noise has drowned it. At σ → 0 the image comes back, at σ → ∞ the centre of the chart. γ starts as
-    Wiener's filter s²/(s² + σ²) of the coordinates; it and f_σ are learned (see `ImageChart.shrink`).
-
-    Args:
-        y: As for `projection`.
-        model: An M-flow or Me-flow trained with a range of noise.
-        sigma: Standard deviation of the noise, shape (B,), in units of the images.
-
-    Returns:
-        As for `projection`.
-
-    Raises:
-        ModelError: If the model was not trained with a range of noise.
+    Wiener's filter s²/(s² + σ²) of the coordinates; it and f_σ are learned (see `ImageChart.shrink`), so the
+    model is an M-flow or Me-flow trained with a range of noise.
 
     Reference:
         Liu et al., Invertible denoising network: a light solution for real noise removal, 2021,
         arXiv 2104.10546 (a flow that denoises end to end); the shrinkage is ours.
     """
-    chart: Any = getattr(model, "chart", None)
-    if not hasattr(chart, "shrink"):
+    if not model.noise_aware:
         raise ModelError(NO_GAINS)
     with torch.no_grad():
-        return chart.shrink(y, sigma)
+        return cast(ChartedModel, model).chart.shrink(y, sigma)
 
 
 def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
@@ -100,17 +87,6 @@ def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
     The chart's wavelets stand on a grid of 2 × 2 pixels, and what goes wrong depends on where an image lies
     on it: the errors of shifted copies partly cancel. Five times the work of `soft`.
-
-    Args:
-        y: As for `projection`.
-        model: As for `soft`.
-        sigma: As for `soft`.
-
-    Returns:
-        As for `projection`.
-
-    Raises:
-        ModelError: As for `soft`.
 
     Reference:
         Coifman, Donoho, Translation-invariant de-noising, 1995, Lecture Notes in Statistics 103.
@@ -123,28 +99,14 @@ def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
 
 def tweedie(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Take one step up the density of noisy images: x̂ = y + σ²·∇ log p(y).
+    """Take one step up the density of noisy images: x̂ = y + σ²·∇ log p(y); see `models.ambient.tweedie`.
 
-    Args:
-        y: As for `projection`.
-        model: One with a density on the whole space ("af", "pie", "denoising"), trained with noise of this σ.
-        sigma: Standard deviation of the noise, shape (B,), in units of the images.
-
-    Returns:
-        As for `projection`.
-
-    Raises:
-        ModelError: If the model's density lives on its manifold alone.
-
-    Reference:
-        See `models.ambient.tweedie`.
+    The model has a density on the whole space (af, pie, denoising), and was trained with noise of this σ.
     """
     if not model.has_ambient_density:
         raise ModelError("method tweedie needs a density on the whole space: train af, pie or denoising")
     return step_up(model, y, sigma)
 
-
-Method = Callable[[Tensor, GenerativeModel, Tensor], Tensor]
 
 METHODS: dict[str, Method] = {
     "projection": projection,
@@ -157,11 +119,10 @@ METHODS: dict[str, Method] = {
 
 def quick_methods(model: GenerativeModel) -> list[str]:
     """Name the methods that a model can be denoised with at once; `map` searches, and is left out."""
-    shrinks = getattr(getattr(model, "chart", None), "gains", None) is not None
     able = {
         "projection": model.has_manifold,
-        "soft": shrinks,
-        "cycle-spin": shrinks,
+        "soft": model.noise_aware,
+        "cycle-spin": model.noise_aware,
         "tweedie": model.has_ambient_density,
     }
     return [name for name, can in able.items() if can]

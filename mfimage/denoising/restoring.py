@@ -123,7 +123,7 @@ def fill(y: Tensor, missing: Tensor, model: GenerativeModel, sigma: Tensor | flo
     start = model.encode(filled)
     known = (~missing).sum((1, 2, 3)) * y.shape[1]
     misfit = mask.forward(model.decode(start) - y).square().sum((1, 2, 3)) / known.clamp_min(1)
-    found = solve(mask.forward(y), mask, model, _deviation(sigma, misfit), start).image
+    found = solve(mask.forward(y), mask, model, _deviation(sigma, misfit), start)
     return mask.completed(found, y) if sigma is None else found
 
 
@@ -169,7 +169,7 @@ def enlarge(y: Tensor, factor: int, model: GenerativeModel, sigma: Tensor | floa
     smooth = F.interpolate(y, scale_factor=factor, mode="bicubic", align_corners=False)
     start = model.encode(smooth)
     misfit = (operator.forward(model.decode(start)) - y).square().mean((1, 2, 3))
-    found = solve(y, operator, model, _deviation(sigma, misfit), start).image
+    found = solve(y, operator, model, _deviation(sigma, misfit), start)
     return operator.completed(found, y) if sigma is None else found
 
 

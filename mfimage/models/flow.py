@@ -64,8 +64,8 @@ class GenerativeModel(nn.Module):
 
     @property
     def noise_aware(self) -> bool:
-        """Whether the chart was trained to remove noise too."""
-        return bool(self.config and self.config.noise_aware)
+        """Whether the chart can remove noise too, as `ImageChart.shrink` does."""
+        return False
 
     @property
     def device(self) -> torch.device:
@@ -189,6 +189,11 @@ class ChartedModel(GenerativeModel):
     def __init__(self, chart: Any, density: Density, shape: tuple[int, ...]) -> None:
         super().__init__(shape, density.dim)
         self.chart, self.density = chart, density
+
+    @property
+    def noise_aware(self) -> bool:
+        """Whether the chart can remove noise too, as `ImageChart.shrink` does."""
+        return getattr(self.chart, "gains", None) is not None
 
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:

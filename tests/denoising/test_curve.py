@@ -22,7 +22,7 @@ from mfimage.denoising.curve import (
     is_cut,
     measure_curve,
 )
-from mfimage.denoising.examination import measure_misfit, usual_misfit
+from mfimage.denoising.examination import measure_misfit
 from mfimage.denoising.methods import wavelet_sigma
 from mfimage.errors import ModelError, UsageError
 
@@ -233,4 +233,4 @@ def test_enough_images_make_a_curve(model, monkeypatch):
     monkeypatch.setattr(curve, "_ENOUGH", 3)
     calibrate_denoising(ImageSet(bumps(9), "bumps", "test", ("",) * 9), model)
     assert curve_of(model) == measure_curve(bumps(9)[:3], model)
-    assert usual_misfit(model) == measure_misfit(bumps(9)[:3], model)
+    assert model.measured["familiar"] == measure_misfit(bumps(9)[:3], model)
