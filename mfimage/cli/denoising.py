@@ -130,7 +130,7 @@ def _restored(
         if truths is not None:
             rows, columns = restored.after.shape[-2:]
             truth = reader.clean([truths[name] for name in names], (rows, columns))
-        written = save_pngs(restored.after, files.unique_names(names, used), outdir)
+        written = save_pngs(restored.after, [Path(name).stem for name in names], outdir, used)
         yield (
             files.rows_of(restored, names, written, truth),
             files.thumbnails(restored, truth, (height, width), files.SHOWN),

@@ -59,19 +59,28 @@ def save_png(image: Tensor, path: str | Path) -> None:
         temporary.write_bytes(content)
 
 
-def save_pngs(images: Tensor, names: Sequence[str], folder: str | Path) -> list[Path]:
-    """Write images (N, C, H, W) as FOLDER/NAME.png, numbered where a name comes again; return the paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    written: dict[Path, None] = {}
+def save_pngs(
+    images: Tensor, names: Sequence[str], folder: str | Path, used: set[str] | None = None
+) -> list[Path]:
+    """Write images (N, C, H, W) as FOLDER/NAME.png, numbered where a name comes again; return the paths.
+
+    Args:
+        images: As `save_png` takes them.
+        names: One an image.
+        folder: Is made if need be.
+        used: Names of earlier calls for this folder, to which those of this one are added.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    used, written = set() if used is None else used, []
     for image, name in zip(images, names, strict=True):
-        target, number = folder / f"{name}.png", 1
-        while target in written:
+        unique, number = name, 1
+        while unique in used:
             number += 1
-            target = folder / f"{name}-{number}.png"
-        save_png(image, target)
-        written[target] = None
-    return list(written)
+            unique = f"{name}-{number}"
+        used.add(unique)
+        written.append(Path(folder) / f"{unique}.png")
+        save_png(image, written[-1])
+    return written
 
 
 def sheet(images: Tensor, columns: int, pad: int = 2) -> Tensor:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from mfimage.config import Reading
 from mfimage.datasets import Skipped, load_files
-from mfimage.datasets.decode import decode
+from mfimage.datasets.decode import Preparation
+from mfimage.datasets.parts import check_bad
 from mfimage.datasets.pictures import save_png, sheet
-from mfimage.datasets.pixels import Pixels, resize
+from mfimage.datasets.pixels import resize
 from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError
 from mfimage.eval.image_metrics import psnr, ssim
@@ -34,7 +35,7 @@ _GROUPS = 4  # images beside each other on the sheet, each with what it was
 
 @dataclass(frozen=True)
 class FileReader:
-    """How files are read.
+    """Read the images that are to be restored, the clean ones to compare with, and a mask.
 
     Attributes:
         channels: Of the model.
@@ -83,55 +84,45 @@ class FileReader:
         good = 0
         for path in paths:
             try:
-                image = self._tensor(self._decoded(path))[None]
+                image = _read(path, self._preparation(None))
             except DataError as error:
                 skipped.append(Skipped(path, str(error).removeprefix(f"{path}: ")))
                 continue
             good += 1
-            yield image, (path,)
-        if not good or len(skipped) > self.reading.max_bad * len(paths):
-            raise DataError(
-                f"{len(skipped)} of {len(paths)} files cannot be used, more than the share of "
-                f"{self.reading.max_bad:g} that is skipped; the first: {skipped[0].path}: {skipped[0].reason}"
-            )
+            yield image[None], (path,)
+        check_bad(skipped, good, self.reading.max_bad)
 
     def clean(self, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
         """Read the clean images (B, C, H, W) of results of a size; DataError if theirs is another."""
-        images = [self._decoded(str(path)) for path in paths]
-        if self.scaled:
-            images = [resize(image, size) for image in images]
+        images = [_read(path, self._preparation(size)) for path in paths]
         for path, image in zip(paths, images, strict=True):
-            if image.shape[:2] != size:
+            if image.shape[1:] != size:
                 raise DataError(
-                    f"{path}: {image.shape[0]} × {image.shape[1]} pixels, but the result has "
+                    f"{path}: {image.shape[1]} × {image.shape[2]} pixels, but the result has "
                     f"{size[0]} × {size[1]}"
                 )
-        return torch.stack([self._tensor(image) for image in images])
+        return torch.stack(images)
 
     def mask(self, path: Path) -> Tensor:
         """Read a mask as an image reads it: (H, W), bool, True where it is white, or more than half so."""
-        values = decode(path, str(path), channels=1, max_pixels=self.reading.max_pixels)
-        if self.scaled:
-            values = resize(values, self.size)
-        if not self.tiled and values.shape[:2] != self.size:
+        mask = _read(path, replace(self._preparation(self.size), channels=1, value_range=None))[0]
+        if not self.tiled and mask.shape != self.size:
             raise DataError(
-                f"{path}: a mask of {values.shape[0]} × {values.shape[1]} pixels, but the model takes "
+                f"{path}: a mask of {mask.shape[0]} × {mask.shape[1]} pixels, but the model takes "
                 f"{self.size[0]} × {self.size[1]}"
             )
-        return self._tensor(values)[0] > 0.5
+        return mask > 0.5
 
-    def _decoded(self, path: str) -> Pixels:
-        return decode(
-            path,
-            path,
-            channels=self.channels,
-            max_pixels=self.reading.max_pixels,
-            value_range=self.reading.value_range,
-        )
+    def _preparation(self, size: tuple[int, int] | None) -> Preparation:
+        scaled = size if self.scaled else None
+        return Preparation(scaled, self.channels, self.reading.max_pixels, self.reading.value_range)
 
-    def _tensor(self, values: Pixels) -> Tensor:
-        image = torch.from_numpy(np.moveaxis(values, -1, 0).copy())  # Pillow's are not writable
-        return image.float() / 255 if image.dtype == torch.uint8 else image
+
+def _read(path: str | Path, prepare: Preparation) -> Tensor:
+    """Read a file as (C, H, W) float32 in [0, 1]."""
+    values = np.moveaxis(prepare(Path(path), str(path)), -1, 0)
+    image = torch.from_numpy(values.copy())  # Pillow's are not writable
+    return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
 def find_clean(folder: Path, paths: Sequence[str]) -> list[Path]:
@@ -153,19 +144,6 @@ def find_clean(folder: Path, paths: Sequence[str]) -> list[Path]:
             raise DataError(f"{folder}: holds {len(same) or 'no'} clean images of the name of {path}")
         found.append(same[0])
     return found
-
-
-def unique_names(paths: Sequence[str], used: set[str]) -> list[str]:
-    """Name the results of paths by their stems, numbered where one is taken, which all of them then are."""
-    names = []
-    for path in paths:
-        name, number = Path(path).stem, 1
-        while name in used:
-            number += 1
-            name = f"{Path(path).stem}-{number}"
-        used.add(name)
-        names.append(name)
-    return names
 
 
 def rows_of(

@@ -91,10 +91,10 @@ def hann(length: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """What was made of a batch.
+    """A batch before and after.
 
     Attributes:
-        before: What was given, at the size of the result, shape (B, C, H, W), on the CPU.
+        before: The images that were given, at the size of the result, shape (B, C, H, W), on the CPU.
         after: The result, in [0, 1], on the CPU.
         methods: By which each was made.
         examination: What happened to each.
@@ -108,7 +108,7 @@ class Restored:
 
 @dataclass(frozen=True, eq=False)
 class Restorer:
-    """A request.
+    """Denoise, fill in or enlarge batches of images.
 
     Attributes:
         model: A manifold of images.
