@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+from hostile import damaged
 from PIL import Image
 
 from mfimage.datasets.decode import decode
@@ -34,27 +35,6 @@ def seeds():
             except (OSError, ValueError, KeyError):
                 continue  # a format that has no such mode
             yield stream.getvalue()
-
-
-def damaged(data, dice):
-    """Bits flipped, pieces cut out, doubled, moved in from elsewhere, or the end missing."""
-    changed = bytearray(data)
-    for _ in range(dice.randint(1, 6)):
-        at, kind = dice.randrange(max(1, len(changed))), dice.random()
-        if kind < 0.45 and changed:
-            changed[at] ^= 1 << dice.randrange(8)
-        elif kind < 0.6 and changed:
-            changed[at] = dice.choice((0, 1, 127, 128, 255))
-        elif kind < 0.7:
-            del changed[at : at + dice.randint(1, 30)]
-        elif kind < 0.8:
-            del changed[at:]
-        elif kind < 0.9:
-            start = dice.randrange(len(data))
-            changed[at:at] = data[start : start + dice.randint(1, 60)]
-        else:
-            changed[at:at] = dice.randbytes(dice.randint(1, 12))
-    return bytes(changed)
 
 
 def decoded(data):

@@ -2,15 +2,12 @@ import io
 import os
 import pickle
 import urllib.error
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from mfimage.datasets import torch_pickles
-from mfimage.datasets.pickles import Refused
 from mfimage.errors import MfimageError, ModelError
 from mfimage.eval import InceptionUnavailable, fid_helper, find_inception_weights, inception
 
@@ -167,40 +164,6 @@ class Evil:
 
     def __reduce__(self):
         return os.system, (f"touch {self.canary}",)
-
-
-def archive(path, pickled):
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("net/data.pkl", pickled)
-        file.writestr("net/code/__torch__.py", "")
-        file.writestr("net/data/0", bytes(8))
-    return path
-
-
-def test_torchscript_code_is_not_run(tmp_path):
-    path = archive(tmp_path / "w.pt", pickle.dumps(Evil(tmp_path / "canary"), protocol=2))
-    assert torch_pickles.is_torchscript(path)
-    with pytest.raises(Refused, match="system"):
-        torch_pickles.read_torchscript(path)
-    assert not (tmp_path / "canary").exists()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-def test_torchscript_tensors_equal_the_state_dict(tmp_path):
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, (1, 3), padding=(0, 1)), torch.nn.Sequential(torch.nn.PReLU(), torch.nn.ReLU())
-    )
-    path = tmp_path / "w.pt"
-    torch.jit.save(torch.jit.script(module), path)
-    found = torch_pickles.read_torchscript(path)
-    assert torch_pickles.is_torchscript(path)
-    assert set(found) == set(module.state_dict())
-    assert all(torch.equal(found[name], value) for name, value in module.state_dict().items())
-
-
-def test_a_state_dict_is_not_torchscript(tmp_path, tensors):
-    assert not torch_pickles.is_torchscript(put(tmp_path / "w.pth", pth(tensors)))
 
 
 def test_layers_are_mapped_one_to_one():
