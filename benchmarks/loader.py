@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfimage.config import ModelConfig, preset_config
-from mfimage.datasets import StoredSet, open_images
+from mfimage.datasets import StoredSet, load
 from mfimage.datasets.decode import decode
 from mfimage.datasets.index import index_folder
 from mfimage.datasets.packing import pack
@@ -107,7 +107,7 @@ def read_all(images: StoredSet) -> dict[str, float]:
 
 def opened(folder: Path) -> StoredSet:
     """A set that stays where it is, all of it."""
-    images = open_images(folder, "all", memory=0)
+    images = load(folder, "all", memory=0)
     assert isinstance(images, StoredSet)
     return images
 

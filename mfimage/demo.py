@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mfimage.config import Config
-from mfimage.datasets import ImageSet, gaussian_noise, load
+from mfimage.datasets import Dataset, gaussian_noise, load
 from mfimage.errors import UsageError
 from mfimage.eval import Evaluation, evaluate
 from mfimage.eval.demo_page import Curve, Report, Row, Strip, write_report
@@ -83,13 +83,14 @@ def _project(model: GenerativeModel, x: Tensor) -> Tensor:
 
 
 def _strangers(
-    model: GenerativeModel, pca: PCA, test: ImageSet
+    model: GenerativeModel, pca: PCA, test: Dataset
 ) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]]]:
     """Score the test images and strangers; also the area under each ROC curve (model, PCA)."""
     x = test.batch(slice(None))
+    channels, height, width = test.shape
     sets = {
         "clothes (test)": x,
-        "digits": load("digits", "all", test.shape[1:], test.shape[0]).batch(slice(None)),
+        "digits": load("digits", "all", (height, width), channels).batch(slice(None)),
         "turned by 90°": x.rot90(1, (2, 3)),
         "upside down": x.flip(2),
         "inverted": 1 - x,

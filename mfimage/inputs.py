@@ -1,9 +1,8 @@
-"""What comes in: data to train on, and any image, and the noise in it, for a trained model."""
+"""Any image, and the noise in it, for a trained model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,69 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.config import Config, Reading
 from mfimage.datasets.convert import ImageLike, to_batch, white
-from mfimage.datasets.loading import MEMORY, load, open_images
-from mfimage.datasets.points import holds_points, load_points
-from mfimage.datasets.pointset import holds_point_set, load_point_set
 from mfimage.datasets.sets import Dataset
-from mfimage.errors import DataError, MixedSizesError, ModelError, UsageError
+from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.models import GenerativeModel
 
 AnyImages: TypeAlias = ImageLike | Dataset
 Sigma: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
 
-PHOTO_SIZE = 64  # pixels; what a first manifold of photographs is learned at
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
-
-
-def load_for_training(
-    data: str | Path | Sequence[str | Path] | Dataset,
-    config: Config,
-    reading: Reading = Reading(),
-    memory: int = MEMORY,
-    root: str | Path | None = None,
-) -> tuple[Dataset, Config]:
-    """Load the training split, and settle the size of its images in the configuration.
-
-    Args:
-        data: As of `training.train`.
-        config: Size and channels; without a size, photographs (images of several sizes, or above 128 pixels)
-            are taken at 64 × 64, and other images as they are.
-        reading: How files are read, and how many may be bad.
-        memory: Most bytes of pixels that are held in memory.
-        root: Where named sets lie that are not bundled.
-    """
-    if isinstance(data, Dataset):
-        return data, config
-    paths = [data] if isinstance(data, str | Path) else list(data)
-    if len(paths) == 1 and (holds_points(paths[0]) or holds_point_set(paths[0])):
-        if config.size or config.channels or reading.value_range:
-            raise UsageError(
-                f"{paths[0]}: points are taken as they are, without size, channels or value range"
-            )
-        return (load_point_set if holds_point_set(paths[0]) else load_points)(paths[0]), config
-    if config.size is None:
-        config = replace(config, size=_photo_size(data, reading, root))
-    try:
-        images = open_images(
-            data, "train", config.size, config.channels, reading=reading, memory=memory, root=root
-        )
-    except MixedSizesError:  # the first few were alike
-        return load_for_training(data, replace(config, size=PHOTO_SIZE), reading, memory, root)
-    return images, config
-
-
-def _photo_size(
-    data: str | Path | Sequence[str | Path], reading: Reading, root: str | Path | None
-) -> int | None:
-    try:
-        shape = load(data, limit=4, reading=replace(reading, max_bad=1.0), root=root).shape
-    except MixedSizesError:
-        return PHOTO_SIZE
-    except DataError:  # none of these few can be read: loading all will tell
-        return None
-    return PHOTO_SIZE if max(shape[1:]) > 128 else None
 
 
 def require_images(model: GenerativeModel) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,20 +10,17 @@ import torch
 from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import NOISE_AWARE, Config, Reading
 from mfimage.console import list_skipped
-from mfimage.datasets.loading import MEMORY
+from mfimage.datasets.loading import MEMORY, Data, load_for_training
 from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import calibrate_denoising
 from mfimage.errors import DataError, UsageError
 from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator
-from mfimage.inputs import load_for_training
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 from mfimage.run import WEIGHTS, Run, from_pretrained, save_pretrained
 from mfimage.settings import to_json
 from mfimage.trainer import Trainer
-
-Data = str | Path | Sequence[str | Path] | Dataset
 
 
 def train(
@@ -37,17 +33,16 @@ def train(
     resume: bool = False,
     quiet: bool = True,
     reading: Reading = Reading(),
-    memory: int = MEMORY,
+    memory: int | None = MEMORY,
     root: str | Path | None = None,
 ) -> GenerativeModel:
     """Train a model on images or vectors and write a run's directory.
 
     Args:
-        data: A named set, folder, shards, zip or array file (its split "train"), several of these, or a set:
-            an ImageSet, a StoredSet, or Points, whose θ conditions the density. An .npz file with an array x
-            is read as Points. A folder or shards of more than `memory` bytes of pixels (2 GiB) are read
-            while the model trains, in threads, ahead of it. Photographs (images of several sizes, or above
-            128 pixels) are taken at 64 × 64 if config.size does not say otherwise.
+        data: What `load` takes, its split "train"; θ of Points conditions the density. Images of more than
+            `memory` bytes of pixels (2 GiB) are read while the model trains, in threads, ahead of it.
+            Photographs (images of several sizes, or above 128 pixels) are taken at 64 × 64 if config.size
+            does not say otherwise.
         outdir: The run's directory; see `run.Run`.
         config: Settings; with `resume`, those of the run are taken instead. Its algorithm says what is built.
         model: Train this one instead, put together by hand of what the algorithm trains; only its weights are

@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny import TINY, draw_bumps
 
-from mfimage import algorithms, inputs, load, train, trainer
+from mfimage import algorithms, load, train, trainer
 from mfimage.config import Config
-from mfimage.datasets import Points, StoredSet, open_images
+from mfimage.datasets import Points, StoredSet, loading
 from mfimage.datasets.prefetch import Ahead
 from mfimage.errors import DataError, UsageError
 from mfimage.fit import shuffled
@@ -81,7 +81,7 @@ def test_bad_files_are_told_when_they_are_met(tmp_path, capfd):
 
 
 def test_photographs_of_mixed_sizes_are_scaled(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "PHOTO_SIZE", 16)
+    monkeypatch.setattr(loading, "PHOTO_SIZE", 16)
     for i in range(40):
         Image.new("L", (70 + i, 90), i).save(tmp_path / f"{i}.png")
     config = replace(SHORT, steps=0, density_steps=0, validation=5)
@@ -146,7 +146,7 @@ def test_flip_is_for_images_and_true_or_false(tmp_path):
 
 
 def test_the_batches_of_several_processes_are_read_ahead_alike(photos):
-    images = open_images(photos, "all", memory=0)
+    images = load(photos, "all", memory=0)
     assert isinstance(images, StoredSet)
     for rank in range(2):
         rows = shuffled(len(images), 16, 3, rank, 2)

@@ -14,7 +14,7 @@ from mfimage.cli.options import BatchSize, Device, Json, MaxBad, MaxPixels, Quie
 from mfimage.errors import UsageError
 
 if TYPE_CHECKING:
-    from mfimage.datasets.loading import ImageSet
+    from mfimage.datasets import Dataset
     from mfimage.models import GenerativeModel
 
 Metrics = Annotated[
@@ -207,7 +207,7 @@ def _load(
     max_bad: float,
     max_pixels: int,
     value_range: str | None,
-) -> ImageSet:
+) -> Dataset:
     """The images of a split in the model's shape."""
     from mfimage.config import Reading
     from mfimage.datasets import load

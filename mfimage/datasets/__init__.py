@@ -6,7 +6,7 @@ from mfimage.datasets.convert import to_batch
 from mfimage.datasets.decode import IMAGE_SUFFIXES
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.listing import iter_files
-from mfimage.datasets.loading import load, load_files, open_images
+from mfimage.datasets.loading import load, load_files, load_for_training
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.noise import gaussian_noise
 from mfimage.datasets.pictures import save_png, save_pngs, sheet
@@ -27,8 +27,8 @@ __all__ = [
     "iter_files",
     "load",
     "load_files",
+    "load_for_training",
     "load_points",
-    "open_images",
     "save_png",
     "save_pngs",
     "sheet",

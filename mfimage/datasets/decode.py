@@ -215,15 +215,22 @@ class Preparation:
         """A larger file is not read."""
         return self.max_pixels * _BYTES_PER_PIXEL
 
-    def __call__(self, content: Path | bytes, name: str) -> Pixels:
-        """Read one image, of a file's content or path: (H, W, C), uint8 or float32 in [0, 1].
+    def __call__(self, content: Path | bytes | Pixels, name: str) -> Pixels:
+        """Read one image, of a file's content or path, or prepare pixels (H, W, C) that are read already.
 
         Raises:
             DataError: As in `decode`; or it has not the size that the crop belongs to.
         """
-        values = decode(
-            content, name, channels=self.channels, max_pixels=self.max_pixels, value_range=self.value_range
-        )
+        if isinstance(content, np.ndarray):
+            values = with_channels(content, self.channels)
+        else:
+            values = decode(
+                content,
+                name,
+                channels=self.channels,
+                max_pixels=self.max_pixels,
+                value_range=self.value_range,
+            )
         if self.crop is not None:
             values = cut(values, self.crop, name)
         return np.ascontiguousarray(values if self.size is None else resize(values, self.size))

@@ -1,134 +1,156 @@
-"""Images from folders, shards, zips, arrays and named sets: into memory, or read when they are wanted."""
+"""The door for everything that takes data: whatever holds images or vectors becomes a `Dataset`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from mfimage.config import Reading
+import numpy as np
+from torch import Tensor
+
+from mfimage.config import Config, Reading
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
-from mfimage.datasets.listing import iter_files, list_zip, open_zip, read_arrays, read_member
-from mfimage.datasets.named import NAMED, read_named
-from mfimage.datasets.parts import (
-    Part,
-    check_array,
-    check_bad,
-    from_array,
-    from_files,
-    from_store,
-    joined_labels,
-    stack,
-    taken,
-)
-from mfimage.datasets.sets import ImageSet
-from mfimage.datasets.shards import Shards, shard_files
-from mfimage.datasets.splits import choose, split_indices, split_paths
-from mfimage.datasets.stored import StoredSet
-from mfimage.datasets.stores import FolderStore, Store
-from mfimage.errors import DataError, UsageError
+from mfimage.datasets.listing import iter_files
+from mfimage.datasets.named import NAMED
+from mfimage.datasets.objects import array_of_images
+from mfimage.datasets.points import Points, checked, holds_points, joined, load_points
+from mfimage.datasets.pointset import holds_point_set, load_point_set
+from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
+from mfimage.datasets.sources import Part, Source, from_files, in_memory, name_of, open_store, read_source
+from mfimage.datasets.splits import choose, split_name
+from mfimage.datasets.stored import SAMPLED, StoredSet
+from mfimage.datasets.stores import Store
+from mfimage.errors import DataError, MixedSizesError, UsageError
 
-Source = str | Path
+Size: TypeAlias = int | tuple[int, int]
+Data: TypeAlias = Source | Sequence[Source]
 
-MEMORY = 2 * 1024**3  # bytes; larger sets are trained on where they lie
+MEMORY = 2 * 1024**3  # bytes; larger sets are read where they lie
+PHOTO_SIZE = 64  # pixels; what a first manifold of photographs is learned at
+_PHOTOGRAPH = 128  # pixels; larger images are photographs
 
 
 def load(
-    source: Source | Sequence[Source],
+    data: Data,
     split: str = "train",
-    size: int | tuple[int, int] | None = None,
+    size: Size | None = None,
     channels: int | None = None,
     *,
     reading: Reading = Reading(),
     limit: int | None = None,
-    root: Source | None = None,
-) -> ImageSet:
-    """Load images into memory.
+    memory: int | None = MEMORY,
+    root: str | Path | None = None,
+) -> Dataset:
+    """Load images or points, into memory if they fit.
 
     Args:
-        source: A named set (`fashion-mini`, `fashion-mnist`, `mnist`, `digits`, `cifar10`, `celeba`,
+        data: A named set (`fashion-mini`, `fashion-mnist`, `mnist`, `digits`, `cifar10`, `celeba`,
             `celeba-178`, `imagenet`); a folder (searched to any depth, in natural order) or .zip of png, jpg,
             webp, bmp, tiff and gif files; a .parquet file or a folder of them, as `mfimage pack` writes; an
-            .npy or .npz array (N, H, W) or (N, H, W, C); or a list of several of these, which are put one
-            after the other. A folder called like a named set is reached as `./name`.
+            .npy or .npz array (N, H, W) or (N, H, W, C); an .npz file of points (with an array x, see
+            `load_points`) or a folder of them, as `mfimage stylegan manifold` writes. A folder called like a
+            named set is reached as `./name`.
+            An array (N, H, W) or (N, H, W, C), a tensor (N, H, W) or (N, C, H, W), either of vectors
+            (N, D), a data set of PyTorch (whose items are images, or images and labels) or of Hugging Face
+            (with a column of images); a `Dataset`. These are taken whole, whatever the split.
+            Or a list of several of these, which are put one after the other in memory.
         split: "train", "valid", "test" or "all". Folders of these names at the top of a source are its
             splits; without them a tenth is held out as "test" (see `splits`).
         size: (height, width) or one number for both, in pixels: larger and smaller images are scaled to
             cover it and cut to the centre. None if all images have one size.
-        channels: 1 for luma, 3 for colour, None for 3 if any image has colour and else 1.
-        reading: How files are read, and how many may be bad.
-        limit: Read only the first so many images.
+        channels: 1 for luma, 3 for colour, None for 3 if any image has colour and else 1 (of a set that is
+            not in memory: any of a sample of 256).
+        reading: How files are read, and how many may be bad; of a set that is not in memory max_bad is the
+            share of what has been read.
+        limit: Read only the first so many.
+        memory: Most bytes, at 8 bits a value, that images may take in memory; more are opened where they
+            lie, if they are a folder, shards or a data set of others. None takes all into memory.
         root: Where named sets lie that are not bundled; $MFIMAGE_DATA, else ~/.cache/mfimage, if None.
 
     Returns:
-        The images in one tensor: uint8 if every source has 8 bits, else float32.
+        An `ImageSet` (uint8 if every source has 8 bits, else float32), a `StoredSet`, or `Points`.
 
     Raises:
         DataError: A source does not exist, holds no images or lacks the split; too many files are bad; an
             array holds values out of range; or the images have several sizes and no size is given.
-        UsageError: A size, channel count, limit or range makes no sense.
+        UsageError: A size, channel count, limit or range makes no sense, or is asked of points or of a
+            `Dataset` that has another.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: must be at least 1")
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
-    if not sources:
-        raise UsageError("no source of images is given")
+    sources = _sources(data, split)
+    if (known := _as_it_is(sources, split)) is not None:
+        _check_asked(known, size, channels, reading)
+        return known if limit is None or limit >= len(known) else known.subset(slice(limit))
     prepare = Preparation(size, channels, reading.max_pixels, reading.value_range)
+    store = open_store(sources[0], root, reading.value_range, limit) if len(sources) == 1 else None
+    if store is not None and memory is not None:
+        rows = choose(store.divided, split, store.name)[:limit]
+        stored = _stored(store, rows, replace(prepare, crop=store.crop), split, reading.max_bad, memory)
+        if stored is not None:
+            return stored
+    bad = BadFiles(reading.max_bad)
     parts: list[Part] = []
-    for one in sources:
-        left = None if limit is None else limit - sum(len(part.paths) + len(part.skipped) for part in parts)
+    for source in sources:
+        left = None if limit is None else limit - sum(len(part.paths) for part in parts) - len(bad.skipped)
         if left != 0:
-            parts.append(_read(one, split, prepare, left, root))
-    skipped = tuple(bad for part in parts for bad in part.skipped)
-    paths = tuple(path for part in parts for path in part.paths)
-    check_bad(skipped, len(paths), reading.max_bad)
-    images = stack(taken(parts), paths)
-    return ImageSet(images, " + ".join(map(str, sources)), split, paths, skipped, joined_labels(parts))
+            parts.append(read_source(source, store, split, prepare, left, root, bad))
+    return in_memory(parts, " + ".join(map(name_of, sources)), split, bad)
 
 
-def open_images(
-    source: Source | Sequence[Source],
-    split: str = "train",
-    size: int | tuple[int, int] | None = None,
-    channels: int | None = None,
-    *,
-    memory: int = MEMORY,
+def load_for_training(
+    data: Data,
+    config: Config,
     reading: Reading = Reading(),
-    root: Source | None = None,
-) -> ImageSet | StoredSet:
-    """Load images into memory if they fit, else open them where they lie.
+    memory: int | None = MEMORY,
+    root: str | Path | None = None,
+) -> tuple[Dataset, Config]:
+    """Load the training split, and settle the size of its images in the configuration.
 
     Args:
-        source: As of `load`; zips, arrays and several sources always go into memory.
-        split: As of `load`.
-        size: As of `load`.
-        channels: As of `load`; for a stored set None looks at a sample of 256 images.
-        memory: Most bytes, at 8 bits a value, that a folder's or shards' images may take in memory.
-        reading: As of `load`; of a stored set max_bad is the share of what has been read.
+        data: As of `load`.
+        config: Size and channels; without a size, photographs (images of several sizes, or above 128 pixels)
+            are taken at 64 × 64, and other images as they are.
+        reading: As of `load`.
+        memory: As of `load`.
         root: As of `load`.
 
     Raises:
-        DataError: As of `load`, as far as a sample of 256 images tells.
+        DataError: As of `load`.
         UsageError: As of `load`.
     """
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
-    store = open_store(sources[0], root) if len(sources) == 1 else None
-    if store is not None:
-        rows = choose(store.divided, split, store.name)
-        sides = (size, size) if isinstance(size, int) else size
-        if sides is None or len(rows) * 3 * math.prod(sides) > memory:
-            prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
-            stored = StoredSet.open(store, rows, prepare, split, reading.max_bad)
-            if stored.nbytes > memory:
-                return stored
-    return load(source, split, size, channels, reading=reading, root=root)
+    if (known := _as_it_is(_sources(data, "train"), "train")) is not None:
+        data = known
+    elif config.size is None:
+        config = replace(config, size=_photo_size(data, config.channels, reading, root))
+    size, channels = config.size, config.channels
+    try:
+        return load(data, "train", size, channels, reading=reading, memory=memory, root=root), config
+    except MixedSizesError:  # the first few were alike
+        if size is not None:
+            raise
+        return load_for_training(data, replace(config, size=PHOTO_SIZE), reading, memory, root)
+
+
+def _photo_size(data: Data, channels: int | None, reading: Reading, root: str | Path | None) -> int | None:
+    """The size of photographs, judged by the first few images; None for others."""
+    try:
+        few = replace(reading, max_bad=1.0)
+        shape = load(data, "train", None, channels, reading=few, limit=4, memory=None, root=root).shape
+    except MixedSizesError:
+        return PHOTO_SIZE
+    except DataError:  # none of these few can be read: loading all will tell
+        return None
+    return PHOTO_SIZE if max(shape[1:]) > _PHOTOGRAPH else None
 
 
 def load_files(
-    inputs: Sequence[Source],
-    size: int | tuple[int, int] | None = None,
+    inputs: Sequence[str | Path],
+    size: Size | None = None,
     channels: int | None = None,
     *,
     reading: Reading = Reading(),
@@ -141,56 +163,90 @@ def load_files(
     paths = [str(path) for path in iter_files(inputs)]
     if not paths:
         raise DataError(f"{', '.join(map(str, inputs))}: no image files here")
-    part = from_files(paths, "", Path, Preparation(size, channels, reading.max_pixels, reading.value_range))
-    check_bad(part.skipped, len(part.paths), reading.max_bad)
-    images = stack(taken([part]), part.paths)
-    return ImageSet(images, " + ".join(map(str, inputs)), "all", tuple(part.paths), tuple(part.skipped))
+    bad, prepare = (
+        BadFiles(reading.max_bad),
+        Preparation(size, channels, reading.max_pixels, reading.value_range),
+    )
+    part = from_files(paths, "", Path, prepare, bad)
+    return in_memory([part], " + ".join(map(str, inputs)), "all", bad)
 
 
-def open_store(source: Source, root: Source | None = None) -> Store | None:
-    """A folder, Parquet shards or a named set of photographs, to be read one image at a time.
+def _sources(data: Data, split: str) -> list[Source]:
+    """Sources one by one; of a mapping, such as Hugging Face's DatasetDict, the split."""
+    sources: list[Source] = []
+    for one in data if isinstance(data, list | tuple) else [data]:
+        if not isinstance(one, Mapping):
+            sources.append(one)
+        elif split == "all":
+            sources += one.values()
+        else:
+            named: dict[str, Any] = {split_name(name): items for name, items in one.items()}
+            sources.append(choose(named, split, "data set"))
+    if not sources:
+        raise UsageError("no source of images is given")
+    return sources
 
-    Args:
-        source: As of `load`.
-        root: Where named sets lie; $MFIMAGE_DATA if None.
 
-    Returns:
-        None for what is not of these kinds: zips, arrays, named sets of arrays, and what does not exist.
+def _as_it_is(sources: Sequence[Source], split: str) -> Dataset | None:
+    """What needs no preparation: a `Dataset`, or points; None for images.
 
     Raises:
-        DataError: There are no images in it, or it cannot be read.
+        DataError: There are both points and images, or points of several kinds.
     """
-    if isinstance(source, str) and source in FOLDERS:
-        return FOLDERS[source](root)
-    if isinstance(source, str) and source in NAMED:
+    if len(sources) == 1 and isinstance(sources[0], Dataset):
+        return sources[0]
+    points = [found for source in sources if (found := _points(source, split)) is not None]
+    if not points:
+        return None
+    if len(points) < len(sources):
+        raise DataError(f"{points[0].name}: points and images cannot be put together")
+    return points[0] if len(points) == 1 else joined(points, " + ".join(one.name for one in points), split)
+
+
+def _points(source: Source, split: str) -> Points | None:
+    if isinstance(source, Points):
+        return source
+    if isinstance(source, np.ndarray | Tensor) and source.ndim == 2:
+        array = array_of_images(source)
+        return Points(checked(array, "x", len(array), name_of(source)), name_of(source), split=split)
+    if not isinstance(source, str | Path) or source in NAMED or source in FOLDERS:
         return None
     path = Path(source).expanduser()
-    if path.is_dir():
-        files = shard_files(path)
-        return Shards(files, str(path)) if files else FolderStore.open(path)
-    return Shards([path], str(path)) if path.suffix.lower() == ".parquet" and path.is_file() else None
+    if holds_point_set(path):
+        return load_point_set(path, split)
+    return load_points(path, split) if holds_points(path) else None
 
 
-def _read(source: Source, split: str, prepare: Preparation, limit: int | None, root: Source | None) -> Part:
-    if isinstance(source, str) and source in NAMED:
-        known, classes = read_named(source, split, root)
-        return from_array(known, classes, list(range(len(known)))[:limit], f"{source}/{split}", prepare)
-    if store := open_store(source, root):
-        rows = choose(store.divided, split, store.name)[:limit]
-        return from_store(store, rows, replace(prepare, crop=store.crop))
-    path = Path(source).expanduser()
-    name = str(path)
-    if not path.exists():
-        known_names = ", ".join((*NAMED, *FOLDERS))
-        raise DataError(f"{source}: no such file or folder, and no named set ({known_names})")
-    if path.suffix.lower() == ".zip":
-        with open_zip(path) as archive:
-            chosen = split_paths(list_zip(archive), split, name)[:limit]
-            return from_files(
-                chosen, f"{name}/", lambda member: read_member(archive, member, prepare.max_bytes), prepare
-            )
-    if path.suffix.lower() in (".npy", ".npz"):
-        images, labels = read_arrays(path)
-        check_array(images, labels, name)
-        return from_array(images, labels, split_indices(len(images), split, name)[:limit], name, prepare)
-    raise DataError(f"{source}: is neither a folder nor a .zip, .npy, .npz or .parquet file")
+def _check_asked(data: Dataset, size: Size | None, channels: int | None, reading: Reading) -> None:
+    """Raise UsageError where something else is asked of data that are taken as they are."""
+    sides = (size, size) if isinstance(size, int) else size
+    wrong = (channels, sides) != (None, None) and len(data.shape) != 3
+    wrong = wrong or channels not in (None, data.shape[0]) or (sides is not None and sides != data.shape[1:])
+    if wrong or reading.value_range:
+        raise UsageError(
+            f"{data.name}: is taken as it is, of shape {data.shape}, without another size, other channels or "
+            "a value range"
+        )
+
+
+def _stored(
+    store: Store, rows: Sequence[int], prepare: Preparation, split: str, max_bad: float, memory: int
+) -> StoredSet | None:
+    """The images where they lie; None if they fit into memory."""
+    sides = (prepare.size, prepare.size) if isinstance(prepare.size, int) else prepare.size
+    sides = sides or _first_size(store, rows[:SAMPLED], prepare)
+    if len(rows) * 3 * math.prod(sides) <= memory if sides else len(rows) <= SAMPLED:
+        return None
+    stored = StoredSet.open(store, rows, prepare, split, max_bad)
+    return stored if stored.nbytes > memory else None
+
+
+def _first_size(store: Store, rows: Sequence[int], prepare: Preparation) -> tuple[int, int] | None:
+    """Height and width of the first image that can be read."""
+    for row in map(int, rows):
+        try:
+            height, width = prepare(store.content(row, prepare.max_bytes), store.path(row)).shape[:2]
+        except DataError:
+            continue
+        return height, width
+    return None

@@ -22,14 +22,12 @@ from numpy.typing import NDArray
 
 from mfimage.config import Reading
 from mfimage.datasets.decode import Preparation
-from mfimage.datasets.loading import Source, open_store
 from mfimage.datasets.parquet import SKIPPED_KEY, Shard
-from mfimage.datasets.parts import check_bad
-from mfimage.datasets.sets import Skipped
+from mfimage.datasets.sets import BadFiles, Skipped
 from mfimage.datasets.shards import shard_files
 from mfimage.datasets.shardwriter import Plan, Planned, write_shard
+from mfimage.datasets.sources import open_store
 from mfimage.datasets.splits import class_folders
-from mfimage.datasets.stored import Faults
 from mfimage.datasets.stores import FolderStore, Store
 from mfimage.errors import DataError, UsageError
 from mfimage.files import write_text
@@ -40,14 +38,14 @@ _NAMES = {"train": "train", "valid": "validation", "test": "test"}
 
 
 def pack(
-    source: Source,
+    source: str | Path,
     outdir: str | Path,
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     *,
     shard_bytes: int = SHARD_BYTES,
     reading: Reading = Reading(),
-    root: Source | None = None,
+    root: str | Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Write images as Parquet shards; what was broken off goes on where it stopped.
@@ -135,19 +133,18 @@ def write(
         DataError: Too many files are bad.
         UsageError: The folder holds Parquet files of anything else, or pyarrow is not installed.
     """
-    code, faults = planned.hash(), Faults(max_bad)
+    code, bad = planned.hash(), BadFiles(max_bad)
     outdir.mkdir(parents=True, exist_ok=True)
     for left_over in outdir.glob("*.parquet*.tmp"):  # of a process that was killed
         left_over.unlink()
     there = _there(outdir, code)
     for number, shard in enumerate(planned.shards, 1):
         if shard.file not in there:
-            write_shard(planned, shard, outdir / shard.file, code, faults)
+            write_shard(planned, shard, outdir / shard.file, code, bad)
         tell(f"{shard.file}, {number} of {len(planned.shards)}")
     written = [Shard(outdir / shard.file) for shard in planned.shards]
     manifest = _manifest(planned, written, code)
-    skipped = [Skipped(**bad) for bad in manifest["skipped"]]
-    check_bad(skipped, sum(one["images"] for one in manifest["shards"]), max_bad)
+    BadFiles(max_bad, [Skipped(**one) for one in manifest["skipped"]]).check(manifest["images"])
     write_text(outdir / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return manifest
 

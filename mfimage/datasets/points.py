@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.datasets.sets import Dataset
+from mfimage.datasets.sets import Dataset, Rows, Skipped
+from mfimage.datasets.splits import choose
 from mfimage.errors import DataError
 from mfimage.files import whole
 
@@ -41,7 +42,7 @@ class Points(Dataset):
     score: Tensor | None = None
     latents: Tensor | None = None
     split: str = "train"
-    skipped: tuple[Any, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -51,29 +52,23 @@ class Points(Dataset):
         """Shape of one."""
         return tuple(self.x.shape[1:])
 
-    def batch(self, indices: Sequence[int] | Tensor | slice) -> Tensor:
-        """Some of them, (B, …) float32, in any order."""
-        return self.x[indices if isinstance(indices, slice) else torch.as_tensor(indices).long()]
+    def batch(self, rows: Rows) -> Tensor:
+        """Some of them, (B, …) float32."""
+        return self.x[rows if isinstance(rows, slice) else self.positions(rows)]
 
-    def subset(self, indices: Sequence[int] | Tensor) -> Points:
-        """Those at these positions."""
-        rows = torch.as_tensor(indices).long()
-        chosen: dict[str, Any] = {name: tensor[rows] for name, tensor in self._tensors().items()}
-        return replace(self, **chosen)
+    def subset(self, rows: Rows) -> Points:
+        """Some of them as a set."""
+        chosen = self.positions(rows)
+        changes: dict[str, Any] = {name: tensor[chosen] for name, tensor in self._tensors().items()}
+        return replace(self, **changes)
 
-    def summary(self) -> dict[str, Any]:
-        """What a run records of its data, ready for JSON; sha256 is of all tensors."""
+    def statistics(self) -> dict[str, Any]:
+        """Of all values of x; sha256 is of all tensors."""
         digest = hashlib.sha256()
         for name, tensor in self._tensors().items():
             digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
         return {
-            "name": self.name,
-            "split": self.split,
-            "count": len(self),
-            "shape": list(self.shape),
             "dtype": str(self.x.dtype).removeprefix("torch."),
-            "skipped": 0,
-            "skipped_first": [],
             "sha256": digest.hexdigest(),
             "mean": float(self.x.double().mean()),
             "std": float(self.x.double().std(unbiased=False)),
@@ -94,6 +89,18 @@ class Points(Dataset):
         return {name: tensor for name in FIELDS if (tensor := getattr(self, name)) is not None}
 
 
+def joined(parts: Sequence[Points], name: str, split: str) -> Points:
+    """Points one after the other; DataError if they differ in shape or in what is known of them."""
+    first = parts[0]
+    for part in parts:
+        if (part.shape, part._tensors().keys()) != (first.shape, first._tensors().keys()):
+            raise DataError(f"{part.name}: holds other points than {first.name}")
+    tensors: dict[str, Any] = {
+        field: torch.cat([getattr(part, field) for part in parts]) for field in first._tensors()
+    }
+    return Points(**tensors, name=name, split=split)
+
+
 def holds_points(path: str | Path) -> bool:
     """Whether a path is an .npz file for `load_points`: with x of vectors, or of floats (N, C, H, W).
 
@@ -111,16 +118,18 @@ def holds_points(path: str | Path) -> bool:
         return False  # whoever reads images will say what is wrong with it
 
 
-def load_points(path: str | Path) -> Points:
+def load_points(path: str | Path, split: str = "train") -> Points:
     """Read points from an .npz file.
 
     Args:
         path: Of a file with an array x, (N, D) or (N, C, H, W), and where they are known theta (N, P),
             score (N, P) and latents (N, d), all real numbers.
+        split: "train" or "all": a file is not divided.
 
     Raises:
-        DataError: If the file cannot be read, or holds something else.
+        DataError: If the file cannot be read or holds something else, or another split is asked for.
     """
+    choose({"train": [path], "all": [path]}, split, str(path))
     try:
         if not is_zipfile(path) and Path(path).is_file():
             raise BadZipFile("not an .npz file, or cut off")
@@ -131,17 +140,22 @@ def load_points(path: str | Path) -> Points:
         raise DataError(f"{path}: cannot be read ({error})") from error
     if "x" not in found or found["x"].ndim not in (2, 4):
         raise DataError(f"{path}: an array x of shape (N, D) or (N, C, H, W) is expected")
-    tensors: dict[str, Any] = {}
-    for name, array in found.items():
-        whole = array.dtype.kind in "fiu" and array.shape[:1] == found["x"].shape[:1] and array.size > 0
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-            values = array.astype(np.float32) if whole else array
-        if not whole or (name != "x" and array.ndim != 2) or not np.isfinite(values).all():
-            raise DataError(
-                f"{path}: {name} must hold {len(found['x'])} rows of finite numbers, "
-                f"not {array.dtype} of shape {array.shape}"
-            )
-        if name == "x" and array.ndim == 4 and not (array.min() >= 0 and array.max() <= 1):
-            raise DataError(f"{path}: images x hold {array.min():g} … {array.max():g}, not values in [0, 1]")
-        tensors[name] = torch.from_numpy(values)
-    return Points(name=str(path), **tensors)
+    tensors: dict[str, Any] = {
+        name: checked(array, name, len(found["x"]), path) for name, array in found.items()
+    }
+    return Points(name=str(path), split=split, **tensors)
+
+
+def checked(array: np.ndarray, name: str, rows: int, where: object) -> Tensor:
+    """One of the FIELDS as float32; DataError if it holds no finite numbers, or x no images in [0, 1]."""
+    sound = array.dtype.kind in "fiu" and array.shape[:1] == (rows,) and array.size > 0
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        values = array.astype(np.float32) if sound else array
+    if not sound or (name != "x" and array.ndim != 2) or not np.isfinite(values).all():
+        raise DataError(
+            f"{where}: {name} must hold {rows} rows of finite numbers, "
+            f"not {array.dtype} of shape {array.shape}"
+        )
+    if array.ndim == 4 and not (array.min() >= 0 and array.max() <= 1):
+        raise DataError(f"{where}: images x hold {array.min():g} … {array.max():g}, not values in [0, 1]")
+    return torch.from_numpy(values)

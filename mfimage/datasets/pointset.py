@@ -7,24 +7,33 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
-from mfimage.datasets.points import FIELDS, Points, load_points
+from mfimage.datasets.points import Points, joined, load_points
+from mfimage.datasets.splits import choose
 from mfimage.errors import DataError, UsageError
-from mfimage.files import write_text
-
-if TYPE_CHECKING:
-    from mfimage.experiments.simulators.simulator import Simulator
+from mfimage.files import read_json, write_json
 
 MANIFEST = "points.json"
 _SHARD = 1000
 _SPLITS = ("train", "test")
 
 
+class Sampler(Protocol):
+    """What `write_points` draws examples from."""
+
+    name: str
+    shape: tuple[int, ...]
+    dim: int
+
+    def sample(self, n: int, generator: torch.Generator) -> Points:
+        """Draw n examples."""
+
+
 def write_points(
-    simulator: Simulator,
+    sampler: Sampler,
     folder: str | Path,
     counts: Mapping[str, int],
     seed: int = 0,
@@ -39,7 +48,7 @@ def write_points(
     0.00025, an eighth of a level of 256.
 
     Args:
-        simulator: Draws the examples.
+        sampler: Draws the examples.
         folder: Where to; FOLDER/points.json says what it holds.
         counts: Examples by split, "train" and "test".
         seed: Of everything drawn, below 2^31.
@@ -55,62 +64,58 @@ def write_points(
         ResourceError: If it cannot be written.
     """
     folder = Path(folder)
-    what = {
-        "name": simulator.name, "shape": list(simulator.shape), "dim": simulator.dim, "seed": seed,
+    manifest = {
+        "name": sampler.name, "shape": list(sampler.shape), "dim": sampler.dim, "seed": seed,
         "counts": {split: counts.get(split, 0) for split in _SPLITS}, "shard": shard, **(source or {}),
     }  # fmt: skip
-    what = json.loads(json.dumps(what))
-    _claim(folder, what)
-    done, whole, files = 0, sum(what["counts"].values()), {}
-    for split, number, rows in _shards(what):
+    manifest = json.loads(json.dumps(manifest))
+    _claim(folder, manifest)
+    done, count, files = 0, sum(manifest["counts"].values()), {}
+    for split, number, rows in _shards(manifest):
         path = folder / f"{split}-{number:04d}.npz"
         if not path.exists():
-            drawn = simulator.sample(rows, _source(seed, split, number))
+            drawn = sampler.sample(rows, _shard_generator(seed, split, number))
             (replace(drawn, x=drawn.x.half()) if drawn.x.ndim == 4 else drawn).save(path)
         files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         done += rows
-        tell(done, whole)
-    _note(folder, {**what, "files": files})
+        tell(done, count)
+    write_json(folder / MANIFEST, {**manifest, "files": files})
     return folder
 
 
-def _shards(what: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+def _shards(manifest: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
     """Split, number and size of every file."""
     for split in _SPLITS:
-        count, size = what["counts"][split], what["shard"]
+        count, size = manifest["counts"][split], manifest["shard"]
         for number, begin in enumerate(range(0, count, size)):
             yield split, number, min(size, count - begin)
 
 
-def _source(seed: int, split: str, number: int) -> torch.Generator:
+def _shard_generator(seed: int, split: str, number: int) -> torch.Generator:
     digest = hashlib.sha256(f"{seed} {split} {number}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _claim(folder: Path, what: dict[str, Any]) -> None:
-    manifest = folder / MANIFEST
-    if manifest.exists():
-        there = _read(folder)
+def _claim(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a new folder; UsageError if the folder holds something else."""
+    if (folder / MANIFEST).exists():
+        there = _read_manifest(folder)
         there.pop("files", None)
-        if there != what:
-            differs = sorted(key for key in {*there, *what} if there.get(key) != what.get(key))
+        if there != manifest:
+            differs = sorted(key for key in {*there, *manifest} if there.get(key) != manifest.get(key))
             raise UsageError(f"{folder} holds other examples ({', '.join(differs)}): choose another folder")
     elif folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: is not empty; choose another folder")
     else:
-        _note(folder, what)
+        write_json(folder / MANIFEST, manifest)
 
 
-def _note(folder: Path, what: Mapping[str, Any]) -> None:
-    write_text(folder / MANIFEST, json.dumps(what, indent=2) + "\n")
-
-
-def _read(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / MANIFEST, "list of examples")
     try:
-        what = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return {**what, "counts": {split: int(what["counts"][split]) for split in _SPLITS}}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / MANIFEST}: cannot be read ({error})") from error
+        return {**manifest, "counts": {split: int(manifest["counts"][split]) for split in _SPLITS}}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / MANIFEST}: not a readable list of examples ({error})") from error
 
 
 def holds_point_set(path: str | Path) -> bool:
@@ -119,28 +124,23 @@ def holds_point_set(path: str | Path) -> bool:
 
 
 def load_point_set(folder: str | Path, split: str = "train") -> Points:
-    """Read the examples of a split from a folder that `write_points` completed.
+    """Read a split, "train", "test" or "all", from a folder that `write_points` completed.
 
     Raises:
         DataError: If the folder is incomplete, a file is damaged, or the split is empty.
     """
     folder = Path(folder)
-    what = _read(folder)
-    if "files" not in what:
+    manifest = _read_manifest(folder)
+    if "files" not in manifest:
         raise DataError(f"{folder}: was not completed; run the command that wrote it again")
-    wanted = _SPLITS if split == "all" else (split,)
+    files: dict[str, list[tuple[Path, int]]] = {one: [] for one in (*_SPLITS, "all")}
+    for one, number, rows in _shards(manifest):
+        for name in (one, "all"):
+            files[name].append((folder / f"{one}-{number:04d}.npz", rows))
     parts = []
-    for one, number, rows in _shards(what):
-        if one in wanted:
-            part = load_points(folder / f"{one}-{number:04d}.npz")
-            if len(part) != rows or part.shape != tuple(what["shape"]):
-                raise DataError(f"{part.name}: holds other examples than {MANIFEST} says")
-            parts.append(part)
-    if not parts:
-        raise DataError(f"{folder}: has no examples of the split {split!r}")
-    joined: dict[str, Any] = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in FIELDS
-        if getattr(parts[0], name) is not None
-    }
-    return Points(**joined, name=str(folder), split=split)
+    for path, rows in choose(files, split, str(folder)):
+        part = load_points(path)
+        if len(part) != rows or part.shape != tuple(manifest["shape"]):
+            raise DataError(f"{part.name}: holds other examples than {MANIFEST} says")
+        parts.append(part)
+    return joined(parts, str(folder), split)

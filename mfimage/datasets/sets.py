@@ -1,28 +1,29 @@
-"""A set of images in memory."""
+"""The data protocol: what every data set can do, images in memory, and a record of the files that are bad."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from mfimage.errors import DataError, UsageError
 
-@dataclass(frozen=True)
-class Skipped:
-    """A file that could not be read."""
-
-    path: str
-    reason: str
+Rows: TypeAlias = Sequence[int] | Tensor | slice
+"""Positions in any order, repeats allowed, negative ones from the end; or a boolean mask of all examples."""
 
 
 class Dataset(ABC):
     """Data to learn from or to measure on: images (C, H, W) in [0, 1], or vectors (D,), all of one shape.
+
+    A map-style data set as PyTorch's DataLoader takes it, of float32 tensors.
 
     Attributes:
         name: Where they came from.
@@ -54,16 +55,35 @@ class Dataset(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def batch(self, rows: Sequence[int] | Tensor | slice) -> Tensor:
-        """Examples at these positions, in any order, repeats allowed: (B, …) float32, images in [0, 1]."""
+    def batch(self, rows: Rows) -> Tensor:
+        """Some of the examples, (B, …) float32, images in [0, 1]."""
 
     @abstractmethod
-    def subset(self, rows: Sequence[int] | Tensor) -> Dataset:
-        """The examples at these positions as a set."""
+    def subset(self, rows: Rows) -> Dataset:
+        """Some of the examples as a set, with what belongs to them; what was skipped stays on record."""
 
     @abstractmethod
+    def statistics(self) -> dict[str, Any]:
+        """What the examples hold: dtype, sha256, mean and std of all values, ready for JSON."""
+
     def summary(self) -> dict[str, Any]:
-        """What a run records of its data, ready for JSON: name, split, count, shape, sha256, mean, std, …."""
+        """What a run records of its data, ready for JSON.
+
+        Returns:
+            name, split, count, shape, dtype, skipped (how many), skipped_first (up to 5 of them), and the
+            other `statistics`.
+        """
+        found = self.statistics()
+        return {
+            "name": self.name,
+            "split": self.split,
+            "count": len(self),
+            "shape": list(self.shape),
+            "dtype": found.pop("dtype"),
+            "skipped": len(self.skipped),
+            "skipped_first": [{"path": one.path, "reason": one.reason} for one in self.skipped[:5]],
+            **found,
+        }
 
     def __getitem__(self, index: int) -> Tensor:
         """One example."""
@@ -82,6 +102,24 @@ class Dataset(ABC):
     def in_memory(self) -> Dataset:
         """The same examples in memory."""
         return self
+
+    def positions(self, rows: Rows) -> Tensor:
+        """Rows as (B,) int64 positions.
+
+        Raises:
+            UsageError: If a mask has another length than the set, or the rows are not integers.
+        """
+        if isinstance(rows, slice):
+            return torch.arange(*rows.indices(len(self)))
+        index = torch.as_tensor(rows)
+        if index.dtype == torch.bool and index.shape == (len(self),):
+            return index.nonzero()[:, 0].cpu()
+        if index.dtype == torch.bool or index.ndim != 1 or (index.is_floating_point() and index.numel()):
+            raise UsageError(
+                f"{self.name}: rows are integers, or a mask of all {len(self)} examples, "
+                f"not {index.dtype} of shape {tuple(index.shape)}"
+            )
+        return index.long()
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,23 +151,14 @@ class ImageSet(Dataset):
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    def batch(self, indices: Sequence[int] | Tensor | slice) -> Tensor:
-        """Some of the images, as the models take them.
-
-        Args:
-            indices: (B,) positions in 0..N − 1, in any order, repeats allowed.
-
-        Returns:
-            (B, C, H, W) float32 in [0, 1].
-        """
-        if not isinstance(indices, slice):
-            indices = torch.as_tensor(indices).long()
-        chosen = self.images[indices]
+    def batch(self, rows: Rows) -> Tensor:
+        """Some of the images, (B, C, H, W) float32 in [0, 1]."""
+        chosen = self.images[rows if isinstance(rows, slice) else self.positions(rows)]
         return chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen
 
-    def subset(self, indices: Sequence[int] | Tensor) -> ImageSet:
-        """The set of the images at these positions; what was skipped stays on record."""
-        chosen = torch.as_tensor(indices).long()
+    def subset(self, rows: Rows) -> ImageSet:
+        """Some of the images as a set."""
+        chosen = self.positions(rows)
         return replace(
             self,
             images=self.images[chosen],
@@ -137,13 +166,8 @@ class ImageSet(Dataset):
             labels=None if self.labels is None else self.labels[chosen],
         )
 
-    def summary(self) -> dict[str, Any]:
-        """What a run records of its data, ready for JSON.
-
-        Returns:
-            name, split, count, shape [C, H, W], dtype, skipped (how many) and skipped_first (up to 5 of
-            them), sha256 of the pixel bytes in the order (N, C, H, W), mean and std of all values in [0, 1].
-        """
+    def statistics(self) -> dict[str, Any]:
+        """Of all pixels; sha256 is of their bytes in the order (N, C, H, W)."""
         digest, total, squares = hashlib.sha256(), 0.0, 0.0
         for start in range(0, len(self), 1024):
             digest.update(self.images[start : start + 1024].contiguous().numpy().data)
@@ -152,14 +176,68 @@ class ImageSet(Dataset):
             squares += values.square().sum().item()
         mean = total / self.images.numel()
         return {
-            "name": self.name,
-            "split": self.split,
-            "count": len(self),
-            "shape": list(self.shape),
             "dtype": str(self.images.dtype).removeprefix("torch."),
-            "skipped": len(self.skipped),
-            "skipped_first": [{"path": one.path, "reason": one.reason} for one in self.skipped[:5]],
             "sha256": digest.hexdigest(),
             "mean": mean,
             "std": max(squares / self.images.numel() - mean**2, 0.0) ** 0.5,
         }
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be read."""
+
+    path: str
+    reason: str
+
+
+class BadFiles:
+    """The files that could not be read so far, and whether they are too many; threads may share it.
+
+    Args:
+        max_bad: Largest share of the files tried, in [0, 1], that may be bad.
+        skipped: Files that are known to be bad.
+    """
+
+    def __init__(self, max_bad: float, skipped: Iterable[Skipped] = ()) -> None:
+        self.max_bad, self.tried = max_bad, 0
+        self._bad = {one.path: one for one in skipped}
+        self._lock = threading.Lock()
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._bad
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The bad files, as they were met."""
+        return tuple(self._bad.copy().values())
+
+    def count(self, files: int) -> None:
+        """Count so many more files as tried."""
+        with self._lock:
+            self.tried += files
+
+    def add(self, path: str, error: DataError) -> Skipped:
+        """Note a bad file; one that is met again counts once."""
+        with self._lock:
+            self._bad[path] = Skipped(path, str(error).removeprefix(f"{path}: "))
+            return self._bad[path]
+
+    def check(self, good: int) -> None:
+        """Raise DataError if, once all is read, no file was good or more than the share was bad."""
+        if not good or len(self._bad) > self.max_bad * (good + len(self._bad)):
+            self._refuse(good + len(self._bad))
+
+    def check_so_far(self) -> None:
+        """Raise DataError if more are bad than the share allows for the files tried, while others follow."""
+        allowed = self.max_bad * self.tried
+        # Three standard deviations more than the share: of the first few a bad one may be among them.
+        if len(self._bad) > allowed + 3 * math.sqrt(allowed):
+            self._refuse(self.tried)
+
+    def _refuse(self, files: int) -> None:
+        first = "".join(f"\n  {one.path}: {one.reason}" for one in self.skipped[:5])
+        raise DataError(
+            f"{len(self._bad)} of {files} files cannot be used, more than the share of {self.max_bad:g} "
+            f"that is skipped; the first:{first}"
+        )

@@ -18,8 +18,7 @@ from mfimage.datasets.decode import Preparation
 from mfimage.datasets.parquet import FEATURES_KEY, PACK_KEY, SKIPPED_KEY, import_parquet
 from mfimage.datasets.pixels import Pixels
 from mfimage.datasets.prefetch import ahead
-from mfimage.datasets.sets import Skipped
-from mfimage.datasets.stored import Faults
+from mfimage.datasets.sets import BadFiles, Skipped
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError
 from mfimage.files import whole
@@ -61,7 +60,7 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def write_shard(planned: Plan, shard: Planned, path: Path, code: str, faults: Faults) -> None:
+def write_shard(planned: Plan, shard: Planned, path: Path, code: str, bad: BadFiles) -> None:
     """Write a shard, whole or not at all.
 
     Raises:
@@ -76,9 +75,9 @@ def write_shard(planned: Plan, shard: Planned, path: Path, code: str, faults: Fa
             temporary, schema, compression="none", use_dictionary=False, write_statistics=False
         ) as file,
     ):
-        for group in _groups(planned, shard, faults, skipped):
+        for group in _groups(planned, shard, bad, skipped):
             file.write_table(_table(group, schema), row_group_size=len(group))
-        file.add_key_value_metadata({SKIPPED_KEY: json.dumps([vars(bad) for bad in skipped])})
+        file.add_key_value_metadata({SKIPPED_KEY: json.dumps([vars(one) for one in skipped])})
 
 
 def _schema(planned: Plan, code: str) -> Any:
@@ -106,18 +105,18 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
 
 
 def _groups(
-    planned: Plan, shard: Planned, faults: Faults, skipped: list[Skipped]
+    planned: Plan, shard: Planned, bad: BadFiles, skipped: list[Skipped]
 ) -> Iterator[list[dict[str, Any]]]:
     """The row groups of a shard; what cannot be read goes to `skipped`."""
     group: list[dict[str, Any]] = []
     chunks = np.array_split(shard.rows, range(_CHUNK, len(shard.rows), _CHUNK))
     for rows, results in zip(chunks, ahead(lambda some: _encoded(planned, some), chunks), strict=True):
-        faults.count(len(rows))
+        bad.count(len(rows))
         for row, result in zip(rows.tolist(), results, strict=True):
             if isinstance(result, DataError):
                 path = planned.store.path(row)
-                faults.note(row, path, result)
-                skipped.append(faults.bad[row])
+                skipped.append(bad.add(path, result))
+                bad.check_so_far()
             else:
                 group.append(result)
         if len(group) >= _GROUP_ROWS and sum(len(one["image"]["bytes"]) for one in group) >= _GROUP_BYTES:

@@ -114,6 +114,11 @@ def _common_depth(paths: Sequence[str]) -> int:
     return int(len(tops) == 1 and not {top.lower() for top in tops} & {"", *_FOLDERS})
 
 
+def split_name(name: str) -> str:
+    """The name of a split under any of its spellings, such as "valid" for "validation"."""
+    return _FOLDERS.get(name.lower(), name.lower())
+
+
 def choose(divided: Mapping[str, _Part], split: str, name: str) -> _Part:
     """The part of a divided source that has a name, under any of its spellings.
 
@@ -128,7 +133,7 @@ def choose(divided: Mapping[str, _Part], split: str, name: str) -> _Part:
     Raises:
         DataError: There is no such split, or nothing in it.
     """
-    wanted = _FOLDERS.get(split.lower(), split.lower())
+    wanted = split_name(split)
     there = ", ".join(divided)
     if wanted not in divided:
         raise DataError(f"{name}: has no split {split!r}; there are {there}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,43 +17,12 @@ from torch import Tensor
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.pixels import Pixels, as_float, check_size
 from mfimage.datasets.prefetch import Ahead, ahead
-from mfimage.datasets.sets import Dataset, ImageSet, Skipped
+from mfimage.datasets.sets import BadFiles, Dataset, ImageSet, Rows, Skipped
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError
 
 SAMPLED = 256  # images that a set is judged by before it is used
 _CHUNK = 16  # images a thread takes at once where a batch is read alone
-
-
-class Faults:
-    """The images of a set that could not be read so far, shared by all its subsets and threads.
-
-    Args:
-        max_bad: Largest share of those tried that is replaced rather than an error.
-    """
-
-    def __init__(self, max_bad: float) -> None:
-        self.max_bad, self.tried = max_bad, 0
-        self.bad: dict[int, Skipped] = {}
-        self._lock = threading.Lock()
-
-    def note(self, row: int, path: str, error: DataError) -> None:
-        """Remember a bad image; DataError if there are now too many."""
-        with self._lock:
-            self.bad[row] = Skipped(path, str(error).removeprefix(f"{path}: "))
-            allowed = self.max_bad * self.tried
-            # Three standard deviations more than the share: of the first few a bad one may be among them.
-            if len(self.bad) > allowed + 3 * math.sqrt(allowed):
-                first = "".join(f"\n  {one.path}: {one.reason}" for one in list(self.bad.values())[:5])
-                raise DataError(
-                    f"{len(self.bad)} of {self.tried} files cannot be used, more than the share of "
-                    f"{self.max_bad:g} that is replaced; the first:{first}"
-                )
-
-    def count(self, images: int) -> None:
-        """Remember that so many were tried."""
-        with self._lock:
-            self.tried += images
 
 
 class _Glance(NamedTuple):
@@ -80,7 +48,7 @@ class StoredSet(Dataset):
         image_shape: Channels, height and width of every image.
         mean: Of all values of a sample.
         std: Of all values of a sample.
-        faults: What could not be read.
+        bad: The files that could not be read so far; all subsets share it.
     """
 
     store: Store
@@ -91,7 +59,7 @@ class StoredSet(Dataset):
     image_shape: tuple[int, int, int]
     mean: float
     std: float
-    faults: Faults
+    bad: BadFiles
 
     @classmethod
     def open(
@@ -104,16 +72,16 @@ class StoredSet(Dataset):
             rows: Which of them are meant.
             prepare: How they are read; channels None become 3 if any of the sample has colour and else 1.
             split: Name of the part that the rows are.
-            max_bad: Largest share of bad files, in [0, 1].
+            max_bad: Largest share of bad files, in [0, 1], of those that have been read.
 
         Raises:
             DataError: Too many of the sample cannot be read.
             MixedSizesError: They differ in size and none is asked for.
         """
-        faults, chosen = Faults(max_bad), np.asarray(rows, np.int64)
-        whole = cls(store, chosen, prepare, store.name, split, (0, 0, 0), 0.0, 0.0, faults)
+        bad, chosen = BadFiles(max_bad), np.asarray(rows, np.int64)
+        whole = cls(store, chosen, prepare, store.name, split, (0, 0, 0), 0.0, 0.0, bad)
         sample = np.unique(np.linspace(0, len(chosen) - 1, min(SAMPLED, len(chosen))).round().astype(int))
-        faults.count(len(sample))
+        bad.count(len(sample))
         seen: list[_Glance] = []
         for one in ahead(whole._glance, chosen[sample].tolist()):
             if one is not None:
@@ -140,7 +108,7 @@ class StoredSet(Dataset):
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """The files that could not be read so far, as they were met."""
-        return tuple(list(self.faults.bad.values()))
+        return self.bad.skipped
 
     @property
     def nbytes(self) -> int:
@@ -149,39 +117,32 @@ class StoredSet(Dataset):
 
     def read(self, positions: Tensor) -> Tensor:
         """Some of the images, read one after the other in this thread; else as `batch`."""
-        self.faults.count(len(positions))
+        self.bad.count(len(positions))
         images = np.empty((len(positions), *self.shape), np.float32)
         for image, position in zip(images, positions.tolist(), strict=True):
             image[:] = as_float(self._image(position)).transpose(2, 0, 1)
         return torch.from_numpy(images)
 
-    def batch(self, indices: Sequence[int] | Tensor | slice) -> Tensor:
-        """Some of the images, as the models take them, read by several threads.
-
-        Args:
-            indices: (B,) positions in 0..N − 1, in any order, repeats allowed.
-
-        Returns:
-            (B, C, H, W) float32 in [0, 1].
+    def batch(self, rows: Rows) -> Tensor:
+        """Some of the images, (B, C, H, W) float32 in [0, 1], read by several threads.
 
         Raises:
-            DataError: Too many files of the set cannot be read, or one has another size.
+            DataError: More images than the share of `open` have turned out bad.
+            MixedSizesError: An image is of another size than the sample.
         """
-        if isinstance(indices, slice):
-            indices = range(*indices.indices(len(self)))
-        positions = torch.as_tensor(indices).long()
+        positions = self.positions(rows)
         images = torch.empty(len(positions), *self.shape)
         for begin, part in enumerate(ahead(self.read, positions.split(_CHUNK))):
             images[begin * _CHUNK : (begin + 1) * _CHUNK] = part
         return images
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """All images in order, (size, C, H, W) float32 at a time; the next are read meanwhile."""
+        """All images in order, `size` at a time; the next are read meanwhile."""
         yield from ahead(self.read, torch.arange(len(self)).split(size))
 
-    def subset(self, indices: Sequence[int] | Tensor) -> StoredSet:
-        """The set of the images at these positions."""
-        return replace(self, rows=self.rows[torch.as_tensor(indices).long().numpy()])
+    def subset(self, rows: Rows) -> StoredSet:
+        """Some of the images as a set."""
+        return replace(self, rows=self.rows[self.positions(rows).numpy()])
 
     @contextmanager
     def prefetched(self, rows: Callable[[int], Tensor], steps: int) -> Iterator[Callable[[int], Tensor]]:
@@ -197,22 +158,11 @@ class StoredSet(Dataset):
         paths = tuple(self.store.path(row) for row in self.rows.tolist())
         return ImageSet(kept, self.name, self.split, paths, self.skipped)
 
-    def summary(self) -> dict[str, Any]:
-        """What a run records of its data, ready for JSON.
-
-        Returns:
-            As `ImageSet.summary`; but sha256 is of the list of files (names, sizes), the rows and the
-            preparation, mean and std are of `sampled` images, and skipped are those found bad so far.
-        """
+    def statistics(self) -> dict[str, Any]:
+        """Of `sampled` images; sha256 is of the files (names, sizes), the rows and the preparation."""
         how = f"{asdict(self.prepare)}\0{self.store.fingerprint()}\0"
         return {
-            "name": self.name,
-            "split": self.split,
-            "count": len(self),
-            "shape": list(self.shape),
             "dtype": "uint8",
-            "skipped": len(self.skipped),
-            "skipped_first": [{"path": one.path, "reason": one.reason} for one in self.skipped[:5]],
             "sha256": hashlib.sha256(how.encode() + self.rows.tobytes()).hexdigest(),
             "mean": self.mean,
             "std": self.std,
@@ -238,11 +188,12 @@ class StoredSet(Dataset):
 
     def _decoded(self, row: int) -> Pixels | None:
         """An image of the store, None if it cannot be read."""
-        if row in self.faults.bad:
-            return None
         path = self.store.path(row)
+        if path in self.bad:
+            return None
         try:
             return self.prepare(self.store.content(row, self.prepare.max_bytes), path)
         except DataError as error:
-            self.faults.note(row, path, error)
+            self.bad.add(path, error)
+            self.bad.check_so_far()
             return None

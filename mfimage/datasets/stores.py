@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.index import Index, index_folder
-from mfimage.datasets.pixels import Crop
+from mfimage.datasets.pixels import Crop, Pixels
 from mfimage.datasets.splits import Divided, divide_paths
 from mfimage.errors import DataError
 
@@ -45,8 +45,8 @@ class Store(Protocol):
     def file(self, row: int) -> str:
         """The same, shorter: within the store."""
 
-    def content(self, row: int, max_bytes: int) -> bytes:
-        """The encoded image; DataError if it is gone, has changed or is larger than allowed."""
+    def content(self, row: int, max_bytes: int) -> bytes | Pixels:
+        """The encoded image or its pixels; DataError if it is gone, has changed or is larger than allowed."""
 
     def stored_bytes(self, row: int) -> int:
         """About how many bytes `content` has."""

@@ -17,9 +17,9 @@ from torch import Tensor
 from mfimage.config import Reading
 from mfimage.datasets import Skipped, load_files
 from mfimage.datasets.decode import Preparation
-from mfimage.datasets.parts import check_bad
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import resize
+from mfimage.datasets.sets import BadFiles
 from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError
 from mfimage.eval.image_metrics import psnr, ssim
@@ -81,16 +81,16 @@ class FileReader:
     def _one_by_one(
         self, paths: Sequence[str], skipped: list[Skipped]
     ) -> Iterator[tuple[Tensor, tuple[str, ...]]]:
-        good = 0
+        bad, good = BadFiles(self.reading.max_bad), 0
         for path in paths:
             try:
                 image = _read(path, self._preparation(None))
             except DataError as error:
-                skipped.append(Skipped(path, str(error).removeprefix(f"{path}: ")))
+                skipped.append(bad.add(path, error))
                 continue
             good += 1
             yield image[None], (path,)
-        check_bad(skipped, good, self.reading.max_bad)
+        bad.check(good)
 
     def clean(self, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
         """Read the clean images (B, C, H, W) of results of a size; DataError if theirs is another."""

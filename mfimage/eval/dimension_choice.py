@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from mfimage.config import Config, ModelConfig, Reading
-from mfimage.datasets.sets import Dataset
+from mfimage.datasets.loading import Data, load_for_training
 from mfimage.errors import DataError, Interrupted
 from mfimage.eval.dimension_estimates import LEAST, DimensionEstimate, EstimatorBias, estimates, find_elbow
 from mfimage.eval.elbow import curve_figure
 from mfimage.files import stream
 from mfimage.fit import Schedule, Snapshots, fit, make_accelerator, shuffled
-from mfimage.inputs import load_for_training
 from mfimage.models.build import build
 from mfimage.models.encoders import Autoencoder
 from mfimage.models.linear import principal_components
@@ -81,7 +80,7 @@ class Dimension:
 
 
 def choose_dimension(
-    data: str | Path | Sequence[str | Path] | Dataset,
+    data: Data,
     *,
     max_dim: int = 64,
     examples: int = 10_000,

@@ -10,8 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mfimage.datasets import ImageSet
-from mfimage.datasets.stored import StoredSet
+from mfimage.datasets import Dataset
 from mfimage.eval.bootstrap import Interval, bootstrap, mean_interval, quantiles
 from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
 from mfimage.eval.manifold import geometry, normality
@@ -23,7 +22,7 @@ from mfimage.models.ambient import bits_per_dim
 from mfimage.models.geometry import metric
 from mfimage.models.linear import enough_rows
 
-Images = ImageSet | StoredSet
+Images = Dataset
 _DRAWS = 10  # of a bootstrap of Fréchet distances, each of which takes about a second
 _SUBSETS = 100
 Better = Literal["lower", "higher"] | None

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mfimage.datasets import load, open_images
+from mfimage.datasets import load
 from mfimage.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def test_celeba_is_cut_to_the_square(celeba):
     for name, box in (("celeba", whole[:, 40:188, 15:163]), ("celeba-178", whole[:, 20:198])):
         images = load(name, "test", root=celeba)
         assert (images.images[0].numpy() == box).all()
-        stored = open_images(name, "test", root=celeba, memory=0)
+        stored = load(name, "test", root=celeba, memory=0)
         assert (stored.batch([0]) == images.batch([0])).all()
     assert load("celeba", "test", 64, root=celeba).shape == (3, 64, 64)
 

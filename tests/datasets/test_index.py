@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import index, load, open_images
+from mfimage.datasets import index, load
 from mfimage.datasets.index import Names, index_folder
 from mfimage.errors import DataError
 
@@ -124,7 +124,7 @@ def test_a_file_overwritten_in_place_is_noticed_and_the_list_forgotten(folder, t
 
 
 def test_a_file_that_goes_while_it_is_read_is_replaced(folder):
-    images = open_images(folder, "all", memory=0, reading=Reading(max_bad=0.5))
+    images = load(folder, "all", memory=0, reading=Reading(max_bad=0.5))
     whole = images.batch(slice(None))
     (folder / "a" / "10.png").unlink()
     assert (images.batch([1]) == whole[2]).all()

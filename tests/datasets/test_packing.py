@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import load, open_images, packing, shardwriter
+from mfimage.datasets import load, packing, shardwriter
 from mfimage.datasets.packing import pack
 from mfimage.datasets.shardwriter import png
 from mfimage.errors import DataError, ResourceError, UsageError
@@ -66,7 +66,7 @@ def test_a_pack_holds_the_folder(folder, tmp_path, small_groups):
 
 def test_rows_are_read_at_random_from_many_groups(folder, tmp_path, small_groups):
     pack(folder, tmp_path / "out", shard_bytes=2000)
-    stored, memory = open_images(tmp_path / "out", memory=0), load(folder)
+    stored, memory = load(tmp_path / "out", memory=0), load(folder)
     rows = torch.randperm(len(memory), generator=torch.Generator().manual_seed(0))
     assert torch.equal(stored.batch(rows), memory.batch(rows))
     assert stored.subset([5]).store.path(5).endswith(".parquet[5]")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mfimage.datasets import points
+from mfimage.datasets import load, points
 from mfimage.datasets.pointset import holds_point_set, load_point_set, write_points
 from mfimage.datasets.stylegan import Custom
 from mfimage.errors import DataError, UsageError
@@ -102,6 +102,18 @@ def test_parameters_and_vectors_are_kept(tmp_path):
     sphere = load_point_set(write_points(Sphere(), tmp_path / "sphere", {"train": 5}))
     assert isinstance(sphere, points.Points)
     assert sphere.x.shape == (5, 2)
+
+
+def test_the_one_door_takes_the_folder(folder):
+    assert len(load(folder, "all")) == 32
+    assert torch.equal(load(folder, "test", 32, 1).x, load_point_set(folder, "test").x)
+    both = load([folder, folder / "test-0000.npz"], limit=30)
+    assert (both.theta, both.latents.shape) == (None, (30, 2))
+    assert torch.equal(both.x[25:], load(folder, "test").x[:5])
+    with pytest.raises(UsageError, match=r"is taken as it is, of shape \(1, 32, 32\)"):
+        load(folder, size=16)
+    with pytest.raises(DataError, match=r"test-0000\.npz: has no split 'test'; there are train, all"):
+        load(folder / "test-0000.npz", "test")
 
 
 def test_training_takes_the_folder(folder, tmp_path):

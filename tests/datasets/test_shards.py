@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import load, open_images, shards
+from mfimage.datasets import load, shards
 from mfimage.errors import DataError, UsageError
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -83,7 +83,7 @@ def test_many_files_are_kept_open_in_turn(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "_OPEN", 2)
     for i in range(10):
         write(tmp_path / f"{i}.parquet", {"image": structs(IMAGES[2 * i : 2 * i + 2])})
-    stored = open_images(tmp_path, "all", memory=0)
+    stored = load(tmp_path, "all", memory=0)
     for rows in (torch.arange(20), torch.arange(20).flip(0)):
         assert (stored.read(rows).movedim(1, -1) * 255).round().byte().equal(torch.from_numpy(IMAGES)[rows])
 
@@ -93,7 +93,7 @@ def test_rows_without_an_image_are_replaced_and_reported(tmp_path):
     rows[3]["bytes"] = None
     rows[4] = None
     write(tmp_path / "x.parquet", {"image": rows})
-    stored = open_images(tmp_path / "x.parquet", "all", memory=0, reading=Reading(max_bad=0.2))
+    stored = load(tmp_path / "x.parquet", "all", memory=0, reading=Reading(max_bad=0.2))
     assert torch.equal(stored.batch([3, 4]), stored.batch([5, 5]))
     assert {bad.path for bad in stored.skipped} == {f"{tmp_path}/x.parquet[{i}]" for i in (3, 4)}
     assert stored.skipped[0].reason == "holds no bytes of an image"
@@ -103,7 +103,7 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     hashes = set()
     for count in (5, 6, 6):
         write(tmp_path / "x.parquet", {"image": structs(IMAGES[:count])})
-        hashes.add(open_images(tmp_path / "x.parquet", "all", memory=0).summary()["sha256"])
+        hashes.add(load(tmp_path / "x.parquet", "all", memory=0).summary()["sha256"])
     assert len(hashes) == 2
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import ImageSet, StoredSet, load, open_images
+from mfimage.datasets import ImageSet, StoredSet, load
 from mfimage.errors import DataError, MixedSizesError
 from mfimage.fit import shuffled
 
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def stored(folder, split="all", size=None, channels=None, **options):
-    images = open_images(folder, split, size, channels, memory=0, reading=Reading(**options))
+    images = load(folder, split, size, channels, memory=0, reading=Reading(**options))
     assert isinstance(images, StoredSet)
     return images
 
@@ -60,12 +60,12 @@ def test_deep_and_grey_images_among_others(folder):
 
 
 def test_small_sets_go_into_memory(folder):
-    assert isinstance(open_images(folder), ImageSet)
-    assert isinstance(open_images(folder, "all", memory=40 * 3 * 6 * 7), ImageSet)
-    assert isinstance(open_images(folder, "all", memory=40 * 3 * 6 * 7 - 1), StoredSet)
-    assert isinstance(open_images(folder, "all", 4, memory=40 * 3 * 4 * 4), ImageSet)
-    assert isinstance(open_images(folder, "all", 4, memory=40 * 3 * 4 * 4 - 1), StoredSet)
-    assert isinstance(open_images([folder, folder], "all", memory=0), ImageSet)
+    assert isinstance(load(folder), ImageSet)
+    assert isinstance(load(folder, "all", memory=40 * 3 * 6 * 7), ImageSet)
+    assert isinstance(load(folder, "all", memory=40 * 3 * 6 * 7 - 1), StoredSet)
+    assert isinstance(load(folder, "all", 4, memory=40 * 3 * 4 * 4), ImageSet)
+    assert isinstance(load(folder, "all", 4, memory=40 * 3 * 4 * 4 - 1), StoredSet)
+    assert isinstance(load([folder, folder], "all", memory=0), ImageSet)
 
 
 def test_load_takes_it_into_memory(folder):

@@ -1,0 +1,159 @@
+"""Images that are objects in Python: arrays, tensors, PyTorch's data sets and those of Hugging Face."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mfimage.datasets.decode import picture_values
+from mfimage.datasets.pixels import Crop, Pixels, ValueRange, over_white, unit
+from mfimage.datasets.splits import Divided
+from mfimage.errors import DataError, MfimageError
+
+_FINGERPRINT = 16  # items that tell one data set from another
+
+
+class Items(Protocol):
+    """A map-style data set, as PyTorch and Hugging Face have them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+Arrays: TypeAlias = np.ndarray | Tensor
+
+
+def array_of_images(images: Arrays) -> Pixels:
+    """An array (N, H, W) or (N, H, W, C) of images; those of a tensor are (N, H, W) or (N, C, H, W)."""
+    if isinstance(images, np.ndarray):
+        return images
+    values = images.detach().cpu()
+    values = values.float() if values.is_floating_point() else values  # numpy lacks bfloat16
+    return (values.movedim(1, -1) if values.ndim == 4 else values).numpy()
+
+
+class ItemStore:
+    """A map-style data set as a store; see `stores.Store`. It is read by one thread at a time.
+
+    An item is an image (PIL image, array (H, W) or (H, W, C), tensor (H, W) or (C, H, W)), an image and a
+    label, or a row with columns: that which Hugging Face calls an Image, else `image` or `img`, and that
+    which it calls a ClassLabel, else `label`.
+
+    Args:
+        items: Of at least one image.
+        value_range: Of black and white in arrays; see `config.Reading`.
+        limit: Most items that are drawn from a data set without a length, which is read from its beginning.
+
+    Raises:
+        DataError: It holds nothing.
+    """
+
+    crop: Crop | None = None
+    class_names: Sequence[str] | None = None
+
+    def __init__(self, items: Any, value_range: ValueRange | None = None, limit: int | None = None) -> None:
+        info = getattr(items, "info", None)
+        self.name = str(getattr(info, "dataset_name", None) or type(items).__name__)
+        features = getattr(items, "features", None) or {}
+        self._image, self._label = (
+            next((name for name, feature in features.items() if type(feature).__name__ == kind), None)
+            for kind in ("Image", "ClassLabel")
+        )
+        if self._label:
+            self.class_names = getattr(features[self._label], "names", None)
+        self._items: Items = items if hasattr(items, "__len__") else list(islice(items, limit))
+        self._value_range, self._lock = value_range, threading.Lock()
+        self._labels: dict[int, int] = {}
+        if not len(self):
+            raise DataError(f"{self.name}: holds no images")
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def divided(self) -> Divided:
+        """All rows under every name: whoever holds a data set has divided it."""
+        return dict.fromkeys(("train", "valid", "test", "all"), range(len(self)))
+
+    def path(self, row: int) -> str:
+        """The name and the row."""
+        return f"{self.name}[{row}]"
+
+    file = path
+
+    def content(self, row: int, max_bytes: int) -> Pixels:
+        """Pixels of one image; DataError if it is none or cannot be had."""
+        try:
+            with self._lock:
+                item = self._items[row]
+            image, label = self._parts(item)
+            values = _pixels(image, self.path(row), self._value_range)
+        except (MfimageError, MemoryError):
+            raise
+        except Exception as error:  # The code of the data set, which is not ours, raises what it likes.
+            raise DataError(f"{self.path(row)}: cannot be read: {error or type(error).__name__}") from error
+        if label is not None:
+            self._labels[row] = label
+        return values
+
+    def stored_bytes(self, row: int) -> int:
+        """Bytes of its pixels."""
+        return self.content(row, 0).nbytes
+
+    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Labels of rows that have been read, None if one has none."""
+        found = [self._labels.get(row) for row in rows.tolist()]
+        return None if None in found else np.array(found, np.int64)
+
+    def fingerprint(self) -> str:
+        """Hash of the number of items and of some of them, evenly over all."""
+        digest = hashlib.sha256(f"{self.name} {len(self)}".encode())
+        for row in np.linspace(0, len(self) - 1, min(_FINGERPRINT, len(self))).round().astype(int).tolist():
+            digest.update(self.content(row, 0).tobytes())
+        return digest.hexdigest()
+
+    def _parts(self, item: Any) -> tuple[Any, int | None]:
+        """Image and label of an item."""
+        if isinstance(item, Mapping):
+            columns = (self._image, "image", "img")
+            image = next((item[name] for name in columns if name in item), None)
+            if image is None:
+                raise DataError(f"{self.name}: has no column `image`; there are {', '.join(map(str, item))}")
+            return image, _label(item.get(self._label or "label"))
+        if isinstance(item, tuple | list) and item:
+            return item[0], _label(item[1]) if len(item) > 1 else None
+        return item, None
+
+
+def _label(value: Any) -> int | None:
+    """A class index, None for what is none."""
+    if isinstance(value, np.ndarray | Tensor) and value.ndim == 0:
+        value = value.item()
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return int(value) if whole else None
+
+
+def _pixels(image: Any, name: str, value_range: ValueRange | None) -> Pixels:
+    """An image (H, W, C), uint8 or float32 in [0, 1]."""
+    if isinstance(image, Image.Image):
+        return picture_values(image, name, value_range)
+    if isinstance(image, Tensor):
+        values = array_of_images(image[None])[0]
+    elif isinstance(image, np.ndarray):
+        values = image
+    else:
+        raise DataError(f"{name}: is a {type(image).__name__}, not a PIL image, an array or a tensor")
+    if not (values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (1, 2, 3, 4))):
+        raise DataError(f"{name}: an image of shape {tuple(image.shape)} has not 1 to 4 channels")
+    values = unit(values, name, value_range)
+    values = values[..., None] if values.ndim == 2 else values
+    return over_white(values) if values.shape[-1] in (2, 4) else values
