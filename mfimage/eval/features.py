@@ -12,12 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval.inception import (
-    InceptionUnavailable,
-    InceptionWeights,
-    build_inception,
-    find_inception_weights,
-)
+from mfimage.eval.inception import InceptionUnavailable, InceptionWeights, find_inception_weights
+from mfimage.eval.inception_graph import build_inception
 
 __all__ = [
     "FeatureExtractor",

