@@ -32,7 +32,7 @@ class Detector:
     Args:
         model: A trained flow with a manifold of images.
         score: A name in `scores.SCORES`, or "auto": −log density of all statistics on familiar images.
-        batch_size: AnyImages at a time.
+        batch_size: Images at a time.
 
     Attributes:
         threshold_: Score above which an image is strange.
