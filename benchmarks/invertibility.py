@@ -16,11 +16,10 @@ from torch import Tensor
 from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import ImageSet, load
 from mfimage.losses import reconstruction
-from mfimage.models.charts import image_chart
-from mfimage.models.couplings import AffineCoupling
-from mfimage.models.layers import ActNorm, Haar, Householder, OrthogonalConv1x1
+from mfimage.models import image_chart
+from mfimage.models.layers import ActNorm, AffineCoupling, Haar, OrthogonalConv1x1
 from mfimage.models.nets import ConvNet
-from mfimage.models.subspace import BentSubspace
+from mfimage.models.subspace import BentSubspace, Householder
 from mfimage.run import build
 
 

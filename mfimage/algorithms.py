@@ -89,8 +89,7 @@ def _likelihood(module: Any, batch: Batch, config: Config) -> Tensor:
 
 
 def _start_chart(model: Any, batch: Batch) -> None:
-    if hasattr(model.chart, "initialise"):  # else it is prescribed
-        model.chart.initialise(batch.x)
+    model.chart.initialise(batch.x)
 
 
 def _start_density(model: Any, batch: Batch) -> None:

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp
 
-from mfimage.models import PIE, Density, GenerativeModel, ManifoldFlow
-from mfimage.models.flow import Manifold, NoiseAware
+from mfimage.models import PIE, Density, GenerativeModel, Manifold, ManifoldFlow
 from mfimage.models.layers import full_precision
 
 
@@ -25,7 +24,7 @@ def reconstruction(chart: Manifold, x: Tensor, context: Tensor | None = None) ->
     return _squared_error(chart.decode(chart.codes(x, context), context), x).mean()
 
 
-def noise_aware(chart: NoiseAware, noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
+def noise_aware(chart: Manifold, noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
     """One chart for the manifold and for noise: log mean ‖x − x̂‖² + mean log(‖x − shrink(y, σ)‖² + 10⁻⁴ D).
 
     Logarithms, so that no unit and no σ outweighs another: up to factors these are the PSNR of the clean

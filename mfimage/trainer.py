@@ -17,7 +17,7 @@ from mfimage.errors import UsageError
 from mfimage.files import stream
 from mfimage.fit import Progress, Schedule, Snapshots, fit, shuffled
 from mfimage.models import GenerativeModel
-from mfimage.models.linear import enough_rows
+from mfimage.models.subspace import enough_rows
 from mfimage.run import Run, trim_stats
 
 PREVIEW = 32  # images on a sheet

@@ -1,6 +1,14 @@
 """Brute force for what the models compute cleverly, one derivative at a time."""
 
 import torch
+from nflows.nn.nets import ResidualNet
+from nflows.transforms import (
+    CompositeTransform,
+    LULinear,
+    PiecewiseRationalQuadraticCouplingTransform,
+    RandomPermutation,
+)
+from nflows.utils import create_alternating_binary_mask
 
 
 def perturb(module, scale=1.0, seed=0):
@@ -37,3 +45,19 @@ def pca(x, dim):
     mean = flat.mean(0)
     v = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:dim]
     return (mean + (flat - mean) @ v.T @ v).view_as(x)
+
+
+def splines(features, context=None):
+    """Random permutations, dense linear maps and spline couplings, as nflows makes them."""
+
+    def conditioner(inputs, outputs):
+        return ResidualNet(inputs, outputs, 8, context_features=context, num_blocks=1)
+
+    parts = []
+    for step in range(2):
+        mask = create_alternating_binary_mask(features, even=step % 2 == 0)
+        spline = PiecewiseRationalQuadraticCouplingTransform(
+            mask, conditioner, num_bins=4, tails="linear", tail_bound=3.0
+        )
+        parts += [RandomPermutation(features), LULinear(features), spline]
+    return CompositeTransform(parts)

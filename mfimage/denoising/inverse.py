@@ -12,8 +12,7 @@ from torch.func import vmap
 from torch.nn import functional as F
 
 from mfimage.errors import ModelError, UsageError
-from mfimage.models import GenerativeModel
-from mfimage.models.flow import ChartedModel
+from mfimage.models import ChartedModel, GenerativeModel
 from mfimage.models.geometry import tangents
 from mfimage.models.least_squares import LevenbergMarquardt, Minimum
 

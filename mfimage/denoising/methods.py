@@ -15,10 +15,9 @@ from torch import Tensor
 
 from mfimage.denoising.inverse import map_denoise
 from mfimage.errors import ModelError
-from mfimage.models import GenerativeModel
-from mfimage.models.ambient import tweedie as step_up
+from mfimage.models import ChartedModel, GenerativeModel
+from mfimage.models import tweedie as step_up
 from mfimage.models.charts import NO_GAINS
-from mfimage.models.flow import ChartedModel
 
 _NORMAL = 0.6745  # median |N(0, 1)|
 
@@ -99,13 +98,13 @@ def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
 
 def tweedie(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Take one step up the density of noisy images: x̂ = y + σ²·∇ log p(y); see `models.ambient.tweedie`.
+    """Take one step up the density of noisy images: x̂ = y + σ²·∇ log p(y); see `models.flow.tweedie`.
 
     The model has a density on the whole space (af, pie, denoising), and was trained with noise of this σ.
     """
     if not model.has_ambient_density:
         raise ModelError("method tweedie needs a density on the whole space: train af, pie or denoising")
-    return step_up(model, y, sigma)
+    return step_up(y, model, sigma)
 
 
 METHODS: dict[str, Method] = {

@@ -21,7 +21,7 @@ from mfimage.files import stream
 from mfimage.fit import Schedule, Snapshots, fit, make_accelerator, shuffled
 from mfimage.models.build import build
 from mfimage.models.encoders import Autoencoder
-from mfimage.models.linear import principal_components
+from mfimage.models.subspace import principal_components
 
 COMPONENTS = 256  # principal components that stand for the data
 HIDDEN = 384

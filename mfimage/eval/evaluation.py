@@ -23,8 +23,7 @@ from mfimage.eval.features import (
 from mfimage.eval.numbers import Evaluation, Number, read_evaluation
 from mfimage.eval.protocols import MOST, Protocol, protocol_of
 from mfimage.eval.sections import Images, Setting
-from mfimage.models import GenerativeModel
-from mfimage.models.flow import ChartedModel
+from mfimage.models import ChartedModel, GenerativeModel
 from mfimage.run import weights_hash
 
 METRICS = (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import DataError
-from mfimage.models.linear import principal_components
+from mfimage.models.subspace import principal_components
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from mfimage.eval.numbers import Number
 from mfimage.eval.set_metrics import coverage, feature_distance, kernel_distance
 from mfimage.inputs import in_batches
 from mfimage.losses import dequantise
-from mfimage.models.ambient import bits_per_dim
+from mfimage.models import bits_per_dim
 from mfimage.models.geometry import metric
-from mfimage.models.linear import enough_rows
+from mfimage.models.subspace import enough_rows
 
 Images = Dataset
 _DRAWS = 10  # of a bootstrap of Fréchet distances, each of which takes about a second

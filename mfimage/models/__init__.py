@@ -1,29 +1,24 @@
 """Charts, densities and the models that join them."""
 
-from mfimage.models.ambient import PIE, AmbientFlow
-from mfimage.models.charts import Chart, image_chart
+from mfimage.models.base import ChartedModel, GenerativeModel
+from mfimage.models.build import image_chart
+from mfimage.models.charts import Chart, Manifold
 from mfimage.models.density import Density, latent_density
 from mfimage.models.encoders import Autoencoder, EncodedChart
-from mfimage.models.flow import GenerativeModel, ManifoldFlow, ProbabilisticAutoencoder
+from mfimage.models.flow import (
+    PIE,
+    AmbientFlow,
+    ManifoldFlow,
+    ProbabilisticAutoencoder,
+    bits_per_dim,
+    tweedie,
+)
 from mfimage.models.geometry import log_volume, tangents
-from mfimage.models.prescribed import Prescribed, Spherical
-from mfimage.models.vectors import VectorChart
+from mfimage.models.vectors import Prescribed, Spherical, VectorChart
 
 __all__ = [
-    "PIE",
-    "AmbientFlow",
-    "Autoencoder",
-    "Chart",
-    "Density",
-    "EncodedChart",
-    "GenerativeModel",
-    "ManifoldFlow",
-    "Prescribed",
-    "ProbabilisticAutoencoder",
-    "Spherical",
-    "VectorChart",
-    "image_chart",
-    "latent_density",
-    "log_volume",
-    "tangents",
-]
+    "PIE", "AmbientFlow", "Autoencoder", "Chart", "ChartedModel", "Density", "EncodedChart",
+    "GenerativeModel", "Manifold", "ManifoldFlow", "Prescribed", "ProbabilisticAutoencoder",
+    "Spherical", "VectorChart", "bits_per_dim", "image_chart", "latent_density", "log_volume",
+    "tangents", "tweedie",
+]  # fmt: skip

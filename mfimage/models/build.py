@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
-from nflows.transforms import CompositeTransform
 
 from mfimage.config import KindName, ModelConfig
 from mfimage.errors import UsageError
-from mfimage.models import (
-    PIE,
-    AmbientFlow,
-    Autoencoder,
-    Chart,
-    Density,
-    EncodedChart,
-    GenerativeModel,
-    ManifoldFlow,
-    ProbabilisticAutoencoder,
-    Spherical,
-    VectorChart,
-    image_chart,
-    latent_density,
+from mfimage.models.base import GenerativeModel
+from mfimage.models.charts import Chart, ImageChart, Multiscale, Shape, padding
+from mfimage.models.density import Density, Parted, latent_density
+from mfimage.models.encoders import Autoencoder, EncodedChart, image_decoder, image_encoder, vector_net
+from mfimage.models.flow import PIE, AmbientFlow, ManifoldFlow, ProbabilisticAutoencoder
+from mfimage.models.layers import (
+    ActNorm,
+    AffineCoupling,
+    CompositeTransform,
+    Haar,
+    OrthogonalConv1x1,
+    Transform,
 )
-from mfimage.models.charts import padding
-from mfimage.models.couplings import Parted
-from mfimage.models.encoders import LinearPlus, image_decoder, image_encoder, vector_net
-from mfimage.models.layers import ActNorm
+from mfimage.models.nets import ConvNet, Gains, LinearPlus
+from mfimage.models.subspace import BentSubspace
+from mfimage.models.vectors import Spherical, VectorChart
 
 
 def build(config: ModelConfig, seed: int = 0) -> GenerativeModel:
-    """Make a model with seeded initial weights; the global random state is left as it was."""
+    """Make a model with seeded initial weights; the global random state is left as it was.
+
+    >>> build(ModelConfig((1, 28, 28), dim=16)).sample(2).shape
+    torch.Size([2, 1, 28, 28])
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = KINDS[config.kind](config)
@@ -39,24 +40,12 @@ def build(config: ModelConfig, seed: int = 0) -> GenerativeModel:
     return model
 
 
-def _manifold_flow(c: ModelConfig) -> GenerativeModel:
-    return ManifoldFlow(_chart(c), _density(c), c.shape)
-
-
 def _linear(c: ModelConfig) -> GenerativeModel:
     if c.images:
         straight: Chart = image_chart(c.image_shape, c.dim, ((0, 0),), bends=0)
     else:
-        straight = VectorChart(*_sizes(c), bends=0)
+        straight = VectorChart(math.prod(c.shape), c.dim, bends=0)
     return ManifoldFlow(straight, latent_density(c.dim, 0), c.shape)
-
-
-def _encoder_flow(c: ModelConfig) -> GenerativeModel:
-    return ManifoldFlow(EncodedChart(_encoder(c), _chart(c)), _density(c), c.shape)
-
-
-def _sphere(c: ModelConfig) -> GenerativeModel:
-    return ManifoldFlow(Spherical(c.dim), _density(c), c.shape)
 
 
 def _pie(c: ModelConfig) -> GenerativeModel:
@@ -67,25 +56,23 @@ def _pie(c: ModelConfig) -> GenerativeModel:
 def _ambient_flow(c: ModelConfig) -> GenerativeModel:
     """Join the M-flow's chart, splines on u, which alone see θ unless the chart does, and a scale for v."""
     _require_no_padding(c)
-    features, dim = _sizes(c)
-    parts = Parted(dim, _density(c).transform, ActNorm(features - dim))
-    return AmbientFlow(CompositeTransform([_chart(c), parts]), c.shape)
+    parts = Parted(c.dim, _density(c).transform, ActNorm(math.prod(c.shape) - c.dim))
+    return AmbientFlow(CompositeTransform([_chart(c), parts]), c.shape, c.context)
 
 
 def _autoencoder(c: ModelConfig) -> GenerativeModel:
-    features, dim = _sizes(c)
     if c.images:
-        decoder = image_decoder(c.image_shape, dim, c.halvings, c.width, c.hidden)
+        decoder = image_decoder(c.image_shape, c.dim, c.halvings, c.width, c.hidden)
     else:
-        decoder = vector_net(dim, features, c.hidden)
+        decoder = vector_net(c.dim, math.prod(c.shape), c.hidden)
     return ProbabilisticAutoencoder(Autoencoder(_encoder(c), decoder, c.shape), _density(c), c.shape)
 
 
 KINDS: dict[KindName, Callable[[ModelConfig], GenerativeModel]] = {
-    "manifold-flow": _manifold_flow,
-    "encoder-flow": _encoder_flow,
+    "manifold-flow": lambda c: ManifoldFlow(_chart(c), _density(c), c.shape),
+    "encoder-flow": lambda c: ManifoldFlow(EncodedChart(_encoder(c), _chart(c)), _density(c), c.shape),
     "linear": _linear,
-    "sphere": _sphere,
+    "sphere": lambda c: ManifoldFlow(Spherical(c.dim), _density(c), c.shape),
     "pie": _pie,
     "ambient-flow": _ambient_flow,
     "autoencoder": _autoencoder,
@@ -101,21 +88,77 @@ def _require_no_padding(c: ModelConfig) -> None:
         )
 
 
-def _sizes(c: ModelConfig) -> tuple[int, int]:
-    return torch.Size(c.shape).numel(), c.dim
-
-
 def _chart(c: ModelConfig) -> Chart:
     if c.images:
         return image_chart(c.image_shape, c.dim, c.levels, c.keep, c.width, c.hidden, c.bends, c.noise_aware)
-    return VectorChart(*_sizes(c), c.hidden, c.bends, c.context if c.chart_context else 0)
+    return VectorChart(math.prod(c.shape), c.dim, c.hidden, c.bends, c.context if c.chart_context else 0)
 
 
 def _encoder(c: ModelConfig) -> LinearPlus:
     if c.images:
         return image_encoder(c.image_shape, c.dim, c.halvings, c.width, c.hidden)
-    return vector_net(*_sizes(c), c.hidden)
+    return vector_net(math.prod(c.shape), c.dim, c.hidden)
 
 
 def _density(c: ModelConfig) -> Density:
     return latent_density(c.dim, c.density_steps, c.density_width, context=c.context)
+
+
+def image_chart(
+    shape: Shape,
+    dim: int,
+    levels: Sequence[tuple[int, int]] = ((2, 1),),
+    keep: float = 1.0,
+    width: int = 24,
+    hidden: int = 512,
+    bends: int = 1,
+    noise: bool = False,
+) -> ImageChart:
+    """Build an image chart.
+
+    Args:
+        shape: (C, H, W), any size.
+        dim: d, 1 … C·H·W − 1.
+        levels: For each level the number of Haar halvings and of coupling steps at the resolution reached.
+        keep: Share of the channels that go on after each level but the last, in (0, 1].
+        width: Hidden channels of the convolutional networks, in units; see `BentSubspace`.
+        hidden: Features of their fully connected layers.
+        bends: Pairs of networks that bend the subspace, 0 or more.
+        noise: Whether the chart can `shrink` noise.
+
+    Returns:
+        A chart whose `initialise` must be called with training images.
+    """
+    channels, height, width_px = shape
+    pad = padding(height, width_px, sum(halvings for halvings, _ in levels))
+    height, width_px = height + pad[2] + pad[3], width_px + pad[0] + pad[1]
+    features = channels * height * width_px
+    transforms, shapes, kept = [], [], []
+    for level, (halvings, steps) in enumerate(levels):
+        channels, height, width_px = channels * 4**halvings, height >> halvings, width_px >> halvings
+        restore = level < len(levels) - 1  # where details leave, they must be the finest
+        haar: list[Transform] = [Haar() for _ in range(halvings)]
+        couplings = coupling_steps(channels, steps, 2 * width, restore, noise)
+        transforms.append(CompositeTransform(haar + couplings))
+        shapes.append((channels, height, width_px))
+        channels = max(1, round(channels * keep))
+        kept.append(channels)
+    multiscale = Multiscale(transforms, shapes, kept[:-1])
+    subspace = BentSubspace(features, dim, shapes[-1], width, hidden, bends)
+    return ImageChart(pad, multiscale, subspace, Gains(features) if noise else None)
+
+
+def coupling_steps(
+    channels: int, steps: int, width: int, restore: bool, noise: bool = False
+) -> list[Transform]:
+    """[orthogonal 1×1, affine coupling with a `ConvNet`] × steps, on (B, channels, H, W).
+
+    With `restore` a last orthogonal 1×1 brings the channels back into their order, coarse ones first. With
+    `noise` the networks take features of noise as context.
+    """
+    half = channels // 2
+    mixing = [OrthogonalConv1x1(channels) for _ in range(steps)]
+    parts: list[Transform] = []
+    for mix in mixing:
+        parts += [mix, AffineCoupling(half, ConvNet(half, 2 * (channels - half), width, noise))]
+    return [*parts, OrthogonalConv1x1(channels).undo(mixing)] if restore and steps else parts

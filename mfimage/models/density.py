@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from nflows.distributions import StandardNormal
 from nflows.flows import Flow
 from nflows.nn.nets import ResidualNet
 from nflows.transforms import (
-    CompositeTransform,
     LULinear,
     MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
     PiecewiseRationalQuadraticCouplingTransform,
-    Transform,
 )
 from nflows.utils import create_alternating_binary_mask
 from torch import Tensor
 
-from mfimage.models.layers import ActNorm, invert, start
+from mfimage.models.layers import ActNorm, CompositeTransform, Transform, Value, invert, start
 
 
 class Density(Flow):
@@ -24,11 +23,16 @@ class Density(Flow):
     Args:
         transform: Data to noise.
         dim: d.
+        context_features: Number of parameters θ on which the transform is conditioned.
+
+    >>> h = latent_density(2)
+    >>> h.log_prob(torch.zeros(5, 2)).shape, h.push_forward(torch.zeros(5, 2)).shape
+    (torch.Size([5]), torch.Size([5, 2]))
     """
 
-    def __init__(self, transform: Transform, dim: int) -> None:
+    def __init__(self, transform: Transform, dim: int, context_features: int = 0) -> None:
         super().__init__(transform, StandardNormal([dim]))
-        self.dim = dim
+        self.dim, self.context_features = dim, context_features
 
     def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         """Turn base noise z, shape (B, d), into samples u, shape (B, d)."""
@@ -86,4 +90,33 @@ def latent_density(
                 tail_bound=tail_bound,
             ),
         ]
-    return Density(CompositeTransform([*layers, LULinear(dim, identity_init=True)]), dim)
+    return Density(CompositeTransform([*layers, LULinear(dim, identity_init=True)]), dim, context)
+
+
+class Parted(Transform):
+    """y = (head(x_a), tail(x_b)): two transforms side by side on vectors; ladj is their sum.
+
+    Args:
+        first: Length of the leading part x_a.
+        head: For x_a; the only one that is given the context.
+        tail: For the rest.
+    """
+
+    def __init__(self, first: int, head: Transform, tail: Transform) -> None:
+        super().__init__()
+        self.first, self.head, self.tail = first, head, tail
+
+    def initialise(self, x: Tensor) -> None:
+        """Let both parts start from vectors (N, D)."""
+        start(self.head, x[:, : self.first])
+        start(self.tail, x[:, self.first :])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        head, ladj = self.head(x[:, : self.first], context)
+        tail, step = self.tail(x[:, self.first :])
+        return torch.cat([head, tail], 1), ladj + step
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
+        head, ladj = self.head.inverse(x[:, : self.first], context)
+        tail, step = self.tail.inverse(x[:, self.first :])
+        return torch.cat([head, tail], 1), ladj + step

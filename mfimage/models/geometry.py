@@ -1,93 +1,91 @@
-"""Tangents, metric and volume of the manifold that a decoder draws, and the shortest ways on it."""
+"""Geometry of the manifold that a decoder draws: tangents, metric, volume, directions and shortest ways."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from mfimage.models.duals import Dual, decoded
+from mfimage.models.charts import Manifold
+from mfimage.models.duals import Dual, by_jvp
+from mfimage.models.layers import in_rows
 
 _BUDGET = {"cpu": 2**28, "cuda": 2**31}  # bytes that the tangents in flight may take, about
 _ACTIVATIONS = 16  # numbers in flight a pixel and direction; the default charts take some 10
 
+Decode = Manifold | Callable[[Tensor], Tensor]  # a function maps (B, d) to (B, …), each row on its own
 
-def tangents(
-    decode: Any, u: Tensor, chunk: int | str | None = "auto", context: Tensor | None = None
-) -> Tensor:
+
+def tangents(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
     """Compute the decoder's Jacobian by forward mode, a whole batch at once.
 
-    J[b, :, k] = ∂ decode(u)[b] / ∂u_k. What the directions share is computed once for all of them where a
-    layer has a rule (`duals`), by `torch.func.jvp` where not.
+    J[b, :, k] = ∂ decode(u)[b] / ∂u_k, by the layers' own rules (`push`), or `torch.func.jvp` where there are
+    none. As many directions are pushed at a time as about 256 MiB (on CUDA 2 GiB) hold beside J itself.
 
     Args:
-        decode: A chart, or another manifold with `decode`; or a function that maps (B, d) to (B, …), each row
-            on its own.
+        decode: A manifold, or a function that maps (B, d) to (B, …), each row on its own.
         u: Coordinates, shape (B, d).
-        chunk: Directions at a time (memory grows with it); None takes all at once, "auto" as many as about
-            256 MiB (on CUDA 2 GiB) hold beside J itself.
         context: θ, shape (B, P), for a manifold that depends on it.
 
     Returns:
         J, shape (B, D, d).
     """
-    return torch.cat(list(_pushed(decode, u, chunk, context, turned=False)), 1).mT
+    return _transposed(decode, u, context).mT
 
 
-def _pushed(
-    decode: Any, u: Tensor, chunk: int | str | None, context: Tensor | None, turned: bool
-) -> Iterator[Tensor]:
-    """Rows of Jᵀ, shape (B, K, D), a few directions at a time."""
-    directions = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
-    if chunk == "auto":
-        chunk = _at_once(decode, u, max(1, len(u)))
-    for part in directions.split(len(directions) if chunk is None else int(chunk)):
-        pushed = decoded(decode, Dual(u, part.expand(len(u), -1, -1)), context, turned)
-        yield pushed.tangent.flatten(2)
+def _transposed(decode: Decode, u: Tensor, context: Tensor | None, rotated: bool = False) -> Tensor:
+    """Jᵀ, shape (B, d, D), or Jᵀ times a rotation; see `Manifold.push`."""
+    directions = torch.eye(u.shape[1], dtype=u.dtype, device=u.device).expand(len(u), -1, -1)
+    parts = directions.split(_at_once(decode, u, max(1, len(u))), 1)
+    return torch.cat([_push(decode, Dual(u, part), context, rotated).tangent.flatten(2) for part in parts], 1)
 
 
-def _at_once(decode: Any, u: Tensor, others: int) -> int:
+def _push(decode: Decode, u: Dual, context: Tensor | None, rotated: bool = False) -> Dual:
+    if isinstance(decode, Manifold):
+        return decode.push(u, context, rotated)
+    return by_jvp(_function(decode, context), u)
+
+
+def _function(decode: Decode, context: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The decoder as a function of u alone."""
+    return partial(decode.decode, context=context) if hasattr(decode, "decode") else decode
+
+
+def _at_once(decode: Decode, u: Tensor, others: int) -> int:
     """How many directions of `others` rows, or rows of `others` directions, are pushed together."""
     features = getattr(decode, "features", None) or 4 * u.shape[1]
     budget = _BUDGET.get(u.device.type, _BUDGET["cpu"])
     return max(1, budget // (_ACTIVATIONS * features * u.element_size() * others))
 
 
-def metric(decode: Any, u: Tensor, context: Tensor | None = None) -> Tensor:
-    """Compute the metric that the data space gives the coordinates, JᵀJ.
+def metric(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
+    """Compute the metric that the data space gives the coordinates, JᵀJ, from what `tangents` takes.
 
     Tangents are in the type of u, their products in float64: the squared condition number does no harm there.
     Rows and directions are taken as many at a time as the memory of `tangents` allows.
 
-    Args:
-        decode: As for `tangents`.
-        u: Shape (B, d).
-        context: θ, shape (B, P).
-
     Returns:
         Shape (B, d, d), float64, squared units of the data over squared units of u.
     """
-    rows = _at_once(decode, u, u.shape[1])
-    parts = []
-    for begin in range(0, len(u), rows):
-        given = None if context is None else context[begin : begin + rows]
-        columns = torch.cat(list(_pushed(decode, u[begin : begin + rows], "auto", given, turned=True)), 1)
-        columns = columns.double()
-        parts.append(columns @ columns.mT)
-    return torch.cat(parts) if parts else u.new_zeros(0, u.shape[1], u.shape[1], dtype=torch.float64)
+
+    def product(u: Tensor, context: Tensor | None) -> Tensor:
+        j = _transposed(decode, u, context, rotated=True).double()
+        return j @ j.mT
+
+    if not len(u):
+        return u.new_zeros(0, u.shape[1], u.shape[1], dtype=torch.float64)
+    return in_rows(product, u, context, _at_once(decode, u, u.shape[1]))
 
 
 def log_volume(jacobian: Tensor) -> Tensor:
     """Compute ½ log det(JᵀJ), the log-volume that a unit cube of coordinates has on the manifold.
 
-    Args:
-        jacobian: J, shape (B, D, d).
-
     Returns:
-        Shape (B,), float64, nats; −inf where the factorisation fails because J has lost rank, NaN where J is.
+        Of J, shape (B, D, d), shape (B,), float64, nats; −inf where J has lost rank, NaN where J is.
     """
     j = jacobian.double()
     return metric_log_volume(j.mT @ j)
@@ -100,13 +98,11 @@ def metric_log_volume(gram: Tensor) -> Tensor:
     return torch.where(gram.isfinite().all((-2, -1)), torch.where(info == 0, volume, -torch.inf), torch.nan)
 
 
-class Estimate(NamedTuple):
-    """A stochastic estimate.
+class VolumeEstimate(NamedTuple):
+    """A stochastic estimate of the log-volume: value and standard error, shape (B,), float64.
 
-    Attributes:
-        value: Shape (B,), float64.
-        standard_error: Shape (B,), float64: times Student's factor of the number of probes, so that the
-            truth lies within two of them in 95.4 % of draws however few the probes are.
+    The error is times Student's factor of the number of probes, so that the truth lies within two of them in
+    95.4 % of draws however few the probes are.
     """
 
     value: Tensor
@@ -115,20 +111,19 @@ class Estimate(NamedTuple):
 
 @torch.no_grad()
 def estimate_log_volume(
-    decode: Any,
+    decode: Decode,
     u: Tensor,
     context: Tensor | None = None,
     probes: int = 32,
     steps: int = 40,
     generator: torch.Generator | None = None,
-) -> Estimate:
+) -> VolumeEstimate:
     """Estimate ½ log det(JᵀJ) without J, by stochastic Lanczos quadrature.
 
     log det G = tr log G = E[zᵀ (log G) z], z of independent signs; each quadratic form by Gauss quadrature
     with `steps` Lanczos steps, which needs as many products G z = Jᵀ(J z): one push forwards, one pull back.
     Exact up to the probes' chance where steps ≥ d; with fewer the quadrature errs too, by about
-    exp(−4·steps/√κ) relative at condition number κ of G, which the standard error does not see. Without
-    gradients.
+    exp(−4·steps/√κ) relative at condition number κ of G, which the standard error does not see.
 
     Args:
         decode: As for `tangents`.
@@ -139,41 +134,26 @@ def estimate_log_volume(
         generator: Source of randomness, on the CPU; the global one if None.
 
     Reference:
-        Ubaru, Chen, Saad, Fast estimation of tr(f(A)) via stochastic Lanczos quadrature, 2017, SIAM J. Matrix
-        Anal. Appl. 38 (algorithm and bound); the reorthogonalisation is the usual one.
+        Ubaru, Chen, Saad, Fast estimation of tr(f(A)) via stochastic Lanczos quadrature, 2017, SIMAX 38.
     """
     from scipy.stats import norm, t
 
     batch, d = u.shape
     signs = torch.randint(0, 2, (batch, probes, d), generator=generator).to(u) * 2 - 1
-    product = _metric_product(decode, u, context)
-    alphas, betas = _lanczos(product, signs, min(steps, d))
+    pull = vmap(vjp(_function(decode, context), u)[1], in_dims=1, out_dims=1)
+    alphas, betas = _lanczos(
+        lambda z: pull(_push(decode, Dual(u, z), context).tangent)[0], signs, min(steps, d)
+    )
     triangular = torch.diag_embed(alphas) + torch.diag_embed(betas, 1) + torch.diag_embed(betas, -1)
     nodes, vectors = torch.linalg.eigh(triangular)
     nodes = torch.maximum(nodes, torch.finfo(u.dtype).eps * nodes[..., -1:])  # what rounding made of zero
     forms = d * (vectors[..., 0, :].square() * nodes.log()).sum(-1)
     factor = float(t.ppf(norm.cdf(2), probes - 1)) / 2
-    return Estimate(forms.mean(1) / 2, factor * forms.std(1) / 2 / probes**0.5)
-
-
-def _metric_product(decode: Any, u: Tensor, context: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """Make the function that maps K vectors a row, shape (B, K, d), to (JᵀJ) of them."""
-    function: Callable[[Tensor], Tensor] = decode
-    if hasattr(decode, "decode"):
-
-        def function(value: Tensor) -> Tensor:
-            return decode.decode(value, context)
-
-    pull = vmap(vjp(function, u)[1], in_dims=1, out_dims=1)
-
-    def product(z: Tensor) -> Tensor:
-        return pull(decoded(decode, Dual(u, z), context).tangent)[0]
-
-    return product
+    return VolumeEstimate(forms.mean(1) / 2, factor * forms.std(1) / 2 / probes**0.5)
 
 
 def _lanczos(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Tridiagonalise symmetric maps from unit starts: diagonals (B, K, m) and off-diagonals (B, K, m − 1)."""
+    """Tridiagonalise symmetric maps of (B, K, d): diagonals (B, K, m) and off-diagonals (B, K, m − 1)."""
     basis = [start.double() / start.double().norm(dim=-1, keepdim=True)]
     alphas, betas = [], []
     for step in range(steps):
@@ -193,8 +173,7 @@ class Directions(NamedTuple):
     """The directions in which an image changes most along the manifold.
 
     Attributes:
-        strength: Singular values of J, falling, shape (B, k): change of the image, as the root of the summed
-            squares of its pixels, a unit step in u.
+        strength: Singular values of J, falling, shape (B, k): change of the image a unit step in u.
         images: Left singular vectors, of unit length, shape (B, k, …).
         coordinates: Right singular vectors, of unit length, shape (B, k, d).
     """
@@ -205,20 +184,13 @@ class Directions(NamedTuple):
 
 
 def principal_directions(
-    decode: Any, u: Tensor, shape: tuple[int, ...], count: int, context: Tensor | None = None
+    decode: Decode, u: Tensor, shape: tuple[int, ...], count: int, context: Tensor | None = None
 ) -> Directions:
-    """Find the directions of strongest change at points of the manifold: the singular vectors of J.
+    """Find the directions of strongest change at points u, (B, d), of the manifold: singular vectors of J.
 
-    Signs are chosen so that the largest entry of each `coordinates` is positive.
-
-    Args:
-        decode: As for `tangents`.
-        u: Shape (B, d).
-        shape: Of the data.
-        count: k, at most d.
-        context: θ, shape (B, P).
+    Signs are chosen so that the largest entry of each `coordinates` is positive. `shape` is that of the data.
     """
-    j = tangents(decode, u, context=context).double()
+    j = tangents(decode, u, context).double()
     vectors = torch.linalg.eigh(j.mT @ j).eigenvectors.flip(-1)[..., :count]
     peak = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     vectors = vectors * peak.sign()
@@ -226,11 +198,6 @@ def principal_directions(
     strength = moved.norm(dim=1)
     images = (moved / strength.clamp_min(1e-300)[:, None]).mT.unflatten(2, shape)
     return Directions(strength.to(u), images.to(u), vectors.mT.to(u))
-
-
-def path_length(decode: Callable[[Tensor], Tensor], path: Tensor) -> Tensor:
-    """Measure a polygon of coordinates (n, d) in the data space: the sum of ‖g(u_{i+1}) − g(u_i)‖."""
-    return decode(path).flatten(1).diff(dim=0).norm(dim=1).sum()
 
 
 def geodesic(
@@ -249,7 +216,7 @@ def geodesic(
         iterations: Of L-BFGS, at most.
 
     Returns:
-        Coordinates, shape (n, d), whose energy is never above the straight line's.
+        Coordinates, shape (n, d), of no more energy than the straight line's.
 
     Reference:
         Shao, Kumar, Fletcher, The Riemannian geometry of deep generative models, 2017, arXiv 1711.08014.
@@ -260,7 +227,7 @@ def geodesic(
         return line
     unit = line.std().clamp_min(1e-12)
     moved = torch.zeros_like(line[1:-1]).requires_grad_()
-    optimiser = torch.optim.LBFGS(
+    lbfgs = torch.optim.LBFGS(
         [moved], max_iter=iterations, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
     )
 
@@ -274,13 +241,13 @@ def geodesic(
         straight = energy(line).clamp_min(1e-12)
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        lbfgs.zero_grad()
         loss = energy(bent()) / straight
         (moved.grad,) = torch.autograd.grad(loss, moved)
         return loss
 
     with torch.enable_grad():
-        optimiser.step(closure)
+        lbfgs.step(closure)
     with torch.no_grad():
         path = bent()
         return path if energy(path) <= straight else line

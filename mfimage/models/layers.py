@@ -1,16 +1,18 @@
-"""Image bijections with nflows' interface: forward maps data towards coordinates, inverse maps back."""
+"""Bijections with nflows' interface: forward maps data towards coordinates, inverse maps back."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from nflows.transforms import CompositeTransform, Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mfimage.models.duals import Dual, by_jvp, join, push
 
 Value = tuple[Tensor, Tensor]  # the mapped batch, and log|det| of the direction called, shape (B,)
 
@@ -27,8 +29,25 @@ def invert(transform: Transform, x: Tensor, context: Tensor | None = None) -> Va
         return transform.inverse(x, context)
 
 
-def _zeros(x: Tensor) -> Tensor:
-    return x.new_zeros(x.shape[0])
+def push_inverse(transform: Any, z: Dual, rotated: bool = False) -> Dual:
+    """Push a dual number through the inverse of a transform.
+
+    Args:
+        transform: One with a method `push`, or any other, by torch's forward mode.
+        z: Coordinates.
+        rotated: Whether the result may be rotated, which leaves lengths and angles: spares the isometries
+            that the inverse of a composite ends with.
+    """
+    if isinstance(transform, CompositeTransform):
+        parts = list(transform._transforms)
+        while rotated and parts and isinstance(parts[0], Haar | OrthogonalConv1x1):
+            parts.pop(0)
+        for part in reversed(parts):
+            z = push_inverse(part, z)
+        return z
+    if hasattr(transform, "push"):
+        return transform.push(z)
+    return by_jvp(lambda value: transform.inverse(value)[0], z)
 
 
 def in_rows(
@@ -70,21 +89,25 @@ class Haar(Transform):
         ValueError: If H or W is odd.
 
     Reference:
-        Ardizzone, Lüth, Kruse, Rother, Köthe, Guided image generation with conditional invertible neural
-        networks, 2019, arXiv 1907.02392.
+        Ardizzone et al., Guided image generation with conditional INNs, 2019, arXiv 1907.02392.
     """
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Map (B, C, H, W) to (B, 4C, H/2, W/2)."""
         if x.shape[-1] % 2 or x.shape[-2] % 2:
             raise ValueError(f"Haar needs an even height and width, got {tuple(x.shape[-2:])}")
         blocks = F.pixel_unshuffle(x, 2).unflatten(1, (-1, 4))
-        return torch.cat(_butterfly(*blocks.unbind(2)), 1), _zeros(x)
+        return torch.cat(_butterfly(*blocks.unbind(2)), 1), x.new_zeros(len(x))
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Map (B, 4C, H, W) to (B, C, 2H, 2W)."""
+        return self._synthesise(x), x.new_zeros(len(x))
+
+    def push(self, z: Dual) -> Dual:
+        return z.linear(self._synthesise)
+
+    @staticmethod
+    def _synthesise(x: Tensor) -> Tensor:
         blocks = torch.stack(_butterfly(*x.chunk(4, 1)), 2)  # the butterfly is its own inverse
-        return F.pixel_shuffle(blocks.flatten(1, 2), 2), _zeros(x)
+        return F.pixel_shuffle(blocks.flatten(1, 2), 2)
 
 
 def _butterfly(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> list[Tensor]:
@@ -101,8 +124,7 @@ class ActNorm(Transform):
         features: Size of dimension 1 of the input, (B, features) or (B, features, H, W).
 
     Reference:
-        Kingma, Dhariwal, Glow: generative flow with invertible 1×1 convolutions, 2018,
-        arXiv 1807.03039, §3.1.
+        Kingma, Dhariwal, Glow: generative flow with invertible 1×1 convolutions, 2018, arXiv 1807.03039.
     """
 
     def __init__(self, features: int) -> None:
@@ -123,12 +145,10 @@ class ActNorm(Transform):
         return self.shift.view(shape), self.log_scale.view(shape), ladj.expand(x.shape[0])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Normalise."""
         shift, log_scale, ladj = self._parameters_for(x)
         return (x - shift) * torch.exp(-log_scale), -ladj
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Undo the normalisation."""
         shift, log_scale, ladj = self._parameters_for(x)
         return x * torch.exp(log_scale) + shift, ladj
 
@@ -166,73 +186,59 @@ class OrthogonalConv1x1(Transform):
         return torch.matrix_exp(self.skew - self.skew.T)[self.permutation]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Mix the channels."""
         with full_precision(x):
-            return F.conv2d(x, self.matrix()[:, :, None, None]), _zeros(x)
+            return F.conv2d(x, self.matrix()[:, :, None, None]), x.new_zeros(len(x))
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Unmix the channels."""
         with full_precision(x):
-            return F.conv2d(x, self.matrix().T[:, :, None, None]), _zeros(x)
+            return F.conv2d(x, self.matrix().T[:, :, None, None]), x.new_zeros(len(x))
+
+    def push(self, z: Dual) -> Dual:
+        kernel = self.matrix().T[:, :, None, None]
+        return z.linear(lambda x: F.conv2d(x, kernel))
 
 
-class Householder(Transform):
-    """Rotate vectors so that a chosen d-dimensional subspace becomes the first d coordinates.
+class AffineCoupling(Transform):
+    """y_a = x_a,  y_b = x_b·exp(s(x_a)) + t(x_a);  ladj = Σ s.
 
-    y = Qᵀ(x − m),  Q = H₁…H_d = I − V T Vᵀ,  T⁻¹ = striu(VᵀV) + ½ diag(VᵀV);  ladj = 0.
-
-    Q is orthogonal for every V with non-zero columns, and costs O(D·d) to apply. It depends on the directions
-    of the columns alone; their length, √D/4, makes the entries of order one, so that a step of an
-    optimiser that normalises gradients turns the subspace little, whatever D.
+    s is bounded smoothly, s = c·tanh(r/c), so that the inverse stays accurate in float32.
 
     Args:
-        features: Dimension D of the vectors.
-        dim: Dimension d of the subspace, 1 … D.
+        first: Size of the leading part x_a of dimension 1.
+        net: (r, t), from the shape of x_a to twice the size of x_b in dimension 1. Where there is a context,
+            it is given that too.
+        bound: c > 0, in nats an element.
 
     Reference:
-        Tomczak, Welling, Improving variational auto-encoders using Householder flow, 2016, arXiv 1611.09630;
-        Joffrain, Low, Quintana-Ortí, van de Geijn, Van Zee, Accumulating Householder transformations,
-        revisited, 2006 (the form of T).
+        Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, eq. 4.
     """
 
-    def __init__(self, features: int, dim: int) -> None:
+    def __init__(self, first: int, net: nn.Module, bound: float = 1.0) -> None:
         super().__init__()
-        self.mean = nn.Parameter(torch.zeros(features))
-        self.vectors = nn.Parameter(math.sqrt(features) / 4 * torch.eye(features, dim))
+        self.first, self.net, self.bound = first, net, bound
 
-    @torch.no_grad()
-    def initialise(self, mean: Tensor, basis: Tensor) -> None:
-        """Start at a given affine subspace.
-
-        Args:
-            mean: Its offset m, shape (D,).
-            basis: Orthonormal columns that span it, shape (D, d). Column signs are not kept.
-        """
-        self.mean.copy_(mean)
-        factors, _ = torch.geqrf(basis)
-        unit = torch.eye(*basis.shape, dtype=basis.dtype, device=basis.device)
-        self.vectors.copy_(math.sqrt(len(basis)) / 4 * (factors.tril(-1) + unit))
-
-    def _coefficients(self) -> Tensor:
-        gram = self.vectors.T @ self.vectors
-        inverse = gram.triu(1) + torch.diag(gram.diagonal() / 2)
-        identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        return torch.linalg.solve_triangular(inverse, identity, upper=True)
-
-    def turn(self, x: Tensor) -> Tensor:
-        """Rotate differences: Qᵀx for every row of (B, D)."""
-        with full_precision(x):
-            return x - (x @ self.vectors @ self._coefficients()) @ self.vectors.T
-
-    def back(self, x: Tensor) -> Tensor:
-        """Rotate differences back: Q x for every row of (B, D)."""
-        with full_precision(x):
-            return x - (x @ self.vectors @ self._coefficients().T) @ self.vectors.T
+    def _parameters_for(self, head: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        raw, shift = (self.net(head) if context is None else self.net(head, context)).chunk(2, 1)
+        return self.bound * torch.tanh(raw / self.bound), shift
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Rotate (B, D) towards the subspace."""
-        return self.turn(x - self.mean), _zeros(x)
+        head, tail = x[:, : self.first], x[:, self.first :]
+        log_scale, shift = self._parameters_for(head, context)
+        return torch.cat([head, tail * torch.exp(log_scale) + shift], 1), log_scale.flatten(1).sum(1)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Rotate back."""
-        return self.back(x) + self.mean, _zeros(x)
+        head, tail = x[:, : self.first], x[:, self.first :]
+        log_scale, shift = self._parameters_for(head, context)
+        return torch.cat([head, (tail - shift) * torch.exp(-log_scale)], 1), -log_scale.flatten(1).sum(1)
+
+    def push(self, z: Dual) -> Dual:
+        """x_b = (y_b − t)/eˢ,  ẋ_b = (ẏ_b − ṫ)/eˢ − x_b·ṡ,  ṡ = (1 − (s/c)²)·ṙ."""
+        head, tail = z.part(None, self.first), z.part(self.first, None)
+        raw = push(self.net, head)
+        size = tail.value.shape[1]
+        bounded = torch.tanh(raw.value[:, :size] / self.bound)
+        scale = torch.exp(-self.bound * bounded)
+        x = (tail.value - raw.value[:, size:]) * scale
+        moved = (tail.tangent - raw.tangent[:, :, size:]) * scale[:, None]
+        moved = moved - raw.tangent[:, :, :size] * (x * (1 - bounded.square()))[:, None]
+        return join(head, Dual(x, moved))

@@ -1,4 +1,4 @@
-"""Conditioner networks of the couplings; each ends in zeros, so that a new coupling is the identity."""
+"""Networks inside charts and encoders, zero at first, so that what they bend starts straight; and gains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mfimage.models.duals import Dual, push
+from mfimage.models.layers import full_precision
+
 NOISE_FEATURES = 4  # length of what `noise_features` gives
+LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
 SILU_GAIN = 1.68  # 1/√E[SiLU(z)²] for z ~ N(0, 1): keeps the activations' variance from layer to layer
 
 
@@ -22,56 +26,49 @@ def _initialise(layers: nn.Sequential) -> nn.Sequential:
     return layers
 
 
-class ConvNet(nn.Module):
-    """3×3 – 1×1 – 3×3 convolutions with SiLU, (B, in, H, W) to (B, out, H, W)."""
+class _Net(nn.Module):
+    """A sequence of layers."""
 
-    def __init__(self, in_channels: int, out_channels: int, width: int) -> None:
-        super().__init__()
-        self.layers = _initialise(
-            nn.Sequential(
-                nn.Conv2d(in_channels, width, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv2d(width, width, 1),
-                nn.SiLU(),
-                nn.Conv2d(width, out_channels, 3, padding=1),
-            )
-        )
+    layers: nn.Sequential
 
     def forward(self, x: Tensor) -> Tensor:
-        """Evaluate the network."""
         return self.layers(x)
 
+    def push(self, x: Dual) -> Dual:
+        return push(self.layers, x)
 
-class NoiseConvNet(nn.Module):
-    """3×3 – 3×3 – 3×3 convolutions with SiLU that may be told how noisy their input is.
 
-    The noise shifts both hidden layers by a linear map of its features, which are 0 where there is none: so
-    without features this is the network of clean images.
+class ConvNet(_Net):
+    """3×3 – 1×1 – 3×3 convolutions with SiLU; 3×3 – 3×3 – 3×3 where they can see how noisy their input is.
+
+    Features of the noise shift both hidden layers linearly. They are 0 where there is no noise: without them
+    this is the network of clean images.
 
     Args:
         in_channels: Of the input (B, in, H, W).
         out_channels: Of the output (B, out, H, W).
         width: Hidden channels.
+        noise: Whether `forward` can take features of noise.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, width: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, width: int, noise: bool = False) -> None:
         super().__init__()
         self.layers = _initialise(
             nn.Sequential(
                 nn.Conv2d(in_channels, width, 3, padding=1),
                 nn.SiLU(),
-                nn.Conv2d(width, width, 3, padding=1),
+                nn.Conv2d(width, width, 3, padding=1) if noise else nn.Conv2d(width, width, 1),
                 nn.SiLU(),
                 nn.Conv2d(width, out_channels, 3, padding=1),
             )
         )
-        shifts = [nn.Linear(NOISE_FEATURES, width, bias=False) for _ in range(2)]
+        shifts = [nn.Linear(NOISE_FEATURES, width, bias=False) for _ in range(2 if noise else 0)]
         for shift in shifts:
             nn.init.normal_(shift.weight, std=0.3)
         self.shifts = nn.ModuleList(shifts)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Evaluate the network; noise: features (B, 4), see `noise_features`."""
+        """Evaluate it; noise: features (B, 4), see `noise_features`."""
         if noise is None:
             return self.layers(x)
         first, activation, second, _, last = self.layers
@@ -85,7 +82,7 @@ def noise_features(sigma: Tensor) -> Tensor:
     return torch.stack([sigma / (sigma + c) for c in (0.03, 0.1, 0.3, 1.0)], 1)
 
 
-class MLP(nn.Module):
+class MLP(_Net):
     """Linear layers with SiLU between, (B, in) to (B, out)."""
 
     def __init__(self, in_features: int, out_features: int, hidden: int, layers: int = 3) -> None:
@@ -94,12 +91,8 @@ class MLP(nn.Module):
         inner = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.SiLU())]
         self.layers = _initialise(nn.Sequential(*inner, nn.Linear(hidden, out_features)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Evaluate the network."""
-        return self.layers(x)
 
-
-class Encoder(nn.Module):
+class Encoder(_Net):
     """Strided convolutions to a vector: (B, C, H, W) to (B, out).
 
     3×3 – 3×3 stride 2 – linear – linear, with SiLU between.
@@ -121,12 +114,8 @@ class Encoder(nn.Module):
             )
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Evaluate the network."""
-        return self.layers(x)
 
-
-class Decoder(nn.Module):
+class Decoder(_Net):
     """A vector to an image at twice the inner resolution: (B, in) to (B, C, H, W).
 
     linear – linear – 3×3 – pixel shuffle – 3×3 – 3×3, with SiLU between; cropped where H or W is odd.
@@ -152,10 +141,98 @@ class Decoder(nn.Module):
             )
         )
 
-    def forward(self, u: Tensor) -> Tensor:
-        """Evaluate the network."""
-        return self.layers(u)[..., : self.height, : self.width_px]
+    def _crop(self, x: Tensor) -> Tensor:
+        return x[..., : self.height, : self.width_px]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._crop(self.layers(x))
+
+    def push(self, x: Dual) -> Dual:
+        return push(self.layers, x).both(self._crop)
 
 
 def _half(size: int) -> int:
     return (size + 1) // 2
+
+
+class LinearPlus(nn.Module):
+    """A linear map and a network that starts at zero: x ↦ W x + b + s·net((x − m)/σ).
+
+    m and σ are the mean of the input and its deviation (a feature for codes, one number for data), s that of
+    the output that W x + b leaves.
+
+    Args:
+        features: Length of the input, flattened.
+        out_features: Length of the output.
+        net: (B, …) to (B, out_features) or a shape of that many elements.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    out_scale: Tensor
+
+    def __init__(self, features: int, out_features: int, net: nn.Module) -> None:
+        super().__init__()
+        self.linear, self.net = nn.Linear(features, out_features), net
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.register_buffer("out_scale", torch.ones(out_features))
+
+    @torch.no_grad()
+    def initialise(self, weight: Tensor, bias: Tensor, x: Tensor) -> None:
+        """Start at W, b, and measure the scales on inputs x, shape (N, …)."""
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(bias)
+        rows = x.flatten(1)
+        self.mean.copy_(rows.mean(0))
+        spread = rows.std(0, unbiased=False)
+        common = spread.square().mean().sqrt() if len(weight) < rows.shape[1] else spread
+        self.scale.copy_(common.clamp_min(1e-6).expand_as(spread))
+        out = torch.cat([self.linear(part) for part in rows.split(4096)]).std(0, unbiased=False)
+        common = out.square().mean().sqrt() if len(weight) > rows.shape[1] else out
+        self.out_scale.copy_(common.clamp_min(1e-6).expand_as(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1)
+        bent = self.net(((rows - self.mean) / self.scale).view_as(x)).flatten(1).to(rows)
+        with full_precision(x):
+            return self.linear(rows) + self.out_scale * bent
+
+    def push(self, x: Dual) -> Dual:
+        """ẋ ↦ W ẋ + s·net′((x − m)/σ) ẋ/σ."""
+        rows = x.flat()
+        scaled = Dual((rows.value - self.mean) / self.scale, rows.tangent / self.scale)
+        bent = push(self.net, scaled.view(x.value.shape[1:])).flat()
+        return push(self.linear, rows).plus(bent.times(self.out_scale))
+
+
+class Gains(nn.Module):
+    """A gain for each coordinate, falling with the noise: ẑ = z·sigmoid(a − b·log σ), b > 0.
+
+    It starts as Wiener's filter, z·s²/(s² + σ²), that is a = log s² and b = 2, with s² the coordinate's mean
+    square on clean data: noise that reaches an orthonormal coordinate keeps its σ. Training moves both. At
+    σ → 0 every coordinate is kept, at σ → ∞ none.
+
+    Args:
+        features: Number of coordinates D.
+
+    Reference:
+        Donoho, Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, Biometrika 81 (this oracle);
+        Liu et al., Invertible denoising network, 2021, arXiv 2104.10546 (learned end to end).
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.zeros(features))
+        self.log_slope = nn.Parameter(torch.full((features,), math.log(2.0)))
+
+    @torch.no_grad()
+    def initialise(self, z: Tensor) -> None:
+        """Start as Wiener's filter of clean coordinates z, shape (N, D)."""
+        self.level.copy_(z.square().mean(0).clamp_min(1e-6).log())
+        self.log_slope.fill_(math.log(2.0))
+
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Shrink coordinates (B, D) of images with noise σ, shape (B,), in units of the data."""
+        log_sigma = sigma.clamp_min(LEAST_NOISE).log()[:, None]
+        return z * torch.sigmoid(self.level - self.log_slope.exp() * log_sigma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -12,8 +13,7 @@ from torch import Tensor
 
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.inputs import AnyImages, image_batches, require_image_manifold
-from mfimage.models import GenerativeModel
-from mfimage.models.flow import ChartedModel
+from mfimage.models import ChartedModel, GenerativeModel
 from mfimage.ood import mixture
 from mfimage.ood.calibration import CHOICES, DetectorCalibration, conformal_rank, from_json, heat_scale
 from mfimage.ood.scores import SCORES, VOLUME, reference_of
@@ -32,7 +32,7 @@ class Detector:
     Args:
         model: A trained flow with a manifold of images.
         score: A name in `scores.SCORES`, or "auto": −log density of all statistics on familiar images.
-        batch_size: Images at a time.
+        batch_size: AnyImages at a time.
 
     Attributes:
         threshold_: Score above which an image is strange.
@@ -77,10 +77,10 @@ class Detector:
         if density_images is None:
             order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
             cut = round(_FIT * len(held))
-            conformal_rank(len(held) - cut, alpha, 1 - _FIT)
+            _require(len(held) - cut, alpha, 1 / (1 - _FIT))
             fitted, held = held.subset(order[:cut]), held.subset(order[cut:])
         else:
-            conformal_rank(len(held), alpha)
+            _require(len(held), alpha, 1.0)
             fitted = self._statistics(density_images)
         if len(fitted) < 2:
             raise UsageError("a density needs at least 2 images to be fitted on")
@@ -173,3 +173,14 @@ class Detector:
         if known.mixture is not None:
             return known.mixture.nll(found.features(known.full))
         return SCORES[self.score_name](found, known.usual)
+
+
+def _require(held: int, alpha: float, share: float) -> None:
+    """Raise UsageError with the number of images that must be given, of which 1/share are held out."""
+    try:
+        conformal_rank(held, alpha)
+    except UsageError as error:
+        if share == 1 or not 0 < alpha < 1:
+            raise
+        given = math.ceil((math.ceil(1 / alpha - 1e-9) - 1) * share) + 1
+        raise UsageError(f"{error} ({given} in all, as 60 % go into the density)") from None

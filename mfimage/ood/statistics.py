@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfimage.models.flow import ChartedModel
+from mfimage.models import ChartedModel
 from mfimage.models.geometry import metric, metric_log_volume
 
 TINY = 1e-6  # mean square below which an 8-bit image holds nothing but rounding

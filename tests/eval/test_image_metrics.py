@@ -6,7 +6,7 @@ from skimage.metrics import structural_similarity
 
 from mfimage.errors import DataError
 from mfimage.eval import PCA, copies, mse, nearest, psnr, squared_error, ssim
-from mfimage.models import linear
+from mfimage.models import subspace
 
 
 def rand(*size, seed=0):
@@ -62,7 +62,7 @@ def test_shapes_must_agree(measure):
 def test_pca_is_scikit_learns(exact_pixels, monkeypatch):
     from sklearn.decomposition import PCA as Oracle
 
-    monkeypatch.setattr(linear, "EXACT_FEATURES", exact_pixels)
+    monkeypatch.setattr(subspace, "EXACT_FEATURES", exact_pixels)
     x, held_out = decaying(300, (2, 6, 7)), decaying(50, (2, 6, 7), seed=5)
     pca = PCA.fit(x, 5)
     oracle = Oracle(5, svd_solver="full").fit(x.flatten(1).double().numpy())
@@ -75,7 +75,7 @@ def test_pca_is_scikit_learns(exact_pixels, monkeypatch):
 
 @pytest.mark.parametrize("exact_pixels", [4096, 0])
 def test_pca_laws(exact_pixels, monkeypatch):
-    monkeypatch.setattr(linear, "EXACT_FEATURES", exact_pixels)
+    monkeypatch.setattr(subspace, "EXACT_FEATURES", exact_pixels)
     x = decaying(60, (1, 8, 8), seed=3)
     pca = PCA.fit(x, 4, seed=7)
     assert torch.allclose(pca.components @ pca.components.T, torch.eye(4), atol=1e-5)
@@ -90,7 +90,7 @@ def test_pca_laws(exact_pixels, monkeypatch):
 
 @pytest.mark.parametrize("exact_pixels", [4096, 0])
 def test_pca_recovers_a_linear_manifold(exact_pixels, monkeypatch):
-    monkeypatch.setattr(linear, "EXACT_FEATURES", exact_pixels)
+    monkeypatch.setattr(subspace, "EXACT_FEATURES", exact_pixels)
     x = (0.5 + (rand(40, 3) - 0.5) @ (rand(3, 64, seed=1) - 0.5) / 3).view(40, 1, 8, 8)
     assert squared_error(PCA.fit(x, 3).project(x), x).max() < 1e-9
     assert squared_error(PCA.fit(x, 2).project(x), x).mean() > 1e-3

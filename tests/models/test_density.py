@@ -1,18 +1,13 @@
 import pytest
 import torch
-from laws import flow_log_prob, perturb
+from laws import perturb
 
-from mfimage.models import ManifoldFlow, VectorChart, latent_density
+from mfimage.models import latent_density
 
 PARAMETERS = 2
 
 
-@pytest.fixture(autouse=True)
-def _double():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def make(dim, given=PARAMETERS, scale=0.7):
@@ -22,29 +17,6 @@ def make(dim, given=PARAMETERS, scale=0.7):
 def codes(dim, count=20):
     """Inside the splines' range and outside it."""
     return 3 * torch.randn(count, dim)
-
-
-def seeded():
-    return torch.Generator().manual_seed(0)
-
-
-@pytest.mark.parametrize("given", [0, PARAMETERS], ids=["plain", "conditional"])
-@pytest.mark.parametrize("dim", [1, 2, 3, 8])
-def test_pushing_noise_forward_undoes_the_density(dim, given):
-    density, u = make(dim, given), codes(dim)
-    theta = torch.randn(20, given) if given else None
-    noise = density.transform(u, theta)[0]
-    torch.testing.assert_close(density.push_forward(noise, theta), u, atol=1e-6, rtol=0)
-    assert (noise - u).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("given", [0, PARAMETERS], ids=["plain", "conditional"])
-@pytest.mark.parametrize("dim", [1, 2, 3])
-def test_log_prob_is_the_change_of_variables(dim, given):
-    density, u = make(dim, given), codes(dim)
-    theta = torch.randn(20, given) if given else None
-    expected = flow_log_prob(density.transform, u, theta)
-    torch.testing.assert_close(density.log_prob(u, theta), expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
@@ -93,40 +65,16 @@ def test_samples_follow_the_conditional_density():
         assert abs(float((samples < point).double().mean()) - share) < 0.015
 
 
-def conditional_flow(dim, chart_too):
-    chart = VectorChart(dim + 2, dim, 16, 1, PARAMETERS * chart_too)
-    flow = ManifoldFlow(chart, latent_density(dim, 2, 16, context=PARAMETERS), (dim + 2,))
-    return perturb(flow, 0.3)
-
-
-@pytest.mark.parametrize("chart_too", [False, True])
-@pytest.mark.parametrize("dim", [1, 2])
-def test_one_parameter_for_all_samples_is_that_of_each(dim, chart_too):
-    flow, theta = conditional_flow(dim, chart_too), torch.randn(1, PARAMETERS)
-    one = flow.sample(7, seeded(), context=theta)
-    torch.testing.assert_close(flow.sample(7, seeded(), context=theta.expand(7, -1)), one)
-    assert (flow.sample(7, seeded(), context=theta + 1) - one).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("chart_too", [False, True])
-@pytest.mark.parametrize("dim", [1, 2])
-def test_conditional_samples_do_not_depend_on_the_batch_size(dim, chart_too):
-    flow, theta = conditional_flow(dim, chart_too), torch.randn(7, PARAMETERS)
-    whole = flow.sample(7, seeded(), 7, theta)
-    for size in (1, 3, 100):
-        torch.testing.assert_close(flow.sample(7, seeded(), size, theta), whole, atol=1e-9, rtol=0)
-    torch.testing.assert_close(
-        flow.sample(7, seeded(), 7, theta[:1])[0], flow.sample(7, seeded(), 3, theta)[0], atol=1e-9, rtol=0
-    )
-    assert flow.sample(0, seeded(), context=theta[:0]).shape == (0, dim + 2)
-
-
-def test_initialise_standardises_conditional_codes_too():
-    density = latent_density(3, 2, 8, context=PARAMETERS)
-    u = torch.randn(500, 3) * torch.tensor([0.1, 1.0, 10.0]) + 3
+@pytest.mark.parametrize("given", [0, PARAMETERS])
+def test_initialise_standardises_and_samples_follow(given):
+    density = latent_density(3, 2, context=given)
+    u = torch.randn(5000, 3) * torch.tensor([0.1, 1.0, 10.0]) + 3
     density.initialise(u)
     first = density.transform._transforms[0](u)[0]
     torch.testing.assert_close(first.std(0, unbiased=False), torch.ones(3))
+    theta = torch.randn(5000, given) if given else None
+    samples = density.push_forward(torch.randn(5000, 3), theta).detach()
+    torch.testing.assert_close(samples.std(0), u.std(0), rtol=0.05, atol=0)
 
 
 def test_without_splines_it_is_the_best_normal_without_correlations():

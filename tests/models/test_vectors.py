@@ -1,66 +1,29 @@
+import math
+
 import pytest
 import torch
 from laws import jacobians, pca, perturb
 
 from mfimage.errors import DataError
-from mfimage.models import VectorChart
+from mfimage.models import ManifoldFlow, Spherical, VectorChart, latent_density
 
-SIZES = [(2, 1), (3, 2), (7, 1), (9, 4), (6, 5)]
+pytestmark = pytest.mark.usefixtures("double")
+SIZES = [(2, 1), (3, 2), (9, 4)]
 PARAMETERS = 2
+NUMBERS = [1, 2, 3, 4, 5]
 
 
-@pytest.fixture(autouse=True)
-def _double():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def make(features, dim, bends=2, context=0, scale=0.3):
+def make(features, dim, bends=2, context=0):
     """A bent chart whose scales of u and v are not one."""
     chart = VectorChart(features, dim, 16, bends, context)
     chart.rest_scale.fill_(0.4)
     chart.code_scale.copy_(torch.linspace(0.5, 2, dim))
-    return perturb(chart, scale)
+    return perturb(chart, 0.3)
 
 
 def data(features, count=200):
     curve = torch.randn(count, 1) * torch.linspace(3, 0.1, features)
     return curve.sin() + torch.randn(count, features) * torch.linspace(2, 0.1, features) + 3
-
-
-def context_of(given, count):
-    return torch.randn(count, PARAMETERS) if given else None
-
-
-@pytest.mark.parametrize("given", [False, True], ids=["plain", "conditional"])
-@pytest.mark.parametrize("bends", [1, 2, 3])
-@pytest.mark.parametrize(("features", "dim"), SIZES)
-def test_laws(features, dim, bends, given):
-    chart, x = make(features, dim, bends, PARAMETERS * given), torch.randn(3, features)
-    theta = context_of(given, 3)
-    z, ladj = chart(x, theta)
-    back, back_ladj = chart.inverse(z, theta)
-    torch.testing.assert_close(back, x, atol=1e-9, rtol=1e-9)
-    torch.testing.assert_close(back_ladj, -ladj, atol=1e-9, rtol=0)
-    forwards = jacobians(lambda v, c: chart(v, c)[0], x, theta)
-    torch.testing.assert_close(torch.linalg.slogdet(forwards).logabsdet, ladj, atol=1e-9, rtol=0)
-    backwards = jacobians(lambda v, c: chart.inverse(v, c)[0], z, theta)
-    torch.testing.assert_close(torch.linalg.slogdet(backwards).logabsdet, back_ladj, atol=1e-9, rtol=0)
-    torch.testing.assert_close(chart.codes(x, theta), z[:, :dim], atol=1e-12, rtol=0)
-    assert ladj.abs().min() > 1e-6
-
-
-@pytest.mark.parametrize("given", [False, True], ids=["plain", "conditional"])
-@pytest.mark.parametrize("bends", [0, 1, 2])
-def test_decoding_puts_zero_off_the_manifold_and_is_undone(bends, given):
-    chart, u = make(9, 4, bends, PARAMETERS * given), torch.randn(5, 4)
-    theta = context_of(given, 5)
-    x = chart.decode(u, theta)
-    torch.testing.assert_close(x, chart.inverse(torch.cat([u, torch.zeros(5, 5)], 1), theta)[0])
-    torch.testing.assert_close(chart.codes(x, theta), u, atol=1e-9, rtol=0)
-    torch.testing.assert_close(chart(x, theta)[0][:, 4:], torch.zeros(5, 5), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize(("features", "dim"), SIZES)
@@ -135,3 +98,92 @@ def test_it_comes_back_in_single_precision():
 def test_too_few_vectors_say_so():
     with pytest.raises(DataError, match="cannot span 5"):
         VectorChart(20, 5).initialise(torch.rand(5, 20))
+
+
+def coordinates(n, count, centre=math.pi / 2):
+    polar = 0.1 + (math.pi - 0.2) * torch.rand(count, n - 1)
+    azimuth = centre + (2 * torch.rand(count, 1) - 1) * (math.pi - 0.01)
+    return torch.cat([polar, azimuth, torch.rand(count, 1) - 0.5], 1)
+
+
+@pytest.mark.parametrize("n", NUMBERS)
+def test_sphere_comes_back_both_ways(n):
+    chart, x, z = Spherical(n), torch.randn(50, n + 1), coordinates(n, 50)
+    torch.testing.assert_close(chart.inverse(chart(x)[0])[0], x, atol=1e-12, rtol=0)
+    torch.testing.assert_close(chart(chart.inverse(z)[0])[0], z, atol=1e-12, rtol=0)
+    torch.testing.assert_close(chart.inverse(z)[0].norm(dim=1), 1 + z[:, -1])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_sphere_has_derivatives_where_a_coordinate_of_the_azimuth_is_zero(n, axis):
+    chart, x = Spherical(n), torch.rand(4, n + 1) + 0.5
+    x[:, axis] = 0
+    j = jacobians(lambda v, c: chart(v)[0], x)
+    torch.testing.assert_close(torch.linalg.slogdet(j).logabsdet, chart(x)[1], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("centre", [math.pi / 2, 0.0, math.pi, -2.5, 7.0])
+@pytest.mark.parametrize("n", [1, 3])
+def test_angles_lie_in_their_ranges(n, centre):
+    chart, x = Spherical(n, centre), torch.randn(2000, n + 1)
+    angles = chart.codes(x)
+    polar, azimuth = angles[:, :-1], angles[:, -1]
+    assert ((polar >= 0) & (polar <= math.pi)).all()
+    assert ((azimuth >= centre - math.pi) & (azimuth < centre + math.pi)).all()
+    assert azimuth.max() - azimuth.min() > 6.2
+    z = coordinates(n, 50, centre)
+    torch.testing.assert_close(chart(chart.inverse(z)[0])[0], z, atol=1e-12, rtol=0)
+
+
+def test_circle_angles_by_hand():
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    expected = torch.tensor([0.0, 0.5, 1.0, -0.5]) * math.pi
+    torch.testing.assert_close(Spherical(1).codes(x)[:, 0], expected)
+    distant = Spherical(1)(3 * x)
+    torch.testing.assert_close(distant[0][:, 1], torch.full((4,), 2.0))
+    torch.testing.assert_close(distant[1], torch.full((4,), -math.log(3)))
+
+
+def fom(n, seed=0):
+    flow = ManifoldFlow(Spherical(n), latent_density(n, 2, 8), (n + 1,))
+    perturb(flow, 0.5, seed)
+    return flow
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("n", NUMBERS)
+def test_samples_of_the_prescribed_manifold_lie_on_the_sphere(n, dtype, most):
+    torch.set_default_dtype(dtype)
+    x = fom(n).sample(2000, torch.Generator().manual_seed(1))
+    assert x.dtype == dtype
+    assert (x.double().norm(dim=1) - 1).abs().max() <= most
+    assert x.std(0).min() > 0.05
+
+
+def test_points_off_the_sphere_are_projected_radially():
+    x = torch.randn(20, 3)
+    torch.testing.assert_close(fom(2).project(x), x / x.norm(dim=1, keepdim=True), atol=1e-12, rtol=0)
+
+
+def test_density_on_the_sphere_integrates_to_one():
+    """Numerically over both angles; h is narrow enough to leave nothing outside their ranges."""
+    flow = fom(2)
+    flow.density.initialise(torch.randn(5000, 2) * 0.2 + math.pi / 2)
+    side = 300
+    polar = (torch.arange(side) + 0.5) * math.pi / side
+    azimuth = -math.pi / 2 + (torch.arange(side) + 0.5) * 2 * math.pi / side
+    p, a = torch.meshgrid(polar, azimuth, indexing="ij")
+    x = torch.stack([p.cos(), p.sin() * a.cos(), p.sin() * a.sin()], 2).view(-1, 3)
+    area = (p.sin() * math.pi / side * 2 * math.pi / side).flatten()
+    with torch.no_grad():
+        density = flow.log_prob(x).exp()
+    assert abs(float(area.sum()) - 4 * math.pi) < 1e-3
+    assert abs(float((density * area).sum()) - 1) < 1e-3
+
+
+def test_density_on_the_sphere_is_h_over_the_area_element():
+    flow, z = fom(2), coordinates(2, 20)
+    z[:, 2] = 0
+    expected = flow.density.log_prob(z[:, :2]) - z[:, 0].sin().log()
+    torch.testing.assert_close(flow.log_prob(flow.chart.inverse(z)[0]), expected, atol=1e-9, rtol=0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mfimage.models.gains import Gains
+from mfimage.models.nets import Gains
 
 
 @pytest.fixture

@@ -1,0 +1,212 @@
+"""Interfaces of models: of all, and of those that are a manifold and a density on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mfimage.config import ModelConfig
+from mfimage.errors import UsageError
+from mfimage.models.charts import Manifold
+from mfimage.models.density import Density
+from mfimage.models.geometry import Directions, geodesic, metric, principal_directions
+from mfimage.models.layers import in_rows
+
+
+class GenerativeModel(nn.Module):
+    """Interface of models.
+
+    Args:
+        shape: Of the data: (C, H, W) for images, (D,) for vectors.
+        dim: Length of the codes u and of the base noise.
+        context_features: Number of parameters θ on which it is conditioned; 0 for none.
+
+    Attributes:
+        has_manifold: Whether it has fewer coordinates than the data, so that projection changes an image.
+        has_ambient_density: Whether `log_prob` is a density on the whole space R^D, not on a manifold in it.
+        config: What it was built from; None for one put together by hand.
+        measured: What was measured of it after training, as JSON takes it; saved beside the weights.
+    """
+
+    has_manifold = True
+    has_ambient_density = False
+    config: ModelConfig | None
+
+    def __init__(self, shape: tuple[int, ...], dim: int, context_features: int = 0) -> None:
+        super().__init__()
+        self.shape, self.dim, self.context_features = tuple(shape), dim, context_features
+        self.config = None
+        self.measured: dict[str, Any] = {}
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the density depends on parameters θ, which are then to be given as context."""
+        return self.context_features > 0
+
+    @property
+    def noise_aware(self) -> bool:
+        """Whether the chart can remove noise too, as `ImageChart.shrink` does."""
+        return False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.parameters()).device
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Project data onto the manifold; the same as `project`."""
+        return self.project(x, context)
+
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Start from data, shape (N, …) with N > d, and their θ, before any training."""
+        raise NotImplementedError
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map data (B, …), images in [0, 1], to codes u, shape (B, d)."""
+        raise NotImplementedError
+
+    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map codes u, shape (B, d), to data (B, …), not clipped to [0, 1]."""
+        raise NotImplementedError
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Compute the model's log-density, shape (B,), in nats."""
+        raise NotImplementedError
+
+    def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        """Turn base noise (B, d) into codes u, shape (B, d)."""
+        raise NotImplementedError
+
+    def project(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Project data onto the manifold: x̂ = decode(encode(x))."""
+        return self.decode(self.encode(x, context), context)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        batch_size: int = 256,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """Draw from the model.
+
+        All noise is drawn first, on the CPU: a seed gives the same samples for every batch size and device
+        (up to the rounding of batched arithmetic).
+
+        Args:
+            n: How many, ≥ 0.
+            generator: Source of randomness; the global one if None.
+            batch_size: How many are decoded at a time.
+            context: θ of each, shape (n, P), or of all, (1, P).
+
+        Returns:
+            Shape (n, …), images not clipped to [0, 1].
+
+        Raises:
+            UsageError: If a conditional model is given no context.
+        """
+        if self.conditional and context is None:
+            raise UsageError(f"a conditional model: give its {self.context_features} parameters as context")
+        weight = next(self.parameters())
+        noise = torch.randn(n, self.dim, generator=generator)
+        theta = None if context is None else context.to(weight).expand(n, -1)
+        drawn = []
+        for start in range(0, n, batch_size):
+            rows = slice(start, start + batch_size)
+            part = None if theta is None else theta[rows]
+            drawn.append(self.decode(self.push_forward(noise[rows].to(weight), part), part))
+        return torch.cat(drawn) if drawn else torch.empty(0, *self.shape)
+
+    def __repr__(self) -> str:
+        """Show the kind, the shape of the data, d, and the parts with their sizes."""
+        words = [f"shape {self.shape}", f"d = {self.dim}", _size(self)]
+        words += [f"given {self.context_features} θ"] if self.conditional else []
+        words += ["noise-aware"] if self.noise_aware else []
+        return "\n  ".join([f"{type(self).__name__}: {', '.join(words)}", *_outline(self, 2)])
+
+
+def _size(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()):,} parameters"
+
+
+def _outline(module: nn.Module, depth: int) -> Iterator[str]:
+    """Describe each part in a line, and its own parts (of h not) below it."""
+    for name, part in module.named_children():
+        if name.startswith("_"):  # a container of nflows
+            yield from _outline(part, depth)
+        else:
+            yield f"{name}: {type(part).__name__}, {_size(part)}"
+            if depth > 1 and not isinstance(part, Density):
+                yield from (f"  {line}" for line in _outline(part, depth - 1))
+
+
+class ChartedModel(GenerativeModel):
+    """Interface of models that are a manifold and a density on its codes; they differ in log_prob.
+
+    Args:
+        chart: The manifold.
+        density: h on R^d.
+        shape: Of the data.
+    """
+
+    def __init__(self, chart: Manifold, density: Density, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, density.dim, max(density.context_features, chart.context_features))
+        self.chart, self.density = chart, density
+
+    @property
+    def noise_aware(self) -> bool:
+        return self.chart.noise_aware
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
+        self.chart.initialise(x)
+        self.density.initialise(in_rows(self.chart.codes, x, context))
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.chart.codes(x, context)
+
+    def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.chart.decode(u, context)
+
+    def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.density.push_forward(noise, context)
+
+    def metric(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        """Compute JᵀJ at coordinates u, shape (B, d) to (B, d, d), float64; see `geometry.metric`."""
+        return metric(self.chart, u, context)
+
+    @torch.no_grad()
+    def principal_directions(self, x: Tensor, count: int = 8, context: Tensor | None = None) -> Directions:
+        """Find the `count` directions in which the projections of x, (B, …), change most along the manifold.
+
+        They are singular values and vectors of J; see `geometry.principal_directions`.
+        """
+        u = self.encode(x, context)
+        return principal_directions(self.chart, u, self.shape, min(count, self.dim), context)
+
+    def interpolate(self, x: Tensor, y: Tensor, points: int = 9, context: Tensor | None = None) -> Tensor:
+        """Go from the projection of x to that of y on a shortest way along the manifold, in equal steps.
+
+        The middle of a straight line in the data would leave the manifold, and one in u moves by unequal
+        steps. See `geometry.geodesic`.
+
+        Args:
+            x: One example, shape (…) without a batch.
+            y: Another.
+            points: Number of examples on the way, both ends included.
+            context: θ of all, shape (1, P).
+
+        Returns:
+            Shape (points, …).
+        """
+
+        def decode(u: Tensor) -> Tensor:
+            return self.decode(u, None if context is None else context.expand(len(u), -1))
+
+        with torch.no_grad():
+            start, end = self.encode(torch.stack([x, y]), None if context is None else context.expand(2, -1))
+            return decode(geodesic(decode, start, end, points))

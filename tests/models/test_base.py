@@ -1,0 +1,70 @@
+"""What models say of themselves, also those that were put together by hand."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+from nflows.transforms import CompositeTransform
+
+from mfimage import models
+from mfimage.config import ModelConfig
+from mfimage.errors import UsageError
+from mfimage.models import AmbientFlow, EncodedChart, ManifoldFlow, VectorChart, image_chart, latent_density
+from mfimage.models.build import build
+from mfimage.models.encoders import image_encoder
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_capabilities_follow_from_the_parts(noise):
+    chart = image_chart((1, 8, 8), 3, width=2, hidden=8, noise=noise)
+    encoded = EncodedChart(image_encoder((1, 8, 8), 3, 2, 2, 8), chart)
+    for manifold in (chart, encoded):
+        model = ManifoldFlow(manifold, latent_density(3, 1, 8, context=2 * noise), (1, 8, 8))
+        assert model.noise_aware is noise
+        assert model.conditional is noise
+        assert model.context_features == 2 * noise
+        assert model.has_manifold
+        assert not model.has_ambient_density
+        assert model.config is None
+    assert not ManifoldFlow(VectorChart(5, 2), latent_density(2), (5,)).noise_aware
+
+
+def test_a_chart_that_sees_parameters_makes_its_model_conditional():
+    model = ManifoldFlow(VectorChart(5, 2, context=3), latent_density(2), (5,))
+    assert model.context_features == 3
+    with pytest.raises(UsageError, match="give its 3 parameters"):
+        model.sample(1)
+
+
+def test_an_ambient_flow_is_told_its_parameters():
+    model = AmbientFlow(CompositeTransform([]), (5,), 2)
+    assert model.conditional
+    assert not model.has_manifold
+    assert model.has_ambient_density
+
+
+def test_the_configuration_and_the_parts_agree():
+    for kind in ("manifold-flow", "encoder-flow", "pie", "ambient-flow", "autoencoder"):
+        assert build(ModelConfig((6,), 2, kind=kind, context=3)).context_features == 3
+    assert build(ModelConfig((6,), 2, kind="linear", context=3)).context_features == 0
+
+
+REPR = """\
+ManifoldFlow: shape (1, 8, 8), d = 3, 42,567 parameters, noise-aware
+  chart: ImageChart, 3,323 parameters
+    multiscale: Multiscale, 420 parameters
+    subspace: BentSubspace, 2,775 parameters
+    gains: Gains, 128 parameters
+  density: Density, 39,244 parameters"""
+
+
+def test_repr_by_example():
+    config = ModelConfig((1, 8, 8), 3, ((1, 1),), width=2, hidden=8, density_steps=1, noise_aware=True)
+    assert repr(build(config)) == REPR
+
+
+@pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(models.__path__)])
+def test_examples_of_docstrings(name):
+    module = importlib.import_module(f"mfimage.models.{name}")
+    assert doctest.testmod(module).failed == 0
