@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mfimage.datasets.convert import ImageLike, to_batch, white
+from mfimage.datasets.decode import IMAGE_SUFFIXES
+from mfimage.datasets.loading import Data, load
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.models import GenerativeModel
 
-AnyImages: TypeAlias = ImageLike | Dataset
+AnyImages: TypeAlias = ImageLike | Data
 Sigma: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
@@ -74,15 +77,32 @@ def image_batches(images: AnyImages, model: GenerativeModel, size: int) -> Itera
     """Give images as a model with a manifold takes them, `size` at a time.
 
     Args:
-        images: An image or a batch as for `model_input`; or a set, read a batch at a time.
+        images: An image or a batch as for `model_input`; or a set, read a batch at a time; or what `load`
+            takes, of which all splits are read, scaled and cropped to the model's size.
         model: Gives the shape and the device.
         size: Of a batch.
 
     Raises:
-        DataError: As of `model_input`.
+        DataError: As of `model_input` and `load`.
     """
-    for part in images.batches(size) if isinstance(images, Dataset) else [images]:
+    for part in _parts(images, model, size):
         yield from model_input(part, model)[0].split(size)
+
+
+def _parts(images: AnyImages, model: GenerativeModel, size: int) -> Iterable[ImageLike]:
+    """An image, or a batch, as it is; a set a batch at a time."""
+    if isinstance(images, Image.Image) or (
+        isinstance(images, str | Path) and Path(images).suffix.lower() in IMAGE_SUFFIXES
+    ):
+        return [images]
+    if isinstance(images, np.ndarray | Tensor):
+        channels = images.shape[-1 if isinstance(images, np.ndarray) else 0] if images.ndim == 3 else 1
+        if channels <= 4:  # more are a stack (N, H, W)
+            return [images]
+    if not isinstance(images, Dataset):
+        channels, height, width = model.shape
+        images = load(images, "all", (height, width), channels)
+    return images.batches(size)
 
 
 @torch.no_grad()

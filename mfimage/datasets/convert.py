@@ -1,4 +1,4 @@
-"""The edge: what users hold becomes a batch, and the result becomes what they held.
+"""Images of any kind become a batch for a model, and a model's result becomes an image of that kind.
 
 | given | read as | given back |
 |---|---|---|
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from mfimage.datasets.pixels import Pixels, over_white, type_white, unit, with_c
 from mfimage.errors import DataError, ModelError
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
-Restore: TypeAlias = Callable[[Tensor], Any]
+Restore: TypeAlias = Callable[[Tensor], Image.Image | np.ndarray | Tensor]
 
 # Pillow converts to the straight form of these only.
 _STRAIGHT = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
@@ -51,7 +51,7 @@ def to_batch(image: ImageLike, beyond: float = 0.0) -> tuple[Tensor, Restore]:
     Raises:
         DataError: The image is of another kind, shape or type, or its values lie outside their range.
     """
-    if isinstance(image, (str, Path)):
+    if isinstance(image, str | Path):
         values = decode(image, str(image))
         return _tensor(values[None]), lambda x: _picture(_one(x), "RGB" if values.shape[-1] == 3 else "L")
     if isinstance(image, Image.Image):
@@ -85,42 +85,55 @@ def white(image: ImageLike) -> float:
 def _from_numpy(image: np.ndarray, beyond: float) -> tuple[Tensor, Restore]:
     if image.dtype.kind != "f" and image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise DataError(f"numpy image: type {image.dtype} is not uint8, uint16 or floating; convert it first")
-    batch = image[None, ..., None] if image.ndim == 2 else image[None] if image.ndim == 3 else image
-    channels = _check_shape(batch.ndim, batch.shape[-1], "numpy image", image.shape, "(H, W, C)")
-    values = _values(batch, "numpy image", beyond)
-    values = over_white(values) if channels in (2, 4) else values
+    batch, back = _from_array(image, "numpy image", "(H, W, C)", image.shape, beyond)
 
     def restore(x: Tensor) -> np.ndarray:
-        out = _with_alpha(_array(x if image.ndim == 4 else _one(x)[None]), channels)
+        out = back(x)
         if image.dtype.kind != "f":
-            out = np.rint(out * type_white(image.dtype))
-        return (out[0, ..., 0] if image.ndim == 2 else out[0] if image.ndim == 3 else out).astype(image.dtype)
+            out = np.rint(out * np.float64(type_white(image.dtype)))
+        return out.astype(image.dtype)
 
-    return _tensor(values), restore
+    return batch, restore
 
 
 def _from_torch(image: Tensor, beyond: float) -> tuple[Tensor, Restore]:
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise DataError(f"torch image: type {image.dtype} is not uint8 or floating; convert it first")
-    batch = image[None, None] if image.ndim == 2 else image[None] if image.ndim == 3 else image
-    shape = tuple(image.shape)
-    channels = _check_shape(
-        batch.ndim, batch.shape[1] if batch.ndim == 4 else 0, "torch image", shape, "(C, H, W)"
-    )
     # Its own dtype may be one that numpy lacks (bfloat16).
-    raw = batch.detach() if image.dtype == torch.uint8 else batch.detach().float()
-    values = _values(raw.cpu().movedim(1, -1).numpy(), "torch image", beyond)
-    values = over_white(values) if channels in (2, 4) else values
+    raw = (image.detach() if image.dtype == torch.uint8 else image.detach().float()).cpu()
+    array = (raw if image.ndim < 3 else raw.movedim(-3, -1)).numpy()
+    batch, back = _from_array(array, "torch image", "(C, H, W)", tuple(image.shape), beyond)
 
     def restore(x: Tensor) -> Tensor:
-        out = torch.from_numpy(
-            _with_alpha(_array(x if image.ndim == 4 else _one(x)[None]), channels)
-        ).movedim(-1, 1)
+        out = torch.from_numpy(back(x))
+        out = out if image.ndim < 3 else out.movedim(-1, -3)
         out = (out * 255).round() if image.dtype == torch.uint8 else out
-        out = (out[0, 0] if image.ndim == 2 else out[0] if image.ndim == 3 else out).contiguous()
-        return out.to(image.device, image.dtype)
+        return out.contiguous().to(image.device, image.dtype)
 
-    return _tensor(values).to(image.device), restore
+    return batch.to(image.device), restore
+
+
+def _from_array(
+    array: Pixels, what: str, order: str, shape: tuple[int, ...], beyond: float
+) -> tuple[Tensor, Callable[[Tensor], Pixels]]:
+    """Make a batch of an array, channels last, and a function that gives a result as floats of its rank."""
+    batch = array[None, ..., None] if array.ndim == 2 else array[None] if array.ndim == 3 else array
+    channels = batch.shape[-1] if batch.ndim == 4 else 0
+    if channels not in (1, 2, 3, 4):
+        raise DataError(
+            f"{what}: shape {shape} is not (H, W), {order} or a batch of {order}, with C from 1 to 4"
+        )
+    values = _values(batch, what, beyond)
+    values = over_white(values) if channels in (2, 4) else values
+
+    def back(x: Tensor) -> Pixels:
+        out = _array(x if array.ndim == 4 else _one(x)[None])
+        out = with_channels(out, 1 if channels < 3 else 3)
+        if channels in (2, 4):
+            out = np.concatenate([out, np.ones_like(out[..., :1])], axis=-1)
+        return out[0, ..., 0] if array.ndim == 2 else out[0] if array.ndim == 3 else out
+
+    return _tensor(values), back
 
 
 def _values(values: Pixels, name: str, beyond: float) -> Pixels:
@@ -129,14 +142,6 @@ def _values(values: Pixels, name: str, beyond: float) -> Pixels:
         return unit(values, name)
     unit(values, name, (-beyond, 1 + beyond))  # refuses what lies outside
     return values.astype(np.float32)
-
-
-def _check_shape(dimensions: int, channels: int, what: str, shape: tuple[int, ...], order: str) -> int:
-    if dimensions != 4 or channels not in (1, 2, 3, 4):
-        raise DataError(
-            f"{what}: shape {shape} is not (H, W), {order} or a batch of {order}, with C from 1 to 4"
-        )
-    return channels
 
 
 def _tensor(values: Pixels) -> Tensor:
@@ -161,11 +166,6 @@ def _one(x: Tensor) -> Tensor:
     return x[0]
 
 
-def _with_alpha(values: Pixels, channels: int) -> Pixels:
-    values = with_channels(values, 1 if channels < 3 else 3)
-    return values if channels % 2 else np.concatenate([values, np.ones_like(values[..., :1])], axis=-1)
-
-
 def _picture(x: Tensor, mode: str) -> Image.Image:
     """(C, H, W) in [0, 1] as a PIL image of a mode."""
     grey = mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16")
@@ -175,11 +175,8 @@ def _picture(x: Tensor, mode: str) -> Image.Image:
     if mode.startswith("I"):
         deep = np.rint(values[..., 0] * np.float32(65535)).astype(np.uint16)
         return Image.fromarray(deep) if mode != "I" else Image.fromarray(deep.astype(np.int32))
-    picture = Image.fromarray(_bytes(values[..., 0] if grey else values))
+    bytes_ = np.rint((values[..., 0] if grey else values) * np.float32(255)).astype(np.uint8)
+    picture = Image.fromarray(bytes_)
     if mode == picture.mode:
         return picture
     return picture.convert(mode, dither=Image.Dither.NONE, palette=Image.Palette.ADAPTIVE)
-
-
-def _bytes(values: Pixels) -> Pixels:
-    return np.rint(values * np.float32(255)).astype(np.uint8)

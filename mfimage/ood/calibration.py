@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import UsageError
-from mfimage.ood.mixture import Mixture, from_lists
+from mfimage.ood.mixture import Mixture
 from mfimage.ood.scores import SCORES, Reference
 from mfimage.ood.statistics import WORDS, Statistics
 
@@ -69,8 +69,8 @@ class DetectorCalibration:
         return {**_lists(self), "usual": _lists(self.usual), "mixture": mixture}
 
 
-def conformal_rank(count: int, alpha: float) -> int:
-    """Return ⌈(n + 1)(1 − α)⌉.
+def conformal_rank(count: int, alpha: float, held: float = 1.0) -> int:
+    """Return ⌈(n + 1)(1 − α)⌉ for n calibration images, which are the share `held` of those given.
 
     Raises:
         UsageError: If α is not in (0, 1), or if n images are too few for it.
@@ -79,53 +79,72 @@ def conformal_rank(count: int, alpha: float) -> int:
         raise UsageError(f"alpha lies between 0 and 1, and is not {alpha}")
     needed = math.ceil(1 / alpha - 1e-9) - 1
     if count < needed:
+        given = math.ceil(needed / held) + 1
+        more = f" ({given} in all, as {100 * (1 - held):.0f} % go into the density)" if held < 1 else ""
         raise UsageError(
-            f"{count} held-out calibration images are too few for alpha = {alpha:g}: {needed} are needed"
+            f"{count} held-out calibration images are too few for alpha = {alpha:g}: "
+            f"{needed} are needed{more}"
         )
     return math.ceil((count + 1) * (1 - alpha) - 1e-9)
 
 
 def heat_scale(familiar: Statistics) -> float:
     """Find the smoothed squared residual that 99.9 % of familiar pixels stay below."""
-    some = familiar.smooth[: max(1, _PIXELS // familiar.smooth[0].numel())]
-    return max(float(np.quantile(some.numpy(), 0.999)), 1e-8)
+    pixels = familiar.smooth[: max(1, _PIXELS // familiar.smooth[0].numel())]
+    return max(float(np.quantile(pixels.numpy(), 0.999)), 1e-8)
 
 
 def from_json(values: dict[str, Any]) -> DetectorCalibration:
     """Read what `to_json` gave; ValueError, KeyError, TypeError or UsageError if it is anything else."""
     if values["score"] not in CHOICES:
         raise ValueError(f"there is no score {values['score']!r}")
-    size = len(WORDS)
-    scores, table, centre, spread = (
-        torch.tensor(values[name], dtype=torch.float64) for name in ("scores", "values", "centre", "spread")
-    )
-    count = len(scores)
-    for tensor, shape in ((scores, (count,)), (table, (count, size)), (centre, (size,)), (spread, (size,))):
-        if tensor.shape != shape or not tensor.isfinite().all():
-            raise ValueError("its numbers are of another shape, or not finite")
-    if (scores.diff() < 0).any() or (spread <= 0).any() or not values["heat"] > 0:
-        raise ValueError("its scores are not ascending, or its scales not positive")
     if (values["score"] == "auto") != (values["mixture"] is not None):
         raise ValueError("its density does not belong to its score")
-    conformal_rank(count, values["alpha"])
-    mixture = None if values["mixture"] is None else from_lists(values["mixture"])
+    scores, names = _tensor(values, "scores", -1), len(WORDS)
+    conformal_rank(len(scores), values["alpha"])
+    if (scores.diff() < 0).any():
+        raise ValueError("scores are not ascending")
     return DetectorCalibration(
-        str(values["model"]), values["score"], float(values["alpha"]), scores, table, centre, spread,
-        _reference(values["usual"]), float(values["heat"]), bool(values["full"]), mixture,
+        str(values["model"]), values["score"], float(values["alpha"]), scores,
+        _tensor(values, "values", len(scores), names), _tensor(values, "centre", names),
+        _positive(_tensor(values, "spread", names)), _reference(values["usual"]),
+        float(_positive(_tensor(values, "heat"))), bool(values["full"]),
+        None if values["mixture"] is None else _mixture(values["mixture"]),
     )  # fmt: skip
+
+
+def _reference(values: dict[str, Any]) -> Reference:
+    codes = _tensor(values, "codes", -1, -1)
+    numbers = {n: float(_tensor(values, n)) for n in ("residual", "entropy", "sigma", "bits", "dimension")}
+    _positive(_tensor(values, "sigma"))
+    return Reference(**numbers, codes=codes, scale=_positive(_tensor(values, "scale", codes.shape[1])))
+
+
+def _mixture(values: dict[str, Any]) -> Mixture:
+    means = _tensor(values, "means", -1, -1)
+    count, size = means.shape
+    return Mixture(
+        _tensor(values, "shift", size), _positive(_tensor(values, "scale", size)),
+        _tensor(values, "weights", count), means, _tensor(values, "factors", count, size, size),
+    )  # fmt: skip
+
+
+def _tensor(values: dict[str, Any], name: str, *shape: int) -> Tensor:
+    """Read finite numbers of a shape, in which -1 stands for any length."""
+    tensor = torch.tensor(values[name], dtype=torch.float64)
+    fits = tensor.ndim == len(shape) and all(w in (-1, n) for n, w in zip(tensor.shape, shape, strict=True))
+    if not fits or not tensor.isfinite().all():
+        raise ValueError(f"{name} is not finite, or not of shape {shape}")
+    return tensor
+
+
+def _positive(values: Tensor) -> Tensor:
+    if not (values > 0).all():
+        raise ValueError("a scale is not positive")
+    return values
 
 
 def _lists(parts: object) -> dict[str, Any]:
     return {
         name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(parts).items()
     }
-
-
-def _reference(values: dict[str, Any]) -> Reference:
-    codes, scale = (torch.tensor(values[name], dtype=torch.float64) for name in ("codes", "scale"))
-    numbers = {n: float(values[n]) for n in ("residual", "entropy", "sigma", "bits", "dimension")}
-    if codes.ndim != 2 or scale.shape != codes.shape[1:] or not all(map(math.isfinite, numbers.values())):
-        raise ValueError("its codes are of another shape, or a number is not finite")
-    if not (codes.isfinite().all() and (scale > 0).all() and numbers["sigma"] > 0):
-        raise ValueError("its codes are not finite, or its scales not positive")
-    return Reference(**numbers, codes=codes, scale=scale)

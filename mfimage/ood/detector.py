@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -32,7 +31,7 @@ class Detector:
     Args:
         model: A trained flow with a manifold of images.
         score: A name in `scores.SCORES`, or "auto": −log density of all statistics on familiar images.
-        batch_size: AnyImages at a time.
+        batch_size: Images at a time.
 
     Attributes:
         threshold_: Score above which an image is strange.
@@ -77,10 +76,10 @@ class Detector:
         if density_images is None:
             order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
             cut = round(_FIT * len(held))
-            _require(len(held) - cut, alpha, 1 / (1 - _FIT))
+            conformal_rank(len(held) - cut, alpha, 1 - _FIT)
             fitted, held = held.subset(order[:cut]), held.subset(order[cut:])
         else:
-            _require(len(held), alpha, 1.0)
+            conformal_rank(len(held), alpha)
             fitted = self._statistics(density_images)
         if len(fitted) < 2:
             raise UsageError("a density needs at least 2 images to be fitted on")
@@ -173,14 +172,3 @@ class Detector:
         if known.mixture is not None:
             return known.mixture.nll(found.features(known.full))
         return SCORES[self.score_name](found, known.usual)
-
-
-def _require(held: int, alpha: float, share: float) -> None:
-    """Raise UsageError with the number of images that must be given, of which 1/share are held out."""
-    try:
-        conformal_rank(held, alpha)
-    except UsageError as error:
-        if share == 1 or not 0 < alpha < 1:
-            raise
-        given = math.ceil((math.ceil(1 / alpha - 1e-9) - 1) * share) + 1
-        raise UsageError(f"{error} ({given} in all, as 60 % go into the density)") from None

@@ -47,18 +47,6 @@ class Mixture:
         return -torch.stack(logs).logsumexp(0) + 0.5 * t.shape[1] * math.log(2 * math.pi)
 
 
-def from_lists(values: dict[str, object]) -> Mixture:
-    """Make a mixture of its numbers; ValueError, TypeError or KeyError if it is anything else."""
-    names = ("shift", "scale", "weights", "means", "factors")
-    parts = {name: torch.tensor(values[name], dtype=torch.float64) for name in names}
-    count, size = parts["means"].shape
-    right = {"shift": (size,), "scale": (size,), "weights": (count,), "factors": (count, size, size)}
-    for name, shape in right.items():
-        if parts[name].shape != shape or not parts[name].isfinite().all():
-            raise ValueError(f"{name} of the density is not finite, of shape {shape}")
-    return Mixture(**parts)
-
-
 def fit(features: Tensor, seed: int = 0) -> Mixture:
     """Fit a mixture to features (N, K): the mean of mixtures of random parts of about 20,000 examples.
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mfimage.eval.dimension_estimates import levina_bickel
 from mfimage.eval.image_metrics import mse
 from mfimage.inputs import ImageLike, in_batches, model_input
 from mfimage.models import GenerativeModel
@@ -36,7 +37,8 @@ def score(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> An
         ModelError: If the model has no manifold of images.
 
     Reference:
-        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.2.
+        Brehmer, Cranmer, Flows for simultaneous manifold learning and density estimation, 2020,
+        arXiv 2003.13913, §2.2.
     """
     x, _ = model_input(image, model)
     values = in_batches(lambda part: mse(part, model.project(part)), x, batch_size)
@@ -86,12 +88,7 @@ def log_residual(s: Statistics) -> Tensor:
 
 
 def reconstruction(s: Statistics, usual: Reference) -> Tensor:
-    """Compute the mean squared residual a pixel, ‖x − x̂‖²/(C·H·W), shape (B,).
-
-    Reference:
-        Brehmer, Cranmer, Flows for simultaneous manifold learning and density estimation, 2020,
-        arXiv 2003.13913, §2.2.
-    """
+    """Compute the mean squared residual a pixel, ‖x − x̂‖²/(C·H·W), shape (B,); see `score`."""
     return s.squares / s.pixels
 
 
@@ -170,13 +167,9 @@ VOLUME = ("density", "joint")  # which of them need the volume
 def log_dimension(u: Tensor, usual: Reference) -> Tensor:
     """Estimate the log of the local dimension at codes (B, d): 1/m = mean over j < k of log(T_k / T_j).
 
-    T_j is the distance to the j-th nearest familiar code.
-
-    Reference:
-        Levina, Bickel, Maximum likelihood estimation of intrinsic dimension, NIPS 2004, equation 8.
+    T_j is the distance to the j-th nearest familiar code; see `levina_bickel`.
     """
-    distances = _distances(u, usual).clamp_min(1e-9)
-    return -(distances[:, -1:] / distances[:, :-1]).log().mean(1).clamp_min(1e-9).log()
+    return levina_bickel(_distances(u, usual).clamp_min(1e-9)).clamp_max(1e9).log()
 
 
 def _distances(u: Tensor, usual: Reference) -> Tensor:

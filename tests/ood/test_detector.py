@@ -1,10 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import draw_bumps
+from torch.utils.data import TensorDataset
 
-from mfimage import Detector, ModelConfig, build, from_pretrained, save_pretrained
+from mfimage import Detector, ModelConfig, build, from_pretrained, load, save_pretrained
 from mfimage.datasets.noise import blur
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.ood import drift_of
@@ -81,6 +84,31 @@ def test_misuse(model):
         Detector(model).calibrate(bump_images(30, 1), 1.5)
     with pytest.raises(DataError, match="trained on 8 × 8"):
         Detector(model).calibrate(torch.zeros(9, 1, 4, 4))
+
+
+def test_a_set_is_the_same_as_its_images_by_whatever_way_they_come(detector, tmp_path):
+    images = draw_bumps(30, seed=5)
+    np.save(tmp_path / "bumps.npy", images)
+    (tmp_path / "folder").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "folder" / f"{i}.png")
+    expected = detector.score(bump_images(30, 5)).scores
+    ways = {
+        "array": images[..., None],
+        "stack": images,
+        "stacked tensor": bump_images(30, 5)[:, 0],
+        "data set": TensorDataset(bump_images(30, 5)),
+        "set": load(tmp_path / "bumps.npy", "all"),
+        "name": str(tmp_path / "bumps.npy"),
+        "folder": tmp_path / "folder",
+        "list": [tmp_path / "folder"],
+    }
+    for name, way in ways.items():
+        torch.testing.assert_close(detector.score(way).scores, expected, msg=name)
+    one = detector.score(tmp_path / "folder" / "3.png").scores
+    torch.testing.assert_close(one, expected[3:4], rtol=1e-5, atol=0)
+    again = Detector(detector.model, "latent").calibrate(tmp_path / "bumps.npy", 0.1)
+    assert again.threshold_ == Detector(detector.model, "latent").calibrate(images[..., None], 0.1).threshold_
 
 
 def test_a_calibration_is_read_as_it_was_saved(detector, model, tmp_path):
