@@ -20,7 +20,7 @@ from harness import put, say, start
 
 from mfimage.datasets import save_png, sheet
 from mfimage.datasets.stylegan import Custom, Generator, seeded_generator
-from mfimage.experiments.generated import generated
+from mfimage.experiments.image_experiments import generated
 from mfimage.experiments.simulators import Generated
 from mfimage.training import train
 

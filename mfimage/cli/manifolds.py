@@ -58,10 +58,9 @@ def manifold(
 
 
 def _generator(source: str, dim: int, size: int, truncation: float, label: int | None) -> Generator:
-    from mfimage.datasets.stylegan import Styled, load_generator
+    from mfimage.datasets.stylegan import Styled, load_generator, manifold_generator
     from mfimage.datasets.stylegan.mobile import MobileStyleGAN
-    from mfimage.experiments.generated import default_generator
 
     if source == "seeded":
-        return default_generator(dim, size)
+        return manifold_generator(dim, size)
     return MobileStyleGAN() if source == "mobile" else Styled(load_generator(source), truncation, label=label)

@@ -3,21 +3,19 @@
 from collections.abc import Callable
 from functools import partial
 
-from mfimage.experiments.collider import COLLIDER
 from mfimage.experiments.experiment import BUDGETS, Experiment
-from mfimage.experiments.generated import stylegan
-from mfimage.experiments.images import image_manifold
-from mfimage.experiments.vectors import CIRCLE, LORENZ, SPHERE, SURFACE
+from mfimage.experiments.image_experiments import image_manifold, stylegan
+from mfimage.experiments.vector_experiments import circle, collider, lorenz, sphere, surface
 
 EXPERIMENTS: dict[str, Callable[..., Experiment]] = {
-    "circle": lambda: CIRCLE,
-    "sphere": lambda: SPHERE,
-    "surface": lambda: SURFACE,
-    "lorenz": lambda: LORENZ,
-    "collider": lambda: COLLIDER,
+    "circle": circle,
+    "sphere": sphere,
+    "surface": surface,
+    "lorenz": lorenz,
+    "collider": collider,
     "image-manifold": image_manifold,
     "stylegan-2d": partial(stylegan, 2),
     "stylegan-64d": partial(stylegan, 64),
 }
 
-__all__ = ["BUDGETS", "EXPERIMENTS", "Experiment", "image_manifold", "stylegan"]
+__all__ = ["BUDGETS", "EXPERIMENTS", "Experiment"]

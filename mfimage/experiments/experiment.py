@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -18,10 +18,26 @@ from mfimage.models import GenerativeModel
 from mfimage.settings import from_json, to_json
 
 BUDGETS = ("quick", "paper")
-VARIANTS = (
-    "scandal",
-    "theta",
-)  # NAME+scandal has the joint score in the loss, NAME+theta a chart that sees θ
+VARIANTS = ("scandal", "theta")  # +scandal has the joint score in the loss, +theta a chart that sees θ
+
+Models: TypeAlias = Mapping[str, GenerativeModel]
+Measure: TypeAlias = Callable[[GenerativeModel, Simulator, Points, torch.Generator], dict[str, float]]
+Changes: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """On how many examples, and how long, is trained.
+
+    Attributes:
+        count: Training examples.
+        config: Settings that all algorithms share.
+        changes: Settings by algorithm that differ from those.
+    """
+
+    count: int
+    config: Config
+    changes: Changes = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,27 +46,24 @@ class Experiment:
 
     Attributes:
         title: In words.
-        simulator: Budget to the data's truth.
-        count: Budget to the number of training examples.
+        simulator: The data's truth.
+        budgets: By name, one for each of BUDGETS.
         algorithms: What "all" means, in the order of the table; names of ALGORITHMS, with variants.
-        config: Budget to the settings that all algorithms share.
-        changes: Budget to settings by algorithm that differ from those.
         metrics: What is measured.
         measure: (model, simulator, test, generator) to the metrics' values; what a model does not
             have is left out.
-        published: Values by algorithm and metric.
         figures: (models of the first run by algorithm, simulator, test) to pictures.
+        published: Values by algorithm and metric.
+        test_count: Test examples.
     """
 
     title: str
-    simulator: Callable[[str], Simulator]
-    count: Mapping[str, int]
+    simulator: Simulator
+    budgets: Mapping[str, Budget]
     algorithms: tuple[str, ...]
-    config: Callable[[str], Config]
-    changes: Callable[[str], Mapping[str, Mapping[str, Any]]]
     metrics: tuple[Metric, ...]
-    measure: Callable[[GenerativeModel, Simulator, Points, torch.Generator], dict[str, float]]
-    figures: Callable[[Mapping[str, GenerativeModel], Simulator, Points], list[Figure]]
+    measure: Measure
+    figures: Callable[[Models, Simulator, Points], list[Figure]]
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     test_count: int = 10_000
 
@@ -66,22 +79,21 @@ class Experiment:
                 f"no algorithm {algorithm!r}: choose all, or of {', '.join(ALGORITHMS)}, with +scandal where "
                 "the data give a score and +theta for a chart that sees the parameters"
             )
-        values = to_json(self.config(budget))
-        changes = {**self.changes(budget).get(base, {}), **self.changes(budget).get(algorithm, {})}
+        given = self.budgets[budget]
+        values, changes = to_json(given.config), dict(given.changes.get(base, {}))
         model = {**values["model"], **changes.pop("model", {})}
         if "theta" in variants:
             model["chart_context"] = True
         if "scandal" in variants:
             values["scandal"] = 2.0
         config = from_json(Config, {**values, **changes, "algorithm": base, "seed": seed, "model": model})
-        self._check(algorithm, config, self.simulator(budget))
+        self._check(algorithm, config)
         return config
 
-    def _check(self, algorithm: str, config: Config, simulator: Simulator) -> None:
+    def _check(self, algorithm: str, config: Config) -> None:
         """Refuse variants that would change nothing, or that the model does not know."""
-        sees = config.model.get("chart_context", False)
-        kind = ALGORITHMS[config.algorithm].kind
-        config.model_config(simulator.shape, kind, simulator.parameters)
-        if sees and not simulator.parameters:
-            raise UsageError(f"{algorithm}: {simulator.name} has no parameters")
-        check_score(config, simulator.scores)
+        truth = self.simulator
+        config.model_config(truth.shape, ALGORITHMS[config.algorithm].kind, truth.parameters)
+        if config.model.get("chart_context", False) and not truth.parameters:
+            raise UsageError(f"{algorithm}: {truth.name} has no parameters")
+        check_score(config, truth.scores)

@@ -11,10 +11,10 @@ from torch import Tensor
 from mfimage.datasets.pictures import png_bytes, sheet
 from mfimage.datasets.points import Points
 from mfimage.experiments import figures
-from mfimage.experiments.measures import context, likelihood, posterior_samples
+from mfimage.experiments.measures import context
 from mfimage.experiments.measures import samples as draw
+from mfimage.experiments.posterior import likelihood, posterior_samples
 from mfimage.experiments.simulators.lorenz import Lorenz
-from mfimage.experiments.simulators.rendered import Rendered
 from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.experiments.tables import Figure
 from mfimage.inputs import in_batches
@@ -97,11 +97,15 @@ def chart(name: str, model: GenerativeModel, test: Points, side: int = 11) -> Fi
     return Figure(f"Chart of {name}", caption, png_bytes(drawn), pixelated=True)
 
 
-def densities(name: str, model: ManifoldFlow, simulator: Rendered, test: Points) -> Figure:
-    """Plot learned against true log-densities of held-out images."""
+def densities(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> list[Figure]:
+    """Plot learned against true log-densities of held-out images, of every model whose are of volume."""
     x = test.x[:SCATTERED]
-    true, learned = simulator.log_prob(x), in_batches(model.log_prob, x, 64)
-    correlation = float(torch.corrcoef(torch.stack([learned, true]))[0, 1])
     labels = ("true log-density, nats", "learned log-density, nats")
-    caption = f"{len(x)} held-out images."
-    return Figure(f"Density of {name}", caption, figures.scatter(true, learned, labels, correlation))
+    drawn = []
+    for name, model in models.items():
+        if isinstance(model, ManifoldFlow):
+            true, learned = simulator.log_prob(x), in_batches(model.log_prob, x, 64)
+            correlation = float(torch.corrcoef(torch.stack([learned, true]))[0, 1])
+            png = figures.scatter(true, learned, labels, correlation)
+            drawn.append(Figure(f"Density of {name}", f"{len(x)} held-out images.", png))
+    return drawn

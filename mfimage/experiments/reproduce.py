@@ -8,27 +8,38 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 from numpy.linalg import LinAlgError
 
 from mfimage.config import Config
-from mfimage.console import json_text
 from mfimage.datasets.points import Points
 from mfimage.errors import DataError, DivergedError, ModelError, UsageError
 from mfimage.experiments import BUDGETS, EXPERIMENTS, Experiment
-from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.experiments.tables import Cell, ExperimentReport, table_json, write_experiment
-from mfimage.files import write_text
+from mfimage.files import read_json, write_json
 from mfimage.models import GenerativeModel
 from mfimage.run import Run, environment, from_pretrained
 from mfimage.settings import to_json
-from mfimage.training import train
+from mfimage.training import train_or_reuse
 
 TEST_SEED = 1_000_000  # of the test data, apart from every run's
+_NOTES = (
+    "Published numbers are those of Brehmer & Cranmer, 2020, arXiv 2003.13913, where they gave any.",
+    "Log-densities of different models are never compared: their manifolds differ.",
+)
 
-Result = dict[str, Any]  # of one run: "metrics", "cpu_seconds", or "diverged" and why
+
+class Result(TypedDict, total=False):
+    """What one run gave; a run that diverged has no metrics, but says why."""
+
+    metrics: dict[str, float]
+    cpu_seconds: float | None
+    diverged: str
+
+
+Results = Mapping[str, list[Result]]  # by algorithm, in the order of seeds
 
 
 def reproduce(
@@ -38,7 +49,7 @@ def reproduce(
     algorithms: Sequence[str] = (),
     runs: int = 1,
     budget: str = "quick",
-    scene: Mapping[str, Any] | None = None,
+    scene: Mapping[str, object] | None = None,
     device: str = "auto",
     quiet: bool = True,
     tell: Callable[[str], None] = lambda message: None,
@@ -62,37 +73,34 @@ def reproduce(
         tell: Is told in words what goes on.
 
     Returns:
-        The table and the pictures; `eval.experiment.table_text` and `table_json` write the table out.
+        The table and the pictures; `table_text` and `table_json` write the table out.
 
     Raises:
         UsageError: If there is no such experiment, algorithm or budget, or outdir holds other settings.
         Interrupted: After SIGINT or SIGTERM, once the step is saved.
     """
-    experiment = _experiment(name, budget, scene or {})
+    experiment, outdir, scene = _experiment(name, budget, scene or {}), Path(outdir), dict(scene or {})
     chosen = tuple(dict.fromkeys(a.strip() for a in algorithms)) or experiment.algorithms
-    for algorithm in chosen:
-        experiment.config_of(algorithm, budget, 0)  # a name that does not exist is told before any work
-    simulator, outdir = experiment.simulator(budget), Path(outdir)
+    configs = {a: experiment.config_of(a, budget, 0) for a in chosen}  # all names are known before any work
     _claim(outdir, {"experiment": experiment.title, "budget": budget})
-    test = _test(experiment, simulator)
+    test = _test(experiment)
     for seed in range(runs):
-        for algorithm in chosen:
+        for algorithm, config in configs.items():
             tell(f"{name}: {algorithm}, run {seed + 1} of {runs}")
-            folder = outdir / algorithm / f"run-{seed}"
-            config = experiment.config_of(algorithm, budget, seed)
-            _run(experiment, config, budget, simulator, test, folder, device, quiet)
+            run = Run(outdir / algorithm / f"run-{seed}")
+            _train_and_measure(experiment, run, config.with_(seed=seed), budget, test, device, quiet)
     results = _finished(experiment, outdir)
-    options = {"algorithm": ",".join(results), "runs": runs, "budget": budget, **(scene or {})}
+    options = {"algorithm": ",".join(results), "runs": runs, "budget": budget, **scene}
     command = " ".join([f"mfimage reproduce {name}", *(f"--{key} {value}" for key, value in options.items())])
-    report = _report(experiment, command, budget, results, simulator, test, outdir)
-    record = {"command": command, "experiment": name, "budget": budget, "scene": dict(scene or {})}
+    report = _report(experiment, command, budget, results, test, _models(outdir, results))
+    record = {"command": command, "experiment": name, "budget": budget, "scene": scene}
     record |= {"table": table_json(report), "values": results, "environment": environment()}
-    write_text(outdir / "results.json", json_text(record, indent=2) + "\n")
+    write_json(outdir / "results.json", record)
     write_experiment(outdir / "report.html", report)
     return report
 
 
-def _experiment(name: str, budget: str, scene: Mapping[str, Any]) -> Experiment:
+def _experiment(name: str, budget: str, scene: Mapping[str, object]) -> Experiment:
     if name not in EXPERIMENTS:
         raise UsageError(f"no experiment {name!r}: there are {', '.join(EXPERIMENTS)}")
     if budget not in BUDGETS:
@@ -107,122 +115,101 @@ def _claim(outdir: Path, what: dict[str, str]) -> None:
     """Note what a directory holds: settings alone do not tell a budget's data or a scene from another's."""
     path = outdir / "experiment.json"
     if not path.exists():
-        write_text(path, json_text(what, indent=2) + "\n")
-    elif (there := _read(path)) != what:
+        write_json(path, what)
+    elif (there := read_json(path, "note of an experiment", UsageError)) != what:
         raise UsageError(f"{outdir} holds {', '.join(map(str, there.values()))}: choose another --outdir")
 
 
-def _test(experiment: Experiment, simulator: Simulator) -> Points:
+def _test(experiment: Experiment) -> Points:
     """Draw test data, at θ = 0 where there are parameters."""
+    simulator = experiment.simulator
     theta = torch.zeros(1, simulator.parameters) if simulator.parameters else None
     return simulator.sample(experiment.test_count, torch.Generator().manual_seed(TEST_SEED), theta)
 
 
-def _run(
-    experiment: Experiment,
-    config: Config,
-    budget: str,
-    simulator: Simulator,
-    test: Points,
-    folder: Path,
-    device: str,
-    quiet: bool,
+def _train_and_measure(
+    experiment: Experiment, run: Run, config: Config, budget: str, test: Points, device: str, quiet: bool
 ) -> None:
     """Train and measure once, unless that is done."""
-    run, path = Run(folder), folder / "metrics.json"
-    began = (folder / "config.json").exists()
-    if began and run.config() != config:
-        raise UsageError(f"{folder} holds a run with other settings: choose another --outdir")
-    if began and path.exists():
+    begun = run.begun
+    if begun and run.config() != config:
+        raise UsageError(f"{run.directory} holds a run with other settings: choose another --outdir")
+    if begun and (run.directory / "metrics.json").exists():
         return
-    data = simulator.sample(experiment.count[budget], torch.Generator().manual_seed(config.seed))
+    count, simulator = experiment.budgets[budget].count, experiment.simulator
+    data = simulator.sample(count, torch.Generator().manual_seed(config.seed))
     started = time.process_time()
-    generator = torch.Generator().manual_seed(config.seed)
     try:
-        model = train(data, folder, config, device=device, resume=began, quiet=quiet)
-        spent = None if began else time.process_time() - started
+        model = train_or_reuse(data, run.directory, config, device=device, quiet=quiet)
+        spent = None if begun else time.process_time() - started
+        generator = torch.Generator().manual_seed(config.seed)
         metrics = experiment.measure(model.cpu(), simulator, test, generator)
         result: Result = {"metrics": metrics, "cpu_seconds": spent}
-    except (
-        DivergedError,
-        DataError,
-        ModelError,
-        LinAlgError,
-    ) as error:
-        # the last three come from measuring what is not finite
+    except (DivergedError, DataError, ModelError, LinAlgError) as error:
+        # The last three come from measuring what is not finite.
         result = {"diverged": str(error), "metrics": {}}
     run.write("metrics.json", result)
 
 
 def _finished(experiment: Experiment, outdir: Path) -> dict[str, list[Result]]:
-    """Read what all finished runs measured, by algorithm and in the order of seeds."""
-    found: dict[str, list[Result]] = {}
+    """Read what all finished runs measured, by algorithm, those of the experiment first."""
+    paths: dict[str, dict[int, Path]] = {}
     for path in outdir.glob("*/run-*/metrics.json"):
-        found[path.parts[-3]] = []
-    own = [algorithm for algorithm in experiment.algorithms if algorithm in found]
-    for algorithm in (ordered := dict.fromkeys([*own, *sorted(found)])):
-        paths = outdir.glob(f"{algorithm}/run-*/metrics.json")
-        found[algorithm] = [_read(p) for p in sorted(paths, key=lambda p: int(p.parts[-2].split("-")[1]))]
-    return {algorithm: found[algorithm] for algorithm in ordered}
+        algorithm, run = path.parts[-3:-1]
+        paths.setdefault(algorithm, {})[int(run.split("-")[1])] = path
+    own = [algorithm for algorithm in experiment.algorithms if algorithm in paths]
+    return {
+        algorithm: [_read(paths[algorithm][seed]) for seed in sorted(paths[algorithm])]
+        for algorithm in dict.fromkeys([*own, *sorted(paths)])
+    }
 
 
 def _read(path: Path) -> Result:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}): remove it to measure again") from error
+    return cast(Result, read_json(path, "measurement: remove it to measure again", UsageError))
 
 
 def _report(
     experiment: Experiment,
     command: str,
     budget: str,
-    results: Mapping[str, list[Result]],
-    simulator: Simulator,
+    results: Results,
     test: Points,
-    outdir: Path,
+    models: Mapping[str, GenerativeModel],
 ) -> ExperimentReport:
-    rows = {}
-    for algorithm, found in results.items():
-        published = experiment.published.get(algorithm, {})
-        rows[algorithm] = {
-            metric.name: Cell(
-                tuple(_value(result, metric.name) for result in found), published.get(metric.name)
-            )
-            for metric in experiment.metrics
-        }
-    models = _models(outdir, results)
-    machine = environment()
-    spent = [r["cpu_seconds"] for found in results.values() for r in found if r.get("cpu_seconds")]
+    machine, given = environment(), experiment.budgets[budget]
+    spent = [seconds for found in results.values() for r in found if (seconds := r.get("cpu_seconds"))]
     return ExperimentReport(
         title=experiment.title,
         sentence=f"{len(results)} algorithms, {sum(map(len, results.values()))} trainings, budget {budget}.",
         settings={
             "command": command,
-            "training examples": experiment.count[budget],
+            "training examples": given.count,
             "test examples": len(test),
             "longest training, CPU seconds": max(spent, default=math.nan),
             "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads",
             "torch": machine["packages"]["torch"],
-            **{f"shared: {key}": value for key, value in _shared(experiment.config(budget)).items()},
+            **{f"shared: {key}": value for key, value in _shared(given.config).items()},
         },
         metrics=experiment.metrics,
-        rows=rows,
+        rows={algorithm: _row(experiment, algorithm, found) for algorithm, found in results.items()},
         diverged={a: n for a, found in results.items() if (n := sum("diverged" in r for r in found))},
-        figures=experiment.figures(models, simulator, test) if models else [],
-        notes=[
-            "Published numbers are those of Brehmer & Cranmer, 2020, arXiv 2003.13913, where they gave any.",
-            "Log-densities of different models are never compared: their manifolds differ.",
-        ],
+        figures=experiment.figures(models, experiment.simulator, test) if models else [],
+        notes=_NOTES,
     )
 
 
-def _value(result: Result, metric: str) -> float:
-    value = result["metrics"].get(metric)
-    return math.nan if value is None else value
+def _row(experiment: Experiment, algorithm: str, found: Sequence[Result]) -> dict[str, Cell]:
+    """One algorithm's cells: a value of every run, NaN where it has none, and the published one."""
+    published = experiment.published.get(algorithm, {})
+    cells = {}
+    for metric in experiment.metrics:
+        values = [result["metrics"].get(metric.name) for result in found]
+        numbers = tuple(math.nan if value is None else value for value in values)
+        cells[metric.name] = Cell(numbers, published.get(metric.name))
+    return cells
 
 
-def _models(outdir: Path, results: Mapping[str, list[Result]]) -> dict[str, GenerativeModel]:
+def _models(outdir: Path, results: Results) -> dict[str, GenerativeModel]:
     """Read the first run of every algorithm that has not diverged."""
     models = {}
     for algorithm, found in results.items():
@@ -234,7 +221,7 @@ def _models(outdir: Path, results: Mapping[str, list[Result]]) -> dict[str, Gene
     return models
 
 
-def _shared(config: Config) -> dict[str, object]:
+def _shared(config: Config) -> dict[str, str]:
     values = to_json(config)
     names = ("dim", "steps", "density_steps", "batch_size", "lr", "density_lr", "model")
     return {name: json.dumps(values[name]) for name in names}

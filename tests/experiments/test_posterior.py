@@ -3,11 +3,42 @@ import math
 import pytest
 import torch
 
+import mfimage.experiments.posterior as module
+from mfimage import Config, build
 from mfimage.errors import DataError, ModelError, UsageError
-from mfimage.experiments.posterior import log_posterior, median_distance, metropolis, squared_mmd
+from mfimage.experiments import EXPERIMENTS
+from mfimage.experiments.posterior import (
+    OBSERVED,
+    likelihood,
+    log_posterior,
+    median_distance,
+    metropolis,
+    posterior_metrics,
+    posterior_mmd,
+    posterior_samples,
+)
+from mfimage.experiments.simulators import Surface
 
 MEAN = torch.tensor([1.0, -2.0], dtype=torch.float64)
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 0.5]], dtype=torch.float64)
+MODEL = {"hidden": 8, "density_steps": 1, "density_width": 8}
+
+
+@pytest.fixture(scope="module")
+def observed():
+    """Data of the surface at θ = 0."""
+    return Surface().sample(100, torch.Generator().manual_seed(1), torch.zeros(1, 1))
+
+
+def conditional(kind, data):
+    """A model of the surface, untrained, whose density depends on θ."""
+    flow = build(Config(dim=2, model=MODEL).model_config((3,), kind, 1)).eval()
+    flow.initialise(data.x)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return flow
 
 
 @pytest.fixture
@@ -149,7 +180,7 @@ def test_posterior_of_a_gaussian_mean(generator):
     assert samples.var().item() == pytest.approx(1 / 21, rel=0.05)
 
 
-def test_squared_mmd_equals_the_plain_formula(generator, monkeypatch):
+def test_posterior_mmd_equals_the_plain_formula(generator, monkeypatch):
     monkeypatch.setattr("mfimage.experiments.posterior._ROWS_AT_ONCE", 7)
     both = torch.randn(71, 2, generator=generator, dtype=torch.float64)
     x, y = both[:30], both[30:] + 1
@@ -163,10 +194,10 @@ def test_squared_mmd_equals_the_plain_formula(generator, monkeypatch):
         torch.stack(d).div(scale).square().mul(-0.5).exp().mean()
         for d in (distances(x, x, True), distances(y, y, True), distances(x, y, False))
     )
-    assert squared_mmd(x, y) == pytest.approx(float(kxx + kyy - 2 * kxy), abs=1e-12)
+    assert posterior_mmd(x, y) == pytest.approx(float(kxx + kyy - 2 * kxy), abs=1e-12)
 
 
-def test_squared_mmd_of_two_gaussians(generator):
+def test_posterior_mmd_of_two_gaussians(generator):
     """E k(a, b) = s^P / √det(s²I + C) · exp(−½ δᵀ (s²I + C)⁻¹ δ) for a − b ~ N(δ, C)."""
     factor, scale = torch.linalg.cholesky(COVARIANCE), 0.8
     x = MEAN + torch.randn(4000, 2, generator=generator, dtype=torch.float64) @ factor.T
@@ -178,21 +209,21 @@ def test_squared_mmd_of_two_gaussians(generator):
 
     zero, eye = torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
     truth = expected(zero, 2 * COVARIANCE) + expected(zero, 2 * eye) - 2 * expected(MEAN, COVARIANCE + eye)
-    assert squared_mmd(x, y, scale) == pytest.approx(float(truth), abs=0.02)
+    assert posterior_mmd(x, y, scale) == pytest.approx(float(truth), abs=0.02)
 
 
-def test_squared_mmd_is_unbiased_and_vanishes_for_equal_distributions(generator):
+def test_posterior_mmd_is_unbiased_and_vanishes_for_equal_distributions(generator):
     values = torch.tensor(
-        [squared_mmd(*torch.randn(2, 40, 1, generator=generator), scale=1.0) for _ in range(400)]
+        [posterior_mmd(*torch.randn(2, 40, 1, generator=generator), scale=1.0) for _ in range(400)]
     )
     assert abs(values.mean()) < 4 * values.std() / 20
     assert values.min() < 0  # as an unbiased estimate of zero must be at times
-    assert abs(squared_mmd(*torch.randn(2, 5000, 1, generator=generator))) < 1e-3
+    assert abs(posterior_mmd(*torch.randn(2, 5000, 1, generator=generator))) < 1e-3
 
 
-def test_squared_mmd_sees_a_small_shift_far_from_the_origin(generator):
+def test_posterior_mmd_sees_a_small_shift_far_from_the_origin(generator):
     x, y = torch.randn(2, 500, 1, generator=generator, dtype=torch.float64)
-    near, far = squared_mmd(x + 0.5, y), squared_mmd(x + 0.5 + 1e6, y + 1e6)
+    near, far = posterior_mmd(x + 0.5, y), posterior_mmd(x + 0.5 + 1e6, y + 1e6)
     assert far == pytest.approx(near, rel=1e-6)
 
 
@@ -200,8 +231,76 @@ def test_discrepancies_that_do_not_exist():
     good = torch.rand(5, 2)
     for x, y in ((good[:1], good), (good, torch.rand(5, 3)), (good[0], good)):
         with pytest.raises(UsageError):
-            squared_mmd(x, y)
+            posterior_mmd(x, y)
     with pytest.raises(DataError, match="not finite"):
-        squared_mmd(good.clone().fill_(torch.nan), good)
+        posterior_mmd(good.clone().fill_(torch.nan), good)
     with pytest.raises(DataError, match="scale above 0"):
-        squared_mmd(good, torch.ones(5, 2))
+        posterior_mmd(good, torch.ones(5, 2))
+
+
+@pytest.fixture
+def short_chains(monkeypatch):
+    monkeypatch.setattr(module, "CHAINS", 40)
+    monkeypatch.setattr(module, "BURN_IN", 50)
+    monkeypatch.setattr(module, "STEPS", 50)
+    monkeypatch.setattr(module, "SETS", 2)
+
+
+@pytest.mark.parametrize("kind", ["manifold-flow", "encoder-flow", "pie", "ambient-flow", "autoencoder"])
+def test_the_likelihood_is_log_prob_up_to_a_constant(observed, kind):
+    flow = conditional(kind, observed)
+    function, known = likelihood(flow, observed.x)
+    first, second = torch.full((100, 1), -0.7), torch.linspace(-1, 1, 100)[:, None]
+    found = function(known, second.double()) - function(known, first.double())
+    with torch.no_grad():
+        expected = flow.log_prob(observed.x, second) - flow.log_prob(observed.x, first)
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(found.float(), expected.float(), atol=1e-4, rtol=1e-3)
+
+
+def test_the_likelihood_of_a_chart_that_sees_the_parameters_is_log_prob(observed):
+    config = Config(dim=2, model={**MODEL, "chart_context": True})
+    flow = build(config.model_config((3,), "manifold-flow", 1)).eval()
+    flow.chart.initialise(observed.x)
+    function, known = likelihood(flow, observed.x)
+    theta = torch.linspace(-1, 1, 100)[:, None]
+    with torch.no_grad():
+        torch.testing.assert_close(function(known, theta.double()), flow.log_prob(observed.x, theta))
+
+
+def test_the_true_posterior_is_itself(observed, generator, short_chains):
+    x = observed.x[:OBSERVED]
+    first, second = (posterior_samples(Surface().log_prob, x, Surface(), generator) for _ in range(2))
+    assert first.shape == (40 * 50 // module.THIN, 1)
+    assert first.abs().max() <= 1
+    assert abs(posterior_mmd(first, second)) < 0.05
+    prior = Surface().prior(200, generator).double()
+    assert posterior_mmd(prior, second) > 0.05
+
+
+def test_the_posterior_of_a_model_that_knows_the_truth_is_the_true_one(
+    observed, generator, short_chains, monkeypatch
+):
+    model = conditional("manifold-flow", observed)
+    monkeypatch.setattr(module, "likelihood", lambda model, x: (Surface().log_prob, x))
+    found = posterior_metrics(model, Surface(), observed, generator)
+    assert set(found) == {"mmd", "log_posterior", "true_log_posterior"}
+    assert abs(found["mmd"]) < 0.05
+    assert found["log_posterior"] == pytest.approx(found["true_log_posterior"], abs=0.3)
+
+
+def test_a_model_without_parameters_has_no_posterior(observed, generator):
+    for kind, context in (("manifold-flow", 0), ("linear", 0)):
+        flow = build(Config(dim=2, model=MODEL).model_config((3,), kind, context))
+        assert posterior_metrics(flow, Surface(), observed, generator) == {}
+
+
+def test_what_is_measured_of_a_model(observed, generator, short_chains):
+    model = conditional("manifold-flow", observed)
+    found = EXPERIMENTS["surface"]().measure(model, Surface(), observed, generator)
+    assert {"distance", "reconstruction", "mmd", "auc"} <= set(found)
+    assert all(type(value) is float for value in found.values())
+    with torch.no_grad():
+        error = (model.project(observed.x, torch.zeros(100, 1)) - observed.x).norm(dim=1).mean()
+    assert found["reconstruction"] == pytest.approx(float(error), rel=1e-5)
+    assert 0 <= found["auc"] <= 1

@@ -14,9 +14,10 @@ from mfimage import Config, cli, from_pretrained, losses
 from mfimage.datasets.points import Points, load_points
 from mfimage.errors import UsageError
 from mfimage.experiments import EXPERIMENTS
+from mfimage.experiments.experiment import Budget
 from mfimage.experiments.reproduce import reproduce
 from mfimage.experiments.simulators import Sphere
-from mfimage.experiments.vectors import CIRCLE
+from mfimage.experiments.vector_experiments import circle
 
 CONFIG = Config(
     dim=1, steps=4, density_steps=4, batch_size=32, lr=3e-3, warmup=2, every=2, validation=20,
@@ -26,16 +27,8 @@ METRICS = {"distance", "reconstruction", "auc"}
 
 
 def shrink(monkeypatch, **changes):
-    tiny = replace(
-        CIRCLE,
-        **{
-            "count": {"quick": 100, "paper": 150},
-            "config": lambda budget: CONFIG,
-            "changes": lambda budget: {},
-            "test_count": 60,
-            **changes,
-        },
-    )
+    budgets = {"quick": Budget(100, CONFIG), "paper": Budget(150, CONFIG)}
+    tiny = replace(circle(), **{"budgets": budgets, "test_count": 60, **changes})
     monkeypatch.setitem(EXPERIMENTS, "circle", lambda: tiny)
 
 
@@ -123,7 +116,7 @@ def test_seeds_draw_data_of_their_own_and_the_test_data_are_the_same(done):
         for algorithm in ("fom", "pca")
     ]
     assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
-    assert torch.equal(module._test(CIRCLE, Sphere(1)).x, module._test(CIRCLE, Sphere(1)).x)
+    assert torch.equal(module._test(circle()).x, module._test(circle()).x)
 
 
 def test_the_published_numbers_stand_beside(tmp_path):
@@ -136,7 +129,7 @@ def test_the_published_numbers_stand_beside(tmp_path):
 
 def test_what_is_finished_is_not_trained_again(done, tmp_path, monkeypatch):
     outdir, before = shutil.copytree(done, tmp_path / "circle"), results(done)
-    monkeypatch.setattr(module, "train", never)
+    monkeypatch.setattr(module, "train_or_reuse", never)
     reproduce("circle", outdir, algorithms=("fom", "pca"), runs=2, device="cpu")
     assert results(outdir) == before
     reproduce("circle", outdir, algorithms=("pca",), device="cpu")
@@ -161,7 +154,7 @@ def test_a_run_that_was_broken_off_goes_on(done, tmp_path):
 
 def test_other_settings_in_the_same_directory_are_refused(done, tmp_path, monkeypatch):
     outdir, before = shutil.copytree(done, tmp_path / "circle"), results(done)
-    shrink(monkeypatch, config=lambda budget: replace(CONFIG, steps=5))
+    shrink(monkeypatch, budgets={"quick": Budget(100, replace(CONFIG, steps=5))})
     with pytest.raises(UsageError, match="run-0 holds a run with other settings: choose another --outdir"):
         reproduce("circle", outdir, algorithms=("fom",), device="cpu")
     assert results(outdir) == before
@@ -169,7 +162,7 @@ def test_other_settings_in_the_same_directory_are_refused(done, tmp_path, monkey
 
 def test_another_budget_or_experiment_in_the_same_directory_is_refused(done, tmp_path, monkeypatch):
     outdir = shutil.copytree(done, tmp_path / "circle")
-    monkeypatch.setattr(module, "train", never)
+    monkeypatch.setattr(module, "train_or_reuse", never)
     with pytest.raises(UsageError, match="holds A circle with noise, quick: choose another --outdir"):
         reproduce("circle", outdir, algorithms=("fom",), budget="paper", device="cpu")
     with pytest.raises(UsageError, match="holds A circle with noise, quick"):
@@ -178,7 +171,7 @@ def test_another_budget_or_experiment_in_the_same_directory_is_refused(done, tmp
 
 
 def test_another_scene_in_the_same_directory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_run", lambda *_: {"diverged": "not asked for", "metrics": {}})
+    monkeypatch.setattr(module, "_train_and_measure", lambda *_: None)
     reproduce("image-manifold", tmp_path, algorithms=("pca",), scene={"size": 32})
     reproduce("image-manifold", tmp_path, algorithms=("pca",))  # which is the same
     with pytest.raises(UsageError, match="32 × 32, grey, quick: choose another --outdir"):
@@ -188,7 +181,7 @@ def test_another_scene_in_the_same_directory_is_refused(tmp_path, monkeypatch):
 def test_a_damaged_measurement_is_named(done, tmp_path):
     outdir = shutil.copytree(done, tmp_path / "circle")
     (outdir / "pca" / "run-0" / "metrics.json").write_text("{")
-    with pytest.raises(UsageError, match=r"metrics\.json: cannot be read .*remove it to measure again"):
+    with pytest.raises(UsageError, match=r"metrics\.json: not a readable .*remove it to measure again"):
         reproduce("circle", outdir, algorithms=("pca",), device="cpu")
 
 
@@ -211,7 +204,7 @@ def test_a_run_that_diverges_is_counted_and_shown_and_the_others_go_on(tmp_path,
     assert results(tmp_path)["table"]["af"]["distance"][0] == second["metrics"]["distance"]
     assert report.rows["fom"]["distance"].diverged == 0
     assert "diverged" in (tmp_path / "report.html").read_text()
-    monkeypatch.setattr(module, "train", never)
+    monkeypatch.setattr(module, "train_or_reuse", never)
     again = reproduce("circle", tmp_path, algorithms=("af", "fom"), runs=2, device="cpu")
     assert again.diverged == {"af": 1}
 

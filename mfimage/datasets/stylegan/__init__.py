@@ -5,7 +5,7 @@ from __future__ import annotations
 from mfimage.datasets.stylegan.generator import Architecture, StyleGAN2, load_generator, save_generator
 from mfimage.datasets.stylegan.importing import import_network
 from mfimage.datasets.stylegan.protocol import Custom, Generator, Styled
-from mfimage.datasets.stylegan.seeded import SEEDED_CARD, seeded_generator
+from mfimage.datasets.stylegan.seeded import SEEDED_CARD, manifold_generator, seeded_generator
 
 __all__ = [
     "SEEDED_CARD",
@@ -16,6 +16,7 @@ __all__ = [
     "Styled",
     "import_network",
     "load_generator",
+    "manifold_generator",
     "save_generator",
     "seeded_generator",
 ]

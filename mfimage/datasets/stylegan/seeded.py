@@ -74,6 +74,11 @@ def seeded_generator(resolution: int, seed: int, channels: int = 3, z_dim: int =
     return generator
 
 
+def manifold_generator(dim: int, size: int) -> StyleGAN2:
+    """Make the seeded generator for a manifold of `dim` latents and images of `size`: 2·dim + 4 latents."""
+    return seeded_generator(1 << max(2, (size - 1).bit_length()), seed=0, z_dim=2 * dim + 4)
+
+
 def _normal(tensor: Tensor, scale: float, random: torch.Generator) -> None:
     tensor.copy_(scale * torch.randn(tensor.shape, generator=random))
 

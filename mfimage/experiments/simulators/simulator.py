@@ -61,6 +61,10 @@ class Simulator(ABC):
         """Compute the true log-density at x, (n, …), given θ, (n, P) or (1, P): (n,), float64, in nats."""
         raise UsageError(f"the density of {self.name} is not known in closed form")
 
+    def log_prob_at(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Compute the true log-density at the points of known latents z, (n, d): as `log_prob`."""
+        raise UsageError(f"the density of {self.name} is not known at latents")
+
 
 @dataclass(frozen=True, eq=False)
 class _SquaredDistance:

@@ -3,28 +3,18 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from tiny import TINY
 
-from mfimage.datasets.stylegan import save_generator, seeded_generator
+from mfimage.datasets.stylegan import manifold_generator, save_generator, seeded_generator
 from mfimage.errors import UsageError
 from mfimage.experiments import EXPERIMENTS
-from mfimage.experiments.generated import default_generator, scene, stylegan
-from mfimage.experiments.measures import recovery
+from mfimage.experiments.experiment import Budget
+from mfimage.experiments.image_experiments import scene, stylegan
 from mfimage.experiments.reproduce import reproduce
 
 
-def test_codes_that_determine_the_latents_recover_them():
-    torch.manual_seed(0)
-    latents = torch.randn(2000, 2)
-    bent = torch.stack([latents[:, 0] + 0.3 * latents[:, 1] ** 2, 100 * latents[:, 1]], 1)
-    assert recovery(bent, latents) > 0.97
-    assert recovery(torch.randn(2000, 2), latents) < 0.1
-    assert recovery(latents[:, :1], latents) < 0.7
-
-
 def test_without_weights_the_generator_is_seeded_and_large_enough():
-    generator = default_generator(2, 24)
+    generator = manifold_generator(2, 24)
     assert generator.shape == (3, 32, 32)
     assert generator.z_dim == 8
     assert scene(2, 24).shape == (3, 24, 24)
@@ -44,17 +34,15 @@ def test_the_paper_s_two_sets_are_there_with_its_numbers():
     assert two.published["me-flow"]["re_256"] == 303
     many = stylegan(64, 8)
     assert many.published["m-flow"]["re_256"] == 1432
-    assert many.simulator("paper").parameters == 1
+    assert many.simulator.parameters == 1
 
 
 def test_it_runs_and_measures_what_the_truth_allows(tmp_path, monkeypatch):
     small = {"steps": 30, "density_steps": 30, "batch_size": 32, "validation": 20}
     tiny = replace(
         stylegan(2, 8),
-        count={"quick": 150},
-        config=lambda budget: TINY.with_(**small),
-        changes=lambda budget: {},
-        test_count=30,
+        budgets={"quick": Budget(150, TINY.with_(**small))},
+        test_count=20,
     )
     monkeypatch.setitem(EXPERIMENTS, "stylegan-2d", lambda: tiny)
     report = reproduce("stylegan-2d", tmp_path, algorithms=("m-flow", "pae"), device="cpu")

@@ -1,0 +1,193 @@
+"""The experiments on vectors: circle, sphere, polynomial surface, Lorenz attractor, collider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mfimage.config import Config
+from mfimage.datasets.points import Points
+from mfimage.experiments import pictures
+from mfimage.experiments.experiment import Budget, Experiment, Models
+from mfimage.experiments.measures import AUC, DISTANCE, RECONSTRUCTION, common
+from mfimage.experiments.posterior import LOG_POSTERIOR, MMD, TRUE_LOG_POSTERIOR, posterior_metrics
+from mfimage.experiments.simulators import Collider, Lorenz, Simulator, Sphere, Surface
+from mfimage.experiments.tables import Figure, Metric
+from mfimage.models import GenerativeModel
+
+CLOSURE = Metric("distance", "closure", "lower")
+EVERY = ("af", "pie", "pae", "m-flow", "m-flow-a", "m-flow-s", "m-flow-ot", "me-flow", "me-flow-a",
+         "me-flow-s", "free-form", "denoising", "pca")  # fmt: skip
+JOINT = ("m-flow-a", "m-flow-s", "me-flow-a", "me-flow-s", "free-form")  # chart and density in one phase
+_SHARED = Config(dim=1, batch_size=512, lr=3e-3, density_lr=3e-3, clip=10.0, every=500)
+
+
+def _changes(joint_steps: int) -> dict[str, dict[str, Any]]:
+    """Choose the steps of joint phases, and room for the steep gradients of narrow likelihoods."""
+    return {
+        **{name: {"steps": joint_steps} for name in JOINT},
+        "af": {"steps": joint_steps, "clip": 1000.0},
+        "pie": {"steps": joint_steps, "clip": 1000.0},
+        "denoising": {"noise": 0.05, "steps": joint_steps},
+        "m-flow-ot": {"steps": min(joint_steps, 1000), "batch_size": 256},
+    }
+
+
+def _measure_posterior(
+    model: GenerativeModel, simulator: Simulator, test: Points, generator: torch.Generator
+) -> dict[str, float]:
+    return common(model, simulator, test, generator) | posterior_metrics(model, simulator, test, generator)
+
+
+def _space(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+    return [pictures.space(models, simulator, test)]
+
+
+def circle() -> Experiment:
+    """Set up the circle with noise."""
+    config = _SHARED.with_(
+        steps=2000, density_steps=800, model={"density_steps": 2, "density_width": 32, "epsilon": 0.1}
+    )
+
+    def figures(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+        return [pictures.plane(name, model, test) for name, model in models.items()]
+
+    return Experiment(
+        title="A circle with noise",
+        simulator=Sphere(1),
+        budgets={
+            "quick": Budget(10_000, config, _changes(2000)),
+            "paper": Budget(100_000, config.with_(steps=10_000), _changes(2000)),
+        },
+        algorithms=("fom", *EVERY),
+        metrics=(DISTANCE, RECONSTRUCTION, AUC),
+        measure=common,
+        figures=figures,
+        published={
+            "af": {"distance": 0.58},
+            "fom": {"distance": 0.0},
+            "pie": {"distance": 0.015},
+            "m-flow": {"distance": 0.038},
+            "m-flow-ot": {"distance": 0.007},
+            "pae": {"distance": 0.029},
+        },
+    )
+
+
+def sphere() -> Experiment:
+    """Set up the sphere with noise, which the paper does not have."""
+    config = _SHARED.with_(
+        dim=2, steps=3000, density_steps=1500, model={"density_steps": 3, "density_width": 32}
+    )
+    return Experiment(
+        title="A sphere with noise",
+        simulator=Sphere(2),
+        budgets={
+            "quick": Budget(10_000, config, _changes(2000)),
+            "paper": Budget(100_000, config.with_(steps=10_000), _changes(2000)),
+        },
+        algorithms=("fom", *EVERY),
+        metrics=(DISTANCE, RECONSTRUCTION, AUC),
+        measure=common,
+        figures=_space,
+    )
+
+
+def surface() -> Experiment:
+    """Set up the polynomial surface."""
+    quick = _SHARED.with_(
+        dim=2, steps=2500, density_steps=1000, lr=5e-3, density_lr=1e-2, validation=2000,
+        model={"density_steps": 3, "density_width": 32, "epsilon": 0.01},
+    )  # fmt: skip
+    few, many = _changes(2000), _changes(3000)
+    few["af"]["noise"] = many["af"]["noise"] = 2e-3  # the data have none, and the likelihood no bound
+    many["af"]["steps"] = many["pie"]["steps"] = 8000
+
+    def figures(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+        return [pictures.space(models, simulator, test), pictures.posteriors(models, simulator, test)]
+
+    return Experiment(
+        title="A polynomial surface",
+        simulator=Surface(),
+        budgets={
+            "quick": Budget(20_000, quick, few),
+            "paper": Budget(100_000, quick.with_(steps=8000, density_steps=3000, validation=10_000), many),
+        },
+        algorithms=EVERY,
+        metrics=(DISTANCE, RECONSTRUCTION, MMD, AUC),
+        measure=_measure_posterior,
+        figures=figures,
+        published={
+            "af": {"distance": 0.005, "reconstruction": 0.0, "mmd": 0.071, "auc": 0.990},
+            "pie": {"distance": 0.006, "reconstruction": 1.253, "mmd": 0.075, "auc": 0.972},
+            "pae": {"distance": 0.002, "reconstruction": 0.002, "auc": 0.990},
+            "m-flow-s": {"distance": 0.006, "reconstruction": 0.011, "mmd": 0.026, "auc": 0.974},
+            "m-flow-a": {"distance": 0.002, "reconstruction": 0.003, "mmd": 0.020, "auc": 0.986},
+            "m-flow": {"distance": 0.009, "reconstruction": 0.013, "mmd": 0.017, "auc": 0.961},
+            "m-flow-ot": {"distance": 0.089, "reconstruction": 0.433, "mmd": 0.134, "auc": 0.647},
+            "me-flow-s": {"distance": 0.005, "reconstruction": 0.006, "mmd": 0.033, "auc": 0.975},
+            "me-flow-a": {"distance": 0.003, "reconstruction": 0.003, "mmd": 0.030, "auc": 0.985},
+            "me-flow": {"distance": 0.002, "reconstruction": 0.002, "mmd": 0.007, "auc": 0.987},
+        },
+    )
+
+
+def lorenz() -> Experiment:
+    """Set up the Lorenz attractor."""
+    attractor = Lorenz()
+    config = _SHARED.with_(
+        dim=2, steps=3000, density_steps=1500,
+        model={"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.01},
+    )  # fmt: skip
+
+    def figures(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+        return [pictures.trajectories(models, attractor), pictures.space(models, simulator, test)]
+
+    return Experiment(
+        title="The Lorenz attractor",
+        simulator=attractor,
+        budgets={
+            "quick": Budget(100_000, config, _changes(2000)),
+            "paper": Budget(900_000, config.with_(steps=10_000, density_steps=5000), _changes(5000)),
+        },
+        algorithms=EVERY,
+        metrics=(DISTANCE, RECONSTRUCTION, AUC),
+        measure=common,
+        figures=figures,
+    )
+
+
+def collider() -> Experiment:
+    """Set up pp → h(γγ) jj in 40 observables, with two parameters."""
+    config = _SHARED.with_(
+        dim=14, steps=2000, density_steps=1000, lr=6e-3, density_lr=2e-3, weight=100.0,
+        model={"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.1},
+    )  # fmt: skip
+    changes = {"af": {"clip": 1000.0, "noise": 0.01}, "pie": {"clip": 1000.0}}
+
+    def figures(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+        return [pictures.posteriors(models, simulator, test)]
+
+    return Experiment(
+        title="Higgs bosons at a collider",
+        simulator=Collider(),
+        budgets={
+            "quick": Budget(50_000, config, changes),
+            "paper": Budget(500_000, config.with_(steps=6000, density_steps=3000), changes),
+        },
+        algorithms=("af", "pie", "pie+theta", "m-flow", "me-flow", "m-flow+scandal", "me-flow+scandal",
+                    "pae", "pca"),
+        metrics=(CLOSURE, RECONSTRUCTION, LOG_POSTERIOR, TRUE_LOG_POSTERIOR, MMD, AUC),
+        measure=_measure_posterior,
+        figures=figures,
+        published={
+            "af": {"distance": 0.0019, "reconstruction": 0.0, "log_posterior": -3.94},
+            "pie+theta": {"distance": 0.0023, "reconstruction": 2.05, "log_posterior": -4.68},
+            "pie": {"distance": 0.0022, "reconstruction": 1.68, "log_posterior": -1.82},
+            "m-flow": {"distance": 0.0045, "reconstruction": 0.012, "log_posterior": -1.71},
+            "me-flow": {"distance": 0.0046, "reconstruction": 0.029, "log_posterior": -1.44},
+            "m-flow+scandal": {"distance": 0.037, "reconstruction": 0.011, "log_posterior": 0.11},
+            "me-flow+scandal": {"distance": 0.029, "reconstruction": 0.030, "log_posterior": 0.14},
+        },
+    )  # fmt: skip
