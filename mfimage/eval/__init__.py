@@ -1,8 +1,7 @@
 """Everything that measures: numbers of images and of models, evaluation, comparison, the choice of d."""
 
-from mfimage.eval.bootstrap import Interval, bootstrap
 from mfimage.eval.comparison import Comparison, compare
-from mfimage.eval.evaluation import METRICS, evaluate
+from mfimage.eval.evaluation import evaluate
 from mfimage.eval.features import (
     FeatureExtractor,
     InceptionFeatures,
@@ -11,7 +10,8 @@ from mfimage.eval.features import (
     find_inception_weights,
 )
 from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
-from mfimage.eval.numbers import Evaluation, Number, read_evaluation
+from mfimage.eval.metrics import METRICS
+from mfimage.eval.numbers import Evaluation, Interval, Number, bootstrap, read_evaluation
 from mfimage.eval.protocols import PROTOCOLS, Protocol
 from mfimage.eval.ranking import auroc, fpr_at_tpr, histogram
 from mfimage.eval.set_metrics import (

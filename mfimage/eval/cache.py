@@ -5,24 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mfimage.errors import ModelError
+from mfimage.errors import ModelError, UsageError
 from mfimage.eval.features import FeatureExtractor
-from mfimage.files import read_tensors, save_tensors
+from mfimage.files import cache_folder, read_tensors, save_tensors
 
 CHUNK = 500  # images; their features are a file
 PATIENCE = 600.0  # seconds without a new file after which the first process computes what is missing
-
-
-def cache_directory() -> Path:
-    """$XDG_CACHE_HOME/mfimage, by default ~/.cache/mfimage."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfimage"
 
 
 class FeatureStore:
@@ -33,8 +30,11 @@ class FeatureStore:
 
     Args:
         extractor: Images to features.
-        directory: Of the files; `cache_directory()` / "features" if None.
+        directory: Of the files; features/ in `files.cache_folder` if None, without a home a temporary one.
         tell: Is told in words how far it is.
+
+    Raises:
+        UsageError: If several processes have neither a directory nor a home to share.
     """
 
     def __init__(
@@ -44,7 +44,13 @@ class FeatureStore:
         tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.extractor, self.tell = extractor, tell
-        self.directory = directory or cache_directory() / "features"
+        folder = directory or cache_folder("features")
+        if folder is None:
+            if _rank_and_world()[1] > 1:
+                raise UsageError("several processes share features in a folder: set XDG_CACHE_HOME to one")
+            folder = Path(tempfile.mkdtemp())
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.directory = folder
 
     def features(self, key: str, count: int, images: Callable[[range], Tensor], what: str) -> Tensor:
         """Compute, or read, the features of a set.
@@ -58,39 +64,39 @@ class FeatureStore:
         Returns:
             (count, dim) float32 in the first process. The others compute their share and return none of it.
         """
-        folder = self._folder(key)
-        ranges = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+        places = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+        chunks = [(self._folder(key) / f"{i:05d}.safetensors", rows) for i, rows in enumerate(places)]
         rank, world = _rank_and_world()
-        began, done = time.perf_counter(), 0
-        told = began
-        for index in range(rank, len(ranges), world):
-            if _read(_chunk(folder, index), ranges[index]) is None:
-                self._compute(folder, index, images(ranges[index]))
-                done += len(ranges[index])
-                left = (count - ranges[index].stop) / world * (time.perf_counter() - began) / done
-                if time.perf_counter() - told > 10 or index + world >= len(ranges):
+        began = told = time.perf_counter()
+        done = 0
+        for path, rows in chunks[rank::world]:
+            if _read(path, rows) is None:
+                self._compute(path, images(rows))
+                done += len(rows)
+                left = (count - rows.stop) / world * (time.perf_counter() - began) / done
+                if time.perf_counter() - told > 10 or rows.start + world * CHUNK >= count:
                     told = time.perf_counter()
-                    self.tell(
-                        f"features of {what}: {ranges[index].stop:,} of {count:,}, {left / 60:.1f} min left"
-                    )
-        if rank > 0:
-            return torch.empty(0, 0)
-        arrived = time.perf_counter()
-        parts: list[Tensor] = []
-        while len(parts) < len(ranges):
-            index = len(parts)
-            part = _read(_chunk(folder, index), ranges[index])
-            if part is not None:
-                parts.append(part)
-                arrived = time.perf_counter()
-            elif time.perf_counter() - arrived < PATIENCE and world > 1:
+                    self.tell(f"features of {what}: {rows.stop:,} of {count:,}, {left / 60:.1f} min left")
+        return torch.empty(0, 0) if rank > 0 else self._collected(chunks, images)
+
+    def _collected(self, chunks: list[tuple[Path, range]], images: Callable[[range], Tensor]) -> Tensor:
+        """The features of all chunks, once every process has computed its share."""
+        arrived, parts = time.perf_counter(), []
+        patience = PATIENCE if _rank_and_world()[1] > 1 else 0.0
+        for path, rows in chunks:
+            while (part := _read(path, rows)) is None and time.perf_counter() - arrived < patience:
                 time.sleep(0.2)
-            else:  # whoever should have computed it is gone
-                self._compute(folder, index, images(ranges[index]))
+            if part is None:  # whoever should have computed it is gone
+                part = self._compute(path, images(rows))
+            else:
+                arrived = time.perf_counter()
+            parts.append(part)
         return torch.cat(parts)
 
-    def _compute(self, folder: Path, index: int, images: Tensor) -> None:
-        save_tensors({"features": self.extractor(images)}, _chunk(folder, index), {})
+    def _compute(self, path: Path, images: Tensor) -> Tensor:
+        features = self.extractor(images)
+        save_tensors({"features": features}, path, {})
+        return features
 
     def forget(self, key: str) -> None:
         """Remove the files of a set that will not be asked for again."""
@@ -100,10 +106,6 @@ class FeatureStore:
     def _folder(self, key: str) -> Path:
         text = f"{self.extractor.name}\n{self.extractor.weights}\n{CHUNK}\n{key}"
         return self.directory / hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def _chunk(folder: Path, index: int) -> Path:
-    return folder / f"{index:05d}.safetensors"
 
 
 def _read(path: Path, rows: range) -> Tensor | None:

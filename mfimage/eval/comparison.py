@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, UsageError
 from mfimage.eval.numbers import Evaluation, Number
-from mfimage.eval.sections import Images
 from mfimage.eval.table import DASH, Cell, Column, Row, Table, mark_best, numbers_alike
 from mfimage.files import write_text
 from mfimage.models import GenerativeModel
@@ -176,7 +176,7 @@ class Comparison:
         return next((f": {reason}" for name, reason in skipped.items() if by.startswith(name)), "")
 
 
-def picture_rows(models: Mapping[str, GenerativeModel], test: Images, seed: int) -> dict[str, Tensor]:
+def picture_rows(models: Mapping[str, GenerativeModel], test: Dataset, seed: int) -> dict[str, Tensor]:
     """Rows of images for the sheet: held-out images, each model's reconstructions, each model's samples.
 
     Args:

@@ -1,10 +1,21 @@
-"""How distances between sets of images are measured: numbers of different protocols do not compare."""
+"""How a model is measured: protocols of distances by name, and the setup that all metrics share."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mfimage.errors import UsageError
+import torch
+from torch import Tensor
+
+from mfimage.datasets.sets import Dataset
+from mfimage.eval.cache import CHUNK
+from mfimage.eval.numbers import Interval, Number, mean_interval, quantiles
+from mfimage.eval.table import Better
+from mfimage.files import stream
+from mfimage.inputs import in_batches
+from mfimage.models import GenerativeModel
 
 MOST = 50_000  # images in a distance
 
@@ -13,11 +24,13 @@ MOST = 50_000  # images in a distance
 class Protocol:
     """What happens to images before their features are taken, and how many there are.
 
+    Numbers of different protocols do not compare.
+
     Attributes:
         name: Stands beside every number.
         says: The same in a sentence.
         samples: Samples and real images; None for as many as there are held-out images, 50,000 at most.
-        resize: To the 299 × 299 of the Inception; see `eval.InceptionFeatures`.
+        resize: To the 299 × 299 of the Inception; see `features.InceptionFeatures`.
         jpeg: Whether both sides go through JPEG files.
         norm256: Whether reconstruction is also told as ‖x − x̂‖ with pixels in 0 … 256.
     """
@@ -55,8 +68,70 @@ PROTOCOLS = {
 }
 
 
-def protocol_of(name: str) -> Protocol:
-    """Return a protocol by name; UsageError if there is none."""
-    if name not in PROTOCOLS:
-        raise UsageError(f"no protocol {name!r}: there are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What is measured, on which data, and how.
+
+    Attributes:
+        model: A trained model of images.
+        test: Held-out images.
+        train: Training images.
+        protocol: Rules of the distances.
+        samples: How many, and at most how many real images, a distance compares.
+        density_images: Held-out images whose exact log-density is computed.
+        seed: Of samples and draws.
+        batch_size: Images at a time.
+        weights: First digits of the model's hash.
+        tell: Is told in words what goes on.
+    """
+
+    model: GenerativeModel
+    test: Dataset
+    train: Dataset
+    protocol: Protocol
+    samples: int
+    density_images: int
+    seed: int
+    batch_size: int
+    weights: str
+    tell: Callable[[str], None]
+
+    def drawn(self, data: Dataset, most: int) -> Tensor:
+        """Draw the positions of at most `most` images: files lie in order of their classes."""
+        return torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[:most]
+
+    def project(self, x: Tensor) -> Tensor:
+        """Project images, and cut the result to [0, 1] as writing a file would."""
+        device = self.model.device
+        return in_batches(lambda part: self.model.project(part.to(device)), x, self.batch_size).clamp(0, 1)
+
+    def sample(self, rows: range) -> Tensor:
+        """Draw samples, cut to [0, 1]; those of a chunk follow from the seed and its place."""
+        parts = []
+        for chunk in range(rows.start // CHUNK, (rows.stop - 1) // CHUNK + 1):
+            drawn = self.model.sample(CHUNK, stream(self.seed, chunk), self.batch_size).clamp(0, 1).cpu()
+            first = chunk * CHUNK
+            parts.append(drawn[max(rows.start - first, 0) : rows.stop - first])
+        return torch.cat(parts)
+
+    def number(
+        self,
+        value: float | Interval,
+        n: int,
+        unit: str = "",
+        better: Better = None,
+        beside: Mapping[str, float] | None = None,
+        weights: str | None = None,
+    ) -> Number:
+        """Make a number by the protocol; its weights are the model's if none are given."""
+        value, ends = (value.value, (value.low, value.high)) if isinstance(value, Interval) else (value, None)
+        weights = self.weights if weights is None else weights
+        return Number(value, n, ends, unit, better, self.protocol.name, weights, beside or {})
+
+    def mean(
+        self, values: Tensor, unit: str = "", better: Better = None, beside: Mapping[str, float] | None = None
+    ) -> Number:
+        """Make a number of the mean over images, with quantiles beside it."""
+        low, median, high = quantiles(values) if values.isfinite().all() else (math.nan,) * 3
+        beside = {**(beside or {}), "q05": low, "median": median, "q95": high}
+        return self.number(mean_interval(values), len(values), unit, better, beside)

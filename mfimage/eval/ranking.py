@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval.bootstrap import bootstrap
+from mfimage.eval.numbers import bootstrap
 
 
 def _scores(values: Tensor, name: str) -> Tensor:
@@ -103,8 +103,8 @@ def separation(in_scores: Tensor, out_scores: Tensor, seed: int = 0) -> dict[str
     """
     found: dict[str, Any] = {"n_in": len(in_scores), "n_out": len(out_scores)}
     for name, measure in (("auroc", auroc), ("aupr", aupr), ("fpr95", fpr_at_tpr)):
-        interval = bootstrap(measure, in_scores, out_scores, seed=seed)
-        found[name], found[f"{name}_interval"] = interval.value, list(interval.cut(0.0, 1.0))
+        value, *ends = bootstrap(measure, in_scores, out_scores, seed=seed).cut(0.0, 1.0)
+        found[name], found[f"{name}_interval"] = value, ends
     return found
 
 

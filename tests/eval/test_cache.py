@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import ONE_THREAD
 
+from mfimage.errors import UsageError
 from mfimage.eval import cache as module
 from mfimage.eval.cache import FeatureStore
 
@@ -118,6 +119,29 @@ def test_the_first_process_does_the_work_of_one_that_is_gone(tmp_path, monkeypat
     features = FeatureStore(extractor, tmp_path).features("x", 25, rows, "numbers")
     assert features[:, 0].tolist() == list(range(25))
     assert extractor.seen == 25
+
+
+def test_processes_may_write_the_same_chunk_at_once(tmp_path):
+    """Each under a temporary name of its own: what the slower one writes last is whole too."""
+    other = FeatureStore(Mean(), tmp_path)
+
+    class Overtaken(Mean):
+        def __call__(self, images):
+            other.features("x", 25, rows, "numbers")
+            return super().__call__(images)
+
+    features = FeatureStore(Overtaken(), tmp_path).features("x", 25, rows, "numbers")
+    assert features[:, 0].tolist() == list(range(25))
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_without_a_home_features_are_not_kept(monkeypatch):
+    monkeypatch.setattr(module, "cache_folder", lambda *parts: None)
+    store = FeatureStore(Mean())
+    assert store.features("x", 25, rows, "numbers")[:, 0].tolist() == list(range(25))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="XDG_CACHE_HOME"):
+        FeatureStore(Mean())
 
 
 def test_the_cache_lies_where_caches_lie(monkeypatch, tmp_path):

@@ -9,12 +9,14 @@ from tiny import draw_bumps
 
 from mfimage import build, evaluate, load
 from mfimage.config import ModelConfig
-from mfimage.datasets import ImageSet
-from mfimage.errors import DataError, UsageError
+from mfimage.datasets import ImageSet, Points
+from mfimage.datasets.pointset import write_points
+from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.eval import (
     METRICS,
     PCA,
     InceptionUnavailable,
+    compare,
     coverage,
     evaluation,
     feature_distance,
@@ -51,6 +53,16 @@ def faked(monkeypatch):
 
 def evaluate_on(sets, model, **settings):
     return evaluate(sets[0], model, sets[1], **settings)
+
+
+class Bumps:
+    """Draws what `load_points` reads, as a simulator does."""
+
+    name, shape, dim = "bumps", (1, 8, 8), 2
+
+    def sample(self, count, generator):
+        x = torch.from_numpy(draw_bumps(count, seed=int(torch.randint(1000, (1,), generator=generator))))
+        return Points(x[:, None] / 255, "bumps", latents=torch.zeros(count, 2))
 
 
 def images(count, seed=0):
@@ -212,6 +224,18 @@ def test_infinite_values_survive_as_nothing(model, sets, tmp_path):
     psnr = read_evaluation(path).numbers["psnr"]
     assert math.isnan(psnr.value)
     assert psnr.interval is None
+
+
+def test_data_by_name_and_points_in_a_folder(model, bumps, sets, tmp_path):
+    by_path = evaluate(bumps, model, bumps, metrics=("reconstruction",))
+    assert by_path.as_json() == evaluate_on(sets, model, metrics=("reconstruction",)).as_json()
+    folder = write_points(Bumps(), tmp_path / "points", {"train": 60, "test": 30})
+    report = evaluate(folder, model, folder, metrics=("reconstruction", "fd"), cache=tmp_path)
+    assert (report.data["test"]["count"], report.data["train"]["count"]) == (30, 60)
+    assert report.numbers["mse"].n == report.numbers["fd-scattering"].n == 30
+    assert compare({"one": report, "two": report}).ranking("mse")[0][1] == report.numbers["mse"].value
+    with pytest.raises(ModelError, match="a model of vectors"):
+        evaluate(bumps, build(ModelConfig((8,), 2)), bumps)
 
 
 def test_wrong_requests(model, sets):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mfimage.errors import UsageError
-from mfimage.eval.bootstrap import Interval, bootstrap, mean_interval
+from mfimage.eval.numbers import Interval, bootstrap, mean_interval
 
 
 def test_a_mean_moves_by_its_standard_error():
@@ -21,7 +21,7 @@ def test_samples_are_drawn_apart_and_by_the_seed():
 
 
 def test_ends_are_cut_to_what_can_be():
-    assert Interval(0.9, 0.7, 1.1).cut(0, 1) == (0.7, 1)
+    assert Interval(0.9, 0.7, 1.1).cut(0, 1) == (0.9, 0.7, 1)
 
 
 def test_one_draw_tells_nothing():

@@ -1,0 +1,251 @@
+"""The metrics of an evaluation by name, each a function to numbers.
+
+`MODEL_METRICS` need model and data, and give pictures too; `FEATURE_METRICS` compare sets of features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from mfimage.errors import DataError
+from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
+from mfimage.eval.numbers import Interval, Number, bootstrap, mean_interval
+from mfimage.eval.protocols import MOST, Setup
+from mfimage.eval.set_metrics import coverage, feature_distance, kernel_distance
+from mfimage.eval.table import Better
+from mfimage.inputs import in_batches
+from mfimage.losses import dequantise
+from mfimage.models import ChartedModel, bits_per_dim
+from mfimage.models.geometry import metric
+from mfimage.models.subspace import enough_rows
+
+Numbers: TypeAlias = dict[str, Number]
+Pictures: TypeAlias = dict[str, Tensor]
+ImageError: TypeAlias = tuple[Callable[[Tensor, Tensor], Tensor], str, Better]  # and its unit
+
+ERRORS: dict[str, ImageError] = {
+    "squared_error": (squared_error, "an image", "lower"),
+    "mse": (mse, "a pixel", "lower"),
+    "psnr": (psnr, "dB", "higher"),
+    "ssim": (ssim, "", "higher"),
+}
+NORM256: dict[str, ImageError] = {
+    "norm256": (lambda x, y: 256 * squared_error(x, y).sqrt(), "norm, pixels in 0 … 256", "lower")
+}
+_SHOWN = 12  # reconstructions on the page
+_NEAREST = 16  # samples on the page with their nearest training images
+_CHECKED = 1000  # samples that are looked for among the training images
+_GEOMETRY = 100  # images at which J is looked at
+_DRAWS = 10  # of a bootstrap of Fréchet distances, each of which takes about a second
+_SUBSETS = 100  # of a kernel distance
+
+
+def reconstruction(s: Setup) -> tuple[Numbers, Pictures]:
+    """Measure reconstructions of held-out images, and those by PCA at equal d beside them."""
+    s.tell(f"reconstruction of {len(s.test)} images")
+    rows = s.drawn(s.train, enough_rows(math.prod(s.test.shape), s.model.dim))
+    pca = PCA.fit(s.train.batch(rows), s.model.dim, s.seed)
+    errors = ERRORS | NORM256 if s.protocol.norm256 else ERRORS
+    ours: dict[str, list[Tensor]] = {name: [] for name in errors}
+    linear: dict[str, list[Tensor]] = {name: [] for name in errors}
+    for x in s.test.batches(s.batch_size):
+        projected, on_pca = s.project(x).double(), pca.project(x).clamp(0, 1).double()
+        for name, (error, _, _) in errors.items():
+            ours[name].append(error(x.double(), projected))
+            linear[name].append(error(x.double(), on_pca))
+    shown = s.test.batch(s.drawn(s.test, _SHOWN))
+    return {
+        name: s.mean(torch.cat(ours[name]), unit, better, {"pca": float(torch.cat(linear[name]).mean())})
+        for name, (_, unit, better) in errors.items()
+    }, {"held-out images": shown, "reconstructions": s.project(shown)}
+
+
+def density(s: Setup) -> tuple[Numbers, Pictures]:
+    """Compute the exact log-density of held-out images; on the whole space that of dequantised ones."""
+    s.tell(f"exact log-density of {min(s.density_images, len(s.test))} images")
+    x = s.test.batch(s.drawn(s.test, s.density_images)).to(s.model.device)
+    whole = s.model.has_ambient_density
+    if whole:
+        x = dequantise(x, torch.rand(x.shape, generator=torch.Generator().manual_seed(s.seed)).to(x))
+    log_prob = in_batches(s.model.log_prob, x, min(s.batch_size, 32))
+    finite = log_prob[log_prob.isfinite()]
+    not_finite = len(log_prob) - len(finite)
+    lost: Mapping[str, float] = {"not_finite": not_finite} if not_finite else {}
+    if not len(finite):
+        return {"log_prob": s.number(math.nan, 0, "nats", beside=lost)}, {}
+    dim = math.prod(s.model.shape) if whole else s.model.dim
+    numbers = {
+        "log_prob": s.mean(finite, "nats", beside=lost),
+        "log_prob_per_dim": s.mean(finite / dim, "nats a dimension", beside=lost),
+    }
+    if whole:
+        bits = bits_per_dim(finite, x[0].numel())
+        numbers["bits_per_dim"] = s.mean(bits, "bits, dequantised", "lower")
+    return numbers, {}
+
+
+@torch.no_grad()
+def geometry(s: Setup) -> tuple[Numbers, Pictures]:
+    """Measure rank and condition of J at held-out images, from the eigenvalues of JᵀJ."""
+    model = cast(ChartedModel, s.model)
+    x = s.test.batch(s.drawn(s.test, _GEOMETRY)).to(model.device)
+    rank, condition = rank_and_condition(metric(model.chart, model.encode(x)))
+    middle: float | Interval = float(condition.median())
+    if condition.isfinite().all():
+        middle = bootstrap(lambda c: float(c.median()), condition).cut(1.0)
+    beside = {"largest": float(condition.max())}
+    return {
+        "rank": s.mean(rank.double(), f"of {model.dim}"),
+        "condition": s.number(middle, len(x), "median over images", beside=beside),
+    }, {}
+
+
+def rank_and_condition(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the rank and the condition number of J, both (B,), from JᵀJ, shape (B, d, d), float64.
+
+    The condition is infinite where the smallest singular value is 0.
+    """
+    squares = torch.linalg.eigvalsh(gram).clamp_min(0)
+    largest, smallest = squares[:, -1], squares[:, 0]
+    # J is of float32: below 1e-5 of the largest, a singular value is its rounding.
+    return (squares > 1e-10 * largest[:, None]).sum(1), (largest / smallest).sqrt()
+
+
+@torch.no_grad()
+def latent(s: Setup) -> tuple[Numbers, Pictures]:
+    """Measure how normal the base codes of held-out images are."""
+    model = cast(ChartedModel, s.model)
+    batches = (x.to(model.device) for x in s.test.batches(s.batch_size))
+    z = torch.cat([model.density.transform(model.encode(x))[0].cpu() for x in batches])
+    beside, numbers = {"chance": normality(z).expected}, {}
+    for name in ("coordinates", "radius"):
+        distance = bootstrap(lambda c, name=name: getattr(normality(c), name), z, repeats=20).cut(0.0)
+        numbers[f"latent_{name}"] = s.number(distance, len(z), "Kolmogorov distance", "lower", beside)
+    return numbers, {}
+
+
+class Normality(NamedTuple):
+    """How far codes z of the base are from N(0, I), as Kolmogorov's distances in [0, 1].
+
+    Attributes:
+        coordinates: Mean over coordinates of the distance of zᵢ to N(0, 1).
+        radius: Distance of ‖z‖² to χ²_d: small only where the coordinates are also independent enough.
+        expected: Mean distance that as many codes of N(0, I) have, 0.8687 / √N.
+    """
+
+    coordinates: float
+    radius: float
+    expected: float
+
+
+def normality(z: Tensor) -> Normality:
+    """Compare codes z, shape (N, d), with N(0, I).
+
+    Raises:
+        DataError: Fewer than two codes, or one that is not finite.
+
+    Reference:
+        Marsaglia, Tsang, Wang, Evaluating Kolmogorov's distribution, Journal of Statistical Software, 2003:
+        the mean of √N times the distance is √(π/2) log 2 = 0.8687.
+    """
+    from scipy.stats import chi2, kstest, norm
+
+    if z.ndim != 2 or len(z) < 2 or not z.isfinite().all():
+        raise DataError(f"codes are (N, d), N at least 2 and finite; got {tuple(z.shape)}")
+    values = z.detach().cpu().double().numpy()
+    each = [float(kstest(column, norm.cdf).statistic) for column in values.T]
+    radius = float(kstest((values**2).sum(1), chi2(values.shape[1]).cdf).statistic)
+    return Normality(sum(each) / len(each), radius, 0.8687 / len(values) ** 0.5)
+
+
+def memorisation(s: Setup) -> tuple[Numbers, Pictures]:
+    """Measure whether samples are copies of training images, by distances of pixels."""
+    s.tell("nearest training images of samples")
+    samples = s.sample(range(min(s.samples, _CHECKED)))
+    rows = s.drawn(s.train, MOST)
+    known = s.train.batch(rows).flatten(1)
+    held_out = s.test.batch(s.drawn(s.test, MOST)).flatten(1)
+    near, which = nearest(samples.flatten(1), known)
+    usual, _ = nearest(held_out, known)
+    nearer = mean_interval(copies(near, usual).nearer).cut(0.0, 1.0)
+    ratio = bootstrap(lambda a, b: copies(a, b).ratio, near, usual, seed=s.seed).cut(0.0)
+    beside = {"chance": 0.01, "training images": len(known)}
+    return {
+        "copies": s.number(nearer, len(samples), "share", beside=beside),
+        "copies_ratio": s.number(ratio, len(samples), "nearest training image, over held-out images'"),
+    }, {"nearest training images": s.train.batch(rows[which[:_NEAREST]])}
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSets:
+    """Features of the sets of images that are compared.
+
+    Attributes:
+        space: Name of the feature space: "fid", or another that is not to be called so.
+        weights: Of the features, the first digits of their hash.
+        sets: (N, dim) by the kind of images: "real", "samples", and where they are needed
+            "reconstructions" and "floor", which are training images.
+    """
+
+    space: str
+    weights: str
+    sets: Mapping[str, Tensor]
+
+
+def frechet(s: Setup, features: FeatureSets) -> Numbers:
+    """Measure Fréchet distances to the held-out images: of samples, reconstructions, training images."""
+    real, numbers = features.sets["real"], {}
+    for kind, ending in (("samples", ""), ("reconstructions", "_reconstructions"), ("floor", "_floor")):
+        if kind in features.sets:
+            found, name = features.sets[kind], f"{features.space}{ending}"
+            s.tell(f"{name} of {len(found)} {'training images' if kind == 'floor' else kind}")
+            distance = bootstrap(feature_distance, found, real, repeats=_DRAWS, seed=s.seed).cut(0.0)
+            numbers[name] = s.number(
+                distance, len(found), better=None if kind == "floor" else "lower",
+                beside={"real images": len(real)}, weights=features.weights,
+            )  # fmt: skip
+    return numbers
+
+
+def kid(s: Setup, features: FeatureSets) -> Numbers:
+    """Measure the kernel distance of samples, with its deviation over subsets."""
+    samples, real = features.sets["samples"], features.sets["real"]
+    least = min(len(samples), len(real))
+    size = max(2, min(1000, least // 2))
+    value, spread = kernel_distance(samples, real, _SUBSETS, size)
+    half = 1.96 * spread * (size / least) ** 0.5
+    beside = {"deviation over subsets": spread, "subset": size}
+    distance = Interval(value, value - half, value + half)
+    return {"kid": s.number(distance, len(samples), "", "lower", beside, features.weights)}
+
+
+def prdc(s: Setup, features: FeatureSets) -> Numbers:
+    """Measure precision, recall, density and coverage of samples by five neighbours."""
+    numbers = {}
+    for name, values in coverage(features.sets["real"], features.sets["samples"])._asdict().items():
+        share = mean_interval(values).cut(0.0, math.inf if name == "density" else 1.0)
+        name = "prdc_density" if name == "density" else name
+        numbers[name] = s.number(share, len(values), better="higher", weights=features.weights)
+    return numbers
+
+
+MODEL_METRICS: dict[str, Callable[[Setup], tuple[Numbers, Pictures]]] = {
+    "reconstruction": reconstruction,
+    "density": density,
+    "geometry": geometry,
+    "latent": latent,
+    "memorisation": memorisation,
+}
+FEATURE_METRICS: dict[str, Callable[[Setup, FeatureSets], Numbers]] = {
+    "fd": frechet,
+    "fid": frechet,
+    "kid": kid,
+    "prdc": prdc,
+}
+METRICS = (*MODEL_METRICS, *FEATURE_METRICS)
