@@ -95,23 +95,14 @@ def calibrate_denoising(held_out: Dataset, model: GenerativeModel) -> None:
         model.measured[USUAL] = measure_misfit(clean, model)
 
 
-def measure_curve(
-    clean: Tensor, model: GenerativeModel, seed: int = 0, batch_size: int = 100
-) -> DenoisingCurve:
-    """Measure a model's curve on clean images (N, C, H, W) in [0, 1] that it has not seen.
-
-    Args:
-        clean: The images.
-        model: Of images.
-        seed: Of the noise.
-        batch_size: Images at a time.
-    """
+def measure_curve(clean: Tensor, model: GenerativeModel, seed: int = 0) -> DenoisingCurve:
+    """Measure a model's curve by noise on clean images (N, C, H, W) in [0, 1] that it has not seen."""
     x = clean.to(model.device)
-    return DenoisingCurve(*(_measure(x, model, seed, batch_size, cut) for cut in (False, True)))
+    return DenoisingCurve(*(_measure(x, model, seed, cut) for cut in (False, True)))
 
 
 @torch.no_grad()
-def _measure(x: Tensor, model: GenerativeModel, seed: int, batch_size: int, cut: bool) -> PsnrCurve:
+def _measure(x: Tensor, model: GenerativeModel, seed: int, cut: bool) -> PsnrCurve:
     generator = torch.Generator().manual_seed(seed)
     functions = {NOISY: leave, **{name: METHODS[name] for name in quick_methods(model)}}
     quality: dict[str, list[float]] = {name: [] for name in functions}
@@ -121,10 +112,8 @@ def _measure(x: Tensor, model: GenerativeModel, seed: int, batch_size: int, cut:
         y = y.clamp(0, 1) if cut else y
         wavelet.append(float(wavelet_sigma(y).mean()))
         for name, function in functions.items():
-            parts = [
-                function(part, model, part.new_full((len(part),), sigma)) for part in y.split(batch_size)
-            ]
-            quality[name].append(float(psnr(torch.cat(parts).clamp(0, 1), x).clamp_max(_EXACT).mean()))
+            x_hat = function(y, model, y.new_full((len(y),), sigma)).clamp(0, 1)
+            quality[name].append(float(psnr(x_hat, x).clamp_max(_EXACT).mean()))
     return PsnrCurve(SIGMAS, {name: tuple(values) for name, values in quality.items()}, tuple(wavelet))
 
 
@@ -143,14 +132,11 @@ def curve_of(model: GenerativeModel) -> DenoisingCurve | None:
         raise ModelError(f"the model's curve of denoising is damaged ({error!r})") from error
 
 
-def _read(stored: Any, methods: list[str]) -> PsnrCurve:
+def _read(stored: dict[str, Any], methods: list[str]) -> PsnrCurve:
     sigmas, wavelet = (tuple(float(value) for value in stored[key]) for key in ("sigmas", "wavelet"))
     quality = {str(name): tuple(float(v) for v in values) for name, values in stored["psnr"].items()}
-    if (
-        len({len(values) for values in (sigmas, wavelet, *quality.values())}) != 1
-        or not quality
-        or not sigmas
-    ):
+    lengths = {len(values) for values in (sigmas, wavelet, *quality.values())}
+    if len(lengths) != 1 or 0 in lengths or not quality:
         raise ValueError("lengths differ")
     if unknown := set(quality) - {NOISY, *methods}:
         raise ValueError(f"methods {unknown}")

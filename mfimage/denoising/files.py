@@ -62,20 +62,17 @@ class FileReader:
         if self.tiled:
             yield from self._one_by_one(paths, skipped)
             return
-        height, width = self.size
         try:
             size = self.size if self.scaled else None
             files = load_files(paths, size, self.channels, reading=self.reading)
         except MixedSizesError as error:
+            height, width = self.size
             raise DataError(
                 f"the inputs differ in size, the model takes {height} × {width}: --resize, or --tile"
             ) from error
         skipped.extend(files.skipped)
-        if files.shape[1:] != self.size:
-            raise DataError(
-                f"{files.paths[0]}: {files.shape[1]} × {files.shape[2]} pixels, but the model takes "
-                f"{height} × {width}: --resize scales and crops, --tile treats large images in parts"
-            )
+        hint = ": --resize scales and crops, --tile treats large images in parts"
+        _require_size(f"{files.paths[0]}:", files.shape, self.size, "the model takes", hint)
         yield files.batch(slice(None)), files.paths
 
     def _one_by_one(
@@ -96,21 +93,14 @@ class FileReader:
         """Read the clean images (B, C, H, W) of results of a size; DataError if theirs is another."""
         images = [_read(path, self._preparation(size)) for path in paths]
         for path, image in zip(paths, images, strict=True):
-            if image.shape[1:] != size:
-                raise DataError(
-                    f"{path}: {image.shape[1]} × {image.shape[2]} pixels, but the result has "
-                    f"{size[0]} × {size[1]}"
-                )
+            _require_size(f"{path}:", image.shape, size, "the result has")
         return torch.stack(images)
 
     def mask(self, path: Path) -> Tensor:
         """Read a mask as an image reads it: (H, W), bool, True where it is white, or more than half so."""
         mask = _read(path, replace(self._preparation(self.size), channels=1, value_range=None))[0]
-        if not self.tiled and mask.shape != self.size:
-            raise DataError(
-                f"{path}: a mask of {mask.shape[0]} × {mask.shape[1]} pixels, but the model takes "
-                f"{self.size[0]} × {self.size[1]}"
-            )
+        if not self.tiled:
+            _require_size(f"{path}: a mask of", mask.shape, self.size, "the model takes")
         return mask > 0.5
 
     def _preparation(self, size: tuple[int, int] | None) -> Preparation:
@@ -123,6 +113,13 @@ def _read(path: str | Path, prepare: Preparation) -> Tensor:
     values = np.moveaxis(prepare(Path(path), str(path)), -1, 0)
     image = torch.from_numpy(values.copy())  # Pillow's are not writable
     return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def _require_size(
+    what: str, shape: tuple[int, ...], size: tuple[int, int], wanted: str, hint: str = ""
+) -> None:
+    if tuple(shape[-2:]) != size:
+        raise DataError(f"{what} {shape[-2]} × {shape[-1]} pixels, but {wanted} {size[0]} × {size[1]}{hint}")
 
 
 def find_clean(folder: Path, paths: Sequence[str]) -> list[Path]:
@@ -149,17 +146,10 @@ def find_clean(folder: Path, paths: Sequence[str]) -> list[Path]:
 def rows_of(
     restored: Restored, paths: Sequence[str], written: Sequence[Path], clean: Tensor | None
 ) -> list[dict[str, Any]]:
-    """Describe each image of a batch.
+    """Describe each image of a batch by `COLUMNS`.
 
-    Args:
-        restored: What was made of them.
-        paths: Of the inputs.
-        written: Of the results.
-        clean: The clean images, shape (B, C, H, W), in [0, 1], if they are known.
-
-    Returns:
-        By `COLUMNS`: sigma, distance, residual and scores as in `Examination`; psnr (dB) and ssim None
-        without clean images; warning empty where the image is familiar.
+    Sigma, distance, residual and scores are those of `Examination`; psnr (dB) and ssim are None without the
+    clean images, shape (B, C, H, W), in [0, 1]; warning is empty where the image is familiar.
     """
     found = restored.examination
     quality: tuple[Sequence[float | None], ...] = ([None] * len(paths),) * 2

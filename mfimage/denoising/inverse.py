@@ -187,17 +187,9 @@ def most_probable(
 def solve(
     y: Tensor, operator: LinearOperator, model: GenerativeModel, sigma: Tensor | float, start: Tensor
 ) -> Tensor:
-    """Find the most probable images for a batch of any size, as many at a time as fit.
+    """Find the most probable images g(u*), (B, C, H, W), not clipped to [0, 1], as many at a time as fit.
 
-    Args:
-        y: What is seen, shape (B, C, h, w).
-        operator: A.
-        model: A manifold and a density on it, of images, without parameters θ.
-        sigma: Standard deviation of the noise in y, > 0, one or an image each, shape (B,).
-        start: Coordinates, shape (B, d).
-
-    Returns:
-        g(u*), shape (B, C, H, W), not clipped to [0, 1].
+    See `Posterior`; σ may be one number for all. The search begins at the coordinates `start`, shape (B, d).
 
     Raises:
         ModelError: If the model has no density on codes, or one that depends on θ.

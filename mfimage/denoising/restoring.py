@@ -101,19 +101,10 @@ def mask_of(mask: np.ndarray | Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fill(y: Tensor, missing: Tensor, model: GenerativeModel, sigma: Tensor | float | None = None) -> Tensor:
-    """Inpaint a batch; see `inpaint`.
+    """Inpaint a batch (B, C, H, W) under a mask (B, 1, H, W), bool; see `inpaint`. The result is not clipped.
 
     The search starts where the hole, first filled from the middle of the model's density, no longer changes
     much when it is filled from its own projection.
-
-    Args:
-        y: Images (B, C, H, W) in [0, 1].
-        missing: (B, 1, H, W), bool.
-        model: As there.
-        sigma: As there, or one an image, shape (B,).
-
-    Returns:
-        Shape (B, C, H, W), not clipped to [0, 1].
     """
     require_posterior(model)
     middle = model.decode(model.push_forward(y.new_zeros(1, model.dim)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -71,13 +71,7 @@ def in_tiles(
 def starts(length: int, tile: int, overlap: float) -> list[int]:
     """Choose where tiles begin on a line: first at 0, last flush with the end, spread evenly between.
 
-    Args:
-        length: Of the line, ≥ tile.
-        tile: Of a tile.
-        overlap: Least share that neighbours have in common.
-
-    Returns:
-        Rising positions, as few as the overlap allows.
+    The positions are as few as allow neighbours to have at least the share `overlap` in common.
     """
     step = max(1, math.floor(tile * (1 - overlap)))
     count = 1 + math.ceil((length - tile) / step)
@@ -145,33 +139,29 @@ class Restorer:
             raise UsageError("--super goes with neither --mask nor --tile")
 
     def __call__(self, y: Tensor) -> Restored:
-        """Treat images (B, C, H, W) in [0, 1], of the size that the request says."""
+        """Restore images (B, C, H, W) in [0, 1] of the size that the attributes say."""
         if self.factor is not None:
             return self._enlarged(y, self.factor)
         if self.missing is not None:
             return self._filled(y, self.missing)
         if self.tiled:
             parts = [self._in_tiles(one[None]) for one in y]
-            x_hat = torch.cat([part.image for part in parts])
-            sigma = torch.cat([part.sigma for part in parts])
-            return self._restored(y, x_hat, sigma, [part.methods[0] for part in parts])
+            images, sigmas = (torch.cat([getattr(one, name) for one in parts]) for name in ("image", "sigma"))
+            return self._examined(y, Denoised(images, sigmas, [one.methods[0] for one in parts]))
         given = None if self.sigma is None else y.new_full((len(y),), self.sigma)
-        done = denoise_batch(y, self.model, given, self.method, self.batch_size)
-        return self._restored(y, done.image, done.sigma, done.methods)
+        return self._examined(y, denoise_batch(y, self.model, given, self.method, self.batch_size))
 
     def _in_tiles(self, y: Tensor) -> Denoised:
-        """Treat one large image, all tiles at its noise, and so by one method."""
-        height, width = self.model.shape[-2:]
+        """Denoise one large image, all tiles at its noise, and so by one method."""
         sigma = blind_sigma(y, self.model) if self.sigma is None else y.new_full((1,), self.sigma)
         methods: list[str] = []
 
-        def tiles(x: Tensor) -> Tensor:
-            done = denoise_batch(x, self.model, sigma.expand(len(x)), self.method, self.batch_size)
-            methods.extend(done.methods)
-            return done.image
+        def function(x: Tensor) -> Tensor:
+            denoised = denoise_batch(x, self.model, sigma.expand(len(x)), self.method, self.batch_size)
+            methods.extend(denoised.methods)
+            return denoised.image
 
-        image = in_tiles(tiles, y, (height, width), batch_size=self.batch_size)
-        return Denoised(image, sigma, methods[:1])
+        return Denoised(self._everywhere(function, y), sigma, methods[:1])
 
     def _filled(self, y: Tensor, missing: Tensor) -> Restored:
         mask = missing.to(y.device).expand(len(y), 1, -1, -1)
@@ -182,13 +172,15 @@ class Restorer:
 
         x_hat = self._everywhere(function, both)[:, :-1]
         known = x_hat.where(mask, y)  # what a hole holds is neither noise nor strange
-        done = self._restored(known, x_hat, y.new_full((len(y),), self.sigma or 0.0), ["map"] * len(y))
-        return Restored(y.masked_fill(mask, 0.5).cpu(), done.after, done.methods, done.examination)
+        return replace(self._examined(known, self._drawn(x_hat)), before=y.masked_fill(mask, 0.5).cpu())
 
     def _enlarged(self, y: Tensor, factor: int) -> Restored:
         x_hat = self._everywhere(lambda x: enlarge(x, factor, self.model, self.sigma), y)
         smooth = F.interpolate(y, scale_factor=factor, mode="bicubic", align_corners=False).clamp(0, 1)
-        return self._restored(smooth, x_hat, y.new_full((len(y),), self.sigma or 0.0), ["map"] * len(y))
+        return self._examined(smooth, self._drawn(x_hat))
+
+    def _drawn(self, x_hat: Tensor) -> Denoised:
+        return Denoised(x_hat, x_hat.new_full((len(x_hat),), self.sigma or 0.0), ["map"] * len(x_hat))
 
     def _everywhere(self, function: Callable[[Tensor], Tensor], x: Tensor, overlap: float = 0.5) -> Tensor:
         """Apply a function in batches, or in tiles."""
@@ -197,11 +189,11 @@ class Restorer:
             return in_tiles(function, x, (height, width), overlap, self.batch_size)
         return torch.cat([function(part) for part in x.split(self.batch_size)])
 
-    def _restored(self, y: Tensor, x_hat: Tensor, sigma: Tensor, methods: list[str]) -> Restored:
-        after = x_hat.clamp(0, 1)
+    def _examined(self, y: Tensor, denoised: Denoised) -> Restored:
+        after = denoised.image.clamp(0, 1)
 
         def project(x: Tensor) -> Tensor:
             return self._everywhere(self.model.project, x, 0.0)  # means of several fit what none does
 
-        examination = examine(y, after, self.model, sigma, usual_misfit(self.model), project)
-        return Restored(y.cpu(), after.cpu(), methods, examination)
+        examination = examine(y, after, self.model, denoised.sigma, usual_misfit(self.model), project)
+        return Restored(y.cpu(), after.cpu(), denoised.methods, examination)
