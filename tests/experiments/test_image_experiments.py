@@ -42,7 +42,7 @@ def test_it_runs_and_measures_what_the_truth_allows(tmp_path, monkeypatch):
     tiny = replace(
         stylegan(2, 8),
         budgets={"quick": Budget(150, TINY.with_(**small))},
-        test_count=20,
+        test_count=30,
     )
     monkeypatch.setitem(EXPERIMENTS, "stylegan-2d", lambda: tiny)
     report = reproduce("stylegan-2d", tmp_path, algorithms=("m-flow", "pae"), device="cpu")
