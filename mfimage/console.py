@@ -1,4 +1,4 @@
-"""The terminal: what is said where, and how failures end."""
+"""The terminal: what is said where, progress, and how failures end."""
 
 from __future__ import annotations
 
@@ -9,42 +9,44 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from mfimage.errors import MfimageError, UsageError
+from mfimage.errors import MfimageError
 
 if TYPE_CHECKING:
     from mfimage.datasets import Skipped
 
-verbose = False  # whether a failure shows its traceback
+
+def prepare() -> None:
+    """Make SIGTERM run clean-up, and print names that are no UTF-8."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
 
 
-def note_verbose(value: bool) -> bool:
-    """Remember -v before anything can fail."""
-    global verbose
-    verbose = value
-    return value
-
-
-def run(app: Callable[[], object]) -> NoReturn:
-    """Run a command line; every failure becomes a message and a documented exit code."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that clean-up runs
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names that are no UTF-8
+@contextmanager
+def exit_codes(verbose: bool = False) -> Iterator[None]:
+    """Turn every failure into a message and a documented exit code; `verbose` shows the traceback too."""
     try:
-        app()
-    except MfimageError as error:
-        _fail(str(error), error.exit_code)
-    except MemoryError as error:
-        _fail(f"out of memory: {error or 'lower --batch-size'}", 6)
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _fail("interrupted", 128 + signal.SIGINT, verbose)
+    except BrokenPipeError:  # nobody reads on, as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
-        _fail(*_diagnose(error))
-    sys.exit(0)
+        _fail(*_diagnose(error), verbose)
 
 
 def _diagnose(error: Exception) -> tuple[str, int]:
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MfimageError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error or 'lower --batch-size'}", 6
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         code = 6 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) else 2
@@ -54,47 +56,17 @@ def _diagnose(error: Exception) -> tuple[str, int]:
     return f"{text} (an internal error; -v shows the traceback)", 1
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _fail(message: str, code: int, verbose: bool) -> NoReturn:
     if verbose:
         traceback.print_exc()
     print(f"mfimage: {message}", file=sys.stderr)
     sys.exit(code)
 
 
-def pair(text: str | None) -> tuple[float, float] | None:
-    """Read LOW,HIGH; UsageError if it is anything else."""
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--value-range {text}: two numbers are expected, LOW,HIGH") from error
-    return low, high
-
-
-def parameters(text: str | None, count: int) -> Any:
-    """Read the parameters θ of a conditional model, as a tensor (1, P); None for any other model.
-
-    Raises:
-        UsageError: If there are not as many numbers as the model takes.
-    """
-    try:
-        values = [float(part) for part in text.split(",")] if text else []
-    except ValueError as error:
-        raise UsageError(f"--theta {text}: comma-separated numbers are expected") from error
-    if len(values) != count:
-        raise UsageError(f"--theta: the model takes {count} parameters, not {len(values)}")
-    if not values:
-        return None
-    import torch
-
-    return torch.tensor([values])
-
-
-def put(values: dict[str, Any], text: str, as_json: bool) -> None:
-    """Print a result on stdout, as JSON or as text."""
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
-        print(json_text(values) if as_json else text)
+def put(text: str) -> None:
+    """Print a result on stdout; of several processes the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
 
 
 def json_text(values: Any, indent: int | None = None) -> str:
@@ -103,22 +75,13 @@ def json_text(values: Any, indent: int | None = None) -> str:
 
 
 def _finite(values: Any) -> Any:
-    if isinstance(values, dict):
+    if is_dataclass(values) and not isinstance(values, type):
+        return _finite(asdict(values))
+    if isinstance(values, Mapping):
         return {name: _finite(value) for name, value in values.items()}
     if isinstance(values, list | tuple):
         return [_finite(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
-
-
-def say(message: str, quiet: bool) -> None:
-    """Talk on stderr."""
-    if not quiet:
-        print(message, file=sys.stderr)
-
-
-def as_json(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
-    """Describe skipped files for JSON."""
-    return [vars(bad) for bad in skipped]
 
 
 def list_skipped(skipped: Sequence[Skipped]) -> None:
@@ -129,11 +92,18 @@ def list_skipped(skipped: Sequence[Skipped]) -> None:
             print(f"  {bad.path}: {bad.reason}", file=sys.stderr)
 
 
+class Advance(Protocol):
+    """Tells a progress bar how many are done, of how many, and what else to say."""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Show that so many are done."""
+
+
 @contextmanager
-def progress_bar(phase: str, steps: int, quiet: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A progress bar on stderr with loss, images a second and the time left."""
+def progress(what: str, total: int | None = None, quiet: bool = False) -> Iterator[Advance]:
+    """Show a progress bar on stderr, with the time left."""
     if quiet:
-        yield lambda step, record: None
+        yield lambda done, total=None, note="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -142,26 +112,18 @@ def progress_bar(phase: str, steps: int, quiet: bool) -> Iterator[Callable[[int,
         TextColumn("{task.description:9}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4g}  {task.fields[rate]:.0f} images/s"),
+        TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=2) as bar:
-        task = bar.add_task(phase, total=steps, loss=float("nan"), rate=0.0)
-        yield lambda step, record: bar.update(
-            task, completed=step, loss=record["loss"], rate=record["images_per_second"]
-        )
+        task = bar.add_task(what, total=total, note="")
+
+        def advance(done: int, total: int | None = None, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield advance
 
 
-@contextmanager
-def counter(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr that is told how many are done, of how many."""
-    if quiet:
-        yield lambda done, count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=2) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, count: bar.update(task, completed=done, total=count)
+def rates(record: Mapping[str, float]) -> str:
+    """Say the loss of a training step, and its speed."""
+    return f"loss {record['loss']:.4g}  {record['images_per_second']:.0f} images/s"

@@ -185,14 +185,16 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> G
 
     Args:
         source: A directory that `save_pretrained` or a training run wrote, or a Hub id such as "user/name".
-        device: Where the weights go.
+        device: Where the weights go: "auto" (a GPU if there is one), "cpu", "cuda", or as torch names it.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
         ModelError: If files are missing, damaged, of another format, or do not fit together.
+        UsageError: If there is no CUDA device where one is asked for.
     """
+    device = _device(device)
     directory = locate(source)
     config, measured = _read_config(directory / CONFIG)
     model = build(config)
@@ -228,6 +230,13 @@ def read_calibration(directory: str | Path) -> dict[str, Any]:
         raise ModelError(f"{error}: delete it, and calibrate the model again") from error
     before = sections.pop("format", None) != _SECTIONS  # when the file was a detector's alone
     return {"detector": sections} if before else sections
+
+
+def _device(name: str | torch.device) -> str | torch.device:
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
+    return ("cuda" if there else "cpu") if name == "auto" else name
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mfimage.algorithms import ALGORITHMS, Batch, Phase
 from mfimage.config import Config
-from mfimage.console import progress_bar
+from mfimage.console import progress, rates
 from mfimage.datasets.points import Points
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
@@ -55,7 +55,7 @@ class Trainer:
         schedule, rows = self._schedule(phase), self._rows(phase, len(training))
         with (
             training.prefetched(rows, schedule.steps) as read,
-            progress_bar(phase.name, schedule.steps, self.quiet or not main) as advance,
+            progress(phase.name, schedule.steps, self.quiet or not main) as advance,
         ):
 
             def batches(step: int) -> Batch:
@@ -67,10 +67,10 @@ class Trainer:
             def validate() -> float:
                 return self._validation(phase, module, held_out)
 
-            def report(progress: Progress, record: dict[str, float]) -> None:
-                advance(progress.step, record)
+            def report(reached: Progress, record: dict[str, float]) -> None:
+                advance(reached.step, note=rates(record))
                 if main:
-                    self._record(phase, progress.step, record, held_out)
+                    self._record(phase, reached.step, record, held_out)
 
             fit(
                 module, loss, batches, validate, schedule, snapshots, self.accelerator, report,

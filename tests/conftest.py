@@ -2,16 +2,19 @@
 
 import os
 
-os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"  # else continuous integration gets messages in colour
-os.environ["TERMINAL_WIDTH"] = "110"
-os.environ.pop("FORCE_COLOR", None)
+os.environ["COLUMNS"] = "110"
+os.environ.pop("FORCE_COLOR", None)  # else continuous integration gets messages in colour
+
+import io
+import signal
+import sys
 
 import numpy as np
 import pytest
 import torch
 from tiny import TINY, draw_bumps
 
-from mfimage import from_pretrained, train
+from mfimage import cli, from_pretrained, train
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +37,20 @@ def tiny_run(bumps, tmp_path_factory):
 @pytest.fixture
 def model(tiny_run):
     return from_pretrained(tiny_run)
+
+
+@pytest.fixture
+def mfimage(monkeypatch, capfd, tmp_path):
+    """Run the command in this process, in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments, given=""):
+        monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(given))))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (stop.value.code, *capfd.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)

@@ -1,50 +1,52 @@
-"""The command `mfimage`: results on stdout, talk on stderr, nothing heavy imported before a verb runs.
-
-Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 diverged, 6 disk or memory full,
-10 strange images found (score --fail-on-ood), 130/143 interrupted by SIGINT/SIGTERM (training has saved
-its step).
-"""
+"""The command `mfimage`: results on stdout, talk on stderr, nothing heavy imported before a verb runs."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import NoReturn
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve a shared machine
 
-import typer
+from cyclopts import App, CycloptsError, Parameter
 
-from mfimage import console
-from mfimage.cli import stylegan
-from mfimage.cli.denoising import denoise
-from mfimage.cli.dimension import dimension
-from mfimage.cli.geometry import directions, interpolate, log_prob
-from mfimage.cli.manifolds import manifold
-from mfimage.cli.measuring import compare, evaluate
-from mfimage.cli.pack import pack
-from mfimage.cli.scoring import calibrate, score
-from mfimage.cli.training import demo, reproduce, train
-from mfimage.cli.using import sample
+from mfimage import __version__, console
+from mfimage.cli import data, denoise, evaluate, model, score, stylegan, train
+from mfimage.cli.options import Talk
+from mfimage.errors import UsageError
 
-app = typer.Typer(
+app = App(
+    name="mfimage",
     help="Image manifold-learning flows: learn the manifold of a folder of images, then denoise by "
     "projection, sample, and score what does not belong.",
-    epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 training diverged, "
-    "6 disk or memory full, 10 strange images (score --fail-on-ood), 130/143 interrupted "
-    "(training has saved its step).",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    help_epilogue="Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 training "
+    "diverged, 6 disk or memory full, 10 strange images (score --fail-on-ood), 130/143 interrupted (training "
+    "has saved its step).",
+    help_format="plaintext",
+    version=__version__,
+    default_parameter=Parameter(negative_bool=(), negative_iterable=()),
 )
 for verb in (
-    train, sample, denoise, calibrate, score, log_prob, directions, interpolate, dimension, evaluate, compare,
-    pack, reproduce, demo,
+    train.train, model.sample, denoise.denoise, score.calibrate, score.score, model.log_prob,
+    model.directions, model.interpolate, data.dimension, evaluate.evaluate, evaluate.compare, data.pack,
+    train.reproduce, train.demo,
 ):  # fmt: skip
-    app.command()(verb)
-stylegan.app.command()(manifold)
-app.add_typer(stylegan.app, name="stylegan")
+    app.command(verb)
+app.command(stylegan.app)
+app.register_install_completion_command()
 
 
 def main() -> NoReturn:
     """Run the command line; every failure becomes a message and a documented exit code."""
-    console.run(app)
+    console.prepare()
+    tokens = sys.argv[1:]
+    with console.exit_codes():
+        try:
+            verb, given, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
+        except CycloptsError as error:
+            raise UsageError(" ".join(str(error).split())) from error
+    talk = next((value for value in given.arguments.values() if isinstance(value, Talk)), Talk())
+    with console.exit_codes(talk.verbose):
+        verb(*given.args, **given.kwargs)
+    unasked = getattr(verb, "__name__", "") == "help_print" and not {"-h", "--help"} & set(tokens)
+    sys.exit(UsageError.exit_code if unasked else 0)

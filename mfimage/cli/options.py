@@ -1,30 +1,194 @@
-"""The arguments and options that several verbs of the command line share."""
+"""Options that several verbs share, and what they name: settings as flags, a model, images."""
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
-import typer
+from cyclopts import Parameter, Token, validators
+from docstring_parser import parse
 
 from mfimage import console
+from mfimage.config import DeviceName, Reading
+from mfimage.errors import UsageError
 
-Data = Annotated[list[str], typer.Argument(help="Named set, folder, zip or array file; several are joined.")]
-Inputs = Annotated[list[str], typer.Argument(help="Image files, folders or glob patterns.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Run directory, model directory or Hub id.")]
-Outdir = Annotated[Path, typer.Option("--outdir", "-o", help="Where results go.")]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="JSON file of settings; flags override it.")
+if TYPE_CHECKING:
+    from mfimage.datasets import Dataset, ImageSet
+    from mfimage.models import GenerativeModel
+
+
+def _numbers(separator: str, counts: tuple[int, ...], what: str) -> Parameter:
+    """Make the parameter of a few numbers in one argument; a single one stands for itself."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> float | tuple[float, ...]:
+        text = tokens[0].value
+        for parts in ([text], re.split(rf"(?<![eE]){separator}", text)):  # 1e-3 is one
+            with suppress(ValueError):
+                numbers = tuple(float(part) for part in parts)
+                if len(numbers) in counts:
+                    return numbers[0] if len(numbers) == 1 else numbers
+        raise ValueError(f"{text}: {what} is expected")
+
+    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar=what)
+
+
+PAIR = _numbers(",", (2,), "LOW,HIGH")
+NUMBER_OR_RANGE = _numbers("-", (1, 2), "NUMBER|LOW-HIGH")
+
+
+def comma_separated(names: object = None) -> Parameter:
+    """Make the parameter of a list in one argument, separated by commas, of the names of a Literal if any."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+        found = tuple(part.strip() for part in tokens[0].value.split(","))
+        if unknown := [name for name in found if names is not None and name not in get_args(names)]:
+            raise ValueError(f"{', '.join(unknown)}: choose from {', '.join(get_args(names))}")
+        return found
+
+    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True)
+
+
+def at_least(least: int) -> Parameter:
+    """Make the parameter of a number from `least`."""
+    return Parameter(validator=validators.Number(gte=least))
+
+
+Flag = Annotated[bool, Parameter(show_default=False)]
+Data = Annotated[
+    str, Parameter(required=True, help="Named set, folder, zip or array file; several are joined.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of everything random.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images at a time.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No talk on stderr but errors.")]
-Verbose = Annotated[
-    bool,
-    typer.Option("-v", "--verbose", callback=console.note_verbose, help="Show the traceback of an error."),
-]
-MaxBad = Annotated[float, typer.Option(min=0, max=1, help="Share of unreadable files that is tolerated.")]
-MaxPixels = Annotated[int, typer.Option(min=1, help="Images with more pixels are not decoded.")]
-ValueRange = Annotated[str | None, typer.Option(help="LOW,HIGH of float images that do not lie in [0, 1].")]
+Inputs = Annotated[str, Parameter(required=True, help="Image files, folders or glob patterns.")]
+Model = Annotated[str, Parameter(alias="-m", help="Run directory, model directory or Hub id.")]
+Outdir = Annotated[Path, Parameter(alias="-o", help="Where results go.")]
+OwnOutdir = Annotated[Path | None, Parameter(alias="-o")]  # whose default the verb explains
+ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON file of settings.")]
+Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63), help="Of everything random.")]
+Device = Annotated[DeviceName, Parameter(help="auto takes a GPU if there is one.")]
+BatchSize = Annotated[int, at_least(1), Parameter(help="Images at a time.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Talk:
+    """What a verb says, and where.
+
+    Args:
+        json: One JSON object on stdout.
+        quiet: No talk on stderr but errors.
+        verbose: Show the traceback of an error.
+    """
+
+    json: Flag = False
+    quiet: Annotated[Flag, Parameter(alias="-q")] = False
+    verbose: Annotated[Flag, Parameter(alias="-v")] = False
+
+    def say(self, message: str) -> None:
+        """Talk on stderr."""
+        if not self.quiet:
+            print(message, file=sys.stderr)
+
+    def put(self, values: Mapping[str, Any], text: str) -> None:
+        """Print a result on stdout, as JSON or as text."""
+        console.put(console.json_text(values) if self.json else text)
+
+    def progress(self, what: str, total: int | None = None) -> AbstractContextManager[console.Advance]:
+        """Show a progress bar on stderr."""
+        return console.progress(what, total, self.quiet)
+
+
+def flags(settings: type, leave_out: Container[str] = (), keep_defaults: bool = False, **nested: type) -> Any:
+    """Make of a dataclass of settings one of flags, None where a flag is not given.
+
+    Args:
+        settings: Whose docstring says in its Args what each field means.
+        leave_out: Fields that get no flag.
+        keep_defaults: Whether what is not given is the default, instead of None.
+        nested: Flags of fields that are settings themselves: --FIELD.NAME.
+    """
+    help_of = {
+        one.arg_name: " ".join((one.description or "").split())
+        for one in parse(settings.__doc__ or "").params
+    }
+    made: list[tuple[str, Any, Any]] = []
+    hints = get_type_hints(settings)
+    for one in fields(settings):
+        name, hint, default = one.name, hints[one.name], one.default
+        if name in nested:
+            made.append((name, nested[name], field(default_factory=nested[name])))
+        elif name not in leave_out:
+            parameter = Parameter(
+                help=help_of[name],
+                negative_bool="no-",
+                show_default=False if default is None or default is False else str(default),
+            )
+            made.append(
+                (
+                    name,
+                    Annotated[hint | None, _OF_TYPE.get(hint, Parameter()), parameter],
+                    default if keep_defaults else None,
+                )
+            )
+    bases = (settings,) if keep_defaults else ()
+    return make_dataclass(
+        f"{settings.__name__}Flags", made, bases=bases, frozen=True, namespace={"__module__": __name__}
+    )
+
+
+_OF_TYPE = {tuple[float, float] | None: PAIR, float | tuple[float, float]: NUMBER_OR_RANGE}
+_Reading: Any = flags(Reading, keep_defaults=True)
+
+
+@Parameter(name="*")
+class ReadingOptions(_Reading):
+    """How image files are read."""
+
+
+def given(chosen: Any) -> dict[str, Any]:
+    """Take what was given of flags, by field; see `flags`."""
+    return {name: value for name, value in vars(chosen).items() if value is not None}
+
+
+def load_model(source: str, device: DeviceName, projects: bool = False) -> GenerativeModel:
+    """Read the model that --model names; with `projects`, refuse one that cannot project images."""
+    from mfimage.inputs import require_image_manifold
+    from mfimage.run import from_pretrained
+
+    model = from_pretrained(source, device)
+    if projects:
+        require_image_manifold(model)
+    return model
+
+
+def load_split(
+    data: Sequence[str], split: str, model: GenerativeModel, reading: Reading, limit: int | None = None
+) -> Dataset:
+    """Load the images of a split in a model's shape, and list what is skipped."""
+    from mfimage.datasets import load
+
+    channels, height, width = model.shape
+    images = load(data, split, (height, width), channels, reading=reading, limit=limit)
+    console.list_skipped(images.skipped)
+    return images
+
+
+def load_inputs(inputs: Sequence[str], model: GenerativeModel, reading: Reading) -> ImageSet:
+    """Load the images that files, folders and patterns name, in a model's shape, and list what is skipped."""
+    from mfimage.datasets import load_files
+
+    channels, height, width = model.shape
+    images = load_files(inputs, (height, width), channels, reading=reading)
+    console.list_skipped(images.skipped)
+    return images
+
+
+def check_outdir(paths: Iterable[str | Path], outdir: Path) -> None:
+    """Refuse an output folder in which a result, named as its input, would overwrite a file that is read."""
+    files = [Path(path) for path in paths]
+    targets = {(outdir / f"{path.stem}.png").resolve() for path in files}
+    if targets & {path.resolve() for path in files}:
+        raise UsageError(f"--outdir {outdir}: the inputs lie there and would be overwritten; choose another")

@@ -1,38 +1,40 @@
-"""The verbs of a generator of images: stylegan import, stylegan sample."""
+"""The verbs of a generator of images: stylegan import, sample and manifold."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import App, Parameter, validators
 
-from mfimage import console
-from mfimage.cli.options import Json, Outdir, Quiet, Verbose
+from mfimage.cli.options import Flag, Outdir, OwnOutdir, Seed, Talk, at_least
 from mfimage.errors import UsageError
 
-app = typer.Typer(
-    help="StyleGAN2 generators: read a network pickle without executing it, and draw images.",
-    no_args_is_help=True,
+if TYPE_CHECKING:
+    from mfimage.datasets.stylegan import Generator
+
+app = App(
+    name="stylegan", help="StyleGAN2 generators: read a network pickle without executing it, and draw images."
 )
 _AT_ONCE = 8
 _MOST = 100_000
 
-Weights = Annotated[Path, typer.Argument(help="Generator that `mfimage stylegan import` wrote.")]
+Truncation = Annotated[
+    float, Parameter(validator=validators.Number(gte=0, lte=1), help="ψ: 1 leaves w, 0 gives the mean.")
+]
+Label = Annotated[int | None, at_least(0), Parameter(help="Class of a network with labels.")]
 
 
-@app.command("import")
-def import_(
-    network: Annotated[Path, typer.Argument(help="Pickle of stylegan2-ada-pytorch or stylegan3.")],
-    out: Annotated[Path, typer.Argument(help="Where the generator goes, as .safetensors.")],
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Read the StyleGAN2 generator of a network pickle, executing nothing, and write it as safetensors."""
-    from dataclasses import asdict
+@app.command(name="import")
+def import_(network: Path, out: Path, /, *, talk: Talk = Talk()) -> None:
+    """Read the StyleGAN2 generator of a network pickle, executing nothing, and write it as safetensors.
 
+    Args:
+        network: Pickle of stylegan2-ada-pytorch or stylegan3.
+        out: Where the generator goes, as .safetensors.
+    """
     from mfimage.datasets.stylegan import import_network, save_generator
 
     if out.resolve() == network.resolve():
@@ -41,26 +43,28 @@ def import_(
     save_generator(generator, out)
     sizes = asdict(generator.architecture)
     size, labels = sizes["resolution"], sizes["labels"]
-    console.say(f"{size} × {size} pixels, z in R^{sizes['z_dim']}, {labels or 'no'} labels", quiet)
-    console.put(
-        {"generator": str(out), "fingerprint": generator.fingerprint(), "architecture": sizes},
-        str(out),
-        as_json,
-    )
+    talk.say(f"{size} × {size} pixels, z in R^{sizes['z_dim']}, {labels or 'no'} labels")
+    values = {"generator": str(out), "fingerprint": generator.fingerprint(), "architecture": sizes}
+    talk.put(values, str(out))
 
 
-@app.command()
+@app.command
 def sample(
-    weights: Weights,
-    seeds: Annotated[str, typer.Option(help="Seeds, an image each: 0-63, or 1,5,7-9.")] = "0-63",
-    truncation: Annotated[float, typer.Option(min=0, max=1, help="ψ: 1 leaves w, 0 gives the mean.")] = 1.0,
-    label: Annotated[int | None, typer.Option(min=0, help="Class of a network with labels.")] = None,
+    weights: Path,
+    /,
+    *,
+    seeds: str = "0-63",
+    truncation: Truncation = 1.0,
+    label: Label = None,
     outdir: Outdir = Path("samples"),
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    talk: Talk = Talk(),
 ) -> None:
-    """Draw an image of each seed, the one that NVIDIA's generate.py gives, as PNG, and a sheet of all."""
+    """Draw an image of each seed, the one that NVIDIA's generate.py gives, as PNG, and a sheet of all.
+
+    Args:
+        weights: Generator that `mfimage stylegan import` wrote.
+        seeds: Seeds, an image each: 0-63, or 1,5,7-9.
+    """
     import numpy as np
     import torch
 
@@ -71,17 +75,17 @@ def sample(
     generator = Styled(load_generator(weights), truncation, label=label)
     written: list[Path] = []
     small = []
-    for some in (numbers[i : i + _AT_ONCE] for i in range(0, len(numbers), _AT_ONCE)):
-        rows = [np.random.RandomState(s).randn(generator.z_dim) for s in some]  # as they draw
+    for part in (numbers[i : i + _AT_ONCE] for i in range(0, len(numbers), _AT_ONCE)):
+        rows = [np.random.RandomState(s).randn(generator.z_dim) for s in part]  # as they draw
         z = torch.tensor(np.stack(rows), dtype=torch.float32)
         with torch.no_grad():
             images = generator.synthesis(generator.mapping(z))
-        written += save_pngs(images, [f"seed-{s:04d}" for s in some], outdir)
+        written += save_pngs(images, [f"seed-{s:04d}" for s in part], outdir)
         step = max(1, images.shape[-1] // 128)  # else a sheet of large images would not be seen at once
         small.append(torch.nn.functional.avg_pool2d(images, step))
     save_png(sheet(torch.cat(small), max(1, round(len(numbers) ** 0.5))), outdir / "sheet.png")
-    console.say(f"{len(written)} images and sheet.png in {outdir}", quiet)
-    console.put({"images": [str(path) for path in written]}, "\n".join(map(str, written)), as_json)
+    talk.say(f"{len(written)} images and sheet.png in {outdir}")
+    talk.put({"images": written}, "\n".join(map(str, written)))
 
 
 def seed_list(text: str) -> list[int]:
@@ -102,3 +106,58 @@ def seed_list(text: str) -> list[int]:
             )
         numbers.update(dict.fromkeys(range(start, stop + 1)))
     return list(numbers)
+
+
+@app.command
+def manifold(
+    source: str,
+    /,
+    *,
+    dim: Annotated[int, at_least(1)] = 2,
+    count: Annotated[int, at_least(1)] = 10_000,
+    test_count: Annotated[int, at_least(0)] = 1_000,
+    size: Annotated[int, at_least(1)] = 64,
+    conditional: Flag = False,
+    truncation: Truncation = 1.0,
+    label: Label = None,
+    seed: Seed = 0,
+    outdir: OwnOutdir = None,
+    talk: Talk = Talk(),
+) -> None:
+    """Write the images of a few varying latents, with their true coordinates: a data set for `train`.
+
+    A broken-off folder is completed by the same command. Its points.json says which generator it was.
+
+    Args:
+        source: Generator of `mfimage stylegan import`, or `seeded` (never trained), or `mobile`.
+        dim: Latents that vary; the others are fixed.
+        count: Training images.
+        test_count: Test images.
+        size: Shrink to SIZE × SIZE.
+        conditional: Shift the latents by a θ ~ N(0, 1).
+        outdir: Where they go; NAME-DIMd-SIZE if none.
+    """
+    from mfimage.datasets.pointset import write_points
+    from mfimage.datasets.stylegan import SEEDED_CARD
+    from mfimage.experiments.simulators import Generated
+
+    generator = _generator(source, dim, size, truncation, label)
+    scene = Generated(generator, dim, size, seed, conditional)
+    outdir = outdir or Path(f"{generator.name}-{dim}d-{size}")
+    about = {
+        "generator": generator.name, "fingerprint": generator.fingerprint(), "conditional": conditional,
+        "latents": "the first d vary as N(θ/√d, 1); the others are fixed by the seed",
+        **({"card": SEEDED_CARD} if source == "seeded" else {}),
+    }  # fmt: skip
+    with talk.progress("images") as advance:
+        write_points(scene, outdir, {"train": count, "test": test_count}, seed, about, advance)
+    talk.put({"points": str(outdir), **about}, str(outdir))
+
+
+def _generator(source: str, dim: int, size: int, truncation: float, label: int | None) -> Generator:
+    from mfimage.datasets.stylegan import Styled, load_generator, manifold_generator
+    from mfimage.datasets.stylegan.mobile import MobileStyleGAN
+
+    if source == "seeded":
+        return manifold_generator(dim, size)
+    return MobileStyleGAN() if source == "mobile" else Styled(load_generator(source), truncation, label=label)

@@ -3,7 +3,7 @@ import json
 import os
 import shutil
 import signal
-import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,30 +13,16 @@ from PIL import Image
 from safetensors import SafetensorError
 from tiny import TINY, draw_bumps, run_command
 
-from mfimage import ManifoldFlow, cli, console
+from mfimage import Config, ManifoldFlow, ModelConfig, __version__, console, presets
+from mfimage.config import SETTLED
+from mfimage.datasets import Skipped
 from mfimage.errors import Interrupted
-from mfimage.settings import to_json
+from mfimage.settings import from_json, to_json
 
 VERBS = (
     "train", "sample", "denoise", "calibrate", "score", "log-prob", "directions", "interpolate", "evaluate",
     "compare", "pack", "reproduce", "demo",
 )  # fmt: skip
-
-
-@pytest.fixture
-def mfimage(monkeypatch, capfd, tmp_path):
-    """Run the command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return (stop.value.code, *capfd.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="session")
@@ -194,25 +180,36 @@ def test_names_that_are_no_text_are_handed_through(mfimage, tiny_run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "DATA", "--bogus"], ["No such option", "--bogus"]),
-        (["nonsense"], ["No such command", "nonsense"]),
-        (["train"], ["Missing argument"]),
+        (["train", "DATA", "--bogus"], ["Unknown option", "--bogus"]),
+        (["nonsense"], ["Unknown command", "nonsense"]),
+        (["train"], ["DATA is missing"]),
         (["train", "DATA", "--preset", "huge"], ["huge", "default", "demo"]),
-        (["train", "DATA", "--value-range", "1"], ["--value-range 1", "LOW,HIGH"]),
+        (["train", "DATA", "--value-range", "1"], ["--value-range: 1: LOW,HIGH"]),
         (["train", "DATA", "--value-range", "2,1"], ["value range", "below"]),
-        (["train", "DATA", "--precision", "fp8"], ["precision must be"]),
+        (["train", "DATA", "--precision", "fp8"], ["--precision", "no", "bf16"]),
         (["train", "DATA", "--lr", "-1"], ["lr must be a positive number"]),
-        (["train", "DATA", "--channels", "2"], ["channels must be 1 (grey), 3 (colour)"]),
+        (["train", "DATA", "--channels", "2"], ["--channels", "1", "3"]),
         (["train", "DATA", "--config", "none.json"], ["none.json: not a readable JSON"]),
-        (["train", "DATA", "--dim", "0"], ["--dim"]),
-        (["train", "DATA", "--seed", "9" * 30], ["--seed"]),
-        (["train", "DATA", "--device", "tpu"], ["--device tpu: choose auto, cpu or cuda"]),
+        (["train", "DATA", "--dim", "0"], ["dim must be a whole number from 1"]),
+        (["train", "DATA", "--seed", "9" * 30], ["seed must lie below 2^63"]),
+        (["train", "DATA", "--device", "tpu"], ["--device", "auto", "cpu", "cuda"]),
+        (["train", "DATA", "--noise", "0-0.5-1"], ["--noise", "LOW-HIGH"]),
+        (["train", "DATA", "--model.width", "0"], ["width must be a whole number from 1"]),
+        (["train", "DATA", "--model.levels", "1"], ["--model.levels"]),
+        (["train", "DATA", "--max-bad", "2"], ["max_bad must lie in [0, 1]"]),
+        (["train", "DATA", "--preset", "demo", "--config", "x"], ["choose one"]),
+        (["denoise", "--bogus", "-m", "RUN"], ["Unknown option: --bogus"]),
+        (["score", "-m", "RUN"], ["INPUTS"]),
         (["train", "DATA", "--resume"], ["nothing to resume here"]),
+        (["train", "DATA", "--resume", "--model.width", "3"], ["--resume takes the settings of the run"]),
         (["train", "DATA", "--resume", "--lr", "0.1"], ["--resume takes the settings of the run"]),
         (["train", "DATA", "-o", "RUN"], ["already holds a run", "--resume"]),
         (["sample", "-m", "RUN", "-n", "0"], ["-n"]),
-        (["sample", "-m", "RUN", "--device", "tpu"], ["--device tpu: choose"]),
-        (["evaluate", "DATA", "-m", "RUN", "--metrics", "beauty"], ["--metrics beauty: choose from"]),
+        (["sample", "-m", "RUN", "--device", "tpu"], ["--device", "auto"]),
+        (
+            ["evaluate", "DATA", "-m", "RUN", "--metrics", "beauty"],
+            ["--metrics: beauty: choose from reconstruction"],
+        ),
         (["sample", "-m", "RUN", "-o", "a-file"], ["a-file: File exists"]),
     ],
 )
@@ -363,9 +360,54 @@ def test_the_module_is_the_command(mfimage, tiny_run, photos):
     assert (process.returncode, out, err) == mfimage(*arguments)
 
 
-def test_json_has_no_infinities(capsys):
-    console.put({"psnr": float("inf"), "nested": [float("nan"), 1.5]}, "", as_json=True)
-    assert json.loads(capsys.readouterr().out) == {"psnr": None, "nested": [None, 1.5]}
+def test_json_has_no_infinities():
+    text = console.json_text({"psnr": float("inf"), "nested": [float("nan"), Skipped("a", "b"), Path("p")]})
+    assert json.loads(text) == {"psnr": None, "nested": [None, {"path": "a", "reason": "b"}, "p"]}
+
+
+def test_settings_are_printed_as_the_configuration_that_they_make(mfimage):
+    command = ["train", "--preset", "denoising", "--density-lr", "1e-4", "--warmup", "7", "--flip"]
+    code, out, err = mfimage(
+        *command, "--model.width", 8, "--model.levels", 1, 4, "--model.levels", 1, 2, "--print-config"
+    )
+    assert (code, err) == (0, "")
+    expected = presets["denoising"].with_(density_lr=1e-4, warmup=7, flip=True)
+    model = {"width": 8, "hidden": 256, "levels": ((1, 4), (1, 2))}
+    assert from_json(Config, json.loads(out)) == expected.with_(model=model)
+    Path("settings.json").write_text(out)
+    again = mfimage("train", "--config", "settings.json", "--noise", "1e-3", "--no-flip", "--print-config")[1]
+    assert json.loads(again) == json.loads(out) | {"noise": 0.001, "flip": False}
+
+
+def test_every_setting_has_a_flag_with_its_help(mfimage):
+    out = mfimage("train", "--help")[1]
+    names = [f"--{one.name}" for one in fields(Config) if one.name != "model"]
+    names += [f"--model.{one.name}" for one in fields(ModelConfig) if one.name not in SETTLED]
+    assert all(f"{name.replace('_', '-')} " in out for name in names)
+    assert "Dimension d of the manifold. [default: 32]" in out
+
+
+def test_the_version_is_told(mfimage):
+    assert mfimage("--version")[:2] == (0, f"{__version__}\n")
+
+
+def test_completion_can_be_installed(mfimage):
+    assert mfimage("--install-completion", "--shell", "bash", "--output", "completion.sh")[0] == 0
+    assert "interpolate" in Path("completion.sh").read_text()
+
+
+def test_paths_and_options_come_in_any_order(mfimage, tiny_run, photos):
+    paths = sorted(map(str, photos.glob("*.png")))[:2]
+    one = mfimage("score", *paths, "-m", tiny_run, "--json")
+    assert mfimage("score", paths[0], "--json", "-m", tiny_run, paths[1]) == one
+
+
+def test_nobody_who_listens_is_no_failure_with_a_traceback(tiny_run, photos):
+    process = run_command("score", photos, "-m", tiny_run)
+    process.stdout.close()
+    assert process.wait(timeout=300) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
 
 
 def test_an_ambient_flow_is_measured_in_bits_and_says_that_it_does_not_project(mfimage, short, bumps):

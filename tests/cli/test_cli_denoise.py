@@ -1,9 +1,6 @@
 import csv
-import io
 import json
 import os
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +9,7 @@ import torch
 from PIL import Image
 from tiny import draw_bumps
 
-from mfimage import cli
 from mfimage.datasets.noise import gaussian_noise
-
-
-@pytest.fixture
-def mfimage(monkeypatch, capfd, tmp_path):
-    """Run the command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments, given=""):
-        monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(given))))
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return (stop.value.code, *capfd.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
 
 
 def write(folder, images):
@@ -200,7 +179,7 @@ def test_small_images_are_enlarged(mfimage, tiny_run, noisy):
     ("arguments", "code", "words"),
     [
         (["--resize", "--tile"], 2, "--resize and --tile"),
-        (["--method", "magic"], 2, "--method magic: choose from auto, projection"),
+        (["--method", "magic"], 2, '"magic" for --method. Choose from: "auto", "projection"'),
         (["--sigma", "0"], 2, "--sigma 0.0"),
         (["--sigma", "25"], 2, "--sigma 25.0: a deviation above 0 on the scale of [0, 1]"),
         (["--method", "soft"], 4, "noise"),

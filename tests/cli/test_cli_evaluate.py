@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,29 +10,12 @@ from pathlib import Path
 import pytest
 from tiny import ONE_THREAD
 
-from mfimage import cli
-
 CHEAP = ["--metrics", "reconstruction,density,fd"]
 
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def mfimage(monkeypatch, capfd, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return (stop.value.code, *capfd.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
@@ -144,8 +126,8 @@ def test_baselines_need_a_run_and_its_images(mfimage, run, bumps, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--metrics", "beauty"], "--metrics beauty: choose from"),
-        (["--protocol", "mine"], "no protocol 'mine'"),
+        (["--metrics", "beauty"], "--metrics: beauty: choose from"),
+        (["--protocol", "mine"], '"mine" for --protocol'),
         (["--samples", "1"], "--samples"),
     ],
 )

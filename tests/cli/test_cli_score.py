@@ -1,31 +1,11 @@
 import csv
 import json
 import shutil
-import signal
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny import draw_bumps
-
-from mfimage import cli
-
-
-@pytest.fixture
-def mfimage(monkeypatch, capfd, tmp_path):
-    """Run the command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return (stop.value.code, *capfd.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
 
 
 def write(folder, images):

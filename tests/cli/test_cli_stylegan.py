@@ -1,17 +1,19 @@
+"""The verbs of generators as typed, to a training on what they wrote."""
+
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from typer.testing import CliRunner
+from tiny import TINY
 
-from mfimage.cli.stylegan import app, seed_list
+from mfimage.cli.stylegan import seed_list
+from mfimage.datasets.pointset import load_point_set
 from mfimage.datasets.stylegan import load_generator, save_generator, seeded_generator
-from mfimage.errors import ModelError, UsageError
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from mfimage.errors import UsageError
+from mfimage.settings import to_json
 
 
 def pixels(path):
@@ -25,49 +27,43 @@ def weights(tmp_path):
     return tmp_path / "seeded.safetensors"
 
 
-def test_sample_writes_an_image_a_seed_and_a_sheet(weights, tmp_path):
-    done = run("sample", weights, "--seeds", "3,0-1", "--outdir", tmp_path / "out", "--json", "-q")
-    assert done.exit_code == 0
-    written = json.loads(done.stdout)["images"]
-    assert [path.rsplit("/", 1)[-1] for path in written] == [
-        "seed-0003.png",
-        "seed-0000.png",
-        "seed-0001.png",
-    ]
+def test_sample_writes_an_image_a_seed_and_a_sheet(mfimage, weights, tmp_path):
+    command = ("stylegan", "sample", weights, "--json", "-q")
+    code, out, _ = mfimage(*command, "--seeds", "3,0-1", "--outdir", "out")
+    written = json.loads(out)["images"]
+    assert (code, written) == (0, [f"out/seed-{seed}.png" for seed in ("0003", "0000", "0001")])
     images = [pixels(path) for path in written]
     assert all(image.shape == (8, 8, 3) for image in images)
     assert (images[0] != images[1]).any()
-    assert pixels(tmp_path / "out" / "sheet.png").shape == (2 * 10 + 2, 2 * 10 + 2, 3)
-    run("sample", weights, "--seeds", "1", "--outdir", tmp_path / "alone")
-    alone = pixels(tmp_path / "alone" / "seed-0001.png")
-    assert np.abs(alone - images[2]).max() <= 1
+    assert pixels("out/sheet.png").shape == (2 * 10 + 2, 2 * 10 + 2, 3)
+    assert mfimage(*command, "--seeds", "1", "--outdir", "alone")[0] == 0
+    assert np.abs(pixels("alone/seed-0001.png") - images[2]).max() <= 1
 
 
-def test_truncation_to_nothing_gives_the_mean(weights, tmp_path):
-    run("sample", weights, "--seeds", "0-1", "--truncation", "0", "--outdir", tmp_path)
-    first, second = (pixels(tmp_path / f"seed-000{k}.png") for k in (0, 1))
+def test_truncation_to_nothing_gives_the_mean(mfimage, weights):
+    assert mfimage("stylegan", "sample", weights, "--seeds", "0-1", "--truncation", "0", "-o", ".")[0] == 0
+    first, second = (pixels(f"seed-000{k}.png") for k in (0, 1))
     assert (first == second).all()
 
 
-def test_import_refuses_what_is_no_network_and_writes_nothing(weights, tmp_path):
+def test_import_refuses_what_is_no_network_and_writes_nothing(mfimage, weights, tmp_path):
     bad = tmp_path / "bad.pkl"
     bad.write_bytes(b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.")
-    done = run("import", bad, tmp_path / "out.safetensors")
-    assert isinstance(done.exception, ModelError)
-    assert done.exception.exit_code == 4
-    assert "asks for a call of os.system" in str(done.exception)
+    code, out, err = mfimage("stylegan", "import", bad, "out.safetensors")
+    assert (code, out) == (4, "")
+    assert "asks for a call of os.system" in err
     assert not (tmp_path / "out.safetensors").exists()
-    done = run("import", weights, weights)
-    assert isinstance(done.exception, UsageError)
+    assert mfimage("stylegan", "import", weights, weights)[0] == 2
     assert load_generator(weights)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--label", "1"], ["--seeds", "x"], ["--seeds", "3-1"], ["--seeds", "1,,2"]]
+    "arguments",
+    [["--label", "1"], ["--seeds", "x"], ["--seeds", "3-1"], ["--seeds", "1,,2"], ["--truncation", "2"]],
 )
-def test_a_wrong_request_is_a_usage_error(arguments, weights, tmp_path):
-    done = run("sample", weights, "--outdir", tmp_path / "out", *arguments)
-    assert isinstance(done.exception, UsageError)
+def test_a_wrong_request_is_a_usage_error(mfimage, arguments, weights, tmp_path):
+    code, out, err = mfimage("stylegan", "sample", weights, "--outdir", "out", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
     assert not (tmp_path / "out").exists()
 
 
@@ -77,3 +73,48 @@ def test_seed_lists():
     for bad in ("", "-1", "1-", "0-100000", "1e3", "٣", "0-4294967296", "1" * 5000):
         with pytest.raises(UsageError, match="--seeds"):
             seed_list(bad)
+
+
+def test_a_file_s_manifold_is_written_and_learned(mfimage):
+    save_generator(seeded_generator(8, 3, channels=1, z_dim=6), "g.safetensors")
+    arguments = ("stylegan", "manifold", "g.safetensors", "--count", 40, "--test-count", 5, "--size", 8)
+    code, out, err = mfimage(*arguments)
+    assert (code, out) == (0, "g-2d-8\n"), err
+    assert "45/45" in err
+    again = mfimage(*arguments, "-q")
+    assert (again[0], again[2]) == (0, "")
+    there = json.loads(Path("g-2d-8/points.json").read_text())
+    assert there["fingerprint"]
+    assert "card" not in there
+    assert load_point_set("g-2d-8").latents.shape == (40, 2)
+    Path("short.json").write_text(
+        json.dumps(to_json(TINY) | {"steps": 2, "density_steps": 2, "validation": 4})
+    )
+    assert mfimage("train", "g-2d-8", "-o", "run", "--config", "short.json", "-q", "--device", "cpu")[0] == 0
+    code, _, err = mfimage(*arguments, "--seed", 1)
+    assert code == 2
+    assert "seed" in err
+
+
+def test_the_seeded_generator_says_that_it_was_never_trained(mfimage):
+    code, out, _ = mfimage(
+        "stylegan", "manifold", "seeded", "--dim", 3, "--count", 4, "--test-count", 0, "--size", 8,
+        "--conditional", "--json", "-q", "-o", "set",
+    )  # fmt: skip
+    assert code == 0
+    assert "never trained" in json.loads(out)["card"]
+    points = load_point_set("set")
+    assert points.theta.shape == (4, 1)
+    assert torch.isfinite(points.x).all()
+
+
+def test_what_goes_wrong_is_told(mfimage):
+    save_generator(seeded_generator(8, 3, channels=1, z_dim=2), "small.safetensors")
+    for source, code, word in (
+        ("nowhere.safetensors", 4, "nowhere"),
+        ("small.safetensors", 2, "cannot vary"),
+    ):
+        status, out, err = mfimage("stylegan", "manifold", source, "--size", 16)
+        assert (status, out) == (code, "")
+        assert word in err
+        assert "Traceback" not in err

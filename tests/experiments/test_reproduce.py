@@ -218,19 +218,32 @@ def test_an_experiment_of_which_every_run_diverges_still_ends(tmp_path, monkeypa
     assert (tmp_path / "report.html").exists()
 
 
+def test_names_that_do_not_exist_are_told(tmp_path):
+    with pytest.raises(UsageError, match="no experiment 'nothing': there are circle, sphere"):
+        reproduce("nothing", tmp_path)
+    with pytest.raises(UsageError, match="budget must be one of quick, paper, not 'huge'"):
+        reproduce("circle", tmp_path, budget="huge")
+    with pytest.raises(UsageError, match="1 or 3 channels"):
+        reproduce("image-manifold", tmp_path, scene={"channels": 2})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing"], ["no experiment 'nothing': there are circle, sphere"]),
-        (["circle", "--budget", "huge"], ["budget must be one of quick, paper, not 'huge'"]),
+        (["nothing"], ['"nothing" for EXPERIMENT', '"circle"']),
+        (["circle", "--budget", "huge"], ['"huge" for --budget', '"quick", "paper"']),
         (["circle", "--dim", "2"], ["dim: circle takes no settings"]),
         (["image-manifold", "--dim", "3"], ["d = 2, 8, 16, 64"]),
         (["image-manifold", "--size", "20"], ["a multiple of 16"]),
-        (["image-manifold", "--channels", "2"], ["1 or 3 channels"]),
+        (["image-manifold", "--channels", "2"], ['"2" for --channels', "1, 3"]),
         (["circle", "--algorithm", "fom,nonsense"], ["no algorithm 'nonsense': choose all, or of m-flow"]),
         (["circle", "--runs", "0"], ["--runs"]),
-        (["circle", "--device", "tpu", "--algorithm", "fom"], ["--device tpu: choose auto, cpu or cuda"]),
-        ([], ["Missing argument"]),
+        (
+            ["circle", "--device", "tpu", "--algorithm", "fom"],
+            ['"tpu" for --device', '"auto", "cpu", "cuda"'],
+        ),
+        ([], ["EXPERIMENT requires an argument"]),
     ],
 )
 def test_wrong_requests_are_code_2_and_nothing_is_trained(mfimage, arguments, words):
@@ -268,7 +281,7 @@ def test_train_takes_a_file_of_points(mfimage):
     assert json.loads(Path("run/model/config.json").read_text())["kind"] == "pie"
     assert mfimage("train", "points.npz", "-o", "run", "--resume", "-q")[:2] == (0, "run/model\n")
     unknown = mfimage("train", "points.npz", "--algorithm", "nonsense", "-o", "other")
-    assert fails(unknown, "algorithm must be one of m-flow")
+    assert fails(unknown, '"nonsense" for --algorithm')
     flat = mfimage("train", "points.npz", "--dim", 2, "-o", "other")
     assert fails(flat, "dim must lie in 1 … 1 for vectors of length 2")
     assert not Path("other").exists()

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
 
 from mfimage import console
-from mfimage.cli.loading import check_outdir, load_model
 from mfimage.cli.options import (
     BatchSize,
     Device,
+    Flag,
     Inputs,
-    Json,
-    MaxBad,
-    MaxPixels,
     Model,
     Outdir,
-    Quiet,
-    ValueRange,
-    Verbose,
+    ReadingOptions,
+    Talk,
+    at_least,
+    check_outdir,
+    load_model,
 )
+from mfimage.config import MethodName
 from mfimage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -38,57 +38,55 @@ _WARNED = 5  # strange images that are named on stderr
 
 
 def denoise(
-    inputs: Inputs,
+    *inputs: Annotated[Inputs, Parameter(allow_leading_hyphen=True)],  # - is standard input
     model: Model = "runs/latest",
     outdir: Outdir = Path("denoised"),
-    method: Annotated[str, typer.Option(help="auto, projection, soft, cycle-spin, map or tweedie.")] = "auto",
-    sigma: Annotated[
-        float | None, typer.Option(help="Noise's deviation on the scale of [0, 1]; estimated if not given.")
-    ] = None,
-    resize: Annotated[bool, typer.Option("--resize", help="Scale and crop to the model's size.")] = False,
-    tile: Annotated[bool, typer.Option("--tile", help="Treat large images in overlapping tiles.")] = False,
-    mask: Annotated[Path | None, typer.Option(help="Image, white where pixels are to be filled in.")] = None,
-    factor: Annotated[int | None, typer.Option("--super", min=2, help="Enlarge to the model's size.")] = None,
-    clean: Annotated[
-        Path | None, typer.Option(help="Folder of clean images of the same names, to measure PSNR and SSIM.")
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Folder for denoised.csv and sheet.png (before, after).")
-    ] = None,
-    max_bad: MaxBad = 0.05,
-    max_pixels: MaxPixels = 64_000_000,
-    value_range: ValueRange = None,
+    method: MethodName = "auto",
+    sigma: float | None = None,
+    resize: Flag = False,
+    tile: Flag = False,
+    mask: Path | None = None,
+    factor: Annotated[int | None, Parameter(name="--super"), at_least(2)] = None,
+    clean: Path | None = None,
+    report: Path | None = None,
+    reading: ReadingOptions = ReadingOptions(),
     device: Device = "auto",
     batch_size: BatchSize = 256,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    talk: Talk = Talk(),
 ) -> None:
     """Remove noise from images, fill in what a mask hides, or enlarge, and write PNG under their own names.
 
     An input - stands for a list of paths on standard input, one a line. What is far from what the model was
     trained on is named on standard error: there the result may be invented.
+
+    Args:
+        method: auto takes what did best at this noise on held-out images.
+        sigma: Noise's deviation on the scale of [0, 1]; estimated if not given.
+        resize: Scale and crop to the model's size.
+        tile: Treat large images in overlapping tiles.
+        mask: Image, white where pixels are to be filled in.
+        factor: Enlarge by this factor to the model's size.
+        clean: Folder of clean images of the same names, to measure PSNR and SSIM.
+        report: Folder for denoised.csv and sheet.png (before, after).
     """
-    from mfimage.config import Reading
     from mfimage.datasets import iter_files
     from mfimage.denoising import files
-    from mfimage.denoising.files import FileReader, find_clean
     from mfimage.denoising.inverse import Downsample
     from mfimage.denoising.tiles import Restorer
     from mfimage.inputs import require_images
 
     if resize and tile:
         raise UsageError("--resize and --tile: choose one")
+    listed = _listed(inputs)
     flow = load_model(model, device)
     require_images(flow)
     channels, height, width = flow.shape
     size = (height, width) if factor is None else Downsample(factor).size(height, width)
-    reading = Reading(max_bad, max_pixels, console.pair(value_range))
-    reader = FileReader(channels, size, reading, resize, tile)
+    reader = files.FileReader(channels, size, reading, resize, tile)
     missing = None if mask is None else reader.mask(mask)
-    restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size or 256)
-    paths = [str(path) for path in iter_files(_listed(inputs))]
-    truths = None if clean is None else dict(zip(paths, find_clean(clean, paths), strict=True))
+    restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size)
+    paths = [str(path) for path in iter_files(listed)]
+    truths = None if clean is None else dict(zip(paths, files.find_clean(clean, paths), strict=True))
     check_outdir([*paths, *(truths or {}).values(), *([mask] if mask else [])], outdir)
     skipped: list[Skipped] = []
     rows: list[dict[str, Any]] = []
@@ -100,13 +98,12 @@ def denoise(
     if report is not None:
         files.write_csv(rows, report / "denoised.csv")
         files.write_sheet(groups, report / "sheet.png")
-    console.say(f"{len(rows)} images in {outdir}", quiet)
+    talk.say(f"{len(rows)} images in {outdir}")
     if truths is not None:
-        console.say(files.mean_quality(rows), quiet)
+        talk.say(files.mean_quality(rows))
     _warn([row["warning"] for row in rows if row["warning"]])
     pairs = [{"input": row.pop("path"), **row} for row in rows]
-    text = "\n".join(row["output"] for row in rows)
-    console.put({"images": pairs, "skipped": console.as_json(skipped)}, text, as_json)
+    talk.put({"images": pairs, "skipped": skipped}, "\n".join(row["output"] for row in rows))
 
 
 def _restored(
@@ -117,7 +114,7 @@ def _restored(
     outdir: Path,
     skipped: list[Skipped],
 ) -> Iterator[tuple[list[dict[str, Any]], list[Tensor]]]:
-    """Read, treat and write, batch by batch: rows of the table, and groups for the sheet."""
+    """Read, restore and write, batch by batch: rows of the table, and groups for the sheet."""
     from mfimage.datasets import save_pngs
     from mfimage.denoising import files
 
@@ -137,15 +134,17 @@ def _restored(
         )
 
 
-def _listed(inputs: list[str]) -> list[str]:
+def _listed(inputs: Sequence[str]) -> list[str]:
     """Put the lines of standard input in the place of -."""
-    given: list[str] = []
+    listed: list[str] = []
     for one in inputs:
+        if one.startswith("-") and one != "-" and not Path(one).exists():
+            raise UsageError(f"Unknown option: {one}.")
         lines = os.fsdecode(sys.stdin.buffer.read()).splitlines() if one == "-" else [one]
-        given += [line for line in lines if line]
-    if not given:
+        listed += [line for line in lines if line]
+    if not listed:
         raise DataError("standard input: no paths, one a line, are listed here")
-    return given
+    return listed
 
 
 def _warn(messages: list[str]) -> None:

@@ -1,7 +1,6 @@
 """The verbs that look at the manifold, as typed."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,20 +8,7 @@ import torch
 from PIL import Image
 from tiny import draw_bumps
 
-from mfimage import cli, load
-
-
-@pytest.fixture
-def mfimage(monkeypatch, capfd, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return (stop.value.code, *capfd.readouterr())
-
-    return call
+from mfimage import load
 
 
 @pytest.fixture(scope="module")

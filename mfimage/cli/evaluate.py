@@ -1,0 +1,180 @@
+"""The verbs that measure: evaluate, compare."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+from cyclopts import Parameter
+
+from mfimage.cli.options import (
+    BatchSize,
+    Data,
+    Device,
+    Outdir,
+    OwnOutdir,
+    ReadingOptions,
+    Seed,
+    Talk,
+    at_least,
+    comma_separated,
+    load_model,
+    load_split,
+)
+from mfimage.config import DeviceName, MetricName, ProtocolName, Reading
+from mfimage.errors import UsageError
+
+if TYPE_CHECKING:
+    from mfimage.eval import Comparison
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured, and how.
+
+    Args:
+        metrics: Comma-separated; all by default.
+        protocol: How images are treated before they are measured.
+        samples: Samples, and real images, in distances; as many as there are by default.
+        density_images: Images whose exact log-density is computed.
+        inception_weights: Genuine FID Inception weights.
+        seed: Of everything random.
+        batch_size: Images at a time.
+    """
+
+    metrics: Annotated[tuple[str, ...], comma_separated(MetricName)] = get_args(MetricName)
+    protocol: ProtocolName = "mfimage"
+    samples: Annotated[int | None, at_least(2)] = None
+    density_images: Annotated[int, at_least(1)] = 500
+    inception_weights: Path | None = None
+    seed: Seed = 0
+    batch_size: BatchSize = 256
+
+
+def evaluate(
+    *inputs: Annotated[Data, Parameter(name="[MODEL]-DATA")],
+    model: Annotated[str | None, Parameter(alias="-m")] = None,
+    outdir: OwnOutdir = None,
+    measuring: Measuring = Measuring(),
+    reading: ReadingOptions = ReadingOptions(),
+    device: Device = "auto",
+    talk: Talk = Talk(),
+) -> None:
+    """Measure a model on the test split: samples, reconstruction, density, geometry, with intervals.
+
+    A broken-off evaluation goes on where it was. Several processes share the work
+    (accelerate launch -m mfimage evaluate ...).
+
+    Args:
+        inputs: Run, model directory or Hub id, then a named set, folder, zip or array file; several sets are
+            joined.
+        model: The model; all arguments are data then.
+        outdir: Where metrics.json and evaluation.html go; to the run itself if none.
+    """
+    from mfimage.eval import evaluate as evaluate_
+    from mfimage.eval.cache import is_main
+    from mfimage.eval.result_pages import write_evaluation
+    from mfimage.inputs import require_images
+
+    if model is None:
+        model, inputs = ("runs/latest", inputs) if len(inputs) == 1 else (inputs[0], inputs[1:])
+    _choose_gpu()
+    flow = load_model(model, device)
+    require_images(flow)
+    test, training = (load_split(inputs, split, flow, reading) for split in ("test", "train"))
+    report = evaluate_(
+        test, flow, training, **asdict(measuring), tell=talk.say if is_main() else lambda message: None
+    )
+    if not is_main():
+        return
+    if outdir is None and (Path(model) / "checkpoints").is_dir():
+        outdir = Path(model)  # a run keeps its own measurements
+    text = report.text()
+    if outdir is not None:
+        report.save(outdir / "metrics.json")
+        text += f"\n{write_evaluation(outdir / 'evaluation.html', report, Path(model).name)}"
+    talk.put(report.as_json(), text)
+
+
+def compare(
+    *runs: Annotated[str, Parameter(required=True)],
+    data: list[str] | None = None,
+    by: str | None = None,
+    outdir: Outdir = Path("comparison"),
+    measuring: Measuring = Measuring(),
+    reading: ReadingOptions = ReadingOptions(),
+    device: Device = "auto",
+    talk: Talk = Talk(),
+) -> None:
+    """Put models side by side: a table (also as JSON, Markdown, HTML) and a sheet of pictures.
+
+    Baselines are trained with the settings of the first run. What cannot be ranked is not.
+
+    Args:
+        runs: Run directories; with --data also the baselines pca, ae, af and pie.
+        data: Evaluate on these images, instead of reading what evaluate left.
+        by: Only rank, by the number of this name, such as mse or fid.
+        outdir: Where tables and baselines go.
+    """
+    from mfimage.eval import compare as compare_
+    from mfimage.eval import read_evaluation
+
+    if data is None:
+        compared = compare_({run: read_evaluation(Path(run) / "metrics.json") for run in runs})
+    else:
+        compared = _evaluated(runs, data, outdir, device, measuring, reading, talk)
+    if by is not None:
+        ranked = compared.ranking(by)
+        rows = [{"run": run, by: value} for run, value in ranked]
+        talk.put({"ranking": rows}, "\n".join(f"{value:.6g}\t{run}" for run, value in ranked))
+        return
+    page = compared.save(outdir)
+    talk.put(compared.as_json(), f"{compared.text()}\n{page}")
+
+
+def _evaluated(
+    runs: Sequence[str],
+    data: list[str],
+    outdir: Path,
+    device: DeviceName,
+    measuring: Measuring,
+    reading: Reading,
+    talk: Talk,
+) -> Comparison:
+    """Evaluate runs and baselines, which are trained first; what was evaluated so before is read."""
+    from mfimage.eval import compare as compare_
+    from mfimage.eval.comparison import picture_rows
+    from mfimage.eval.evaluation import evaluate_once
+    from mfimage.inputs import require_images
+    from mfimage.training import BASELINES, baseline
+
+    wanted = [run for run in runs if Path(run).exists() or run not in BASELINES]
+    if not wanted:
+        raise UsageError("baselines are trained with the settings of a run: name one before them")
+    first = load_model(wanted[0], device)
+    require_images(first)
+    test, training = (load_split(data, split, first, reading) for split in ("test", "train"))
+    reports: dict[str, Any] = {}
+    models = {}
+    for run in runs:
+        talk.say(run)
+        if run not in wanted:
+            flow = baseline(run, wanted[0], training, outdir / run, device, talk.quiet)
+        else:
+            flow = first if run == wanted[0] else load_model(run, device)
+        file = outdir / f"{run.strip('/').replace('/', '-')}.json"
+        models[run] = flow
+        reports[run] = evaluate_once(file, test, flow, training, **asdict(measuring), tell=talk.say)
+    return compare_(reports, picture_rows(models, test, measuring.seed))
+
+
+def _choose_gpu() -> None:
+    """Of several processes, each takes its own."""
+    import torch
+
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())

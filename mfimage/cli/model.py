@@ -1,0 +1,199 @@
+"""The verbs that ask a model: sample, log-prob, directions, interpolate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from mfimage.cli.options import (
+    BatchSize,
+    Device,
+    Inputs,
+    Model,
+    Outdir,
+    ReadingOptions,
+    Seed,
+    Talk,
+    at_least,
+    comma_separated,
+    load_inputs,
+    load_model,
+)
+from mfimage.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mfimage.config import DeviceName
+    from mfimage.models.flow import ManifoldFlow
+
+_MEASURES = {"manifold": "{d}-dimensional volume in the image space", "latent": "du in R^{d}"}
+
+
+def sample(
+    *,
+    model: Model = "runs/latest",
+    count: Annotated[int, Parameter(alias="-n"), at_least(1)] = 64,
+    theta: Annotated[tuple[str, ...], comma_separated()] = (),
+    outdir: Outdir = Path("samples"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = 256,
+    talk: Talk = Talk(),
+) -> None:
+    """Draw new images; the same seed gives the same images at any batch size. Vectors go to one .npz file.
+
+    Args:
+        count: Number of images.
+        theta: Parameters of a conditional model, comma-separated.
+    """
+    import torch
+
+    from mfimage.datasets import Points, save_png, save_pngs, sheet
+
+    flow = load_model(model, device)
+    context = _parameters(theta, flow.context_features)
+    drawn = flow.sample(count, torch.Generator().manual_seed(seed), batch_size, context).cpu()
+    if len(flow.shape) == 1:
+        rows = None if context is None else context.expand(count, -1)
+        path = Points(drawn, "samples", rows).save(outdir / f"sample-{seed}.npz")
+        talk.put({"points": str(path)}, str(path))
+        return
+    images = drawn.clamp(0, 1)
+    paths = save_pngs(images, [f"sample-{seed}-{i:05d}" for i in range(count)], outdir)
+    save_png(sheet(images, max(1, round(count**0.5))), outdir / "sheet.png")
+    talk.say(f"{count} samples and sheet.png in {outdir}")
+    talk.put({"images": paths}, "\n".join(map(str, paths)))
+
+
+def _parameters(theta: tuple[str, ...], count: int) -> Tensor | None:
+    """Read the parameters θ of a conditional model, shape (1, P); None for any other model."""
+    import torch
+
+    try:
+        values = [float(part) for part in theta]
+    except ValueError as error:
+        raise UsageError(f"--theta {','.join(theta)}: comma-separated numbers are expected") from error
+    if len(values) != count:
+        raise UsageError(f"--theta: the model takes {count} parameters, not {len(values)}")
+    return torch.tensor([values]) if values else None
+
+
+def log_prob(
+    *inputs: Inputs,
+    model: Model = "runs/latest",
+    method: Literal["auto", "exact", "lanczos"] = "auto",
+    measure: Literal["manifold", "latent"] = "manifold",
+    reading: ReadingOptions = ReadingOptions(),
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = 64,
+    talk: Talk = Talk(),
+) -> None:
+    """Give the exact log-density of images on the manifold, in nats: path, value and standard error a line.
+
+    It compares images under one model, never models.
+
+    Args:
+        method: lanczos is an estimate for large d.
+        measure: manifold: per volume in the image space; latent: per du.
+    """
+    import torch
+
+    flow = _manifold_flow(model, device)
+    files = load_inputs(inputs, flow, reading)
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for begin in range(0, len(files), batch_size):
+        part = slice(begin, begin + batch_size)
+        with torch.no_grad():
+            found = flow.log_density(files.batch(part).to(flow.device), None, method, measure, generator)
+        for path, value, error in zip(files.paths[part], found.log_prob, found.standard_error, strict=True):
+            rows.append({"path": str(path), "log_prob": float(value), "standard_error": float(error)})
+    lines = "\n".join(f"{row['path']}\t{row['log_prob']:.6g}\t{row['standard_error']:.2g}" for row in rows)
+    talk.say(f"{found.method}; nats with respect to {_MEASURES[measure].format(d=flow.dim)}")
+    head = {"method": found.method, "measure": measure, "dim": flow.dim}
+    talk.put({**head, "densities": rows, "skipped": files.skipped}, lines)
+
+
+def directions(
+    *inputs: Inputs,
+    model: Model = "runs/latest",
+    count: Annotated[int, at_least(1)] = 8,
+    outdir: Outdir = Path("directions"),
+    reading: ReadingOptions = ReadingOptions(),
+    device: Device = "auto",
+    talk: Talk = Talk(),
+) -> None:
+    """Draw in which ways images can change most on the manifold; strongest first, a row an image.
+
+    A row of directions.png is the projection of an image and then the singular vectors of the decoder's
+    Jacobian there: grey stays, bright and dark change in opposite senses.
+
+    Args:
+        count: Directions an image.
+    """
+    import torch
+
+    from mfimage.datasets import save_png, sheet
+
+    flow = _manifold_flow(model, device)
+    files = load_inputs(inputs, flow, reading)
+    x = files.batch(slice(None)).to(flow.device)
+    count = min(count, flow.dim)
+    found = [flow.principal_directions(part, count) for part in x.split(16)]
+    maps = torch.cat([part.images for part in found]).cpu()
+    strengths = torch.cat([part.strength for part in found]).tolist()
+    peak = maps.abs().flatten(2).amax(2)[..., None, None, None].clamp_min(1e-12)
+    with torch.no_grad():
+        projected = torch.cat([flow.project(part) for part in x.split(256)]).clamp(0, 1).cpu()
+    picture = torch.cat([projected[:, None], 0.5 + maps / peak / 2], 1).flatten(0, 1)
+    path = outdir / "directions.png"
+    save_png(sheet(picture, count + 1), path)
+    rows = [{"path": source, "strength": s} for source, s in zip(files.paths, strengths, strict=True)]
+    talk.say("strength: change of the image (root of the summed squares) a unit of u")
+    lines = ["\t".join([row["path"], *(f"{s:.4g}" for s in row["strength"])]) for row in rows]
+    talk.put({"sheet": path, "directions": rows}, "\n".join([*lines, str(path)]))
+
+
+def interpolate(
+    first: Path,
+    last: Path,
+    /,
+    *,
+    model: Model = "runs/latest",
+    points: Annotated[int, at_least(2)] = 9,
+    outdir: Outdir = Path("interpolated"),
+    reading: ReadingOptions = ReadingOptions(),
+    device: Device = "auto",
+    talk: Talk = Talk(),
+) -> None:
+    """Go from one image to another on a shortest way along the manifold, in equal steps.
+
+    Args:
+        first: Image file.
+        last: Another.
+        points: Images on the way, both ends included.
+    """
+    from mfimage.datasets import save_png, save_pngs, sheet
+
+    flow = _manifold_flow(model, device)
+    ends = load_inputs([str(first), str(last)], flow, reading)
+    if len(ends) != 2:
+        raise DataError(f"{first}, {last}: two images are needed, not {len(ends)}")
+    x = ends.batch(slice(None)).to(flow.device)
+    way = flow.interpolate(x[0], x[1], points).clamp(0, 1).cpu()
+    paths = save_pngs(way, [f"step-{i:02d}" for i in range(points)], outdir)
+    save_png(sheet(way, points), outdir / "sheet.png")
+    talk.put({"images": paths}, "\n".join(map(str, paths)))
+
+
+def _manifold_flow(source: str, device: DeviceName) -> ManifoldFlow:
+    from mfimage.models import ManifoldFlow
+
+    flow = load_model(source, device, projects=True)
+    if not isinstance(flow, ManifoldFlow) or flow.conditional:
+        raise UsageError(f"{source}: this needs an M-flow or Me-flow of images without parameters")
+    return flow
