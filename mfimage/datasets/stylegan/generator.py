@@ -96,15 +96,9 @@ class Synthesis(nn.Module):
         return (self.raw(w, noise) + 1).div(2).clamp(0, 1)
 
     def raw(self, w: Tensor, noise: Noise = True) -> Tensor:
-        """Compute images as they leave the network, about in −1 … 1.
+        """Compute images (n, C, H, W), about in −1 … 1 and not clipped, from styles (n, count, w_dim).
 
-        Args:
-            w: Styles, shape (n, count, w_dim).
-            noise: True adds the noise images that are stored in the network, False none, a torch.Generator
-                draws new ones.
-
-        Returns:
-            (n, C, H, W).
+        Noise: True adds the noise images that are stored in the network, False none, a generator new ones.
         """
         x = self.constant.expand(len(w), -1, -1, -1)
         image: Tensor | None = None
@@ -117,13 +111,9 @@ class Synthesis(nn.Module):
 
 
 class StyleGAN2(nn.Module):
-    """A StyleGAN2 generator, a `Generator` of images.
+    """A StyleGAN2 generator, a `Generator`: its halves are mapping(z) → w and synthesis(w) → images.
 
-    `mapping(z) -> w` and `synthesis(w) -> images` are its two halves; it is made with weights of zero, and
-    filled by `load_generator`, `import_network` or `seeded_generator`.
-
-    Args:
-        architecture: The sizes.
+    It is made with weights of zero, and filled by `load_generator`, `import_network` or `seeded_generator`.
 
     Reference:
         Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, Analyzing and Improving the Image Quality of
@@ -153,11 +143,7 @@ class StyleGAN2(nn.Module):
 
 
 def save_generator(generator: StyleGAN2, path: str | Path) -> None:
-    """Write a generator as one safetensors file, whole or not at all.
-
-    Raises:
-        ResourceError: The disk is full.
-    """
+    """Write a generator as one safetensors file, whole or not at all: weights, and sizes in its header."""
     sizes = json.dumps(asdict(generator.architecture))
     save_tensors(generator.state_dict(), Path(path), {"format": _FORMAT, "architecture": sizes})
 
@@ -185,11 +171,7 @@ def load_generator(path: str | Path) -> StyleGAN2:
 
 
 def fill_generator(architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> StyleGAN2:
-    """Make a generator of tensors.
-
-    Raises:
-        ModelError: The tensors do not fit the sizes.
-    """
+    """Make a generator of tensors; ModelError unless they fit the sizes."""
     with torch.device("meta"):
         claimed = sum(tensor.numel() for tensor in StyleGAN2(architecture).state_dict().values())
     given = sum(tensor.numel() for tensor in tensors.values())

@@ -1,4 +1,4 @@
-"""Networks of NVIDIA's stylegan2-ada-pytorch and stylegan3 releases, of the StyleGAN2 kind, as ours."""
+"""Import StyleGAN2 generators from the network pickles of NVIDIA's stylegan2-ada-pytorch and stylegan3."""
 
 from __future__ import annotations
 
@@ -104,10 +104,8 @@ class _Bounded:
 
 def _choose(content: Any, path: Path) -> Stub:
     if isinstance(content, tuple) and content and isinstance(content[0], Stub):
-        raise ModelError(
-            f"{path}: a network of the TensorFlow releases; "
-            "convert it with legacy.py of stylegan2-ada-pytorch"
-        )
+        advice = "convert it with legacy.py of stylegan2-ada-pytorch"
+        raise ModelError(f"{path}: a network of the TensorFlow releases; {advice}")
     if isinstance(content, dict):
         content = next((content[name] for name in _PREFERRED if content.get(name) is not None), None)
     if not isinstance(content, Stub) or not isinstance(content.state, dict):
@@ -119,22 +117,24 @@ def _parts(state: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in state["_modules"].items() if part is not None}
 
 
-def _architecture(modules: dict[str, dict[str, Any]]) -> Architecture:
+def _architecture(states: dict[str, dict[str, Any]]) -> Architecture:
     """Read the sizes from attributes and shapes; refuse what this package's StyleGAN2 does not have."""
-    if "mapping" not in modules or "synthesis.b4" not in modules:
+    if "mapping" not in states or "synthesis.b4" not in states:
         raise ModelError("another kind of network: only StyleGAN2 is read, not StyleGAN3 or a discriminator")
-    top, mapping = modules[""], modules["mapping"]
-    names = [f"synthesis.b{size}" for size in _sizes(top["img_resolution"])]
-    layers = [modules[name] for name in modules if re.fullmatch(r"synthesis\.b\d+\.conv[01]", name)]
+    top, mapping = states[""], states["mapping"]
+    if top["img_resolution"] not in RESOLUTIONS:
+        raise ModelError("its images are not of a power of two from 4 to 1024 pixels")
+    names = [f"synthesis.b{size}" for size in RESOLUTIONS if size <= top["img_resolution"]]
+    layers = [states[name] for name in states if re.fullmatch(r"synthesis\.b\d+\.conv[01]", name)]
     limits = {layer["conv_clamp"] for layer in layers}
-    if {modules[name]["architecture"] for name in names} != {"skip"}:
+    if {states[name]["architecture"] for name in names} != {"skip"}:
         raise ModelError(
             "a generator without skip outputs (architecture 'orig' or 'resnet'), which is not read"
         )
-    fully = [modules[f"mapping.fc{k}"] for k in range(mapping["num_layers"])]
+    fully = [states[f"mapping.fc{k}"] for k in range(mapping["num_layers"])]
     if {layer["activation"] for layer in (*layers, *fully)} != {"lrelu"} or len(limits) != 1:
         raise ModelError("a generator whose layers differ from StyleGAN2's in activation or bound")
-    widths = [modules[f"{name}.conv1"]["_parameters"]["bias"].size[0] for name in names]
+    widths = [states[f"{name}.conv1"]["_parameters"]["bias"].size[0] for name in names]
     limit = limits.pop()
     return Architecture(
         z_dim=top["z_dim"],
@@ -148,15 +148,9 @@ def _architecture(modules: dict[str, dict[str, Any]]) -> Architecture:
     )
 
 
-def _sizes(resolution: object) -> list[int]:
-    if resolution not in RESOLUTIONS:
-        raise ModelError("its images are not of a power of two from 4 to 1024 pixels")
-    return [size for size in RESOLUTIONS if size <= resolution]
-
-
-def _tensors(modules: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
+def _tensors(states: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
     out = {}
-    for module, state in modules.items():
+    for module, state in states.items():
         for name, value in {**state["_parameters"], **state["_buffers"]}.items():
             if not isinstance(value, TensorPart):
                 continue  # a bias or a buffer that a layer does without
@@ -170,10 +164,8 @@ def _tensors(modules: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
 
 def _scaled(tensor: Tensor, module: str, name: str, state: dict[str, Any]) -> Tensor:
     """Multiply the scales of training into linear maps and colours; convolutions are normalised anyway."""
-    if name == "weight" and (".affine" in module or "mapping." in module):
-        return tensor * float(state["weight_gain"])
-    if name == "bias" and (".affine" in module or "mapping." in module):
-        return tensor * float(state["bias_gain"])
+    if name in ("weight", "bias") and (".affine" in module or "mapping." in module):
+        return tensor * float(state[f"{name}_gain"])
     if name == "weight" and module.endswith("torgb"):
         return tensor.flatten(1) * float(state["weight_gain"])
     return tensor

@@ -65,7 +65,7 @@ class Convolution(nn.Module):
         outputs: Channels of y.
         style: Length of w.
         resolution: Height and width of y.
-        up: Whether x has half of them.
+        up: Whether x has half the resolution of y.
         limit: |y| is clipped to it; None does not clip.
 
     Reference:
@@ -112,11 +112,7 @@ class Colour(nn.Module):
 
         y_c = clip(Σ_i K_ci s_i x_i + b_c),   s = A w + a
 
-    Args:
-        inputs: Channels of x.
-        outputs: Channels of the image.
-        style: Length of w.
-        limit: |y| is clipped to it; None does not clip.
+    The arguments are those of `Convolution`.
     """
 
     def __init__(self, inputs: int, outputs: int, style: int, limit: float | None) -> None:
@@ -136,14 +132,8 @@ class Colour(nn.Module):
 class Mapping(nn.Module):
     """The mapping network: w = layer_depth(… layer_1([z / rms z, e / rms e])), e = E label + b.
 
-    The scales by which training slows these layers down are part of the weights here.
-
-    Args:
-        z_dim: Length of z.
-        w_dim: Length of w, and of the hidden layers.
-        depth: Layers.
-        labels: Length of a label, 0 without labels.
-        count: Styles that an image takes.
+    The scales by which training slows these layers down are part of the weights here. `count` styles make an
+    image; the other sizes are those of `Architecture`.
 
     Reference:
         Karras, Laine, Aila, A Style-Based Generator Architecture for Generative Adversarial Networks, 2019,

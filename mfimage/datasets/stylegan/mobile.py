@@ -1,4 +1,4 @@
-"""MobileStyleGAN's faces: a trained generator that can be had by package name and runs on a CPU."""
+"""MobileStyleGAN: a trained generator of faces that pip installs and a CPU runs."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class MobileStyleGAN:
 
     def mapping(self, z: Tensor) -> Tensor:
         """Compute w, shape (n, 512), float32, of latents (n, 512)."""
-        return _each(self._mapping, z)
+        return _by_row(self._mapping, z)
 
     def synthesis(self, w: Tensor) -> Tensor:
         """Compute images (n, 3, 1024, 1024) in [0, 1] of w (n, 512); there are no gradients."""
-        return (_each(self._synthesis, w) + 1).div(2).clamp(0, 1)
+        return (_by_row(self._synthesis, w) + 1).div(2).clamp(0, 1)
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 of the networks' files."""
@@ -84,7 +84,7 @@ def _compile(core: Any, path: Path) -> Any:
         raise ModelError(f"{path}: OpenVINO cannot read it ({str(error).splitlines()[0][:100]})") from error
 
 
-def _each(network: Any, rows: Tensor) -> Tensor:
+def _by_row(network: Any, rows: Tensor) -> Tensor:
     """Apply a network of one input and one output row by row: its batch size is fixed at one."""
     if rows.ndim != 2 or rows.shape[1] != _LATENTS:
         raise UsageError(f"rows of {_LATENTS} numbers are expected, not {tuple(rows.shape)}")

@@ -1,18 +1,16 @@
-"""What the rest of the package knows of a generator of images, and how any function becomes one."""
+"""The protocol of generators of images, and two that follow it: any function, a StyleGAN2 with settings."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mfimage.datasets.stylegan.generator import StyleGAN2
 from mfimage.errors import ModelError, UsageError
-
-if TYPE_CHECKING:
-    from mfimage.datasets.stylegan.generator import StyleGAN2
 
 _PROBES = 4
 
@@ -71,16 +69,17 @@ class Custom:
         fingerprint: str | None = None,
     ) -> None:
         self.name, self.z_dim = name, z_dim
-        self.mapping: Callable[[Tensor], Tensor] = mapping if mapping is not None else _same
+        self.mapping: Callable[[Tensor], Tensor] = mapping or nn.Identity()
         self.synthesis = synthesis
         with torch.no_grad():
-            images = synthesis(self.mapping(torch.randn(_PROBES, z_dim, generator=_fixed())))
+            images = synthesis(
+                self.mapping(torch.randn(_PROBES, z_dim, generator=torch.Generator().manual_seed(0)))
+            )
         _check(images, name)
         self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
         self._fingerprint = fingerprint or _hash(images)
 
-    def fingerprint(self) -> str:
-        """Give the fingerprint of this function."""
+    def fingerprint(self) -> str:  # noqa: D102
         return self._fingerprint
 
 
@@ -117,19 +116,11 @@ class Styled:
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 of the network, the truncation and the label."""
-        settings: tuple[Any, ...] = (self.generator.fingerprint(), self.psi, self.cutoff, self.label)
+        settings = (self.generator.fingerprint(), self.psi, self.cutoff, self.label)
         return hashlib.sha256(repr(settings).encode()).hexdigest()
 
 
-def _same(z: Tensor) -> Tensor:
-    return z
-
-
-def _fixed() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-def _check(images: Any, name: str) -> None:
+def _check(images: object, name: str) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != _PROBES:
         raise ModelError(f"{name}: {_PROBES} latents should give a tensor ({_PROBES}, C, H, W) of images")
     if images.shape[1] not in (1, 3) or not images.is_floating_point():

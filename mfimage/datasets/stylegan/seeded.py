@@ -25,7 +25,7 @@ _BIAS = 0.1
 _PROBES = 64  # draws up to 128 pixels, in proportion fewer above
 _FEWEST = 8
 _SHARE = 0.99  # of values that lie in [0, 1]
-_LOOKED_AT = 64  # pixels in each direction
+_PIXELS = 64  # pixels in each direction
 
 
 @torch.no_grad()
@@ -45,9 +45,8 @@ def seeded_generator(resolution: int, seed: int, channels: int = 3, z_dim: int =
         seed: Of all weights, ≥ 0. The same seed gives the same images on the same machine, and elsewhere the
             same up to rounding.
         channels: 1 or 3.
-        z_dim: Length of z. Where n of its numbers vary and the rest are fixed, images differ the more, the
-            nearer n is to z_dim; but z is normalised, so that n numbers move images in n directions only if
-            n < z_dim. A z_dim of 2 n to 4 n does both.
+        z_dim: Length of z. Of n numbers that vary it should be 2 n to 4 n: images differ the more, the nearer
+            n is to z_dim, but z is normalised, so that n numbers move them in n directions only if n < z_dim.
 
     Returns:
         The generator, float32, on the CPU, without gradients. `SEEDED_CARD` says what it is.
@@ -125,8 +124,8 @@ def _level(generator: StyleGAN2, z: Tensor) -> None:
     """Shift and scale every channel by its layers of colours, and set the mean of w."""
     w = generator.mapping(z)
     generator.mapping.mean.copy_(w[:, 0].mean(0))
-    step = max(1, generator.shape[1] // _LOOKED_AT)
-    images = torch.cat([generator.synthesis.raw(some)[..., ::step, ::step] for some in w.split(8)])
+    step = max(1, generator.shape[1] // _PIXELS)
+    images = torch.cat([generator.synthesis.raw(part)[..., ::step, ::step] for part in w.split(8)])
     values = images.movedim(1, 0).flatten(1).double()
     mean = values.mean(1)
     reach = (values - mean[:, None]).abs().kthvalue(int(_SHARE * values.shape[1])).values
