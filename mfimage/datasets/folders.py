@@ -1,4 +1,4 @@
-"""Named sets that are folders of photographs: CelebA and ImageNet, as they are distributed."""
+"""CelebA and ImageNet: named sets that are folders of photographs, as they are distributed."""
 
 from __future__ import annotations
 
@@ -46,17 +46,18 @@ def celeba(root: str | Path | None = None, crop: Crop = CROP_148) -> FolderStore
         "celeba",
         root,
         ("celeba", "CelebA", ""),
-        lambda place: (
-            (place / "img_align_celeba").is_dir() and any((place / f).is_file() for f in _PARTITION)
-        ),
+        lambda place: (place / "img_align_celeba").is_dir() and bool(_partitions(place)),
         "img_align_celeba/ (the aligned images, unpacked) and list_eval_partition.txt",
         "Both are at https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, for non-commercial research; "
         "torchvision.datasets.CelebA(FOLDER, download=True) gets them too",
     )
     index = index_folder(folder / "img_align_celeba")
-    lists = next(folder / name for name in _PARTITION if (folder / name).is_file())
-    divided = _divide_celeba(index.names, lists)
+    divided = _divide_celeba(index.names, _partitions(folder)[0])
     return FolderStore(folder / "img_align_celeba", index, divided, "celeba", crop)
+
+
+def _partitions(folder: Path) -> list[Path]:
+    return [folder / name for name in _PARTITION if (folder / name).is_file()]
 
 
 def _divide_celeba(names: Names, path: Path) -> Divided:
@@ -123,12 +124,8 @@ def _place(name: str) -> tuple[str, str]:
     return top, rest.partition("/")[0] if "/" in rest else ""
 
 
-def _celeba_178(root: str | Path | None = None) -> FolderStore:
-    return celeba(root, CROP_178)
-
-
 FOLDERS: dict[str, Callable[[str | Path | None], FolderStore]] = {
     "celeba": celeba,
-    "celeba-178": _celeba_178,
+    "celeba-178": lambda root: celeba(root, CROP_178),
     "imagenet": imagenet,
 }

@@ -23,9 +23,6 @@ def read_idx(path: Path) -> Pixels:
 
     Bytes 0, 0, 8 (unsigned byte) and n; n dimensions as big-endian 32-bit integers; the values.
 
-    Returns:
-        An array of uint8 with the dimensions that the file states.
-
     Raises:
         DataError: The file is missing, damaged, truncated or holds something else.
     """
@@ -44,10 +41,7 @@ def read_idx(path: Path) -> Pixels:
 
 
 def read_cifar_binary(path: Path) -> tuple[Pixels, np.ndarray]:
-    """Read a batch of the binary CIFAR-10: a byte of the label and 3,072 of the pixels an image.
-
-    Returns:
-        Pixels (N, 3072) uint8 and labels (N,).
+    """Read a batch of the binary CIFAR-10: of each image a byte of the label and 3,072 of the pixels.
 
     Raises:
         DataError: The file cannot be read or is cut off.
@@ -60,10 +54,7 @@ def read_cifar_binary(path: Path) -> tuple[Pixels, np.ndarray]:
 
 
 def read_cifar_pickle(path: Path) -> tuple[Pixels, np.ndarray]:
-    """Read a batch of CIFAR-10 for Python, executing nothing: {b"data": (N, 3072) uint8, b"labels": [N]}.
-
-    Returns:
-        Pixels (N, 3072) uint8 and labels (N,).
+    """Read a batch of CIFAR-10 for Python, {b"data": (N, 3072) uint8, b"labels": [N]}, executing nothing.
 
     Raises:
         DataError: The file cannot be read, is damaged, or holds anything else.

@@ -33,7 +33,7 @@ _BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_ba
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """The folder given, else $MFIMAGE_DATA, else the cache folder ~/.cache/mfimage."""
+    """Give the folder of named sets: `root`, else $MFIMAGE_DATA, else the cache folder ~/.cache/mfimage."""
     chosen = root or os.environ.get("MFIMAGE_DATA") or cache_folder()
     if chosen is None:
         raise DataError("there is no home folder in which named sets could lie: set MFIMAGE_DATA")
@@ -48,7 +48,7 @@ def located(
     expected: str,
     advice: str,
 ) -> Path:
-    """The first of some folders that holds a set.
+    """Find the first of some folders that holds a set.
 
     Args:
         name: Of the set.
@@ -81,9 +81,8 @@ def fashion_mini(split: str) -> Labelled:
     """
     try:
         with open(_MINI, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return _joined(
-                [(arrays[part], arrays[f"{part}_labels"]) for part in _parts(split, "fashion-mini")]
-            )
+            parts = _parts(split, "fashion-mini")
+            return _joined([(arrays[part], arrays[f"{part}_labels"]) for part in parts])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{_MINI}: the bundled file is damaged, install mfimage again: {error}") from error
 
@@ -104,7 +103,7 @@ def digits(split: str) -> Labelled:
     return np.stack([resize(image, 28)[..., 0] for image in small]), labels[chosen]
 
 
-def fashion_mnist(part: str, root: str | Path | None = None) -> Labelled:
+def fashion_whole(part: str, root: str | Path | None = None) -> Labelled:
     """All of Fashion-MNIST, from Debian's package dataset-fashion-mnist or torchvision's download.
 
     Args:
@@ -186,7 +185,7 @@ def cifar10(part: str, root: str | Path | None = None) -> Labelled:
 
 BUNDLED: dict[str, Callable[[str], Labelled]] = {"fashion-mini": fashion_mini, "digits": digits}
 PLACED: dict[str, Callable[[str, str | Path | None], Labelled]] = {
-    "fashion-mnist": fashion_mnist,
+    "fashion-mnist": fashion_whole,
     "mnist": mnist,
     "cifar10": cifar10,
 }
@@ -194,15 +193,12 @@ NAMED = (*BUNDLED, *PLACED)
 
 
 def read_named(name: str, split: str, root: str | Path | None = None) -> Labelled:
-    """Read a named set of arrays.
+    """Read a named set of arrays: images (N, H, W) or (N, H, W, C) uint8, and labels (N,).
 
     Args:
         name: One of NAMED.
         split: "train", "test" or "all".
         root: Where it lies, for those that are not bundled; $MFIMAGE_DATA if None.
-
-    Returns:
-        Images (N, H, W) or (N, H, W, C) uint8 and labels (N,).
 
     Raises:
         DataError: There is no such split, or its files are not there or damaged.

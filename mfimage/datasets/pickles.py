@@ -105,23 +105,17 @@ class Unpickler:
         values, self._stack = self._stack, self._outer.pop()
         return values
 
-    def _extend(self, values: list[Any]) -> None:
+    def _fill(self, kind: type, values: list[Any]) -> None:
+        """Add values, of a dict keys and values by turns, to the container on top of the stack."""
         target = self._stack[-1]
-        if not isinstance(target, list):
-            raise Refused(f"it appends to a {type(target).__name__}")
-        target.extend(values)
-
-    def _set_items(self, pairs: list[Any]) -> None:
-        target = self._stack[-1]
-        if not isinstance(target, dict):
-            raise Refused(f"it sets items of a {type(target).__name__}")
-        target.update(zip(keys(pairs[::2]), pairs[1::2], strict=True))
-
-    def _add(self, values: list[Any]) -> None:
-        target = self._stack[-1]
-        if not isinstance(target, set):
-            raise Refused(f"it adds to a {type(target).__name__}")
-        target.update(keys(values))
+        if not isinstance(target, kind):
+            raise Refused(f"it adds to a {type(target).__name__} as to a {kind.__name__}")
+        if isinstance(target, list):
+            target.extend(values)
+        elif isinstance(target, set):
+            target.update(keys(values))
+        elif isinstance(target, dict):
+            target.update(zip(keys(values[::2]), values[1::2], strict=True))
 
     def _name(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
@@ -176,7 +170,7 @@ def instance(of: Any, *_: Any) -> Stub | dict[str, Any]:
     return {} if (of.module, of.name) in _DICTIONARIES else Stub(str(of))
 
 
-#: Calls that make NumPy's arrays: each a `Stub` whose state is (version, shape, dtype, by columns?, bytes).
+#: Calls that make NumPy's arrays: a `Stub` each, of state (version, shape, dtype, by columns?, bytes).
 ARRAYS: Calls = {
     ("numpy", "dtype"): lambda code, *_: Stub(f"numpy.dtype {code}"),
     ("numpy.core.multiarray", "_reconstruct"): instance,
@@ -206,11 +200,11 @@ _DO: dict[str, Callable[[Unpickler, Any], None]] = {
     **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda u, place: u._memo.update({place: u._stack[-1]})),
     "MEMOIZE": lambda u, _: u._memo.update({len(u._memo): u._stack[-1]}),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda u, place: u._push(u._memo[place])),
-    "APPEND": lambda u, _: u._extend(u._take(1)),
-    "APPENDS": lambda u, _: u._extend(u._marked()),
-    "SETITEM": lambda u, _: u._set_items(u._take(2)),
-    "SETITEMS": lambda u, _: u._set_items(u._marked()),
-    "ADDITEMS": lambda u, _: u._add(u._marked()),
+    "APPEND": lambda u, _: u._fill(list, u._take(1)),
+    "APPENDS": lambda u, _: u._fill(list, u._marked()),
+    "SETITEM": lambda u, _: u._fill(dict, u._take(2)),
+    "SETITEMS": lambda u, _: u._fill(dict, u._marked()),
+    "ADDITEMS": lambda u, _: u._fill(set, u._marked()),
     "GLOBAL": lambda u, names: u._name(*names.split(" ", 1)),
     "STACK_GLOBAL": lambda u, _: u._name(*u._take(2)),
     "REDUCE": lambda u, _: u._call(*u._take(2)),

@@ -15,8 +15,7 @@ Pixels = NDArray[Any]
 
 ValueRange = tuple[float, float]
 
-# A float32 computation that should end at 1 ends within this of it.
-_SLACK = 1e-6
+_SLACK = 1e-6  # a float32 computation that should end at 1 ends within this of it
 
 
 def unit(values: Pixels, name: str, value_range: ValueRange | None = None) -> Pixels:
@@ -84,14 +83,12 @@ def _check(values: Pixels, name: str, low: float, high: float, declared: bool) -
 
 
 def as_float(values: Pixels) -> Pixels:
-    """uint8 as float32 in [0, 1], value / 255; float32 as it is."""
+    """Bring uint8 to float32 in [0, 1], value / 255, and leave float32 as it is."""
     return values.astype(np.float32) / np.float32(255) if values.dtype == np.uint8 else values
 
 
 def over_white(values: Pixels) -> Pixels:
-    """Lay an image with an alpha channel on white.
-
-    out = 1 − alpha · (1 − colour)
+    """Lay an image with an alpha channel on white: out = 1 − alpha · (1 − colour).
 
     Args:
         values: (..., 2) grey and alpha or (..., 4) colour and alpha, uint8 or float32 in [0, 1], alpha not
@@ -108,16 +105,11 @@ def over_white(values: Pixels) -> Pixels:
 
 
 def with_channels(values: Pixels, channels: int | None) -> Pixels:
-    """Bring pixels to a number of channels.
-
-    grey = 0.299 red + 0.587 green + 0.114 blue
+    """Bring pixels (..., 1 or 3) to a number of channels: grey = 0.299 red + 0.587 green + 0.114 blue.
 
     Args:
-        values: (..., 1) or (..., 3), uint8 or float32 in [0, 1].
+        values: uint8 or float32 in [0, 1]; the type stays.
         channels: 1 for luma (ITU-R 601), 3 for colour (grey is repeated), None to leave them.
-
-    Returns:
-        (..., channels) of the same type.
 
     Raises:
         UsageError: Another number of channels is asked for.
@@ -130,9 +122,8 @@ def with_channels(values: Pixels, channels: int | None) -> Pixels:
         return np.repeat(values, 3, axis=-1)
     if values.dtype == np.uint8:
         # The integers that Pillow uses, so that a grey colour image keeps its values exactly.
-        return ((values @ np.array([19595, 38470, 7471], np.uint32) + 32768) >> 16).astype(np.uint8)[
-            ..., None
-        ]
+        luma = (values @ np.array([19595, 38470, 7471], np.uint32) + 32768) >> 16
+        return luma.astype(np.uint8)[..., None]
     return np.clip(values @ np.array([0.299, 0.587, 0.114], np.float32), 0, 1)[..., None]
 
 

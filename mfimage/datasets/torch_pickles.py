@@ -19,17 +19,11 @@ from mfimage.datasets.pickles import Calls, Name, Refused, Stub, Unpickler
 _DEPTH = 8  # of modules in each other; the networks that are read have at most five
 _MODULES = 4096
 _TYPES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
+    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
-}
+}  # fmt: skip
 _MAGIC = 0x1950A86A20F9469CFC6C  # of torch.save before its zip files, which storages still use
 _PROTOCOL = 1001
 
@@ -56,11 +50,8 @@ class TensorPart:
     stride: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not (
-            isinstance(self.storage, Storage)
-            and isinstance(self.size, tuple)
-            and isinstance(self.stride, tuple)
-        ):
+        kinds = ((self.storage, Storage), (self.size, tuple), (self.stride, tuple))
+        if not all(isinstance(part, kind) for part, kind in kinds):
             raise Refused("a tensor in it is not made of numbers and a shape")
         numbers = (self.offset, *self.size, *self.stride)
         if not all(type(n) is int and n >= 0 for n in numbers) or len(self.size) != len(self.stride):
@@ -153,13 +144,9 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a TorchScript archive by dotted name; its code is not compiled, as torch.jit does.
+    """Read the tensors of a file that `torch.jit.save` wrote, by their dotted path in the tree of modules.
 
-    Args:
-        path: A file that `torch.jit.save` wrote.
-
-    Returns:
-        Tensors by their path in the module tree.
+    `torch.jit.load` would compile the code in it; here the code is not read.
 
     Raises:
         Refused: The archive asks for anything but tensors, lists and modules without code.
@@ -182,12 +169,15 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
         pickled = io.BytesIO(archive.read(f"{root}/data.pkl"))
         network = Unpickler(pickled, TENSORS, persistent=storage).load()
-        return {
-            f"{module}.{name}" if module else name: value.tensor()
-            for module, state in modules(network, _within)
-            for name, value in state.items()
-            if isinstance(value, TensorPart)
-        }
+    parts = {
+        f"{module}.{name}" if module else name: value
+        for module, state in modules(network, _within)
+        for name, value in state.items()
+        if isinstance(value, TensorPart)
+    }
+    if sum(math.prod(part.size) for part in parts.values()) > path.stat().st_size:
+        raise Refused("its tensors share their numbers")
+    return {name: part.tensor() for name, part in parts.items()}
 
 
 def _within(state: dict[str, Any]) -> dict[str, Stub]:

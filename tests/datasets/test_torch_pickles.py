@@ -122,11 +122,11 @@ class Numbers:
         self.count = count
 
 
-def archive(path, pickled):
+def archive(path, pickled, count=2):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("net/data.pkl", pickled)
         file.writestr("net/code/__torch__.py", "")
-        file.writestr("net/data/0", bytes(8))
+        file.writestr("net/data/0", bytes(4 * count))
     return path
 
 
@@ -181,3 +181,18 @@ def test_torchscript_of_a_module_within_itself_is_refused(tmp_path):
     itself = b"\x80\x02c__torch__\nM\n)\x81q\x00}X\x01\x00\x00\x00mh\x00sb."
     with pytest.raises(Refused, match="not nested"):
         read_torchscript(archive(tmp_path / "w.pt", itself))
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_torchscript_tensors_may_not_share_their_numbers_without_end(tmp_path, count):
+    numbers = (
+        b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuM\xe8\x03tQ"
+    )
+    one = b"ctorch._utils\n_rebuild_tensor_v2\n(" + numbers + b"K\x00M\xe8\x03\x85K\x01\x85\x89NtR"
+    content = b"".join(b"X\x01\x00\x00\x00%c" % (97 + i) + one + b"s" for i in range(count))
+    path = archive(tmp_path / "w.pt", b"\x80\x02c__torch__\nM\n)\x81}" + content + b"b.", 1000)
+    if count == 1:
+        assert torch.equal(read_torchscript(path)["a"], torch.zeros(1000))
+        return
+    with pytest.raises(Refused, match="share their numbers"):
+        read_torchscript(path)
