@@ -145,6 +145,4 @@ def _positive(values: Tensor) -> Tensor:
 
 
 def _lists(parts: object) -> dict[str, Any]:
-    return {
-        name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(parts).items()
-    }
+    return {n: v.tolist() if isinstance(v, Tensor) else v for n, v in vars(parts).items()}

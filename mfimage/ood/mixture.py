@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mfimage.ood.statistics import finite
+
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
@@ -39,7 +41,7 @@ class Mixture:
 
     def nll(self, features: Tensor) -> Tensor:
         """Compute −log p, shape (B,) float64, nats, of features (B, K); finite for any input."""
-        t = ((features.double() - self.shift) / self.scale).nan_to_num(_FAR, _FAR, -_FAR).clamp(-_FAR, _FAR)
+        t = finite((features.double() - self.shift) / self.scale, _FAR)
         logs = []
         for weight, mean, factor in zip(self.weights, self.means, self.factors, strict=True):
             square = ((t - mean) @ factor).square().sum(1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -62,15 +61,15 @@ class Statistics:
 
     def subset(self, rows: Tensor) -> Statistics:
         """The statistics of some of the images."""
-        parts: dict[str, Any] = {n: v[rows] for n, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **parts)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Statistics(**{name: value[rows] for name, value in tensors.items()}, pixels=self.pixels)
 
     @staticmethod
     def joined(parts: Sequence[Statistics]) -> Statistics:
         """The statistics of several batches as one."""
         names = [name for name, value in vars(parts[0]).items() if isinstance(value, Tensor)]
-        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-        return replace(parts[0], **joined)
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return Statistics(**joined, pixels=parts[0].pixels)
 
     def features(self, full: bool) -> Tensor:
         """What the density of `auto` sees, (B, K) float64: named statistics, and with `full` all others."""
@@ -86,11 +85,11 @@ def statistics_of(x: Tensor, model: ChartedModel, volume: bool = False) -> Stati
         model: With a manifold of images and a density.
         volume: Whether `Statistics.volume` is needed: d pushes of a tangent an image.
     """
-    u = _finite(model.encode(x), HUGE)
-    off = _finite(x - model.decode(u), 1e3)
-    nll = _finite(-model.density.log_prob(u), HUGE).double()
+    u = finite(model.encode(x), HUGE)
+    off = finite(x - model.decode(u), 1e3)
+    nll = finite(-model.density.log_prob(u), HUGE).double()
     log_volume = metric_log_volume(metric(model.chart, u)) if volume else None
-    known = torch.full_like(nll, math.nan) if log_volume is None else _finite(log_volume, HUGE)
+    known = torch.full_like(nll, math.nan) if log_volume is None else finite(log_volume, HUGE)
     bits = zlib_bits(x)
     values = {
         "u": u.double(), "nll": nll, "volume": known, "bits": bits,
@@ -105,11 +104,7 @@ def statistics_of(x: Tensor, model: ChartedModel, volume: bool = False) -> Stati
 def summary(x: Tensor, off: Tensor, nll: Tensor, bits: Tensor) -> Tensor:
     """Compute the statistics that have a name in words, shape (B, 7) float64, in the order of `WORDS`.
 
-    Args:
-        x: Images (B, C, H, W) in [0, 1].
-        off: x − x̂, the same shape.
-        nll: −log p_h(u), (B,).
-        bits: See `zlib_bits`, (B,).
+    Of images x, (B, C, H, W), off = x − x̂, nll = −log p_h(u), (B,), and `zlib_bits`, (B,).
     """
     x = x.double()
     residual, contrast = _log(off.double().square().flatten(1).mean(1)), _log(x.flatten(1).var(1))
@@ -140,12 +135,8 @@ def zlib_bits(x: Tensor) -> Tensor:
 def bands(x: Tensor) -> Tensor:
     """Compute log mean squares of horizontal and of vertical steps between pixels at halved scales.
 
-    Args:
-        x: Images (B, C, H, W).
-
-    Returns:
-        (B, 2L): a pair a scale, finest first. A blurred image has less than usual in the first, a shuffled
-        one more, a turned one has them exchanged.
+    Of images (B, C, H, W) they are (B, 2L): a pair a scale, finest first. A blurred image has less than usual
+    in the first, a shuffled one more, a turned one has them exchanged.
     """
     found = []
     for _ in range(_LEVELS):
@@ -169,6 +160,6 @@ def _log(mean_squares: Tensor) -> Tensor:
     return (mean_squares.double() + TINY).log()
 
 
-def _finite(values: Tensor, limit: float) -> Tensor:
+def finite(values: Tensor, limit: float) -> Tensor:
     """Clip to ±limit, and put the limit in the place of what is not a number."""
     return values.nan_to_num(limit, limit, -limit).clamp(-limit, limit)

@@ -38,11 +38,10 @@ class Verdicts:
     @property
     def reasons(self) -> list[str]:
         """Say in words which statistic is out most; empty for familiar images."""
-        words = list(WORDS.values())
         found = []
         for row, strange in zip(self.statistics, self.is_ood.tolist(), strict=True):
             most = int(row.abs().argmax())
-            low, high = words[most]
+            low, high = list(WORDS.values())[most]
             unusual = (high if row[most] > 0 else low) if row[most].abs() > 2 else "an unusual combination"
             found.append(unusual if strange else "")
         return found
