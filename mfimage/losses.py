@@ -24,6 +24,26 @@ def reconstruction(chart: Manifold, x: Tensor, context: Tensor | None = None) ->
     return _squared_error(chart.decode(chart.codes(x, context), context), x).mean()
 
 
+def nested_reconstruction(chart: Manifold, x: Tensor, kept: Tensor) -> Tensor:
+    """Mean over data of ‖x − decode((u₁ … u_k, 0 …))‖², u = codes(x), k of each example.
+
+    With k drawn at random every leading part of the codes learns to be a manifold, and the first to hold
+    the most.
+
+    Args:
+        chart: Gives codes and decodes them.
+        x: Shape (B, …).
+        kept: k, shape (B,), 0 … d.
+
+    Reference:
+        Rippel, Gelbart, Adams, Learning ordered representations with nested dropout, 2014, arXiv 1402.0915.
+    """
+    codes = chart.codes(x)
+    return _squared_error(
+        chart.decode(codes * (torch.arange(codes.shape[1], device=x.device) < kept[:, None])), x
+    ).mean()
+
+
 def noise_aware(chart: Manifold, noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
     """One chart for the manifold and for noise: log mean ‖x − x̂‖² + mean log(‖x − shrink(y, σ)‖² + 10⁻⁴ D).
 

@@ -7,30 +7,34 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from mfimage.config import Config, ModelConfig, Reading
 from mfimage.datasets.loading import Data, load_for_training
+from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, Interrupted
 from mfimage.eval.dimension_estimates import LEAST, DimensionEstimate, EstimatorBias, estimates, find_elbow
 from mfimage.eval.elbow import curve_figure
 from mfimage.files import stream
 from mfimage.fit import Schedule, Snapshots, fit, make_accelerator, shuffled
+from mfimage.losses import nested_reconstruction
+from mfimage.models import ChartedModel
 from mfimage.models.build import build
-from mfimage.models.encoders import Autoencoder
 from mfimage.models.subspace import principal_components
 
 COMPONENTS = 256  # principal components that stand for the data
 HIDDEN = 384
 BATCH = 256
 LR = 2e-3
-_LONGER = 2.0  # times the neighbours' estimate does the curve go on, and to 8 at least
-_SHORTEST = 8
+_LONGER = 2.0  # times the neighbours' estimate does the curve go on
+_SHORTEST = 8  # but to this at least
 _ROUND_UP = 0.25  # a fraction above it is rounded up: a dimension too many costs less than one too few
 _AGREE = 0.25  # of the larger
+
+Report: TypeAlias = Callable[[int, dict[str, float]], None]  # of a step and what was measured in it
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def choose_dimension(
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
     tell: Callable[[str], None] = lambda message: None,
-    report: Callable[[int, dict[str, float]], None] = lambda step, record: None,
+    report: Report = lambda step, record: None,
     reading: Reading = Reading(),
 ) -> Dimension:
     """Recommend a dimension for the manifold of images or vectors, in a minute or two on one core.
@@ -106,7 +110,7 @@ def choose_dimension(
         size: As in `Config`.
         channels: As in `Config`.
         tell: Is told in words what goes on.
-        report: Called after every step of the fit with the step and {loss, images_per_second, …}.
+        report: Called after every step of the fit with the step and {loss, grad_norm, …}.
         reading: How files are read, and how many may be bad.
 
     Raises:
@@ -116,20 +120,18 @@ def choose_dimension(
     images, _ = load_for_training(data, Config(size=size, channels=channels), reading)
     rows, repeated = _different(images, examples, seed)
     held_out = min(1000, len(rows) // 5)
-    test, train = rows[:held_out], rows[held_out:]
-    count = min(COMPONENTS, len(train) - 1, rows.shape[1])
-    mean, basis = principal_components(train, count)
+    count = min(COMPONENTS, len(rows) - held_out - 1, rows.shape[1])
+    mean, basis = principal_components(rows[held_out:], count)
     codes = (rows - mean) @ basis
+    train, test = codes[held_out:], codes[:held_out]
     tell(f"nearest neighbours of {len(rows):,} examples in {count} principal components")
     plain, equalised = estimates(codes, EstimatorBias.measure(len(rows), count, seed))
-    high = max(plain.dimension, equalised.dimension)
-    longest = min(max_dim, count - 1, max(_SHORTEST, math.ceil(_LONGER * min(plain.dimension, high))))
+    longest = min(max_dim, count - 1, max(_SHORTEST, math.ceil(_LONGER * plain.dimension)))
     tell(f"one fit of {longest} nested codes")
-    variance = (test - mean).double().square().sum(1).mean()
-    outside = float(variance - codes[:held_out].double().square().sum(1).mean())
-    errors = _nested_errors(codes[held_out:], codes[:held_out], longest, steps, seed, report)
-    curve = tuple(error + max(outside, 0.0) for error in errors)
-    pca = _linear_errors(codes[:held_out], longest, max(outside, 0.0))
+    variance = (rows[:held_out] - mean).double().square().sum(1).mean()
+    outside = max(float(variance - test.double().square().sum(1).mean()), 0.0)
+    curve = tuple(e + outside for e in _nested_errors(train, test, longest, steps, seed, report))
+    pca = _linear_errors(test, longest, outside)
     elbow = find_elbow(curve)
     verdict = recommend(plain.dimension, equalised.dimension, elbow, curve)
     most = min(max_dim, rows.shape[1] - 1)
@@ -140,7 +142,7 @@ def choose_dimension(
     )  # fmt: skip
 
 
-def _different(images: Any, most: int, seed: int) -> tuple[Tensor, int]:
+def _different(images: Dataset, most: int, seed: int) -> tuple[Tensor, int]:
     """Draw examples at random, flat, without copies of each other; and how many copies there were."""
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most]
     rows = torch.cat([images.batch(part).flatten(1) for part in chosen.split(1024)])
@@ -156,41 +158,14 @@ def _different(images: Any, most: int, seed: int) -> tuple[Tensor, int]:
     return rows[list(seen.values())], len(rows) - len(seen)
 
 
-def nested(chart: Autoencoder, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean over data of ‖x − decode((u₁ … u_k, 0 …))‖², u = codes(x), k drawn for each example.
-
-    Every leading part of the codes learns to be a manifold of its own, and the first to hold the most.
-
-    Args:
-        chart: With d codes.
-        batch: x, shape (B, D), and k, shape (B,), 1 … d.
-
-    Reference:
-        Rippel, Gelbart, Adams, Learning ordered representations with nested dropout, 2014, arXiv 1402.0915.
-    """
-    x, k = batch
-    return _first(chart, x, k).square().sum(1).mean()
-
-
-def _first(chart: Autoencoder, x: Tensor, k: Tensor) -> Tensor:
-    """Residuals where only the first k codes are kept."""
-    codes = chart.codes(x)
-    return x - chart.decode(codes * (torch.arange(codes.shape[1]) < k[:, None]))
-
-
 def _nested_errors(
-    train: Tensor,
-    test: Tensor,
-    longest: int,
-    steps: int,
-    seed: int,
-    report: Callable[[int, dict[str, float]], None],
+    train: Tensor, test: Tensor, longest: int, steps: int, seed: int, report: Report
 ) -> list[float]:
     """Fit nested codes; squared errors of `test` for the first 0, 1, 2 … of them."""
     unit = float(train.square().sum(1).mean().sqrt())
     train, test = train / unit, test / unit
     config = ModelConfig((train.shape[1],), longest, kind="autoencoder", hidden=HIDDEN, density_steps=0)
-    chart: Any = build(config, seed).chart
+    chart = cast(ChartedModel, build(config, seed)).chart
     chart.initialise(train)
     rows = shuffled(len(train), min(BATCH, len(train)), seed)
 
@@ -200,15 +175,15 @@ def _nested_errors(
 
     @torch.no_grad()
     def error(k: int) -> float:
-        return float(_first(chart, test, torch.full((len(test),), k)).square().sum(1).mean())
+        return float(nested_reconstruction(chart, test, torch.full((len(test),), k)))
 
     schedule = Schedule(steps, LR, warmup=min(100, steps // 10), clip=1.0, every=max(steps, 1))
     with tempfile.TemporaryDirectory() as folder:
         snapshots = Snapshots(Path(folder), "nested")
-        accelerator = make_accelerator("cpu")
         try:
             fit(
-                chart, nested, batches, lambda: error(longest), schedule, snapshots, accelerator,
+                chart, lambda chart, batch: nested_reconstruction(chart, *batch), batches,
+                lambda: error(longest), schedule, snapshots, make_accelerator("cpu"),
                 lambda progress, record: report(progress.step, record), keep_best=False,
             )  # fmt: skip
         except Interrupted as stop:
@@ -233,15 +208,8 @@ def _notes(verdict: Verdict, most: int, features: int, examples: int) -> tuple[s
     return tuple(notes)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A recommendation.
-
-    Attributes:
-        dim: d.
-        agree: Whether the neighbours and the curve say the same; None if the curve has no bend.
-        reason: In words.
-    """
+class Verdict(NamedTuple):
+    """A recommended d, whether neighbours and curve agree (None without a bend), and the reason in words."""
 
     dim: int
     agree: bool | None
@@ -288,8 +256,7 @@ def _below(elbow: int, low: float, errors: Sequence[float]) -> tuple[int, str]:
 
 
 def _without_bend(dim: int, errors: Sequence[float]) -> str:
-    last = len(errors) - 1
-    at = min(dim, last)
+    at, last = min(dim, len(errors) - 1), len(errors) - 1
     return (
         "the held-out error falls without a bend, as that of photographs does, so that they alone decide and "
         f"d is a choice of fidelity: {errors[at] / errors[0]:.1%} of the variance are left at {at}, "

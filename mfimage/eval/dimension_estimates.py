@@ -2,10 +2,8 @@
 
 With N points the neighbours of a point on a d-dimensional manifold are not near once d exceeds some 8, and
 every estimate that takes them for near falls short. What an estimator says is therefore translated into the
-d of the isotropic normal sample, of as many points, of which it says the same.
-
-The libraries have these estimators too; they are two formulas, and scikit-dimension, well kept, brings numba
-and LLVM for its others.
+d of the isotropic normal sample, of as many points, of which it says the same. (scikit-dimension has the
+estimators too: two formulas, for which it brings numba and LLVM.)
 """
 
 from __future__ import annotations
