@@ -15,8 +15,7 @@ from torch import Tensor
 
 from mfimage.denoising.inverse import map_denoise
 from mfimage.errors import ModelError
-from mfimage.models import ChartedModel, GenerativeModel
-from mfimage.models import tweedie as step_up
+from mfimage.models import ChartedModel, GenerativeModel, tweedie
 from mfimage.models.charts import NO_GAINS
 
 _NORMAL = 0.6745  # median |N(0, 1)|
@@ -95,16 +94,6 @@ def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
         back = (-step[0], -step[1])
         total = total + soft(y.roll(step, (-2, -1)), model, sigma).roll(back, (-2, -1))
     return total / 5
-
-
-def tweedie(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Take one step up the density of noisy images: x̂ = y + σ²·∇ log p(y); see `models.flow.tweedie`.
-
-    The model has a density on the whole space (af, pie, denoising), and was trained with noise of this σ.
-    """
-    if not model.has_ambient_density:
-        raise ModelError("method tweedie needs a density on the whole space: train af, pie or denoising")
-    return step_up(y, model, sigma)
 
 
 METHODS: dict[str, Method] = {

@@ -131,21 +131,27 @@ def image_chart(
     """
     channels, height, width_px = shape
     pad = padding(height, width_px, sum(halvings for halvings, _ in levels))
-    height, width_px = height + pad[2] + pad[3], width_px + pad[0] + pad[1]
-    features = channels * height * width_px
+    padded = channels, height + pad[2] + pad[3], width_px + pad[0] + pad[1]
+    multiscale = _multiscale(padded, levels, keep, 2 * width, noise)
+    features = math.prod(padded)
+    subspace = BentSubspace(features, dim, multiscale.shapes[-1], width, hidden, bends)
+    return ImageChart(pad, multiscale, subspace, Gains(features) if noise else None)
+
+
+def _multiscale(
+    shape: Shape, levels: Sequence[tuple[int, int]], keep: float, width: int, noise: bool
+) -> Multiscale:
+    channels, height, width_px = shape
     transforms, shapes, kept = [], [], []
     for level, (halvings, steps) in enumerate(levels):
         channels, height, width_px = channels * 4**halvings, height >> halvings, width_px >> halvings
         restore = level < len(levels) - 1  # where details leave, they must be the finest
         haar: list[Transform] = [Haar() for _ in range(halvings)]
-        couplings = coupling_steps(channels, steps, 2 * width, restore, noise)
-        transforms.append(CompositeTransform(haar + couplings))
+        transforms.append(CompositeTransform(haar + coupling_steps(channels, steps, width, restore, noise)))
         shapes.append((channels, height, width_px))
         channels = max(1, round(channels * keep))
         kept.append(channels)
-    multiscale = Multiscale(transforms, shapes, kept[:-1])
-    subspace = BentSubspace(features, dim, shapes[-1], width, hidden, bends)
-    return ImageChart(pad, multiscale, subspace, Gains(features) if noise else None)
+    return Multiscale(transforms, shapes, kept[:-1])
 
 
 def coupling_steps(

@@ -51,13 +51,10 @@ class Manifold(nn.Module):
         """Map u, shape (B, d), to the manifold, (B, …)."""
         raise NotImplementedError
 
-    def push(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
-        """Push u and its tangents through `decode`.
+    def push_codes(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
+        """Push u, shape (B, d), and its tangents through `decode`, or `decode` and a rotation of R^D.
 
-        Args:
-            u: Coordinates (B, d) and their tangents (B, K, d).
-            context: θ, shape (B, P).
-            rotated: Whether the result may be rotated, which leaves all lengths and angles.
+        A rotation leaves all lengths and angles; `rotated` allows one where that is less work.
         """
         return by_jvp(lambda value: self.decode(value, context), u)
 
@@ -207,14 +204,14 @@ class ImageChart(Chart):
         x, step = self.multiscale.inverse(vectors)
         return crop(x, self.pad), ladj + step
 
-    def push(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
+    def push_codes(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
         image = self.multiscale.push(self.subspace.push_codes(u), rotated and not any(self.pad))
         return image.both(lambda x: crop(x, self.pad))
 
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
         """Remove noise in the coordinates: x̂ = f(γ(σ)·f_σ⁻¹(y)), with f₀ = f the chart of clean images.
 
-        The couplings on the way to the coordinates are told σ, those on the way back see what is clean.
+        The couplings of f_σ⁻¹ are told σ, those of f, whose input is clean, are not.
 
         Args:
             y: Noisy images (B, C, H, W).

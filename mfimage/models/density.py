@@ -6,11 +6,9 @@ import torch
 from nflows.distributions import StandardNormal
 from nflows.flows import Flow
 from nflows.nn.nets import ResidualNet
-from nflows.transforms import (
-    LULinear,
-    MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
-    PiecewiseRationalQuadraticCouplingTransform,
-)
+from nflows.transforms import LULinear
+from nflows.transforms import MaskedPiecewiseRationalQuadraticAutoregressiveTransform as Splines
+from nflows.transforms import PiecewiseRationalQuadraticCouplingTransform as SplineCoupling
 from nflows.utils import create_alternating_binary_mask
 from torch import Tensor
 
@@ -65,31 +63,18 @@ def latent_density(
     Reference:
         Durkan, Bekasov, Murray, Papamakarios, Neural spline flows, 2019, arXiv 1906.04032.
     """
+    bounds = {"num_bins": bins, "tails": "linear", "tail_bound": tail_bound}
 
     def conditioner(inputs: int, outputs: int) -> ResidualNet:
-        return ResidualNet(
-            inputs, outputs, hidden_features=width, context_features=context or None, num_blocks=1
-        )
+        return ResidualNet(inputs, outputs, width, context or None, num_blocks=1)
 
     layers: list[Transform] = [ActNorm(dim)]
     for step in range(steps):
         if dim == 1:
-            layers.append(
-                MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
-                    1, width, context or None, bins, "linear", tail_bound, num_blocks=1
-                )
-            )
-            continue
-        layers += [
-            LULinear(dim, identity_init=True),
-            PiecewiseRationalQuadraticCouplingTransform(
-                create_alternating_binary_mask(dim, even=step % 2 == 0),
-                conditioner,
-                num_bins=bins,
-                tails="linear",
-                tail_bound=tail_bound,
-            ),
-        ]
+            layers.append(Splines(1, width, context or None, num_blocks=1, **bounds))
+        else:
+            mask = create_alternating_binary_mask(dim, even=step % 2 == 0)
+            layers += [LULinear(dim, identity_init=True), SplineCoupling(mask, conditioner, **bounds)]
     return Density(CompositeTransform([*layers, LULinear(dim, identity_init=True)]), dim, context)
 
 

@@ -4,7 +4,8 @@ f(x + ε·ẋ) = f(x) + ε·f′(x)·ẋ,  ε² = 0.
 
 Generic forward mode recomputes for each direction what all of them share. Here a layer's slope is computed
 once, from the value, and its linear part runs once, as one batch of B·K rows. A layer with such a rule has a
-method `push`; the rules of torch's layers stand below; all else is pushed by `torch.func.jvp`.
+method `push`, a manifold `push_codes`; the rules of torch's layers stand below, and `torch.func.jvp` pushes
+all else.
 """
 
 from __future__ import annotations

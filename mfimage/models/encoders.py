@@ -53,8 +53,8 @@ class EncodedChart(Manifold):
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
         return self.chart.decode(u, context)
 
-    def push(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
-        return self.chart.push(u, context, rotated)
+    def push_codes(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
+        return self.chart.push_codes(u, context, rotated)
 
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
         """Remove noise in the coordinates of the chart, without the encoder; see `ImageChart.shrink`."""
@@ -89,7 +89,7 @@ class Autoencoder(Manifold):
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
         return self.decoder(u).unflatten(1, self.shape)
 
-    def push(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
+    def push_codes(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
         return push(self.decoder, u).view(self.shape)
 
 

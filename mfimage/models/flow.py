@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mfimage.errors import UsageError
+from mfimage.errors import ModelError, UsageError
 from mfimage.models.base import ChartedModel, GenerativeModel
 from mfimage.models.charts import Chart
 from mfimage.models.density import Density
@@ -88,9 +88,8 @@ class ManifoldFlow(ChartedModel):
             context: θ, shape (B, P), for a conditional model.
             method: "exact" (the whole Jacobian, d pushes), "lanczos" (`geometry.estimate_log_volume`: no
                 Jacobian is kept, and no gradient is given) or "auto": exact up to d = 4,096.
-            measure: "manifold" divides by the volume that J gives du: nats with respect to d-dimensional
-                volume in the data space. "latent" does not: log p_h(u), nats with respect to du, which
-                another choice of coordinates on the same manifold would change.
+            measure: "manifold", with respect to d-dimensional volume in the data space, or "latent",
+                log p_h(u), with respect to du, which other coordinates on the same manifold would change.
             generator: Of the estimate's probes.
 
         Raises:
@@ -204,14 +203,19 @@ def tweedie(
 
     Args:
         y: Noisy data, shape (B, …).
-        model: With a density on the whole space (`has_ambient_density`).
+        model: One with a density on the whole space (af, pie, denoising).
         sigma: Standard deviation of the noise, in units of the data: one number, or one an example, (B,).
         context: θ, shape (B, P).
+
+    Raises:
+        ModelError: If the model's density lives on its manifold alone.
 
     Reference:
         Efron, Tweedie's formula and selection bias, 2011, JASA 106; Zhai et al., Normalizing flows are
         capable generative models, 2024, arXiv 2412.06329.
     """
+    if not model.has_ambient_density:
+        raise ModelError("method tweedie needs a density on the whole space: train af, pie or denoising")
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         (slope,) = torch.autograd.grad(model.log_prob(y, context).sum(), y)

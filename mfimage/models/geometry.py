@@ -23,8 +23,8 @@ Decode = Manifold | Callable[[Tensor], Tensor]  # a function maps (B, d) to (B, 
 def tangents(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
     """Compute the decoder's Jacobian by forward mode, a whole batch at once.
 
-    J[b, :, k] = ∂ decode(u)[b] / ∂u_k, by the layers' own rules (`push`), or `torch.func.jvp` where there are
-    none. As many directions are pushed at a time as about 256 MiB (on CUDA 2 GiB) hold beside J itself.
+    J[b, :, k] = ∂ decode(u)[b] / ∂u_k. As many directions are pushed at a time as about 256 MiB (on CUDA
+    2 GiB) hold beside J itself.
 
     Args:
         decode: A manifold, or a function that maps (B, d) to (B, …), each row on its own.
@@ -38,7 +38,7 @@ def tangents(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor
 
 
 def _transposed(decode: Decode, u: Tensor, context: Tensor | None, rotated: bool = False) -> Tensor:
-    """Jᵀ, shape (B, d, D), or Jᵀ times a rotation; see `Manifold.push`."""
+    """Jᵀ, shape (B, d, D), or Jᵀ times a rotation; see `Manifold.push_codes`."""
     directions = torch.eye(u.shape[1], dtype=u.dtype, device=u.device).expand(len(u), -1, -1)
     parts = directions.split(_at_once(decode, u, max(1, len(u))), 1)
     return torch.cat([_push(decode, Dual(u, part), context, rotated).tangent.flatten(2) for part in parts], 1)
@@ -46,7 +46,7 @@ def _transposed(decode: Decode, u: Tensor, context: Tensor | None, rotated: bool
 
 def _push(decode: Decode, u: Dual, context: Tensor | None, rotated: bool = False) -> Dual:
     if isinstance(decode, Manifold):
-        return decode.push(u, context, rotated)
+        return decode.push_codes(u, context, rotated)
     return by_jvp(_function(decode, context), u)
 
 
@@ -66,7 +66,6 @@ def metric(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
     """Compute the metric that the data space gives the coordinates, JᵀJ, from what `tangents` takes.
 
     Tangents are in the type of u, their products in float64: the squared condition number does no harm there.
-    Rows and directions are taken as many at a time as the memory of `tangents` allows.
 
     Returns:
         Shape (B, d, d), float64, squared units of the data over squared units of u.
@@ -101,8 +100,7 @@ def metric_log_volume(gram: Tensor) -> Tensor:
 class VolumeEstimate(NamedTuple):
     """A stochastic estimate of the log-volume: value and standard error, shape (B,), float64.
 
-    The error is times Student's factor of the number of probes, so that the truth lies within two of them in
-    95.4 % of draws however few the probes are.
+    Student's factor widens the error, so that two of it hold the truth in 95.4 % of draws of any few probes.
     """
 
     value: Tensor
@@ -216,20 +214,21 @@ def geodesic(
         iterations: Of L-BFGS, at most.
 
     Returns:
-        Coordinates, shape (n, d), of no more energy than the straight line's.
+        Coordinates, shape (n, d), of no more energy than the straight line.
 
     Reference:
         Shao, Kumar, Fletcher, The Riemannian geometry of deep generative models, 2017, arXiv 1711.08014.
     """
     shares = torch.linspace(0, 1, points, dtype=start.dtype, device=start.device)[:, None]
     line = (start + shares * (end - start)).detach()
-    if points < 3:
-        return line
+    return line if points < 3 else _relaxed(decode, line, iterations)
+
+
+def _relaxed(decode: Callable[[Tensor], Tensor], line: Tensor, steps: int) -> Tensor:
+    """Move the inner points of a line where its energy is least."""
     unit = line.std().clamp_min(1e-12)
     moved = torch.zeros_like(line[1:-1]).requires_grad_()
-    lbfgs = torch.optim.LBFGS(
-        [moved], max_iter=iterations, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
-    )
+    lbfgs = torch.optim.LBFGS([moved], max_iter=steps, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
     def bent() -> Tensor:
         return torch.cat([line[:1], line[1:-1] + unit * moved, line[-1:]])
@@ -237,15 +236,13 @@ def geodesic(
     def energy(path: Tensor) -> Tensor:
         return decode(path).flatten(1).diff(dim=0).square().sum()
 
-    with torch.no_grad():
-        straight = energy(line).clamp_min(1e-12)
-
     def closure() -> Tensor:
-        lbfgs.zero_grad()
         loss = energy(bent()) / straight
         (moved.grad,) = torch.autograd.grad(loss, moved)
         return loss
 
+    with torch.no_grad():
+        straight = energy(line).clamp_min(1e-12)
     with torch.enable_grad():
         lbfgs.step(closure)
     with torch.no_grad():

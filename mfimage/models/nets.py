@@ -16,14 +16,15 @@ LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
 SILU_GAIN = 1.68  # 1/√E[SiLU(z)²] for z ~ N(0, 1): keeps the activations' variance from layer to layer
 
 
-def _initialise(layers: nn.Sequential) -> nn.Sequential:
+def _sequence(*layers: nn.Module) -> nn.Sequential:
+    """Join layers whose output is zero at first."""
     linear = [m for m in layers if isinstance(m, nn.Linear | nn.Conv2d)]
     for layer in linear:
         nn.init.normal_(layer.weight, std=SILU_GAIN / math.sqrt(layer.weight[0].numel()))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     nn.init.zeros_(linear[-1].weight)
-    return layers
+    return nn.Sequential(*layers)
 
 
 class _Net(nn.Module):
@@ -53,14 +54,12 @@ class ConvNet(_Net):
 
     def __init__(self, in_channels: int, out_channels: int, width: int, noise: bool = False) -> None:
         super().__init__()
-        self.layers = _initialise(
-            nn.Sequential(
-                nn.Conv2d(in_channels, width, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv2d(width, width, 3, padding=1) if noise else nn.Conv2d(width, width, 1),
-                nn.SiLU(),
-                nn.Conv2d(width, out_channels, 3, padding=1),
-            )
+        self.layers = _sequence(
+            nn.Conv2d(in_channels, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1) if noise else nn.Conv2d(width, width, 1),
+            nn.SiLU(),
+            nn.Conv2d(width, out_channels, 3, padding=1),
         )
         shifts = [nn.Linear(NOISE_FEATURES, width, bias=False) for _ in range(2 if noise else 0)]
         for shift in shifts:
@@ -89,7 +88,7 @@ class MLP(_Net):
         super().__init__()
         sizes = [in_features, *[hidden] * layers]
         inner = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.SiLU())]
-        self.layers = _initialise(nn.Sequential(*inner, nn.Linear(hidden, out_features)))
+        self.layers = _sequence(*inner, nn.Linear(hidden, out_features))
 
 
 class Encoder(_Net):
@@ -101,17 +100,15 @@ class Encoder(_Net):
     def __init__(self, shape: tuple[int, int, int], out_features: int, width: int, hidden: int) -> None:
         super().__init__()
         channels, height, width_px = shape
-        self.layers = _initialise(
-            nn.Sequential(
-                nn.Conv2d(channels, 2 * width, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
-                nn.SiLU(),
-                nn.Flatten(),
-                nn.Linear(4 * width * _half(height) * _half(width_px), hidden),
-                nn.SiLU(),
-                nn.Linear(hidden, out_features),
-            )
+        self.layers = _sequence(
+            nn.Conv2d(channels, 2 * width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(4 * width * _half(height) * _half(width_px), hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, out_features),
         )
 
 
@@ -125,20 +122,18 @@ class Decoder(_Net):
         super().__init__()
         channels, self.height, self.width_px = shape
         inner = (4 * width, _half(self.height), _half(self.width_px))
-        self.layers = _initialise(
-            nn.Sequential(
-                nn.Linear(in_features, hidden),
-                nn.SiLU(),
-                nn.Linear(hidden, math.prod(inner)),
-                nn.SiLU(),
-                nn.Unflatten(1, inner),
-                nn.Conv2d(4 * width, 8 * width, 3, padding=1),
-                nn.PixelShuffle(2),
-                nn.SiLU(),
-                nn.Conv2d(2 * width, 2 * width, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv2d(2 * width, channels, 3, padding=1),
-            )
+        self.layers = _sequence(
+            nn.Linear(in_features, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, math.prod(inner)),
+            nn.SiLU(),
+            nn.Unflatten(1, inner),
+            nn.Conv2d(4 * width, 8 * width, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.SiLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(2 * width, channels, 3, padding=1),
         )
 
     def _crop(self, x: Tensor) -> Tensor:

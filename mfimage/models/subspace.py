@@ -138,12 +138,7 @@ class Householder(Transform):
 
 
 class Subspace(Transform):
-    """A d-dimensional affine subspace of R^D and its complement, rotated to (u, v) = Qᵀ(x − m).
-
-    Args:
-        features: D.
-        dim: d.
-    """
+    """A d-dimensional affine subspace of R^D, and its complement: (u, v) = Qᵀ(x − m)."""
 
     code_scale: Tensor
     rest_scale: Tensor
@@ -207,28 +202,28 @@ class BentSubspace(Subspace):
         u, v = self.split(c)
         for i, encoder in enumerate(self.encoders):
             if i > 0:
-                v = v - self._draw(self.decoders[i - 1], u)
-            u = u - self._see(encoder, v)
+                v = v - self._rest_shift(self.decoders[i - 1], u)
+            u = u - self._code_shift(encoder, v)
         return u
 
     def forward(self, c: Tensor, context: Tensor | None = None) -> Value:
         u, v = self.split(c)
         for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
-            u = u - self._see(encoder, v)
-            v = v - self._draw(decoder, u)
+            u = u - self._code_shift(encoder, v)
+            v = v - self._rest_shift(decoder, u)
         return torch.cat([u, v], 1), c.new_zeros(len(c))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
         u, v = z[:, : self.dim], z[:, self.dim :]
         for encoder, decoder in zip(reversed(self.encoders), reversed(self.decoders), strict=True):
-            v = v + self._draw(decoder, u)
-            u = u + self._see(encoder, v)
+            v = v + self._rest_shift(decoder, u)
+            u = u + self._code_shift(encoder, v)
         return self.rotation.inverse(torch.cat([u, v], 1))[0], z.new_zeros(len(z))
 
     def push_codes(self, u: Dual) -> Dual:
         """Push codes u, shape (B, d), through the inverse of (u, 0).
 
-        With Uᵀ = Qᵀ's first d rows and w = Q(0, v)/s, rotations into and out of (u, v) can be left out:
+        With U the first d columns of Q and w = Q(0, v)/s, rotations into and out of (u, v) can be left out:
         w ← w + (I − U Uᵀ) b(u/σ),  u ← u + s·a(w),  c = m + U u + s·w.
         """
         eye = torch.eye(self.dim, self.features, dtype=u.value.dtype, device=u.value.device)
@@ -244,11 +239,11 @@ class BentSubspace(Subspace):
         c = Dual(u.value @ basis + self.rotation.mean, u.tangent @ basis)
         return c if w is None else c.plus(w.times(self.rest_scale))
 
-    def _see(self, encoder: nn.Module, v: Tensor) -> Tensor:
+    def _code_shift(self, encoder: nn.Module, v: Tensor) -> Tensor:
         image = self.rotation.back(F.pad(v / self.rest_scale, (self.dim, 0)))
         return self.rest_scale * encoder(image[:, : math.prod(self.grid)].unflatten(1, self.grid)).to(v)
 
-    def _draw(self, decoder: nn.Module, u: Tensor) -> Tensor:
+    def _rest_shift(self, decoder: nn.Module, u: Tensor) -> Tensor:
         image = decoder(u / self.code_scale).flatten(1).to(u)
         vectors = F.pad(image, (0, self.features - image.shape[1]))
         return self.rest_scale * self.rotation.turn(vectors)[:, self.dim :]

@@ -57,9 +57,9 @@ class VectorChart(Subspace, Chart):
         u, v = self.split(x)
         ladj = x.new_zeros(x.shape[0])
         for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
-            log_scale, shift = self._see(encoder, v, context)
+            log_scale, shift = self._code_affine(encoder, v, context)
             u, ladj = (u - shift) * torch.exp(-log_scale), ladj - log_scale.sum(1)
-            log_scale, shift = self._draw(decoder, u, context)
+            log_scale, shift = self._rest_affine(decoder, u, context)
             v, ladj = (v - shift) * torch.exp(-log_scale), ladj - log_scale.sum(1)
         return torch.cat([u, v], 1), ladj
 
@@ -68,9 +68,9 @@ class VectorChart(Subspace, Chart):
         u, v = self.split(x)
         for i, encoder in enumerate(self.encoders):
             if i > 0:
-                log_scale, shift = self._draw(self.decoders[i - 1], u, context)
+                log_scale, shift = self._rest_affine(self.decoders[i - 1], u, context)
                 v = (v - shift) * torch.exp(-log_scale)
-            log_scale, shift = self._see(encoder, v, context)
+            log_scale, shift = self._code_affine(encoder, v, context)
             u = (u - shift) * torch.exp(-log_scale)
         return u
 
@@ -78,13 +78,13 @@ class VectorChart(Subspace, Chart):
         u, v = z[:, : self.dim], z[:, self.dim :]
         ladj = z.new_zeros(z.shape[0])
         for encoder, decoder in zip(reversed(self.encoders), reversed(self.decoders), strict=True):
-            log_scale, shift = self._draw(decoder, u, context)
+            log_scale, shift = self._rest_affine(decoder, u, context)
             v, ladj = v * torch.exp(log_scale) + shift, ladj + log_scale.sum(1)
-            log_scale, shift = self._see(encoder, v, context)
+            log_scale, shift = self._code_affine(encoder, v, context)
             u, ladj = u * torch.exp(log_scale) + shift, ladj + log_scale.sum(1)
         return self.rotation.inverse(torch.cat([u, v], 1))[0], ladj
 
-    def push(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
+    def push_codes(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
         batch, directions = u.tangent.shape[:2]
         rest = self.features - self.dim
         v = Dual(u.value.new_zeros(batch, rest), u.value.new_zeros(batch, directions, rest))
@@ -109,11 +109,11 @@ class VectorChart(Subspace, Chart):
         tangent = tangent + raw.tangent[:, :, :size] * (scaled * (1 - bounded.square()))[:, None]
         return Dual(scaled + unit * raw.value[:, size:], tangent)
 
-    def _see(self, encoder: nn.Module, v: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _code_affine(self, encoder: nn.Module, v: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._affine(encoder, v / self.rest_scale, context)
         return log_scale, shift * self.code_scale
 
-    def _draw(self, decoder: nn.Module, u: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _rest_affine(self, decoder: nn.Module, u: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._affine(decoder, u / self.code_scale, context)
         return log_scale, shift * self.rest_scale
 

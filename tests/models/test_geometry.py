@@ -45,9 +45,9 @@ def sphere(angles):
 def test_little_memory_changes_nothing(model, u, monkeypatch):
     whole, product = tangents(model.chart, u), metric(model.chart, u)
     monkeypatch.setitem(geometry._BUDGET, "cpu", 1)
-    pushed, push = [], model.chart.push
+    pushed, push = [], model.chart.push_codes
     monkeypatch.setattr(
-        model.chart, "push", lambda x, *rest: pushed.append(x.tangent.shape) or push(x, *rest)
+        model.chart, "push_codes", lambda x, *rest: pushed.append(x.tangent.shape) or push(x, *rest)
     )
     torch.testing.assert_close(tangents(model.chart, u), whole)
     assert pushed == [(4, 1, 5)] * 5
@@ -58,7 +58,7 @@ def test_little_memory_changes_nothing(model, u, monkeypatch):
 def test_rotating_spares_the_last_wavelets_where_nothing_is_cropped(model):
     for flow, spared in ((model, True), (build(replace(CONFIG, shape=(1, 6, 7))).double(), False)):
         dual = Dual(torch.zeros(2, 5).double(), torch.eye(5).double().expand(2, -1, -1))
-        assert (flow.chart.push(dual, rotated=True).value.shape[1:] != flow.shape) is spared
+        assert (flow.chart.push_codes(dual, rotated=True).value.shape[1:] != flow.shape) is spared
 
 
 def test_the_volume_is_accurate_at_a_large_condition_number():
