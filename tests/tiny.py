@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mfimage import Config
 
@@ -34,6 +35,11 @@ def draw_bumps(count, side=8, seed=0):
     rows, columns = np.mgrid[:side, :side]
     light = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * (side / 6) ** 2))
     return np.rint(255 * light).astype(np.uint8)
+
+
+def bump_images(count, seed=9):
+    """The same as (count, 1, 8, 8) float32 in [0, 1]."""
+    return torch.from_numpy(draw_bumps(count, seed=seed))[:, None] / 255
 
 
 def run_command(*arguments):

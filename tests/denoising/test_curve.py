@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TINY, draw_bumps
+from tiny import TINY, bump_images, draw_bumps
 
 from mfimage import denoise, from_pretrained, train
 from mfimage.config import Config
@@ -31,10 +31,6 @@ WHOLE = PsnrCurve(
 )
 CUT = PsnrCurve((0.01, 0.1, 1.0), {"noisy": (9.0,) * 3, "projection": (8.0, 8.0, 10.0)}, (0.01, 0.06, 0.3))
 BOTH = DenoisingCurve(WHOLE, CUT)
-
-
-def bumps(count, seed=9):
-    return torch.from_numpy(draw_bumps(count, seed=seed))[:, None] / 255
 
 
 def psnr(x, y):
@@ -93,7 +89,7 @@ def test_what_suits_a_cut_image_is_read_off_a_line_of_its_own():
 
 @pytest.mark.parametrize("part", ["whole", "cut"])
 def test_the_curve_is_the_psnr_of_each_method(model, part):
-    clean = bumps(30)
+    clean = bump_images(30)
     line = getattr(measure_curve(clean, model, seed=3), part)
     assert set(line.psnr) == {"noisy", "projection"}
     generator = torch.Generator().manual_seed(3)
@@ -126,7 +122,7 @@ def test_a_model_saved_before_there_were_curves_projects(tiny_run, tmp_path):
     (old / "model.safetensors").write_bytes((tiny_run / "model" / "model.safetensors").read_bytes())
     model = from_pretrained(old)
     assert curve_of(model) is None
-    y = bumps(4)
+    y = bump_images(4)
     done = denoise_batch(y, model)
     assert done.methods == ["projection"] * 4
     torch.testing.assert_close(done.sigma, wavelet_sigma(y))
@@ -154,7 +150,7 @@ def test_a_damaged_curve_is_an_error(model, line):
 
 @pytest.mark.parametrize("sigma", [0.02, 0.05, 0.1, 0.2, 0.3, 0.5])
 def test_auto_is_never_below_the_noisy_image(aware, sigma, generator):
-    model, clean = from_pretrained(aware), bumps(100, seed=77)
+    model, clean = from_pretrained(aware), bump_images(100, seed=77)
     y = clean + sigma * torch.randn(clean.shape, generator=generator)
     known = psnr(denoise(y, model, sigma), clean)
     assert known >= psnr(y.clamp(0, 1), clean) - 0.05
@@ -164,12 +160,12 @@ def test_auto_is_never_below_the_noisy_image(aware, sigma, generator):
 
 
 def test_learning_to_shrink_beats_the_projection_at_little_noise_and_wiener_at_much(aware, generator):
-    model, clean = from_pretrained(aware), bumps(100, seed=77)
+    model, clean = from_pretrained(aware), bump_images(100, seed=77)
     noise = torch.randn(clean.shape, generator=generator)
     little, much = clean + 0.03 * noise, clean + 0.2 * noise
     projected = psnr(denoise(little, model, 0.03, "projection"), clean)
     assert psnr(denoise(little, model, 0.03, "soft"), clean) > projected
-    training = bumps(400, seed=0).flatten(1)
+    training = bump_images(400, seed=0).flatten(1)
     mean, (values, basis) = training.mean(0), torch.linalg.eigh(training.T.cov())
     wiener = ((much.flatten(1) - mean) @ basis * (values / (values + 0.04))) @ basis.T + mean
     filtered = psnr(wiener.view_as(much).clamp(0, 1), clean)
@@ -190,7 +186,7 @@ def test_each_image_gets_the_method_that_suits_its_noise(model, generator):
 
 def test_the_method_that_is_named_is_taken(model):
     model.measured[CURVE] = asdict(BOTH)
-    y = bumps(3)
+    y = bump_images(3)
     assert denoise_batch(y, model, torch.full((3,), 1e-3), "projection").methods == ["projection"] * 3
     with torch.no_grad():
         torch.testing.assert_close(denoise(y, model, 1e-3, "projection"), model.project(y).clamp(0, 1))
@@ -209,7 +205,7 @@ def test_noise_is_in_the_scale_of_the_image(aware):
 
 def test_what_noise_carries_beyond_black_and_white_is_not_cut_off_first(aware, generator):
     model = from_pretrained(aware)
-    y = bumps(8) + 0.3 * torch.randn(8, 1, 8, 8, generator=generator)
+    y = bump_images(8) + 0.3 * torch.randn(8, 1, 8, 8, generator=generator)
     assert y.min() < 0
     expected = denoise_batch(y, model, torch.full((8,), 0.3)).image.clamp(0, 1)
     torch.testing.assert_close(denoise(y, model, 0.3), expected)
@@ -220,7 +216,7 @@ def test_what_noise_carries_beyond_black_and_white_is_not_cut_off_first(aware, g
 
 def test_no_such_method(model):
     with pytest.raises(UsageError, match="choose from auto, projection, map, soft, cycle-spin, tweedie"):
-        denoise(bumps(1), model, method="magic")
+        denoise(bump_images(1), model, method="magic")
 
 
 @pytest.mark.parametrize("changes", [{"noise": (0.5, 0.1)}, {"noise": (0.1,)}, {"noise": (0.0, math.inf)}])
@@ -231,6 +227,6 @@ def test_a_range_of_noise_is_two_rising_numbers(changes):
 
 def test_enough_images_make_a_curve(model, monkeypatch):
     monkeypatch.setattr(curve, "_ENOUGH", 3)
-    calibrate_denoising(ImageSet(bumps(9), "bumps", "test", ("",) * 9), model)
-    assert curve_of(model) == measure_curve(bumps(9)[:3], model)
-    assert model.measured["familiar"] == measure_misfit(bumps(9)[:3], model)
+    calibrate_denoising(ImageSet(bump_images(9), "bumps", "test", ("",) * 9), model)
+    assert curve_of(model) == measure_curve(bump_images(9)[:3], model)
+    assert model.measured["familiar"] == measure_misfit(bump_images(9)[:3], model)

@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from tiny import draw_bumps
+from tiny import bump_images
 
 from mfimage import from_pretrained, save_pretrained
 from mfimage.datasets.noise import gaussian_noise
@@ -16,12 +16,7 @@ from mfimage.denoising.examination import (
 from mfimage.errors import ModelError
 from mfimage.ood.scores import score
 
-
-def bumps(count, seed):
-    return torch.from_numpy(draw_bumps(count, seed=seed))[:, None] / 255
-
-
-X = bumps(40, 9)
+X = bump_images(40, 9)
 STRANGE = {
     "inverted": 1 - X,
     "stripes": torch.arange(8).remainder(4).lt(2).float().expand(5, 1, 8, 8),
@@ -52,7 +47,7 @@ def test_the_numbers_by_hand(model):
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("sigma", [0.0, 0.05, 0.1])
 def test_familiar_images_are_not_far_and_strange_ones_are(model, sigma, known, generator):
-    usual = measure_misfit(bumps(200, 3), model)["coarse"] if known else None
+    usual = measure_misfit(bump_images(200, 3), model)["coarse"] if known else None
     assert far(report_of(gaussian_noise(X, sigma, generator), model, sigma, usual)).float().mean() < 0.05
     for name, images in STRANGE.items():
         found = report_of(gaussian_noise(images, sigma, generator), model, sigma, usual)
@@ -74,7 +69,7 @@ def test_noise_averages_out_in_blocks(generator):
 
 
 def test_what_is_usual_is_measured_on_clean_images(model):
-    x = bumps(300, 4)
+    x = bump_images(300, 4)
     usual = measure_misfit(x, model)
     assert usual["score"] == pytest.approx(float(score(x, model).mean()), rel=1e-4)
     assert far(report_of(x, model, 0.0, usual["coarse"])).sum() == 3  # one in a hundred

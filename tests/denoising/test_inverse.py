@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from laws import perturb
-from tiny import draw_bumps
+from tiny import bump_images
 
 from mfimage import ModelConfig, build
 from mfimage.datasets.noise import gaussian_noise
@@ -34,15 +34,11 @@ OPERATORS = {
 }
 
 
-def bumps(count, seed=9):
-    return torch.from_numpy(draw_bumps(count, seed=seed))[:, None] / 255
-
-
 @pytest.fixture(scope="module")
 def bent():
     """A curved manifold with a density that is no Gaussian, neither of them trained, in float64."""
     model = build(ModelConfig((1, 8, 8), 3, levels=((1, 1),), width=2, hidden=8, density_steps=1))
-    model.initialise(bumps(60, seed=1))
+    model.initialise(bump_images(60, seed=1))
     perturb(model.density, 0.3)
     perturb(model.chart, 0.1)
     return model.double()
@@ -51,12 +47,12 @@ def bent():
 @pytest.fixture(scope="module")
 def straight():
     model = build(ModelConfig((1, 8, 8), 3, kind="linear"))
-    model.initialise(bumps(60, seed=1))
+    model.initialise(bump_images(60, seed=1))
     return model.double().eval()
 
 
 def posterior(model, operator, sigma=0.1):
-    x = bumps(6).double()
+    x = bump_images(6).double()
     deviation = torch.full((6,), sigma, dtype=torch.float64)
     return x, Posterior(operator.forward(x), operator, model, deviation)
 
@@ -98,7 +94,7 @@ def test_a_linear_model_gives_the_posterior_mean(straight, name):
     """Of a Gaussian on a subspace seen linearly: (JᵀJ/σ² + Σ⁻¹)⁻¹ (Jᵀ(y − A g(0))/σ² + Σ⁻¹ m)."""
     operator, sigma = OPERATORS[name], 0.2
     y = operator.forward(
-        gaussian_noise(bumps(6).double(), sigma, torch.Generator().manual_seed(0), clip=False)
+        gaussian_noise(bump_images(6).double(), sigma, torch.Generator().manual_seed(0), clip=False)
     )
     found = solve(y, operator, straight, sigma, torch.zeros(6, 3, dtype=torch.float64))
     codes = straight.push_forward(torch.cat([torch.zeros(1, 3), torch.eye(3)]).double()).detach()
@@ -134,14 +130,14 @@ def test_images_do_not_see_each_other(bent):
 
 
 def test_a_deviation_an_image(model, generator):
-    y = gaussian_noise(bumps(6), 0.2, generator)
+    y = gaussian_noise(bump_images(6), 0.2, generator)
     both = map_denoise(y, model, torch.tensor([0.05, 0.1, 0.2, 0.3, 0.4, 0.5]))
     torch.testing.assert_close(both[2:3], map_denoise(y[2:3], model, 0.2), atol=1e-4, rtol=0)
     assert not torch.allclose(both[5:], map_denoise(y[5:], model, 0.05), atol=1e-3)
 
 
 def test_it_is_nearer_to_the_clean_than_the_projection(model, generator):
-    clean = bumps(60)
+    clean = bump_images(60)
     y = gaussian_noise(clean, 0.3, generator)
     with torch.no_grad():
         projected = (model.project(y) - clean).square().mean()
@@ -149,7 +145,7 @@ def test_it_is_nearer_to_the_clean_than_the_projection(model, generator):
 
 
 def test_without_noise_it_is_the_nearest_point(model):
-    x = bumps(10)
+    x = bump_images(10)
     with torch.no_grad():
         projected = (model.project(x) - x).square().sum((1, 2, 3))
     assert ((map_denoise(x, model, 1e-3) - x).square().sum((1, 2, 3)) <= projected + 1e-6).all()
@@ -158,7 +154,7 @@ def test_without_noise_it_is_the_nearest_point(model):
 def test_a_density_that_sees_parameters_is_refused(model):
     flow = build(ModelConfig((1, 8, 8), 2, width=2, hidden=8, density_steps=1, context=1))
     with pytest.raises(ModelError, match="without parameters"):
-        map_denoise(bumps(1), flow, 0.1)
+        map_denoise(bump_images(1), flow, 0.1)
 
 
 WIDE = {

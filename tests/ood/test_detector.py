@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import draw_bumps
+from tiny import bump_images, draw_bumps
 from torch.utils.data import TensorDataset
 
 from mfimage import Detector, ModelConfig, build, from_pretrained, load, save_pretrained
@@ -12,10 +12,6 @@ from mfimage.datasets.noise import blur
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.ood import drift_of
 from mfimage.run import read_calibration, write_calibration
-
-
-def bump_images(count, seed):
-    return torch.from_numpy(draw_bumps(count, seed=seed))[:, None].float() / 255
 
 
 @pytest.fixture

@@ -3,14 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import draw_bumps
+from tiny import bump_images
 
 from mfimage.ood.scores import SCORES, Reference, log_dimension, log_residual, reference_of
 from mfimage.ood.statistics import Statistics, statistics_of
-
-
-def bump_images(count, seed):
-    return torch.from_numpy(draw_bumps(count, seed=seed))[:, None].float() / 255
 
 
 @pytest.fixture

@@ -3,13 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import draw_bumps
+from tiny import bump_images
 
 from mfimage.ood.statistics import WORDS, bands, cells, statistics_of, summary, zlib_bits
-
-
-def bump_images(count, seed):
-    return torch.from_numpy(draw_bumps(count, seed=seed))[:, None].float() / 255
 
 
 def test_statistics_are_what_the_model_says(model):
