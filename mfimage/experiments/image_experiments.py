@@ -20,7 +20,7 @@ from mfimage.experiments.measures import (
     RECONSTRUCTION,
     RECOVERY,
     common,
-    densities,
+    compare_densities,
     recovery,
 )
 from mfimage.experiments.simulators import Generated, Rendered, Simulator
@@ -63,7 +63,7 @@ def image_manifold(dim: int = 2, size: int = 32, channels: int = 1) -> Experimen
 def _measure_rendered(
     model: GenerativeModel, simulator: Simulator, test: Points, generator: torch.Generator
 ) -> dict[str, float]:
-    return common(model, simulator, test, generator) | densities(model, simulator, test, RENDERED)
+    return common(model, simulator, test, generator) | compare_densities(model, simulator, test, RENDERED)
 
 
 def stylegan(dim: int, size: int = 64, weights: str | None = None) -> Experiment:
@@ -111,7 +111,7 @@ def _measure_generated(
     found["re_256"] = 256 * found["reconstruction"]
     if model.has_manifold and test.latents is not None:
         found["recovery"] = recovery(in_batches(model.encode, test.x), test.latents)
-    return found | ({} if simulator.parameters else densities(model, simulator, test, GENERATED))
+    return found | ({} if simulator.parameters else compare_densities(model, simulator, test, GENERATED))
 
 
 def _draw_generated(models: Models, simulator: Simulator, test: Points) -> list[Figure]:

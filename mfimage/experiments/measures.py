@@ -41,7 +41,7 @@ def errors(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
     return in_batches(error, x, 2000)
 
 
-def strangeness(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
+def stranger_score(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
     """Score points, higher is stranger: by reconstruction error, or −log p where nothing is projected."""
     if not model.has_manifold:
         return in_batches(lambda part: -model.log_prob(part, context(simulator, len(part))), x, 2000)
@@ -69,7 +69,7 @@ def common(
     return {
         "distance": float(simulator.distance(drawn).mean()),
         "reconstruction": float(errors(model, simulator, test.x).mean()),
-        "auc": auroc(strangeness(model, simulator, test.x), strangeness(model, simulator, strangers)),
+        "auc": auroc(stranger_score(model, simulator, test.x), stranger_score(model, simulator, strangers)),
     }
 
 
@@ -92,7 +92,9 @@ def recovery(u: Tensor, latents: Tensor) -> float:
     return float(found.score(scaled[half:], truth[half:]))
 
 
-def densities(model: GenerativeModel, simulator: Simulator, test: Points, most: int) -> dict[str, float]:
+def compare_densities(
+    model: GenerativeModel, simulator: Simulator, test: Points, most: int
+) -> dict[str, float]:
     """Compare learned with true log-densities of up to `most` held-out data, where both are of volume."""
     if not isinstance(model, ManifoldFlow) or test.latents is None:
         return {}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mfimage.datasets.points import Points
 from mfimage.errors import DataError, ModelError, UsageError
+from mfimage.eval.set_metrics import squared_mmd
 from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.experiments.tables import Metric
 from mfimage.models import GenerativeModel
@@ -28,7 +29,6 @@ OBSERVED, SETS = 20, 5  # data of which a posterior is taken, and how many such 
 CHAINS, BURN_IN, STEPS, THIN, STEP_SIZE = 100, 75, 100, 10, 0.3
 
 _ADAPT_EVERY = 25
-_ROWS_AT_ONCE = 512
 
 
 def likelihood(model: GenerativeModel, x: Tensor) -> tuple[LogLikelihood, Tensor]:
@@ -98,20 +98,17 @@ def metropolis(
     burn_in: int = 0,
     target: float | None = None,
 ) -> tuple[Tensor, float]:
-    """Draw from a density by Gaussian random walks, many chains at once.
-
-    θ′ = θ + s·N(0, I), accepted with probability min(1, p(θ′) / p(θ)).
+    """Draw by random walks θ′ = θ + s·N(0, I), accepted with probability min(1, p(θ′) / p(θ)) (Metropolis).
 
     Args:
-        log_prob: Maps θ, shape (chains, P), float64, to log p(θ) + constant, (chains,), nats, −inf where θ
-            may not be.
+        log_prob: Maps θ, shape (chains, P), float64, to log p(θ) + constant, (chains,), −inf where p is 0.
         start: θ of every chain, shape (chains, P), where log p is finite.
-        steps: Draws of every chain after burn-in, one a step, at least 1.
+        steps: Draws of every chain after burn-in, at least 1.
         step_size: s > 0, in the unit of θ.
         generator: Of all randomness, on the CPU.
         burn_in: Steps before those, which are not returned.
-        target: Share of accepted proposals, in (0, 1), towards which s, common to all chains, is moved every
-            25 steps of burn-in; only then, as later changes would bias the draws. None leaves s alone.
+        target: Share of accepted proposals, in (0, 1), towards which s is moved every 25 steps of burn-in
+            (later changes would bias the draws); None leaves s alone.
 
     Returns:
         Draws, shape (chains, steps, P), float64, and the share of proposals accepted after burn-in.
@@ -119,20 +116,11 @@ def metropolis(
     Raises:
         UsageError: If the arguments make no sense, or log p is not finite at the start.
         ModelError: If log p is NaN or +inf on the way.
-
-    Reference:
-        Metropolis, Rosenbluth, Rosenbluth, Teller, Teller, Equation of state calculations by fast computing
-        machines, 1953.
     """
     if start.ndim != 2 or not start.numel() or steps < 1 or burn_in < 0 or not step_size > 0:
-        raise UsageError(
-            f"start is (chains, P), steps at least 1, burn_in at least 0 and step_size positive; "
-            f"got {tuple(start.shape)}, {steps}, {burn_in} and {step_size}"
-        )
-    theta = start.detach().to("cpu", torch.float64, copy=True)
-    current = _checked(log_prob, theta)
-    if current.isneginf().any():
-        raise UsageError(f"{int(current.isneginf().sum())} of {len(theta)} chains start where p = 0")
+        given = f"{tuple(start.shape)}, {steps}, {burn_in} and {step_size}"
+        raise UsageError(f"start is (chains, P), steps ≥ 1, burn_in ≥ 0 and step_size > 0; got {given}")
+    theta, current = _begin(log_prob, start)
     samples, shares = theta.new_empty(len(theta), steps, theta.shape[1]), list[float]()
     for step in range(-burn_in, steps):
         theta, current, share = _walk(log_prob, theta, current, step_size, generator)
@@ -143,6 +131,15 @@ def metropolis(
             step_size *= math.exp(2 * (sum(shares) / _ADAPT_EVERY - target))
             shares = []
     return samples, sum(shares[-steps:]) / steps
+
+
+def _begin(log_prob: LogProb, start: Tensor) -> tuple[Tensor, Tensor]:
+    """A copy of θ at the start, and log p there."""
+    theta = start.detach().to("cpu", torch.float64, copy=True)
+    current = _checked(log_prob, theta)
+    if current.isneginf().any():
+        raise UsageError(f"{int(current.isneginf().sum())} of {len(theta)} chains start where p = 0")
+    return theta, current
 
 
 def _walk(
@@ -198,17 +195,12 @@ def _checked(log_prob: LogProb, theta: Tensor) -> Tensor:
     return values
 
 
-# MMD
-
-
 def posterior_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
-    """Estimate the squared maximum mean discrepancy between two distributions, without bias.
-
-    mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{ij} k(x_i, y_j),  k(a, b) = exp(−|a − b|² / 2s²)
+    """Estimate `squared_mmd` of draws from two posteriors, with the kernel k(a, b) = exp(−|a − b|² / 2s²).
 
     Args:
         x: Draws from one, shape (N, P), N at least 2.
-        y: Draws from the other, shape (M, P), M at least 2; for the paper's numbers, from the true posterior.
+        y: Draws from the other, the true one, shape (M, P), M at least 2.
         scale: s > 0; None takes the median distance between two different draws of y.
 
     Returns:
@@ -217,9 +209,6 @@ def posterior_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
     Raises:
         UsageError: If shapes do not fit.
         DataError: If a value is not finite, or most draws of y are equal.
-
-    Reference:
-        Gretton, Borgwardt, Rasch, Schölkopf, Smola, A kernel two-sample test, 2012, JMLR 13, lemma 6.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise UsageError(
@@ -228,28 +217,21 @@ def posterior_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
     x, y = (values.detach().to("cpu", torch.float64) for values in (x, y))
     if not (x.isfinite().all() and y.isfinite().all()):
         raise DataError("draws that are not finite have no discrepancy; did a chain or a model diverge?")
-    scale = median_distance(y) if scale is None else scale
-    if not scale > 0:
-        raise DataError(f"the kernel needs a scale above 0, not {scale}; most draws of y may be equal")
-    within = [(_kernel_sum(z, z, scale) - len(z)) / (len(z) * (len(z) - 1)) for z in (x, y)]
-    return sum(within) - 2 * _kernel_sum(x, y, scale) / (len(x) * len(y))
+    width = median_distance(y) if scale is None else scale
+    if not width > 0:
+        raise DataError(f"the kernel needs a scale above 0, not {width}; most draws of y may be equal")
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        # Of differences taken as such, so that k(a, a) is 1 exactly.
+        distances = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+        return torch.exp(-0.5 * (distances / width).square())
+
+    return squared_mmd(x, y, kernel)
 
 
 def median_distance(y: Tensor) -> float:
-    """Compute the median of |y_i − y_j| over all pairs i < j of draws (M, P), M at least 2.
-
-    The mean of the middle two where their number is even, as numpy has it.
-    """
+    """Compute the median of |y_i − y_j| over all pairs i < j of draws (M, P), M at least 2."""
     import numpy as np
     from scipy.spatial.distance import pdist
 
     return float(np.median(pdist(y.detach().cpu().double().numpy()), overwrite_input=True))
-
-
-def _kernel_sum(x: Tensor, y: Tensor, scale: float) -> float:
-    """Σ_ij k(x_i, y_j), some rows at a time; differences are taken as such, so that k(a, a) is 1 exactly."""
-    total = 0.0
-    for rows in x.split(_ROWS_AT_ONCE):
-        distances = torch.cdist(rows, y, compute_mode="donot_use_mm_for_euclid_dist")
-        total += float(torch.exp(-0.5 * (distances / scale).square()).sum())
-    return total

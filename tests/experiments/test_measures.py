@@ -28,7 +28,7 @@ def test_strangeness_is_the_error_or_where_nothing_is_projected_the_density():
         flow = build(Config(dim=2, model=MODEL).model_config((3,), kind, 1)).eval()
         flow.initialise(x)
         with torch.no_grad():
-            return flow, measures.strangeness(flow, Surface(), x)
+            return flow, measures.stranger_score(flow, Surface(), x)
 
     flow, found = strangeness("manifold-flow")
     torch.testing.assert_close(found, measures.errors(flow, Surface(), x))

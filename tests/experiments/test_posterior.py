@@ -181,7 +181,7 @@ def test_posterior_of_a_gaussian_mean(generator):
 
 
 def test_posterior_mmd_equals_the_plain_formula(generator, monkeypatch):
-    monkeypatch.setattr("mfimage.experiments.posterior._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("mfimage.eval.set_metrics._ROWS", 7)
     both = torch.randn(71, 2, generator=generator, dtype=torch.float64)
     x, y = both[:30], both[30:] + 1
 

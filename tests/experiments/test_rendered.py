@@ -5,7 +5,7 @@ import torch
 
 from mfimage.errors import UsageError
 from mfimage.experiments.simulators.rendered import Rendered
-from mfimage.experiments.simulators.simulator import nearest
+from mfimage.experiments.simulators.simulator import nearest_point
 
 SCENES = [(2, 32, 1), (2, 64, 3), (8, 32, 1), (8, 32, 3), (16, 32, 1), (64, 32, 1)]
 
@@ -164,7 +164,7 @@ def test_the_search_never_ends_further_off_than_it_began(scene):
     start = simulator.draw(20, seeded(1))
     before = (x - simulator.render(start).flatten(1)).square().sum(1)
     for iterations in (0, 1, 3, 10):
-        z, squared = nearest(simulator._flat, simulator.jacobian, x, start, 8.0, iterations=iterations)
+        z, squared = nearest_point(simulator._flat, simulator.jacobian, x, start, 8.0, iterations=iterations)
         assert (squared <= before).all()
         torch.testing.assert_close((x - simulator.render(z).flatten(1)).square().sum(1), squared)
         before = squared
@@ -185,7 +185,7 @@ def test_a_search_that_meets_the_bound_goes_on_along_it(scene):
     x = simulator.render(z).flatten(1)
     start = simulator.draw(30, seeded(1)) / 4
     few, many = (
-        nearest(simulator._flat, simulator.jacobian, x, start, 2.0, iterations=n) for n in (50, 1000)
+        nearest_point(simulator._flat, simulator.jacobian, x, start, 2.0, iterations=n) for n in (50, 1000)
     )
     assert few[0].abs().max() == 2
     torch.testing.assert_close(few[1], many[1], atol=0, rtol=1e-9)

@@ -5,7 +5,7 @@ import torch
 from torch.autograd.functional import jacobian
 
 from mfimage.experiments.simulators import Surface
-from mfimage.experiments.simulators.surface import _ROTATION, embed, height, log_density
+from mfimage.experiments.simulators.surface import _ROTATION, embed, height
 
 
 def generator(seed=0):
@@ -36,7 +36,7 @@ def height_above(x):
 def test_coordinates_have_a_normalised_density(theta):
     line = torch.linspace(-14, 14, 1401, dtype=torch.float64)
     z = torch.cartesian_prod(line, line)
-    assert abs(float(log_density(z, torch.tensor([[theta]])).exp().sum()) * 0.02**2 - 1) < 1e-6
+    assert abs(float(Surface().log_density(z, torch.tensor([[theta]])).exp().sum()) * 0.02**2 - 1) < 1e-6
 
 
 def test_log_prob_is_the_change_of_variables_by_autograd():
@@ -44,7 +44,9 @@ def test_log_prob_is_the_change_of_variables_by_autograd():
     points = surface.sample(5, generator())
     for x, z, theta in zip(points.x, points.latents.double(), points.theta, strict=True):
         j = jacobian(lambda v: embed(v[None])[0], z)
-        expected = log_density(z[None], theta[None])[0] - 0.5 * torch.linalg.slogdet(j.T @ j).logabsdet
+        expected = (
+            surface.log_density(z[None], theta[None])[0] - 0.5 * torch.linalg.slogdet(j.T @ j).logabsdet
+        )
         torch.testing.assert_close(surface.log_prob(x[None], theta[None])[0], expected, atol=1e-5, rtol=0)
 
 

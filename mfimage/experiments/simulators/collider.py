@@ -69,14 +69,6 @@ class Collider(Simulator):
         x, score = self.embed(z).float(), joint_score(z, parameters).float()
         return Points(x, self.name, parameters.float().contiguous(), score, z.float())
 
-    def prior(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw θ ~ N(0, 1)², (n, 2) float32."""
-        return torch.randn(n, 2, generator=generator)
-
-    def log_prior(self, theta: Tensor) -> Tensor:
-        """Compute log N(θ; 0, 1)² of (n, 2), shape (n,), float64 nats."""
-        return -0.5 * self._theta(theta, len(theta)).double().square().sum(1) - math.log(2 * math.pi)
-
     def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
         """Compute log p(z|θ) of the quantities z that x determines.
 
@@ -132,11 +124,6 @@ class Collider(Simulator):
             raise UsageError(f"collider: x must be (n, 40), not {tuple(x.shape)}")
         mean, std = _scales()
         return x.double() * std.to(x.device) + mean.to(x.device)
-
-    def _theta(self, theta: Tensor, n: int) -> Tensor:
-        if theta.shape not in {(n, 2), (1, 2)}:
-            raise UsageError(f"collider: theta must be ({n}, 2) or (1, 2), not {tuple(theta.shape)}")
-        return theta
 
 
 # The density of the quantities

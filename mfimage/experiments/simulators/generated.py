@@ -71,19 +71,13 @@ class Generated(ImageManifold):
         return 4 * self.batch
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
-        """Draw n images with their latents, and θ where there is one.
-
-        Raises:
-            UsageError: If a θ is given to what has none.
-        """
-        if theta is not None and not self.parameters:
-            raise UsageError(f"{self.name} has no parameters")
-        if theta is None and self.parameters:
-            theta = self.prior(n, generator)
+        """Draw n images with their latents, and θ where there is one."""
+        if theta is not None or self.parameters:
+            theta = self.prior(n, generator) if theta is None else self._theta(theta, n)
+            theta = theta.float().expand(n, -1)
         noise = self.draw(n, generator)
-        rows = None if theta is None else theta.float().expand(n, -1)
-        latents = noise if rows is None else noise + rows / math.sqrt(self.dim)
-        return Points(self.render(latents), self.name, rows, latents=latents)
+        latents = noise if theta is None else noise + theta / math.sqrt(self.dim)
+        return Points(self.render(latents), self.name, theta, latents=latents)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw z ~ N(0, I), those of θ = 0, shape (n, d), float32."""
@@ -106,18 +100,6 @@ class Generated(ImageManifold):
         """Compute log p(z|θ) of latents (n, d); θ, shape (n, 1), is 0 if None."""
         moved = z.double() if theta is None else z.double() - theta.double() / math.sqrt(self.dim)
         return -0.5 * (moved.square() + math.log(2 * math.pi)).sum(1)
-
-    def prior(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw θ ~ N(0, 1), shape (n, 1)."""
-        if not self.parameters:
-            return super().prior(n, generator)
-        return torch.randn(n, 1, generator=generator)
-
-    def log_prior(self, theta: Tensor) -> Tensor:
-        """Compute log N(θ; 0, 1), shape (n,)."""
-        if not self.parameters:
-            return super().log_prior(theta)
-        return -0.5 * (theta.square() + math.log(2 * math.pi)).sum(1)
 
     def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n images of the same generator with all its latents free: alike in kind, off the manifold."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import UsageError
-from mfimage.experiments.simulators.simulator import Simulator, nearest
+from mfimage.experiments.simulators.simulator import Simulator, nearest_point
 
 _USUAL = 3.0  # |z_k| that a search may start from
 
@@ -20,7 +20,7 @@ class ImageManifold(Simulator):
         bank_size: Known images among which a search looks for its start.
         thumbnail: Height and width to which images are shrunk for that.
         bound: The largest |z_k| in which the nearest image is sought.
-        tolerance: Of the search, see `nearest`.
+        tolerance: Of the search, see `nearest_point`.
         floor: Of the search.
     """
 
@@ -97,7 +97,7 @@ class ImageManifold(Simulator):
         z = x.new_full((len(x), self.dim), torch.nan)
         distance = x.new_full((len(x),), torch.nan)
         for rows in x.flatten(1).isfinite().all(1).nonzero()[:, 0].split(self.rows_at_once):
-            z[rows], squared = nearest(
+            z[rows], squared = nearest_point(
                 self._flat, self.jacobian, x[rows].flatten(1), self._start(x[rows]), self.bound,
                 tolerance=self.tolerance, floor=self.floor,
             )  # fmt: skip

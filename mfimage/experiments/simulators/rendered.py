@@ -70,13 +70,9 @@ class Rendered(ImageManifold):
         return max(1, _NUMBERS_AT_ONCE // (self.dim * math.prod(self.shape)))
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
-        """Draw n images with their latents z.
-
-        Raises:
-            UsageError: If there is a θ.
-        """
+        """Draw n images with their latents z; a θ is refused."""
         if theta is not None:
-            raise UsageError(f"{self.name} has no parameters")
+            self._require_parameters()
         latents = self.draw(n, generator).float()
         images = [self.render(z).float() for z in latents.split(self.rows_at_once)]
         return Points(torch.cat(images) if n else torch.zeros(0, *self.shape), self.name, latents=latents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,12 +51,14 @@ class Simulator(ABC):
         """Draw n points, (n, …) float32, that do not belong."""
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw θ, shape (n, P)."""
-        raise UsageError(f"{self.name} has no parameters")
+        """Draw θ, shape (n, P), float32; ~ N(0, I) where nothing else is said."""
+        self._require_parameters()
+        return torch.randn(n, self.parameters, generator=generator)
 
     def log_prior(self, theta: Tensor) -> Tensor:
-        """Compute the log-density of θ under the prior, shape (n,)."""
-        raise UsageError(f"{self.name} has no parameters")
+        """Compute the log-density of θ, (n, P), under the prior, shape (n,), float64 nats."""
+        theta = self._theta(theta, len(theta)).double()
+        return -0.5 * theta.square().sum(1) - 0.5 * self.parameters * math.log(2 * math.pi)
 
     def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
         """Compute the true log-density at x, (n, …), given θ, (n, P) or (1, P): (n,), float64, in nats."""
@@ -64,6 +67,18 @@ class Simulator(ABC):
     def log_prob_at(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
         """Compute the true log-density at the points of known latents z, (n, d): as `log_prob`."""
         raise UsageError(f"the density of {self.name} is not known at latents")
+
+    def _require_parameters(self) -> None:
+        if not self.parameters:
+            raise UsageError(f"{self.name} has no parameters")
+
+    def _theta(self, theta: Tensor, n: int) -> Tensor:
+        """Check that a given θ is one for all n or one for each."""
+        self._require_parameters()
+        if theta.shape not in {(n, self.parameters), (1, self.parameters)}:
+            shapes = f"({n}, {self.parameters}) or (1, {self.parameters})"
+            raise UsageError(f"{self.name}: theta must be {shapes}, not {tuple(theta.shape)}")
+        return theta
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +102,7 @@ class _SquaredDistance:
         return gradient, curvature, torch.diag_embed(curvature.diagonal(dim1=1, dim2=2).clamp(min=2e-12))
 
 
-def nearest(
+def nearest_point(
     render: Callable[[Tensor], Tensor],
     jacobian: Callable[[Tensor], Tensor],
     x: Tensor,

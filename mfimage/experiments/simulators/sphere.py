@@ -36,7 +36,9 @@ class Sphere(Simulator):
         self.shape, self.dim, self.epsilon = (n + 1,), n, epsilon
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
-        """Draw n points; latents are the angles, as drawn."""
+        """Draw n points; latents are the angles, as drawn; a θ is refused."""
+        if theta is not None:
+            self._require_parameters()
         angles = self._angles(n, generator)
         radius = 1 + self.epsilon * torch.randn(n, 1, generator=generator, dtype=torch.float64)
         return Points((radius * direction(angles)).float(), self.name, latents=angles.float())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets.points import Points
-from mfimage.experiments.simulators.simulator import Simulator, nearest
+from mfimage.experiments.simulators.simulator import Simulator, nearest_point
 
 # Of 1, z₀, z₁, z₀², z₀z₁, z₁², z₀³, … up to the fifth power.
 _COEFFICIENTS = (
@@ -70,49 +70,44 @@ class Surface(Simulator):
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
         """Draw n points; latents are z."""
-        theta = (self.prior(n, generator) if theta is None else theta).double().expand(n, 1)
+        given = self.prior(n, generator) if theta is None else self._theta(theta, n)
+        theta = given.double().expand(n, 1)
         moving = torch.rand(n, 1, generator=generator, dtype=torch.float64) < _WEIGHT
         noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
         z = torch.where(moving, _MOVING + _width(theta) * noise, _FIXED + _WIDTH * noise)
         return Points(embed(z).float(), self.name, theta.float(), latents=z.float())
 
+    def log_density(self, z: Tensor, theta: Tensor) -> Tensor:
+        """Compute log p(z|θ) of coordinates (n, 2), shape (n,), with respect to dz."""
+
+        def component(weight: float, centre: Tensor, width: Tensor | float) -> Tensor:
+            width = torch.as_tensor(width, dtype=z.dtype)
+            inner = -0.5 * ((z - centre) / width).square().sum(1)
+            return inner - 2 * width.log().flatten() + math.log(weight / (2 * math.pi))
+
+        moving = component(_WEIGHT, _MOVING, _width(theta.double()))
+        return torch.logaddexp(component(1 - _WEIGHT, _FIXED, _WIDTH), moving)
+
     def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Compute the log-density on the surface below x: log p(z|θ) − ½ log det(JᵀJ).
+        """Compute the log-density, with respect to area, at the foot of x (n, 3); θ = 0 if None."""
+        return self.log_prob_at(_turned_back(x)[:, :2], theta)
 
-        Args:
-            x: Shape (n, 3); what stands off the surface counts as the point at its foot.
-            theta: Shape (n, 1) or (1, 1); 0 if None.
-
-        Returns:
-            (n,) float64 nats, with respect to area.
-        """
-        z = _turned_back(x)[:, :2]
-        theta = torch.zeros(1, 1) if theta is None else theta
-        j = jacobian(z)
-        return log_density(z, theta) - 0.5 * torch.linalg.slogdet(j.mT @ j).logabsdet
+    def log_prob_at(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Compute log p(z|θ) − ½ log det(JᵀJ) of coordinates (n, 2); θ = 0 if None."""
+        theta = torch.zeros(1, 1) if theta is None else self._theta(theta, len(z))
+        j = jacobian(z.double())
+        return self.log_density(z.double(), theta) - 0.5 * torch.linalg.slogdet(j.mT @ j).logabsdet
 
     def distance(self, x: Tensor) -> Tensor:
         """Compute the distance to the nearest point, sought from the foot of x: at most its height."""
         foot = _turned_back(x)[:, :2]
-        _, squared = nearest(embed, jacobian, x.double(), foot.clamp(-_FAR, _FAR), _FAR)
+        _, squared = nearest_point(embed, jacobian, x.double(), foot.clamp(-_FAR, _FAR), _FAR)
         return squared.sqrt()
 
     def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw points at θ = 0, moved by N(0, 0.1²) in each coordinate."""
         x = self.sample(n, generator, torch.zeros(1, 1)).x
         return x + _OOD_SCALE * torch.randn(n, 3, generator=generator)
-
-
-def log_density(z: Tensor, theta: Tensor) -> Tensor:
-    """Compute log p(z|θ) of the coordinates, shape (n,), with respect to dz."""
-
-    def component(weight: float, centre: Tensor, width: Tensor | float) -> Tensor:
-        width = torch.as_tensor(width, dtype=z.dtype)
-        inner = -0.5 * ((z - centre) / width).square().sum(1)
-        return inner - 2 * width.log().flatten() + math.log(weight / (2 * math.pi))
-
-    moving = component(_WEIGHT, _MOVING, _width(theta.double()))
-    return torch.logaddexp(component(1 - _WEIGHT, _FIXED, _WIDTH), moving)
 
 
 def _width(theta: Tensor) -> Tensor:
