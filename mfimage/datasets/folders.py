@@ -31,14 +31,6 @@ def celeba(root: str | Path | None = None, crop: Crop = CROP_148) -> FolderStore
     A square is cut out of each image of 178×218 before it is scaled: of side 148 around the face, as in most
     papers that show faces at 64×64, or the largest, of side 178.
 
-    Args:
-        root: Where img_align_celeba/ and list_eval_partition.txt lie, or a folder celeba with them;
-            $MFIMAGE_DATA if None.
-        crop: The square.
-
-    Raises:
-        DataError: The files are not there, or the list is damaged.
-
     Reference:
         Liu, Luo, Wang, Tang, Deep Learning Face Attributes in the Wild, 2015, arXiv 1411.7766.
     """
@@ -81,13 +73,6 @@ def imagenet(root: str | Path | None = None) -> FolderStore:
 
     No box is cut out: as for any folder the shorter side is scaled to `size`, antialiased, and the middle of
     the longer one kept. Labels are the places of the classes' folders in alphabetical order.
-
-    Args:
-        root: Where train/ and val/ lie, or a folder imagenet, ILSVRC2012 or ILSVRC/Data/CLS-LOC with them;
-            $MFIMAGE_DATA if None.
-
-    Raises:
-        DataError: The folders are not there or hold no images.
 
     Reference:
         Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, 2014, arXiv 1409.0575.

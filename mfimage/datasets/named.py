@@ -48,18 +48,11 @@ def located(
     expected: str,
     advice: str,
 ) -> Path:
-    """Find the first of some folders that holds a set.
-
-    Args:
-        name: Of the set.
-        root: See `data_root`.
-        places: Folders below it, in the order in which they are looked at.
-        holds: Whether the set is in a folder.
-        expected: What should be there, for the message.
-        advice: How to get it; FOLDER in it stands for the root.
+    """Find the first of some places below `data_root(root)` that holds a set.
 
     Raises:
-        DataError: None does; the message says what was expected where and how to get it.
+        DataError: None does; the message says what was expected there, and the advice how to get it, in which
+            FOLDER stands for the root.
     """
     base = data_root(root)
     for place in places:
@@ -104,14 +97,10 @@ def digits(split: str) -> Labelled:
 
 
 def fashion_whole(part: str, root: str | Path | None = None) -> Labelled:
-    """All of Fashion-MNIST, from Debian's package dataset-fashion-mnist or torchvision's download.
+    """All of Fashion-MNIST, 60,000 train and 10,000 test, from Debian's package or torchvision's download.
 
-    Args:
-        part: "train" (60,000) or "test" (10,000).
-        root: Where torchvision's folder FashionMNIST lies or is made; $MFIMAGE_DATA if None.
-
-    Raises:
-        DataError: A file is damaged, or the download fails.
+    Debian's dataset-fashion-mnist is read if no root is given; else torchvision's folder FashionMNIST below
+    the root is, or is made.
     """
     if root is None and _DEBIAN.is_dir():
         files = [_DEBIAN / f"{stem}.gz" for stem in _idx_stems(part)]
@@ -193,12 +182,7 @@ NAMED = (*BUNDLED, *PLACED)
 
 
 def read_named(name: str, split: str, root: str | Path | None = None) -> Labelled:
-    """Read a named set of arrays: images (N, H, W) or (N, H, W, C) uint8, and labels (N,).
-
-    Args:
-        name: One of NAMED.
-        split: "train", "test" or "all".
-        root: Where it lies, for those that are not bundled; $MFIMAGE_DATA if None.
+    """Read a split (train, test or all) of one of NAMED: images (N, H, W[, C]) uint8 and labels (N,).
 
     Raises:
         DataError: There is no such split, or its files are not there or damaged.

@@ -16,7 +16,7 @@ from typing import IO, Any
 _MOST = 1_000_000  # instructions; a network with discriminator and moving average has about 60,000
 _DICTIONARIES = {("dnnlib.util", "EasyDict"), ("collections", "OrderedDict")}
 
-Calls = Mapping[tuple[str, str], Callable[..., Any]]
+Calls = Mapping[tuple[str, str], Callable[..., object]]
 
 
 class Refused(Exception):
@@ -57,7 +57,7 @@ class Unpickler:
         stream: IO[bytes],
         calls: Calls,
         budget: Iterator[int] | None = None,
-        persistent: Callable[[Any], Any] | None = None,
+        persistent: Callable[[Any], object] | None = None,
     ) -> None:
         self._stream, self._calls, self._persistent = stream, calls, persistent
         self._budget = instructions() if budget is None else budget
@@ -86,7 +86,7 @@ class Unpickler:
             _DO[instruction.name](self, argument)
         raise EOFError("it is cut off")
 
-    def _push(self, value: Any) -> None:
+    def _push(self, value: object) -> None:
         self._stack.append(value)
 
     def _take(self, count: int) -> list[Any]:
@@ -117,12 +117,12 @@ class Unpickler:
         elif isinstance(target, dict):
             target.update(zip(keys(values[::2]), values[1::2], strict=True))
 
-    def _name(self, module: Any, name: Any) -> None:
+    def _name(self, module: object, name: object) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise Refused("a name in it is no string")
         self._push(Name(module, name))
 
-    def _call(self, function: Any, arguments: Any) -> None:
+    def _call(self, function: object, arguments: object) -> None:
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise Refused("it calls what is not the name of a function")
         replacement = self._calls.get((function.module, function.name))
@@ -130,19 +130,19 @@ class Unpickler:
             raise Refused(f"it asks for a call of {function}")
         self._push(replacement(*arguments))
 
-    def _new(self, of: Any, arguments: Any) -> None:
+    def _new(self, of: object, arguments: object) -> None:
         if arguments != ():
             raise Refused(f"it asks for a call of {of if isinstance(of, Name) else 'what is no class'}")
         self._push(instance(of))
 
-    def _build(self, state: Any) -> None:
+    def _build(self, state: object) -> None:
         target = self._stack[-1]
         if isinstance(target, Stub):
             target.state = state
         elif not isinstance(target, dict):  # a dictionary's attributes are of no use
             raise Refused(f"it sets the state of a {type(target).__name__}")
 
-    def _resolve(self, identity: Any) -> None:
+    def _resolve(self, identity: object) -> None:
         if self._persistent is None:
             raise Refused("it refers to what lies outside it (a persistent id)")
         self._push(self._persistent(identity))
@@ -153,7 +153,7 @@ def instructions() -> Iterator[int]:
     return iter(range(_MOST))
 
 
-def keys(values: Iterable[Any]) -> list[Any]:
+def keys(values: Iterable[object]) -> list[object]:
     """Check what is to be hashed: a nest of tuples would take exponential time, chosen numbers quadratic."""
     out = list(values)
     for value in out:
@@ -163,7 +163,7 @@ def keys(values: Iterable[Any]) -> list[Any]:
     return out
 
 
-def instance(of: Any, *_: Any) -> Stub | dict[str, Any]:
+def instance(of: object, *_: object) -> Stub | dict[str, object]:
     """Make what stands for a new object of a class: a dict for the known kinds of dict, else a stub."""
     if not isinstance(of, Name):
         raise Refused("it makes an object of what is no class")

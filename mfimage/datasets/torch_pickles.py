@@ -75,7 +75,7 @@ class TensorPart:
         return 1 + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
 
 
-def storage_type(of: Any) -> torch.dtype:
+def storage_type(of: object) -> torch.dtype:
     """Give the type of the numbers in a storage, by the name of its class."""
     if not isinstance(of, Name) or of.module != "torch" or of.name not in _TYPES:
         raise Refused("a tensor in it is of no known type of numbers")
@@ -85,11 +85,7 @@ def storage_type(of: Any) -> torch.dtype:
 def modules(
     network: Any, parts: Callable[[dict[str, Any]], Mapping[str, Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the attributes of a network and of all modules within it, by dotted name.
-
-    Args:
-        network: What a pickle describes.
-        parts: Finds the modules within one, by name, among its attributes.
+    """Give the attributes of a network and of all modules in it, by dotted name; `parts` finds those in one.
 
     Raises:
         Refused: A part is no module, or more deeply nested than in any network, as in itself.

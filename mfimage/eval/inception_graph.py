@@ -67,10 +67,7 @@ TENSOR_NAMES = tuple(
 def build_inception(tensors: dict[str, Tensor]) -> nn.Module:
     """Build the network from its first convolution to the features that follow the average pooling.
 
-    pytorch-fid itself assembles it only together with a download.
-
-    Args:
-        tensors: Those of TENSOR_NAMES; used as they are, not copied.
+    pytorch-fid itself assembles it only together with a download. The tensors are used, not copied.
 
     Returns:
         From images (B, 3, 299, 299) in [-1, 1] to features (B, 2048, 1, 1); in evaluation mode.

@@ -211,3 +211,16 @@ def test_binary_that_is_cut_off(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"data_batch_3\.bin: 6145 bytes are not whole images"):
         load("cifar10", root=tmp_path)
+
+
+def test_named_sets_lie_in_the_folder_that_is_given_or_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("MFIMAGE_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert named.data_root() == tmp_path / "mfimage"
+    monkeypatch.setenv("MFIMAGE_DATA", str(tmp_path / "data"))
+    assert named.data_root() == tmp_path / "data"
+    assert named.data_root(tmp_path / "root") == tmp_path / "root"
+    monkeypatch.delenv("MFIMAGE_DATA")
+    monkeypatch.setattr(named, "cache_folder", lambda: None)
+    with pytest.raises(DataError, match="set MFIMAGE_DATA"):
+        named.data_root()

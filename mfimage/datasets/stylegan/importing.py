@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -102,7 +101,7 @@ class _Bounded:
         return self._file.read(min(count, self._size - self._file.tell()))
 
 
-def _choose(content: Any, path: Path) -> Stub:
+def _choose(content: object, path: Path) -> Stub:
     if isinstance(content, tuple) and content and isinstance(content[0], Stub):
         advice = "convert it with legacy.py of stylegan2-ada-pytorch"
         raise ModelError(f"{path}: a network of the TensorFlow releases; {advice}")
@@ -189,16 +188,16 @@ def _rename(name: str) -> str:
     return name
 
 
-def _parameter(data: Any, *_: Any) -> TensorPart:
+def _parameter(data: object, *_: object) -> TensorPart:
     if not isinstance(data, TensorPart):
         raise Refused("a parameter in it is no tensor")
     return data
 
 
-def _scalar(dtype: Any, data: Any) -> float:
+def _scalar(dtype: object, data: bytes) -> float:
     """Read a NumPy number: gains are of this kind."""
-    known = isinstance(dtype, Stub) and dtype.of.startswith(_DTYPE) and isinstance(dtype.state, tuple)
-    if not known or dtype.state[1] not in ("<", "|", "="):
+    state = dtype.state if isinstance(dtype, Stub) and dtype.of.startswith(_DTYPE) else None
+    if not (isinstance(dtype, Stub) and isinstance(state, tuple) and state[1] in ("<", "|", "=")):
         raise Refused("a NumPy number in it is of no known type")
     return struct.unpack(_SCALARS[dtype.of.removeprefix(_DTYPE)], data)[0]
 
@@ -210,7 +209,7 @@ def _network(meta: Any) -> Stub:
     return Stub(meta["class_name"], meta["state"])
 
 
-def _set(values: Sequence[Any] = ()) -> set[Any]:
+def _set(values: object = ()) -> set[object]:
     if not isinstance(values, (list, tuple)):
         raise Refused("it makes a set of what is no list")
     return set(keys(values))

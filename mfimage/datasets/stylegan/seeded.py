@@ -50,9 +50,6 @@ def seeded_generator(resolution: int, seed: int, channels: int = 3, z_dim: int =
 
     Returns:
         The generator, float32, on the CPU, without gradients. `SEEDED_CARD` says what it is.
-
-    Raises:
-        UsageError: There is no such generator.
     """
     if resolution not in RESOLUTIONS or channels not in (1, 3) or z_dim < 1 or not 0 <= seed < 2**63:
         raise UsageError(
