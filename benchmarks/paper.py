@@ -15,7 +15,6 @@ from harness import put, say
 
 from mfimage.experiments import BUDGETS, EXPERIMENTS
 from mfimage.experiments.reproduce import reproduce
-from mfimage.experiments.tables import table_json
 
 
 def main() -> None:
@@ -41,7 +40,7 @@ def main() -> None:
             scene={"dim": given.dim} if given.dim else {},
             tell=say,
         )
-    put(given.quick, **table_json(report))
+    put(given.quick, **report.as_json())
 
 
 if __name__ == "__main__":

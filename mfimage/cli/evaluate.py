@@ -77,7 +77,7 @@ def evaluate(
     """
     from mfimage.eval import evaluate as evaluate_
     from mfimage.eval.cache import is_main
-    from mfimage.eval.result_pages import write_evaluation
+    from mfimage.eval.evaluation_page import page_of
     from mfimage.inputs import require_images
 
     if model is None:
@@ -96,7 +96,7 @@ def evaluate(
     text = report.text()
     if outdir is not None:
         report.save(outdir / "metrics.json")
-        text += f"\n{write_evaluation(outdir / 'evaluation.html', report, Path(model).name)}"
+        text += f"\n{page_of(report, Path(model).name).write(outdir / 'evaluation.html')}"
     talk.put(report.as_json(), text)
 
 

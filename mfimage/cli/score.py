@@ -109,7 +109,7 @@ def score(
     """
     from mfimage.datasets import save_pngs
     from mfimage.ood import drift_of
-    from mfimage.ood.report import ScoreReport, write_score_report
+    from mfimage.ood.verdict_page import score_page
 
     if jsonl and talk.json:
         raise UsageError("--json and --jsonl: choose one")
@@ -134,8 +134,8 @@ def score(
         rows = [row | {"heatmap": str(path)} for row, path in zip(rows, paths, strict=True)]
     if report is not None:
         strange = {name: detector.score(load_inputs([name], flow, reading)).scores for name in ood or []}
-        page = ScoreReport(files, found, detector.calibration, drift, strange)
-        talk.say(f"{write_score_report(report, page)}: the page")
+        page = score_page(files, found, detector.calibration, drift, strange)
+        talk.say(f"{page.write(report)}: the page")
     _put(rows, files, talk, jsonl, table, more)
     if fail_on_ood and bool(found.is_ood.any()):
         sys.exit(_STRANGE)

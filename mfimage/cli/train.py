@@ -101,7 +101,7 @@ def demo(
     talk: Talk = Talk(),
 ) -> None:
     """Train on the bundled clothes, use and measure the model, and write report.html."""
-    from mfimage.demo import run_demo
+    from mfimage.clothes_demo import run_demo
 
     settings = read_config(config) if config else preset_config("demo")
     report, sentence = run_demo(outdir, settings.with_(seed=seed), device=device, quiet=talk.quiet)
@@ -141,7 +141,6 @@ def reproduce(
         outdir: Where everything goes; runs/EXPERIMENT if none.
     """
     from mfimage.experiments.reproduce import reproduce as reproduce_
-    from mfimage.experiments.tables import table_json, table_text
 
     scene = {"dim": dim, "size": size, "channels": channels, "weights": weights and str(weights)}
     outdir = outdir or Path("runs") / experiment
@@ -151,4 +150,4 @@ def reproduce(
         device=device, quiet=talk.quiet, tell=talk.say,
     )  # fmt: skip
     talk.say(f"{outdir / 'report.html'}")
-    talk.put(table_json(report), table_text(report))
+    talk.put(report.as_json(), report.table().text())

@@ -13,11 +13,13 @@ from torch import Tensor
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, UsageError
 from mfimage.eval.numbers import Evaluation, Number
-from mfimage.eval.table import DASH, Cell, Column, Row, Table, mark_best, numbers_alike
+from mfimage.eval.page import Page, Section, strip, write_sheet
+from mfimage.eval.table import DASH, Cell, Column, Row, Table, mark_best, number
 from mfimage.files import write_text
 from mfimage.models import GenerativeModel
 
 SHOWN = 12  # images in a row of the sheet
+_HEADLINES = ("psnr", "fid", "fd-scattering")  # whose best models the page names first
 _VOLUME = (
     "each density is per volume of its own manifold, so the numbers of different models have different units "
     "even at equal d"
@@ -100,8 +102,8 @@ class Comparison:
         found = self.numbers(name)
         values = [found[run].value if run in found else None for run in self.reports]
         intervals = [found[run].interval if run in found else None for run in self.reports]
-        texts = numbers_alike(values)
-        better = None if self.why_unranked(name) else next(iter(found.values())).better
+        texts = list(map(number, values))
+        better = None if self.why_unranked(name) else next((n.better for n in found.values()), None)
         return list(map(Cell, texts, mark_best(values, better, texts, intervals)))
 
     def notes(self) -> list[str]:
@@ -144,6 +146,19 @@ class Comparison:
         """Write it as a Markdown table, the best in bold, and notes."""
         return "\n".join([self.table().markdown(), "", *(f"- {note}" for note in self.notes())])
 
+    def page(self) -> Page:
+        """Put the table and the rows of pictures on a page."""
+        lead = f"{', '.join(self.reports)}, on the same images."
+        for name in _HEADLINES:
+            best = [run for run in self.reports if run in self.best(name)]
+            if len(best) == len(self.reports):
+                lead += f" Not told apart by {name}."
+            elif best:
+                lead += f" Best by {name}: {', '.join(best)}."
+        pictures = Section("Pictures", "Unselected.", [strip(self.pictures)])
+        numbers = Section("Numbers", "", [self.table()])
+        return Page("Models side by side", lead, [numbers, pictures], notes=self.notes())
+
     def save(self, outdir: str | Path) -> Path:
         """Write comparison.json, .md, .html, and sheet.png where there are pictures; return the page's path.
 
@@ -151,14 +166,13 @@ class Comparison:
             ResourceError: A file cannot be written.
         """
         from mfimage.console import json_text
-        from mfimage.eval.result_pages import write_comparison, write_sheet
 
         outdir = Path(outdir)
         write_text(outdir / "comparison.json", json_text(self.as_json(), indent=2) + "\n")
         write_text(outdir / "comparison.md", self.markdown() + "\n")
         if self.pictures:
             write_sheet(outdir / "sheet.png", self.pictures)
-        return write_comparison(outdir / "comparison.html", self)
+        return self.page().write(outdir / "comparison.html")
 
     def _ranked(self) -> list[str]:
         """Numbers that every model has and can be ranked by."""

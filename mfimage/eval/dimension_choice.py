@@ -17,7 +17,7 @@ from mfimage.datasets.loading import Data, load_for_training
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, Interrupted
 from mfimage.eval.dimension_estimates import LEAST, DimensionEstimate, EstimatorBias, estimates, find_elbow
-from mfimage.eval.elbow import curve_figure
+from mfimage.eval.figures import dimension_figure
 from mfimage.files import stream
 from mfimage.fit import Schedule, Snapshots, fit, make_accelerator, shuffled
 from mfimage.losses import nested_reconstruction
@@ -80,7 +80,7 @@ class Dimension:
     def figure(self) -> bytes:
         """Draw the curves as a PNG."""
         low, high = sorted((self.plain.dimension, self.equalised.dimension))
-        return curve_figure(self.errors, self.pca, (low, high), self.elbow, self.dim)
+        return dimension_figure(self.errors, self.pca, (low, high), self.elbow, self.dim)
 
 
 def choose_dimension(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval.table import Better, Cell, Column, Row, Table, number
+from mfimage.eval.table import ARROWS, Better, Cell, Column, Row, Table, mark_best, number
 from mfimage.files import write_json
 
 REPEATS = 200  # of a bootstrap
@@ -114,12 +114,16 @@ class Number:
 
     def label(self, name: str) -> str:
         """Write the name that it has in an evaluation, and its unit."""
-        return name.replace("_", " ") + (f", {self.unit}" if self.unit else "")
+        arrow = ARROWS.get(self.better or "", "")
+        return name.replace("_", " ") + arrow + (f", {self.unit}" if self.unit else "")
 
     def cells(self) -> tuple[Cell, Cell, Cell]:
-        """Write the value, the interval and N for a table."""
+        """Write the value and that of principal components, the better one marked, and the interval."""
+        pair = [self.value, self.beside.get("pca")]
+        texts = [number(self.value), "" if pair[1] is None else number(pair[1])]
         ends = self.interval if self.interval and all(map(math.isfinite, self.interval)) else ()
-        return Cell(number(self.value)), Cell(" … ".join(map(number, ends))), Cell(f"{self.n:,}")
+        own, pca = map(Cell, texts, mark_best(pair, self.better, texts))
+        return own, pca, Cell(" … ".join(map(number, ends)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,13 +160,25 @@ class Evaluation:
         """Write it as JSON, whole or not at all; infinite values become null. Return the path."""
         return write_json(path, self.as_json())
 
-    def table(self) -> Table:
-        """Put the numbers into a table, with the values to read them with as words."""
-        rows = []
+    def table(self, narrow: bool = False) -> Table:
+        """Put the numbers into a table, beside those of principal components; other values follow as words.
+
+        Args:
+            narrow: Put the intervals below the values.
+        """
+        rows, pca = [], any("pca" in n.beside for n in self.numbers.values())
         for name, n in self.numbers.items():
-            beside = ", ".join(f"{k} {number(v)}" for k, v in n.beside.items())
-            rows.append(Row(n.label(name), n.cells(), words=beside))
-        return Table([Column(name) for name in ("", "value", "95 % interval", "N")], rows)
+            value, other, ends = n.cells()
+            shown = [replace(value, small=(ends.text,) * bool(ends.text)) if narrow else value]
+            shown += [other] * pca + [ends] * (not narrow) + [Cell(f"{n.n:,}")]
+            beside = ", ".join(f"{k} {number(v)}" for k, v in n.beside.items() if k != "pca")
+            rows.append(Row(n.label(name), shown, words=beside))
+        names = ["", "value", *["PCA"] * pca, *["95 % interval"] * (not narrow), "N"]
+        below = "↑ higher is better, ↓ lower is better; the better of the two is bold." if pca else ""
+        said = (
+            "Intervals of 95 % say how far a number would move with other images, not with another training."
+        )
+        return Table(list(map(Column, names)), rows, f"{below} {said}".strip())
 
     def text(self) -> str:
         """Write it as a table for a terminal."""

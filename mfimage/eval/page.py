@@ -1,59 +1,149 @@
-"""What the HTML pages share: templates, and how a number is written."""
+"""Pages of results: self-contained HTML, without scripts, of tables, pictures, charts and lists of files."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import ClassVar, TypeAlias
 
-import jinja2
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional
 
-from mfimage.datasets.pictures import sheet
+from mfimage.datasets.pictures import save_png, sheet
 from mfimage.errors import DataError
-from mfimage.eval.table import number
+from mfimage.eval.figures import PALETTE, Chart
+from mfimage.eval.table import Cell, Table, number
+from mfimage.files import write_text
 
 COLUMN = 720  # CSS pixels of a page's text column
 
 
-def render(template: str, values: Mapping[str, object]) -> str:
-    """Fill a template of this package; a name that it uses and is not given is an error."""
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_source),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(values)
+@dataclass(frozen=True)
+class Picture:
+    """Images as one PNG: its address that holds it itself, its size, and the width at which it is shown.
+
+    Attributes:
+        label: What stands beside it, or below it in a grid.
+        number: A number of it, and words that follow, such as the unit.
+    """
+
+    uri: str
+    size: tuple[int, int]
+    shown: int
+    alt: str
+    label: str = ""
+    number: Cell | None = None
+    words: str = ""
 
 
-def _source(name: str) -> str:
-    return resources.files("mfimage.eval").joinpath(name).read_text(encoding="utf-8")
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures below one another, for comparison, or in a grid."""
+
+    pictures: Sequence[Picture]
+    title: str = ""
+    caption: str = ""
+    grid: bool = False
+    kind: ClassVar = "pictures"
+
+    def __len__(self) -> int:
+        return len(self.pictures)
 
 
-def data_uri(png: bytes) -> str:
-    """Write a PNG as an address that holds the picture itself."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+@dataclass(frozen=True)
+class Files:
+    """Paths, and what is said of each."""
+
+    files: Sequence[tuple[str, str]]
+    title: str = ""
+    kind: ClassVar = "files"
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
-def settings_text(settings: Mapping[str, object]) -> dict[str, str]:
-    """Write settings as text, fractions with four significant digits."""
-    return {name: number(v) if isinstance(v, float) else str(v) for name, v in settings.items()}
+Part: TypeAlias = Table | Pictures | Chart | Files
 
 
-def picture(images: Tensor, columns: int, name: str) -> dict[str, Any]:
-    """Put images into one PNG as a data URI, transparent between them, for `picture` of parts.html.
+@dataclass(frozen=True)
+class Section:
+    """A part of a page; what is None or empty in it is left out.
+
+    Attributes:
+        heading: Above it.
+        sentence: What it shows.
+        parts: What it consists of, in order.
+    """
+
+    heading: str
+    sentence: str
+    parts: Sequence[Part | None]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of results.
+
+    Attributes:
+        title: Of the page.
+        lead: The outcome in a sentence or two.
+        sections: In order; those without parts are left out.
+        settings: What was done, with what, where.
+        notes: What else the reader must know.
+    """
+
+    title: str
+    lead: str
+    sections: Sequence[Section] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def html(self) -> str:
+        """Write the page as HTML that needs nothing else; all text in it is escaped."""
+        import jinja2
+
+        environment = jinja2.Environment(
+            autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        source = resources.files("mfimage.eval").joinpath("templates/page.html").read_text(encoding="utf-8")
+        settings = {k: number(v) if isinstance(v, float) else str(v) for k, v in self.settings.items()}
+        return environment.from_string(source).render(
+            page=self, sections=self._shown(), settings=settings, palette=PALETTE, column=COLUMN
+        )
+
+    def _shown(self) -> list[Section]:
+        filled = [replace(s, parts=[part for part in s.parts if part]) for s in self.sections]
+        return [section for section in filled if section.parts]
+
+    def write(self, path: str | Path) -> Path:
+        """Write the page as a file, whole or not at all; return its path.
+
+        Raises:
+            ResourceError: The file cannot be written.
+        """
+        return write_text(path, self.html())
+
+
+def picture(
+    images: Tensor, name: str, columns: int = 0, label: str = "", number: Cell | None = None, words: str = ""
+) -> Picture:
+    """Put images into one picture, transparent between them.
 
     Args:
         images: (N, 1 or 3, H, W) in [0, 1].
-        columns: Images in a row.
         name: Of what they are.
+        columns: Images in a row; all of them if 0.
+        label: See `Picture`.
+        number: See `Picture`.
+        words: See `Picture`.
 
     Raises:
         DataError: Another shape, or values that are not finite.
@@ -64,18 +154,38 @@ def picture(images: Tensor, columns: int, name: str) -> dict[str, Any]:
             f"the {name} of a report have shape (N, 1 or 3, H, W) and finite values; "
             f"got {tuple(images.shape)}, {int((~values.isfinite()).sum())} values not finite"
         )
-    columns, pad = min(columns, len(values)), 2
+    columns, pad = min(columns or len(values), len(values)), 2
     opaque = 1 - sheet(torch.zeros_like(values[:, :1]), columns, pad)
     pixels = torch.cat([sheet(values.clamp(0, 1), columns, pad), opaque])[:, pad:-pad, pad:-pad]
     array = pixels.mul(255).round().byte().movedim(0, -1).contiguous().numpy()
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, "PNG", optimize=True)
+    uri = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
     height, width = array.shape[:2]
     scale = COLUMN / width
-    return {
-        "uri": data_uri(stream.getvalue()),
-        "size": (width, height),
-        # Whole multiples keep the pixels equal; below two that would waste half the page.
-        "shown": int(width * (math.floor(scale) if scale >= 2 else scale)),
-        "alt": f"{len(values)} {name}",
-    }
+    # Whole multiples keep the pixels equal; below two that would waste half the page.
+    shown = int(width * (math.floor(scale) if scale >= 2 else scale))
+    return Picture(uri, (width, height), shown, f"{len(values)} {name}", label, number, words)
+
+
+def strip(rows: Mapping[str, Tensor], title: str = "", caption: str = "") -> Pictures:
+    """Put rows of images (n, C, H, W) by name below one another; rows without images are left out."""
+    return Pictures([picture(x, name, label=name) for name, x in rows.items() if len(x)], title, caption)
+
+
+def write_sheet(path: str | Path, rows: Mapping[str, Tensor]) -> None:
+    """Write rows of images (n, C, H, W) below one another as one PNG, the name of each above it.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    font = ImageFont.load_default(12)
+    strips = [sheet(images.clamp(0, 1).cpu().expand(-1, 3, -1, -1), len(images)) for images in rows.values()]
+    width = max(strip.shape[2] for strip in strips)
+    parts = []
+    for name, strip in zip(rows, strips, strict=True):
+        label = Image.new("RGB", (width, 18), "white")
+        ImageDraw.Draw(label).text((2, 2), name, "black", font)
+        parts.append(torch.from_numpy(np.array(label)).movedim(2, 0) / 255)
+        parts.append(functional.pad(strip, (0, width - strip.shape[2]), value=1.0))
+    save_png(torch.cat(parts, 1), path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 Better: TypeAlias = Literal["lower", "higher"] | None
 
@@ -42,16 +42,6 @@ def scientific(value: float, digits: int) -> str:
     mantissa, exponent = f"{value:.{digits}e}".split("e")
     power = "10" + str(int(exponent)).translate(_POWERS)
     return power if mantissa == "1" else f"{mantissa} × {power}"
-
-
-def numbers_alike(values: Sequence[float | str | None]) -> list[str]:
-    """Write numbers that are compared with the decimals of the largest: 9.80 beside 12.34.
-
-    Numbers of quite other sizes keep their own digits: 0.001000 beside 12.34.
-    """
-    sizes = sorted(abs(v) for v in values if isinstance(v, float) and v and math.isfinite(v))
-    size = sizes[-1] if sizes and sizes[0] > 0.01 * sizes[-1] else None
-    return [number(v, size=size) for v in values]
 
 
 def mark_best(
@@ -123,10 +113,14 @@ class Table:
     rows: Sequence[Row]
     below: str = ""
     title: str = ""
+    kind: ClassVar = "table"
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def text(self) -> str:
         """Write it in aligned columns: a star marks the best, brackets what is cited, small print below."""
-        lines = [[c.name for c in self.columns], [c.small for c in self.columns]]
+        lines = [[c.name for c in self.columns], ["" if c.cited else c.small for c in self.columns]]
         for row in self.rows:
             lines.append([row.name, *map(_terminal, self.columns[1:], row.cells)])
             lines.append([f"  {row.small}" if row.small else "", *(", ".join(c.small) for c in row.cells)])

@@ -12,8 +12,9 @@ from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import Config
 from mfimage.datasets.points import Points
 from mfimage.errors import UsageError
+from mfimage.eval.page import Part
 from mfimage.experiments.simulators.simulator import Simulator
-from mfimage.experiments.tables import Figure, Metric
+from mfimage.experiments.tables import Metric
 from mfimage.models import GenerativeModel
 from mfimage.settings import from_json, to_json
 
@@ -63,7 +64,7 @@ class Experiment:
     algorithms: tuple[str, ...]
     metrics: tuple[Metric, ...]
     measure: Measure
-    figures: Callable[[Models, Simulator, Points], list[Figure]]
+    figures: Callable[[Models, Simulator, Points], list[Part]]
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     test_count: int = 10_000
 

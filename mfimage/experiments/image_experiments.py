@@ -9,6 +9,7 @@ import torch
 from mfimage.config import Config
 from mfimage.datasets.points import Points
 from mfimage.datasets.stylegan import Styled, load_generator, manifold_generator
+from mfimage.eval.page import Part
 from mfimage.experiments import pictures
 from mfimage.experiments.experiment import Budget, Experiment, Models
 from mfimage.experiments.measures import (
@@ -24,7 +25,6 @@ from mfimage.experiments.measures import (
     recovery,
 )
 from mfimage.experiments.simulators import Generated, Rendered, Simulator
-from mfimage.experiments.tables import Figure
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
 
@@ -41,9 +41,8 @@ def image_manifold(dim: int = 2, size: int = 32, channels: int = 1) -> Experimen
     network = {"density_steps": 3 if dim == 2 else 8, "density_width": 64}
     config = _SHARED.with_(dim=dim, steps=600, density_steps=600, model=network)
 
-    def figures(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
-        drawn = [pictures.images(models, simulator, test)]
-        return drawn + pictures.densities(models, simulator, test)
+    def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
+        return [pictures.images(models, simulator, test), *pictures.densities(models, simulator, test)]
 
     return Experiment(
         title=f"Rendered images, {dim} factors, {size} × {size}, {'grey' if channels == 1 else 'colour'}",
@@ -114,7 +113,6 @@ def _measure_generated(
     return found | ({} if simulator.parameters else compare_densities(model, simulator, test, GENERATED))
 
 
-def _draw_generated(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
-    drawn = [pictures.images(models, simulator, test)]
-    drawn += [pictures.chart(name, model, test) for name, model in models.items() if model.dim == 2]
-    return drawn
+def _draw_generated(models: Models, simulator: Simulator, test: Points) -> list[Part]:
+    grids = [pictures.grid(name, model, test) for name, model in models.items() if model.dim == 2]
+    return [pictures.images(models, simulator, test), *grids]

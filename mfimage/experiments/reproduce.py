@@ -17,7 +17,7 @@ from mfimage.config import Config
 from mfimage.datasets.points import Points
 from mfimage.errors import DataError, DivergedError, ModelError, UsageError
 from mfimage.experiments import BUDGETS, EXPERIMENTS, Experiment
-from mfimage.experiments.tables import Cell, ExperimentReport, table_json, write_experiment
+from mfimage.experiments.tables import ExperimentReport, Runs
 from mfimage.files import read_json, write_json
 from mfimage.models import GenerativeModel
 from mfimage.run import Run, environment, from_pretrained
@@ -73,7 +73,7 @@ def reproduce(
         tell: Is told in words what goes on.
 
     Returns:
-        The table and the pictures; `table_text` and `table_json` write the table out.
+        The table and the pictures.
 
     Raises:
         UsageError: If there is no such experiment, algorithm or budget, or outdir holds other settings.
@@ -94,9 +94,9 @@ def reproduce(
     command = " ".join([f"mfimage reproduce {name}", *(f"--{key} {value}" for key, value in options.items())])
     report = _report(experiment, command, budget, results, test, _models(outdir, results))
     record = {"command": command, "experiment": name, "budget": budget, "scene": scene}
-    record |= {"table": table_json(report), "values": results, "environment": environment()}
+    record |= {"table": report.as_json(), "values": results, "environment": environment()}
     write_json(outdir / "results.json", record)
-    write_experiment(outdir / "report.html", report)
+    report.page().write(outdir / "report.html")
     return report
 
 
@@ -198,15 +198,15 @@ def _report(
     )
 
 
-def _row(experiment: Experiment, algorithm: str, found: Sequence[Result]) -> dict[str, Cell]:
-    """One algorithm's cells: a value of every run, NaN where it has none, and the published one."""
+def _row(experiment: Experiment, algorithm: str, found: Sequence[Result]) -> dict[str, Runs]:
+    """One algorithm's runs by metric: a value of every run, NaN where it has none, and the published one."""
     published = experiment.published.get(algorithm, {})
-    cells = {}
+    runs = {}
     for metric in experiment.metrics:
         values = [result["metrics"].get(metric.name) for result in found]
         numbers = tuple(math.nan if value is None else value for value in values)
-        cells[metric.name] = Cell(numbers, published.get(metric.name))
-    return cells
+        runs[metric.name] = Runs(numbers, published.get(metric.name))
+    return runs
 
 
 def _models(outdir: Path, results: Results) -> dict[str, GenerativeModel]:

@@ -1,23 +1,15 @@
-"""An experiment of several algorithms: its table as a page with pictures, as text and as JSON."""
+"""Results of an experiment with several algorithms: medians over runs, as table, JSON and page."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
-from mfimage.errors import DataError
-from mfimage.eval.page import COLUMN, data_uri, render, settings_text
-from mfimage.eval.table import DASH, number
-from mfimage.files import write_text
-
-ARROWS = {"lower": " ↓", "higher": " ↑"}
+from mfimage.eval.page import Page, Part, Section
+from mfimage.eval.table import ARROWS, DASH, Better, Cell, Column, Row, Table, mark_best, number
 
 
 @dataclass(frozen=True)
@@ -26,12 +18,12 @@ class Metric:
 
     name: str
     unit: str = ""
-    better: Literal["lower", "higher"] | None = None
+    better: Better = None
     digits: int = 3
 
 
 @dataclass(frozen=True)
-class Cell:
+class Runs:
     """One metric of one algorithm: a value a run, NaN where it diverged or has none; and the published."""
 
     values: tuple[float, ...]
@@ -41,11 +33,6 @@ class Cell:
     def finite(self) -> tuple[float, ...]:
         """The values that are numbers."""
         return tuple(float(v) for v in self.values if math.isfinite(v))
-
-    @property
-    def diverged(self) -> int:
-        """How many runs gave no number."""
-        return len(self.values) - len(self.finite)
 
     @property
     def median(self) -> float:
@@ -67,35 +54,17 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A picture, its title, and what it shows.
-
-    Args:
-        title: Above the picture, and instead of it where it cannot be seen.
-        caption: Below it.
-        png: Two pixels to a CSS pixel.
-        pixelated: Whether it is rather a sheet of small images, shown as large as the page permits, with
-            every pixel sharp.
-    """
-
-    title: str
-    caption: str
-    png: bytes
-    pixelated: bool = False
-
-
-@dataclass(frozen=True)
 class ExperimentReport:
-    """What the page shows; an empty part is left out.
+    """What an experiment found.
 
-    Args:
+    Attributes:
         title: Of the page.
-        sentence: The results in one sentence.
+        sentence: What was run, in one sentence.
         settings: What was trained, on what, where.
         metrics: Columns of the table.
-        rows: By the name of an algorithm, its cells by the name of their metric.
+        rows: By the name of an algorithm, its runs by the name of their metric.
         diverged: How many runs of an algorithm diverged; none where it is not named.
-        figures: Pictures, in order.
+        figures: Charts and pictures, in order.
         notes: What else the reader must know.
     """
 
@@ -103,142 +72,84 @@ class ExperimentReport:
     sentence: str
     settings: Mapping[str, object] = field(default_factory=dict)
     metrics: Sequence[Metric] = ()
-    rows: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, Runs]] = field(default_factory=dict)
     diverged: Mapping[str, int] = field(default_factory=dict)
-    figures: Sequence[Figure] = ()
+    figures: Sequence[Part] = ()
     notes: Sequence[str] = ()
 
-    def runs(self, algorithm: str) -> int:
+    def trainings(self, algorithm: str) -> int:
         """How often an algorithm was trained."""
-        cells = self.rows[algorithm].values()
-        return max([self.diverged.get(algorithm, 0), *(len(cell.values) for cell in cells)])
+        found = self.rows[algorithm].values()
+        return max([self.diverged.get(algorithm, 0), *(len(runs.values) for runs in found)])
 
-
-def write_experiment(path: str | Path, report: ExperimentReport) -> Path:
-    """Write the page: self-contained, without scripts, and never half a file.
-
-    Args:
-        path: Where to.
-        report: What to show.
-
-    Returns:
-        The path.
-
-    Raises:
-        DataError: A figure is not a PNG.
-        ResourceError: The disk is full.
-    """
-    values = {
-        "report": report,
-        "arrows": ARROWS,
-        "rows": _rows(report) if report.metrics else [],
-        "runs": max(map(report.runs, report.rows), default=0),
-        "published": {m.name for m in report.metrics if _any_published(report, m)},
-        "figures": [_picture(figure) for figure in report.figures],
-        "settings": settings_text(report.settings),
-    }
-    return write_text(path, render("experiment.html", values))
-
-
-def table_json(report: ExperimentReport) -> dict[str, dict[str, list[float | None]]]:
-    """Return the table as {algorithm: {metric: [median, low, high]}}, with None for what is not a number."""
-    return {
-        algorithm: {
-            name: [None if math.isnan(v) else v for v in (cell.median, cell.low, cell.high)]
-            for name, cell in cells.items()
+    def as_json(self) -> dict[str, dict[str, list[float | None]]]:
+        """Return {algorithm: {metric: [median, low, high]}}, with None for what is not a number."""
+        return {
+            algorithm: {
+                name: [None if math.isnan(v) else v for v in (runs.median, runs.low, runs.high)]
+                for name, runs in found.items()
+            }
+            for algorithm, found in self.rows.items()
         }
-        for algorithm, cells in report.rows.items()
-    }
 
+    def table(self) -> Table:
+        """Put medians into a table, with spreads below them and published numbers beside them."""
+        columns, cells = [Column("algorithm")], []
+        for metric in self.metrics:
+            columns.append(Column(metric.name + ARROWS.get(metric.better or "", ""), metric.unit))
+            cells.append(self._medians(metric))
+            published = [self._runs(algorithm, metric).published for algorithm in self.rows]
+            if any(v is not None for v in published):
+                columns.append(Column("", "published", cited=True))
+                cells.append([Cell("" if v is None else f"{v:g}".replace("-", "−")) for v in published])
+        rows = []
+        for i, algorithm in enumerate(self.rows):
+            lost = self.diverged.get(algorithm, 0)
+            small = f"{lost} of {self.trainings(algorithm)} diverged" if lost else ""
+            rows.append(Row(algorithm, [column[i] for column in cells], small))
+        return Table(columns, rows, self._legend(any(column.cited for column in columns)))
 
-def table_text(report: ExperimentReport) -> str:
-    """Return the table in aligned columns: medians, published numbers in brackets, spreads below."""
-    lines = [["algorithm"], [""]]
-    for metric in report.metrics:
-        lines[0] += [metric.name + ARROWS.get(metric.better or "", ""), ""]
-        lines[1] += [metric.unit, ""]
-    for algorithm, lost, cells in _rows(report):
-        lines.append([algorithm])
-        lines.append([f"  {lost}" if lost else ""])
-        for cell in cells:
-            lines[-2] += [cell.median, f"[{cell.published}]" if cell.published else ""]
-            lines[-1] += [", ".join(filter(None, (cell.spread, cell.note))), ""]
-    return _aligned([line for line in lines if any(line)])
+    def page(self) -> Page:
+        """Put the table, the charts and the pictures on a page."""
+        best = []
+        for metric in self.metrics:
+            marks = zip(self.rows, self._medians(metric), strict=True)
+            if names := [algorithm for algorithm, cell in marks if cell.best]:
+                best.append(f"{metric.name} {', '.join(names)}")
+        lead = self.sentence + (f" Best by {'; '.join(best)}." if best else "")
+        numbers = self.table() if self.metrics and self.rows else None
+        sections = [Section("Numbers", "", [numbers]), Section("Pictures", "", self.figures)]
+        return Page(self.title, lead, sections, self.settings, self.notes)
 
+    def _runs(self, algorithm: str, metric: Metric) -> Runs:
+        return self.rows[algorithm].get(metric.name, Runs(()))
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Put cells under each other: the first column and every other after it flush left, the rest right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = []
-    for line in lines:
-        parts = [line[0].ljust(widths[0])]
-        for i, cell in enumerate(line[1:], 1):
-            gap = "  " if i % 2 else " " * bool(widths[i])
-            parts.append(gap + (cell.rjust(widths[i]) if i % 2 else cell.ljust(widths[i])))
-        text.append("".join(parts).rstrip())
-    return "\n".join(text)
+    def _medians(self, metric: Metric) -> list[Cell]:
+        """A cell for each algorithm; those are best whose median reads as the best one does."""
+        medians = [self._runs(algorithm, metric).median for algorithm in self.rows]
+        marks = mark_best(medians, metric.better, [number(v, metric.digits) for v in medians])
+        return [self._median(a, metric, mark) for a, mark in zip(self.rows, marks, strict=True)]
 
+    def _median(self, algorithm: str, metric: Metric, best: bool) -> Cell:
+        runs = self._runs(algorithm, metric)
+        all_runs, lost = self.trainings(algorithm), self.diverged.get(algorithm, 0)
+        if not runs.finite:
+            return Cell("diverged" if lost == all_runs > 0 else DASH)
+        low, high = (number(v, metric.digits, abs(runs.median)) for v in (runs.low, runs.high))
+        between = f" {DASH} " if "−" in low + high else DASH
+        spread = f"{low}{between}{high}" if len(runs.finite) > 1 else ""
+        # A run that went well may still lack one number, which its row does not say.
+        note = f"{len(runs.finite)} of {all_runs} runs" if len(runs.finite) < all_runs - lost else ""
+        return Cell(number(runs.median, metric.digits), best, tuple(filter(None, (spread, note))))
 
-# Cells as text
-
-
-@dataclass(frozen=True)
-class _Shown:
-    median: str
-    spread: str
-    published: str
-    note: str
-    best: bool
-
-
-def _rows(report: ExperimentReport) -> list[tuple[str, str, list[_Shown]]]:
-    """Name of each algorithm, how many of its runs diverged, and its cells in the order of the metrics."""
-    best = {metric.name: _best(report, metric) for metric in report.metrics}
-    rows = []
-    for algorithm in report.rows:
-        lost, runs = report.diverged.get(algorithm, 0), report.runs(algorithm)
-        cells = [_shown(report, algorithm, m, algorithm in best[m.name]) for m in report.metrics]
-        rows.append((algorithm, f"{lost} of {runs} diverged" if lost else "", cells))
-    return rows
-
-
-def _shown(report: ExperimentReport, algorithm: str, metric: Metric, best: bool) -> _Shown:
-    cell = report.rows[algorithm].get(metric.name, Cell(()))
-    runs, lost = report.runs(algorithm), report.diverged.get(algorithm, 0)
-    published = "" if cell.published is None else f"{cell.published:g}".replace("-", "−")
-    if not cell.finite:
-        return _Shown("diverged" if lost == runs > 0 else DASH, "", published, "", False)
-    low, high = (number(v, metric.digits, abs(cell.median)) for v in (cell.low, cell.high))
-    between = f" {DASH} " if "−" in low + high else DASH
-    # A run that went well may still lack one number, which its row does not say.
-    note = f"{len(cell.finite)} of {runs} runs" if len(cell.finite) < runs - lost else ""
-    spread = f"{low}{between}{high}" if len(cell.finite) > 1 else ""
-    return _Shown(number(cell.median, metric.digits), spread, published, note, best)
-
-
-def _best(report: ExperimentReport, metric: Metric) -> set[str]:
-    """Algorithms whose median reads as the best one does; none where all read the same."""
-    medians = {a: cells[metric.name].median for a, cells in report.rows.items() if metric.name in cells}
-    found = {a: v for a, v in medians.items() if not math.isnan(v)}
-    if metric.better is None or not found:
-        return set()
-    texts = {a: number(v, metric.digits) for a, v in found.items()}
-    first = min(found, key=lambda a: found[a] if metric.better == "lower" else -found[a])
-    best = {a for a, text in texts.items() if text == texts[first]}
-    return best if len(best) < len(texts) else set()
-
-
-def _any_published(report: ExperimentReport, metric: Metric) -> bool:
-    cells = (cells.get(metric.name) for cells in report.rows.values())
-    return any(cell is not None and cell.published is not None for cell in cells)
-
-
-def _picture(figure: Figure) -> dict[str, Any]:
-    try:
-        with Image.open(io.BytesIO(figure.png), formats=["PNG"]) as picture:
-            picture.load()
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"the figure {figure.title!r} of the page is not a readable PNG: {error}") from error
-    width = picture.width
-    shown = width * max(COLUMN // width, 1) if figure.pixelated else width // 2
-    return {"figure": figure, "uri": data_uri(figure.png), "size": picture.size, "shown": min(shown, COLUMN)}
+    def _legend(self, published: bool) -> str:
+        """Say how the table is read."""
+        most = max(map(self.trainings, self.rows), default=0)
+        spread = "the lowest and the highest"
+        if most >= 5:
+            spread = f"16 % to 84 % of them, or where fewer than five are left {spread}"
+        words = [f"Median of {most} runs; below it {spread}." if most > 1 else "One run each."]
+        if any(self.diverged.values()):
+            words.append("Runs that diverged are counted under the name and have no part in the numbers.")
+        words.append("↑ higher is better, ↓ lower is better; the best of each column is bold.")
+        return " ".join([*words, "Grey: as published."] if published else words)

@@ -8,12 +8,13 @@ import torch
 
 from mfimage.config import Config
 from mfimage.datasets.points import Points
+from mfimage.eval.page import Part
 from mfimage.experiments import pictures
 from mfimage.experiments.experiment import Budget, Experiment, Models
 from mfimage.experiments.measures import AUC, DISTANCE, RECONSTRUCTION, common
 from mfimage.experiments.posterior import LOG_POSTERIOR, MMD, TRUE_LOG_POSTERIOR, posterior_metrics
 from mfimage.experiments.simulators import Collider, Lorenz, Simulator, Sphere, Surface
-from mfimage.experiments.tables import Figure, Metric
+from mfimage.experiments.tables import Metric
 from mfimage.models import GenerativeModel
 
 CLOSURE = Metric("distance", "closure", "lower")
@@ -40,7 +41,7 @@ def _measure_posterior(
     return common(model, simulator, test, generator) | posterior_metrics(model, simulator, test, generator)
 
 
-def _space(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+def _space(models: Models, simulator: Simulator, test: Points) -> list[Part]:
     return [pictures.space(models, simulator, test)]
 
 
@@ -50,7 +51,7 @@ def circle() -> Experiment:
         steps=2000, density_steps=800, model={"density_steps": 2, "density_width": 32, "epsilon": 0.1}
     )
 
-    def figures(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+    def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
         return [pictures.plane(name, model, test) for name, model in models.items()]
 
     return Experiment(
@@ -104,7 +105,7 @@ def surface() -> Experiment:
     few["af"]["noise"] = many["af"]["noise"] = 2e-3  # the data have none, and the likelihood no bound
     many["af"]["steps"] = many["pie"]["steps"] = 8000
 
-    def figures(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+    def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
         return [pictures.space(models, simulator, test), pictures.posteriors(models, simulator, test)]
 
     return Experiment(
@@ -141,7 +142,7 @@ def lorenz() -> Experiment:
         model={"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.01},
     )  # fmt: skip
 
-    def figures(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+    def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
         return [pictures.trajectories(models, attractor), pictures.space(models, simulator, test)]
 
     return Experiment(
@@ -166,7 +167,7 @@ def collider() -> Experiment:
     )  # fmt: skip
     changes = {"af": {"clip": 1000.0, "noise": 0.01}, "pie": {"clip": 1000.0}}
 
-    def figures(models: Models, simulator: Simulator, test: Points) -> list[Figure]:
+    def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
         return [pictures.posteriors(models, simulator, test)]
 
     return Experiment(

@@ -26,7 +26,7 @@ def run(tiny_run, tmp_path):
 def test_evaluate_leaves_numbers_and_a_page_in_the_run(mfimage, run, bumps):
     code, out, err = mfimage("evaluate", "run", bumps, *CHEAP)
     assert code == 0
-    assert out.splitlines()[0].split() == ["value", "95", "%", "interval", "N"]
+    assert out.splitlines()[0].split() == ["value", "PCA", "95", "%", "interval", "N"]
     assert out.splitlines()[-1] == "run/evaluation.html"
     assert "reconstruction of 26 images" in err
     report = json.loads((run / "metrics.json").read_text())

@@ -69,7 +69,7 @@ def test_the_page_shows_curves_against_what_is_known_to_be_strange(mfimage, run,
     assert code == 0
     assert "page.html: the page" in err
     page = (tmp_path / "page.html").read_text()
-    assert 'id="roc"' in page
+    assert 'id="against-images-known-to-be-strange"' in page
     assert "AUROC" in page
     assert mfimage("score", "same", "-m", run, "--ood", "odd")[0] == 2
 

@@ -77,8 +77,8 @@ def test_what_intervals_cannot_tell_apart_is_marked_alike():
     assert compared.best("psnr") == {"a", "b"}
     assert compare({"a": report(1.0)}).best("mse") == set()
     first = next(line for line in compared.text().splitlines() if line.startswith("mse"))
-    assert first.split() == ["mse", "50", "1.000*", "1.150*", "2.000"]
-    assert "| mse | 50 | **1.000** | **1.150** | 2.000 |" in compared.markdown()
+    assert first.split() == ["mse", "↓", "50", "1.000*", "1.150*", "2.000"]
+    assert "| mse ↓ | 50 | **1.000** | **1.150** | 2.000 |" in compared.markdown()
 
 
 def test_a_comparison_writes_tables_a_page_and_a_sheet(tmp_path):

@@ -1,0 +1,309 @@
+"""Charts, drawn by matplotlib: as SVG inside a page, which follows light and dark, or as PNG."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from mfimage.eval.ranking import histogram
+from mfimage.eval.table import number, scientific
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+else:
+    Figure = "matplotlib.figure.Figure"  # imported when one is drawn, so that `mfimage --help` is quick
+
+PALETTE = {  # colours of a page by name, in light and in dark; a chart is drawn in the light ones
+    "paper": ("#ffffff", "#15171a"), "ink": ("#1c1e21", "#e4e6e9"), "quiet": ("#62676d", "#9aa0a7"),
+    "line": ("#dcdfe3", "#34383d"), "truth": ("#a8aeb5", "#6b7178"),
+    "s0": ("#1f6fb4", "#6cb2ee"), "s1": ("#cf5010", "#f58f55"), "s2": ("#0a8a63", "#4cc79c"),
+    "s3": ("#a4479b", "#dc92d3"), "s4": ("#9a7400", "#d9b340"), "s5": ("#5b5f66", "#b3b8bf"),
+}  # fmt: skip
+INK, QUIET, LINE, TRUTH = (PALETTE[name][0] for name in ("ink", "quiet", "line", "truth"))
+SERIES = tuple(PALETTE[f"s{i}"][0] for i in range(6))
+TEXT = 12.0  # size of the text for which a chart leaves room; wide pages show it smaller
+WIDE, PANEL = 600, 350  # CSS pixels that a chart, and one of several panels, takes on a page
+_POINTS = 150  # a curve of more is averaged down to at most so many
+_NAMES = {light: name for name, (light, _) in PALETTE.items()}
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend: what a line, dash, dot, area or scale of colours stands for; colours in CSS."""
+
+    label: str
+    shape: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of a page.
+
+    Attributes:
+        title: What it shows.
+        panels: Name, SVG and description of each of the drawings beside each other.
+        keys: Its legend.
+        caption: A sentence below it.
+        width: CSS pixels that a panel takes, where there is room.
+    """
+
+    title: str
+    panels: Sequence[tuple[str, str, str]]
+    keys: Sequence[Key]
+    caption: str = ""
+    width: int = WIDE
+    kind: ClassVar = "chart"
+
+
+def canvas(width: float = 440, height: float = 240) -> Figure:
+    """Make an empty figure, of a size in points, that arranges its axes itself."""
+    import matplotlib.figure
+
+    return matplotlib.figure.Figure((width / 72, height / 72), layout="constrained")
+
+
+def chart(title: str, panels: Mapping[str, Figure], caption: str = "", width: int = WIDE) -> Chart:
+    """Make a chart of figures by name, under one legend of all that is labelled in them."""
+    keys: dict[str, Key] = {}
+    drawn = []
+    for name, figure in panels.items():
+        axes = figure.axes[0]
+        for artist, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            keys.setdefault(label, _key(artist, label))
+        about = ": ".join(filter(None, (title, name, f"{axes.get_title('left')} by {axes.get_xlabel()}")))
+        drawn.append((name, svg(figure), about))
+    return Chart(title, drawn, list(keys.values()), caption, width)
+
+
+def _key(artist: Any, label: str) -> Key:
+    from matplotlib.collections import PathCollection
+    from matplotlib.colors import to_hex
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    if isinstance(artist, PathCollection) and artist.get_array() is not None:
+        low, high = map(number, artist.get_clim(), (3, 3))
+        steps = ", ".join(map(to_hex, artist.cmap(np.linspace(0, 1, 9))))
+        return Key(f"{label}: {low} to {high}", "scale", f"linear-gradient(to right, {steps})")
+    if isinstance(artist, Line2D):
+        shape = {"None": "dot", "-": "line"}.get(str(artist.get_linestyle()), "dash")
+        return Key(label, shape, _css(to_hex(artist.get_color())))
+    if isinstance(artist, Patch):
+        filled = artist.get_fill()
+        colour = artist.get_facecolor() if filled else artist.get_edgecolor()
+        return Key(label, "area" if filled else "line", _css(to_hex(colour)))
+    shape = "dot" if isinstance(artist, PathCollection) else "area"
+    return Key(label, shape, _css(to_hex(artist.get_facecolor()[0])))
+
+
+def _css(colour: str) -> str:
+    return f"var(--{_NAMES[colour]})" if colour in _NAMES else colour
+
+
+def svg(figure: Figure) -> str:
+    """Draw a figure as SVG for a page: text is text, colours of the palette are the page's own.
+
+    Layers that are rasterised keep their colours. The same figure gives the same SVG.
+    """
+    import matplotlib
+
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mfimage"}):
+        figure.savefig(stream, format="svg", dpi=144, transparent=True)
+    text = stream.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(r' (?:xmlns[:\w]*|version|width|height)="[^"]*(?:pt|1\.1|/\d{4}/\w*)"', "", text)
+    used = set(re.findall(r"#([\w-]+)[\")]", text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    text = re.sub(r">\s+<", "><", text)
+    return re.sub(r'="([^"]*)"', lambda found: f'="{_attribute(found[1])}"', text.replace("xlink:", ""))
+
+
+def _attribute(value: str) -> str:
+    """Shorten an attribute of SVG, and put the page's colours and size of text into it."""
+    value = re.sub(r"(\d\.\d\d)\d+", r"\1", " ".join(value.split()) if "," not in value else value)
+    value = re.sub(r"font-family: [^;]*; ", "", value)
+    value = re.sub(r"font-size: ([\d.]+px)", r"font-size: calc(\1 * var(--text))", value)
+    return re.sub(r"#[0-9a-f]{6}\b", lambda found: _css(found[0]), value)
+
+
+def png(figure: Figure) -> bytes:
+    """Draw a figure as PNG, on white."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+    return stream.getvalue()
+
+
+# What charts are made of
+
+
+def furnish(axes: Axes, x: str, y: str) -> None:
+    """Give axes round values, level lines, and the names of both quantities at their ends."""
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(QUIET)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.set_xlabel(x, loc="right", fontsize=TEXT, color=QUIET, parse_math=False)
+    axes.set_title(y, loc="left", fontsize=TEXT, color=QUIET, parse_math=False)
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        values = _round_values(low, high, axis.get_scale() == "log")
+        axis.set_ticks(values, [_tick(v) for v in values])
+        axis.set_ticks([], minor=True)
+    axes.tick_params(labelsize=TEXT, color=QUIET, labelcolor=QUIET)
+    axes.tick_params(axis="y", length=0)
+
+
+def _round_values(low: float, high: float, log: bool) -> list[float]:
+    """Some five round values."""
+    from matplotlib.ticker import MaxNLocator
+
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) if log else ()
+    values: list[float] = []
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        values = [v for k in decades for f in factors if low <= (v := f * 10.0**k) <= high]
+        if len(values) <= 7:
+            break
+    if len(values) < 3:
+        even = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+        values = [v for v in even if low <= v <= high]
+    return values[:: math.ceil(len(values) / 7) or 1]
+
+
+def _tick(value: float) -> str:
+    plain = value == 0 or 1e-4 < abs(value) < 1e7
+    return (f"{value:,.7g}" if plain else scientific(value, 0)).replace("-", "−")
+
+
+def spread(values: ArrayLike, tail: float = 0.0) -> tuple[float, float]:
+    """Return the range of the finite values but for a share at either end; never an empty one."""
+    given = np.asarray(values, np.float64)
+    finite = given[np.isfinite(given)]
+    if not len(finite):
+        return 0.0, 1.0
+    low, high = np.quantile(finite, [tail, 1 - tail]).tolist()
+    least = 1e-6 * max(abs(low), abs(high), 1e-6)
+    return (low, high) if high - low > least else (low - max(0.5, least), high + max(0.5, least))
+
+
+# Charts
+
+
+def curve_chart(
+    title: str,
+    unit: str,
+    curve: tuple[Sequence[float], Sequence[float]],
+    watched: Sequence[tuple[float, float]] = (),
+    log: bool = False,
+) -> Chart | None:
+    """Chart a quantity in training, and (step, value) of its validation; None without a finite value."""
+    pairs = [(x, y) for x, y in zip(*curve, strict=True) if math.isfinite(y)]
+    together = math.ceil(len(pairs) / _POINTS) or 1
+    groups = [np.mean(pairs[i : i + together], 0) for i in range(0, len(pairs), together)]
+    dots = [(x, y) for x, y in watched if math.isfinite(y)]
+    if not groups and not dots:
+        return None
+    figure = canvas(PANEL, 220)
+    axes = figure.add_subplot()
+    training = "training" if together == 1 else f"training (a point is the mean of {together})"
+    if groups:
+        axes.plot(*np.transpose(groups), color=SERIES[0], lw=1.5, label=training)
+    if dots:
+        axes.plot(*np.transpose(dots), "o-", color=SERIES[1], lw=1, ms=4.5, label="validation")
+    log = log and min(y for _, y in [*groups, *dots]) > 0
+    axes.set_yscale("log" if log else "linear")
+    axes.margins(x=0, y=0.04)
+    furnish(axes, "step", f"{unit}, log scale" if log else unit)
+    return chart(title, {"": figure}, width=PANEL)
+
+
+def lines_chart(title: str, x: str, y: str, lines: Mapping[str, tuple[Sequence[float], ...]]) -> Chart:
+    """Chart lines (x, y) by name over common axes."""
+    figure = canvas()
+    axes = figure.add_subplot()
+    for i, (name, line) in enumerate(lines.items()):
+        axes.plot(*line, color=SERIES[i % len(SERIES)], lw=1.5, label=name)
+    axes.margins(x=0, y=0.04)
+    furnish(axes, x, y)
+    return chart(title, {"": figure})
+
+
+def histogram_chart(
+    groups: Mapping[str, Tensor], what: str = "reconstruction error a pixel", mark: float | None = None
+) -> Chart | None:
+    """Chart groups of scores as outlines over one axis; None where there is no finite score.
+
+    Args:
+        groups: Scores (N,) by the name of their set, the familiar one first.
+        what: The scores are.
+        mark: A threshold, drawn as an upright line.
+    """
+    finite = {name: v[v.isfinite()].double() for name, v in groups.items() if v.isfinite().any()}
+    if not finite:
+        return None
+    low, high = (f(float(f(v)) for v in finite.values()) for f in (min, max))
+    log = bool(low > 0 and high > 10 * low)
+    bins = histogram({name: v.log10() if log else v for name, v in finite.items()}, bins=50)
+    edges = 10.0 ** np.array(bins["edges"]) if log else np.array(bins["edges"])
+    figure = canvas()
+    axes = figure.add_subplot()
+    axes.set_xscale("log" if log else "linear")
+    for i, (name, shares) in enumerate(bins["shares"].items()):
+        # Each to its own peak: a set whose scores hardly differ would flatten all others. Without the empty
+        # bars at its ends, so that sets do not lie over each other on the axis.
+        used = np.flatnonzero(shares)
+        bars = np.array(shares)[used[0] : used[-1] + 1] / max(shares)
+        place, colour = edges[used[0] : used[-1] + 2], SERIES[i % len(SERIES)]
+        lost = int((~groups[name].isfinite()).sum())
+        label = f"{name} ({lost:,} of {len(groups[name]):,} not finite, left out)" if lost else name
+        if not i:
+            axes.stairs(bars, place, fill=True, color=colour, alpha=0.28, label=label)
+        axes.stairs(bars, place, color=colour, lw=1.5, label=label if i else None)
+    if mark is not None and not (log and mark <= 0):
+        axes.axvline(mark, color=INK, lw=1.2, ls=(0, (4, 3)), label="threshold")
+    axes.margins(x=0)
+    axes.set_ylim(0, 1.05)
+    furnish(axes, f"{what}, log scale" if log else what, "share of the set, its highest bar = 1")
+    return chart("", {"": figure})
+
+
+def dimension_figure(
+    errors: Sequence[float], pca: Sequence[float], span: tuple[float, float], elbow: int | None, dim: int
+) -> bytes:
+    """Draw held-out error against d beside that of PCA, the neighbours' range and the recommendation.
+
+    Args:
+        errors: Squared error an image at d = 0, 1, 2, ….
+        pca: The same for principal components.
+        span: Lowest and highest estimate of the neighbours.
+        elbow: Where the curve bends, or None.
+        dim: The recommended d.
+
+    Returns:
+        A PNG, 1,440 × 800 pixels.
+    """
+    figure = canvas(518.4, 288)
+    axes = figure.add_subplot()
+    least = 1e-7 * max(errors[0], 1e-30)  # of the variance: what float32 leaves of a perfect reconstruction
+    dims = np.arange(len(errors))
+    axes.axvspan(span[0] - 0.1, span[1] + 0.1, color=SERIES[0], alpha=0.15, lw=0, label="nearest neighbours")
+    axes.plot(dims, np.maximum(pca, least), "--", color=SERIES[1], lw=1.4, label="principal components")
+    axes.plot(dims, np.maximum(errors, least), ".-", color=SERIES[0], lw=1.4, label="nested codes")
+    if elbow is not None:
+        axes.plot(elbow, max(errors[elbow], least), "o", mfc="none", color=SERIES[0], ms=10, label="bend")
+    axes.axvline(dim, color=INK, lw=1, ls=(0, (1, 2)), label=f"recommended: {dim}")
+    axes.set(yscale="log", xlim=(0, max(len(errors) - 1, dim, span[1]) + 0.5))
+    furnish(axes, "d", "squared error an image, held out")
+    figure.legend(loc="outside right upper", frameon=False, labelcolor=INK)
+    return png(figure)

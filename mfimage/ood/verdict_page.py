@@ -1,0 +1,113 @@
+"""The page on the scores of a set of images: histogram, ROC curves, the strangest images, the drift."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfimage.datasets import ImageSet
+from mfimage.eval.figures import histogram_chart, lines_chart
+from mfimage.eval.page import Files, Page, Pictures, Section, picture
+from mfimage.eval.ranking import roc_curve, separation
+from mfimage.eval.table import Cell, Column, Row, Table, number
+from mfimage.ood.calibration import DetectorCalibration
+from mfimage.ood.verdicts import Drift, Verdicts
+
+_SHOWN = 12  # images of the strangest, and of the least strange
+
+
+def score_page(
+    images: ImageSet,
+    verdicts: Verdicts,
+    calibration: DetectorCalibration,
+    drift: Drift | None = None,
+    strange: Mapping[str, Tensor] = {},
+    notes: Sequence[str] = (),
+) -> Page:
+    """Put the verdicts on a set of images on a page.
+
+    Args:
+        images: That were scored.
+        verdicts: Of the images.
+        calibration: Of the detector.
+        drift: The test of the whole set, if it was asked for.
+        strange: Scores (M,) of images known to be strange, by the name of their set, for ROC curves.
+        notes: What else the reader must know.
+    """
+    scores = verdicts.scores
+    shift = "" if drift is None else f" The set has {drift.outcome}."
+    lead = (
+        f"{int(verdicts.is_ood.sum())} of {len(scores)} images are strange by the score {calibration.score}; "
+        f"of familiar ones {calibration.alpha:.1%} would be.{shift}"
+    )
+    groups = {"familiar (calibration)": calibration.scores, images.name: scores, **strange}
+    chart = histogram_chart(groups, f"score {calibration.score}", calibration.threshold)
+    order = scores.argsort(descending=True)
+    sections = [
+        Section(
+            "Scores",
+            "How often each score comes up; higher is stranger. "
+            "Images above the threshold are called strange.",
+            [chart],
+        ),
+        Section("Against images known to be strange", "", _against(images.name, scores, strange)),
+        Section(
+            "Strangest images",
+            "Beside each where it differs from its projection: white is what one in a thousand pixels of "
+            "familiar images reaches.",
+            [_gallery(images, verdicts, order[:_SHOWN])],
+        ),
+        Section("Least strange images", "", [_gallery(images, verdicts, order.flip(0)[:_SHOWN])]),
+        Section(
+            "The set as a whole",
+            "Kolmogorov–Smirnov tests against the calibration images, corrected for their number after Holm.",
+            [None if drift is None else _tests(drift)],
+        ),
+        Section("Files that could not be read", "", [Files([(s.path, s.reason) for s in images.skipped])]),
+    ]
+    settings = {
+        "score": calibration.score, "threshold": calibration.threshold, "alpha": calibration.alpha,
+        "calibration images": len(calibration.scores), "model": calibration.model[:12],
+    }  # fmt: skip
+    return Page(f"Scores of {images.name}", lead, sections, settings, notes)
+
+
+def _against(name: str, scores: Tensor, strange: Mapping[str, Tensor]) -> list[Any]:
+    """ROC curves against sets of strange images, and how well each is told apart."""
+    if not strange:
+        return []
+    curves = {other: roc_curve(scores, values) for other, values in strange.items()}
+    rows = [Row(other, _separation(scores, values)) for other, values in strange.items()]
+    columns = [Column(n) for n in (f"{name} against", "AUROC", "AUPR", "FPR at 95 % TPR")]
+    axes = ("ROC", "share of familiar images flagged", "share of strange images flagged")
+    return [lines_chart(*axes, curves), Table(columns, rows, "In small print 95 % bootstrap intervals.")]
+
+
+def _separation(scores: Tensor, strange: Tensor) -> list[Cell]:
+    found = separation(scores, strange)
+    names = ("auroc", "aupr", "fpr95")
+    return [Cell(f"{found[n]:.4f}", small=("{:.4f}–{:.4f}".format(*found[f"{n}_interval"]),)) for n in names]
+
+
+def _gallery(images: ImageSet, verdicts: Verdicts, rows: Tensor) -> Pictures:
+    """Images beside their heat-maps, with what is said of them."""
+    reasons, shown = verdicts.reasons, []
+    for row in rows.tolist():
+        x, heat = images.batch([row]), verdicts.heatmaps[row : row + 1]
+        score, p = (number(float(values[row])) for values in (verdicts.scores, verdicts.p_values))
+        words = f"p {p}: {reasons[row] or 'familiar'}"
+        pair = torch.cat([x, heat.expand_as(x)])
+        shown.append(picture(pair, "image and heat-map", 2, images.paths[row], Cell(score, True), words))
+    return Pictures(shown, grid=True)
+
+
+def _tests(drift: Drift) -> Table:
+    """Tests of the whole set: corrected p-value, and whether it rejects."""
+    rows = [
+        Row(name, [Cell(f"{p:.3g}"), Cell("shifted" if name in drift.changed else "")])
+        for name, p in drift.p_values.items()
+    ]
+    return Table([Column(name) for name in ("of", "p", "")], rows)

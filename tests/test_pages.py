@@ -1,0 +1,170 @@
+"""Every page of the package, as its verb writes it: escaped, self-contained, readable on a phone."""
+
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from browser import chromium, needs_chromium, on_a_phone, screenshot
+from pages import check_page, pictures_of, sections_of, text_of
+from tiny import TINY, draw_bumps
+
+from mfimage import Detector, evaluate, from_pretrained, load
+from mfimage.clothes_demo import run_demo
+from mfimage.datasets.sets import ImageSet, Skipped
+from mfimage.eval import compare
+from mfimage.eval.comparison import picture_rows
+from mfimage.eval.evaluation_page import page_of
+from mfimage.eval.figures import PANEL, chart
+from mfimage.eval.page import strip
+from mfimage.experiments.point_charts import plane
+from mfimage.experiments.tables import ExperimentReport, Metric, Runs
+from mfimage.ood import drift_of
+from mfimage.ood.verdict_page import score_page
+
+BAD = '<b>&"x"'
+METRICS = ("reconstruction", "density", "memorisation", "fd")
+SECTIONS = {
+    "evaluation": ["numbers", "samples", "reconstructions", "nearest-training-images", "settings"],
+    "comparison": ["numbers", "pictures", "notes"],
+    "scores": [
+        "scores", "against-images-known-to-be-strange", "strangest-images", "least-strange-images",
+        "the-set-as-a-whole", "files-that-could-not-be-read", "settings",
+    ],
+    "demo": [
+        "numbers", "samples", "reconstructions", "from-best-to-worst", "denoising", "strange-images",
+        "training", "settings", "notes",
+    ],
+    "experiment": ["numbers", "pictures", "settings", "notes"],
+}  # fmt: skip
+
+
+def score_report(model):
+    detector = Detector(model).calibrate(torch.from_numpy(draw_bumps(600, seed=11))[:, None] / 255, 0.02)
+    images = torch.from_numpy(draw_bumps(40, seed=5))[:, None]
+    images[7] = 0
+    paths = tuple(f"{BAD}/{i}.png" for i in range(40))
+    files = ImageSet(images, BAD, "all", paths, (Skipped(f"{BAD}.png", "not an image"),))
+    found = detector.score(files)
+    noise = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    strange = {"noise": detector.score(noise).scores}
+    return score_page(files, found, detector.calibration, drift_of(found, detector.calibration), strange)
+
+
+@pytest.fixture(scope="module")
+def paths(tiny_run, bumps, tmp_path_factory):
+    """The path of each page by its name."""
+    folder, model = tmp_path_factory.mktemp("pages"), from_pretrained(tiny_run)
+    test, train = load(bumps, "test"), load(bumps, "train")
+    found = evaluate(test, model, train, metrics=METRICS, cache=folder)
+    worse = {name: replace(n, value=9 * n.value, interval=None) for name, n in found.numbers.items()}
+    rows = picture_rows({BAD: model, "b": model}, test, 0)
+    cloud = torch.randn(80, 2, generator=torch.Generator().manual_seed(0))
+    experiment = ExperimentReport(
+        BAD, BAD, {BAD: BAD}, [Metric("distance", BAD, "lower")],
+        {BAD: {"distance": Runs((0.5, 0.6), 0.4)}, "OT": {"distance": Runs((float("nan"),) * 2)}}, {"OT": 2},
+        [chart(BAD, plane(cloud, cloud, cloud), BAD, PANEL), strip({BAD: torch.rand(12, 3, 8, 8)}, BAD)],
+        [BAD],
+    )  # fmt: skip
+    shutil.copytree(tiny_run, folder / "demo")  # a finished run is not trained again
+    demo, _ = run_demo(folder / "demo", TINY, str(bumps), "cpu", quiet=True)
+    return {
+        "evaluation": page_of(found, BAD).write(folder / "evaluation.html"),
+        "comparison": compare({BAD: found, "b": replace(found, numbers=worse)}, rows).save(folder),
+        "scores": score_report(model).write(folder / "scores.html"),
+        "demo": demo,
+        "experiment": experiment.page().write(folder / "experiment.html"),
+    }
+
+
+@pytest.fixture(scope="module")
+def pages(paths):
+    return {name: path.read_text(encoding="utf-8") for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_page_is_whole_escaped_and_asks_for_nothing(pages, name):
+    check_page(pages[name])
+    assert sections_of(pages[name]) == SECTIONS[name]
+    assert name == "demo" or "&lt;b&gt;&amp;&#34;x&#34;" in pages[name]
+    assert len(re.search(r'<p class="lead">(.*?)</p>', pages[name])[1]) > 10
+
+
+def test_an_evaluation_shows_its_numbers_beside_those_of_principal_components(pages):
+    page = pages["evaluation"]
+    assert re.search(
+        r"psnr ↑, dB <strong>[\d.]+</strong> [\d.]+ … [\d.]+ [\d.]+ 26 q05", text_of(page, "numbers")
+    )
+    assert "The first 64 samples of seed 0, unselected." in text_of(page, "samples")
+    assert len(pictures_of(page)) == 5
+    assert "protocol mfimage: 8-bit PNG" in text_of(page, "settings")
+    assert re.search(r"It reconstructs them at [\d.]+ dB \(principal components: [\d.]+\) and draws", page)
+
+
+def test_a_comparison_marks_the_best(pages):
+    page = pages["comparison"]
+    assert re.search(r"mse ↓, a pixel 26 <strong>[\d.]+</strong> [\d.]+", text_of(page, "numbers"))
+    assert f"Best by fd-scattering: {BAD.replace('<', '&lt;')[:3]}" in page
+    assert [words.split(" ", 1)[1] for _, words in pictures_of(page)] == [
+        "held-out images", f"{BAD}: reconstructions", "b: reconstructions", f"{BAD}: samples", "b: samples"
+    ]  # fmt: skip
+
+
+def test_scores_show_the_strangest_first(pages):
+    page = pages["scores"]
+    assert text_of(page, "strangest-images").index("/7.png <strong>") < 200  # the black one
+    assert re.search(r"noise 0\.9750 0\.9\d+–1\.0000", text_of(page, "against-images-known-to-be-strange"))
+    assert f"{BAD}.png not an image" in text_of(page, "files-that-could-not-be-read")
+    assert "threshold" in text_of(page, "scores")
+    assert len(pictures_of(page)) == 24
+
+
+def test_scores_leave_out_what_was_not_asked_for(model):
+    detector = Detector(model).calibrate(torch.from_numpy(draw_bumps(600, seed=11))[:, None] / 255, 0.02)
+    images = ImageSet(torch.from_numpy(draw_bumps(40, seed=5))[:, None], "a", "all", ("a.png",) * 40)
+    page = score_page(images, detector.score(images), detector.calibration).html()
+    assert sections_of(page) == ["scores", "strangest-images", "least-strange-images", "settings"]
+
+
+def test_the_demonstration_tells_one_psnr_in_its_lead_and_in_its_table(pages):
+    page = pages["demo"]
+    decibels, pca = re.search(
+        r"unseen ones at ([\d.]+) dB, where 2 principal components reach ([\d.]+)", page
+    ).groups()
+    told = re.search(
+        r"psnr ↑, dB (?:<strong>)?([\d.]+)\S* [\d.]+ … [\d.]+ (?:<strong>)?([\d.]+)", text_of(page, "numbers")
+    )
+    assert (float(decibels), float(pca)) == pytest.approx(tuple(map(float, told.groups())), abs=0.006)
+    assert re.search(
+        r"σ = 0.5 clean noisy \S+ dB M-flow <strong>\S+</strong> dB PCA", text_of(page, "denoising")
+    )
+    assert "clothes (test) digits" in text_of(page, "strange-images")
+    assert "Phase 1: reconstruction" in text_of(page, "training")
+    assert len(pictures_of(page)) == 1 + 2 + 6 + 16
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", SECTIONS)
+def test_pages_open_without_an_error_and_fit_a_phone(tmp_path, paths, name):
+    measure = (
+        "[d.documentElement.scrollWidth, [...d.images].every(i => i.complete && i.naturalWidth), "
+        "[...d.querySelectorAll('table')].every(t => t.getBoundingClientRect().left >= 0)]"
+    )
+    assert on_a_phone(tmp_path, paths[name], measure) == "360,true,true"
+
+
+@needs_chromium
+def test_pages_and_their_charts_are_light_or_dark_as_the_reader_likes(tmp_path, paths):
+    light = screenshot(tmp_path, paths["scores"], 800)
+    dark = screenshot(tmp_path, paths["scores"], 800, "--blink-settings=preferredColorScheme=0")
+    assert light[0, 0].min() > 250
+    assert dark[0, 0].max() < 40
+    charts = [shot[260:700] for shot in (light, dark)]
+    inked = [(np.abs(shot - shot[0, 0]).sum(-1) > 100).mean() for shot in charts]
+    assert inked[0] > 0.02
+    assert inked[1] == pytest.approx(inked[0], rel=0.5)
+    dom, log = chromium(tmp_path, "--dump-dom", paths["demo"].as_uri())
+    assert "</svg>" in dom
+    assert "CONSOLE" not in log, log
