@@ -17,10 +17,10 @@ from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import ImageSet, load
 from mfimage.losses import reconstruction
 from mfimage.models import image_chart
+from mfimage.models.build import build
 from mfimage.models.layers import ActNorm, AffineCoupling, Haar, OrthogonalConv1x1
 from mfimage.models.nets import ConvNet
 from mfimage.models.subspace import BentSubspace, Householder
-from mfimage.run import build
 
 
 def bijections() -> dict[str, tuple[tuple[int, ...], Transform]]:

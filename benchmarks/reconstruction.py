@@ -15,7 +15,7 @@ from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import load
 from mfimage.eval.image_metrics import PCA, squared_error
 from mfimage.losses import reconstruction
-from mfimage.run import build
+from mfimage.models.build import build
 
 DIM = 32
 

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from mfimage.config import ModelConfig, preset_config
 from mfimage.datasets import ImageSet
 from mfimage.losses import reconstruction
-from mfimage.run import build
+from mfimage.models.build import build
 
 DIM, BATCH = 64, 16
 

@@ -1,12 +1,12 @@
-"""The directory of a run and that of a model: written whole, read safely."""
+"""A run's directory: what was asked and given, curves and pictures, and the checkpoints to resume from."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from mfimage import __version__
-from mfimage.config import Config, ModelConfig, read_config
+from mfimage.config import Config, read_config
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.errors import DataError, ModelError, UsageError
-from mfimage.files import load_state, read_json, read_tensors, save_tensors, write_json, write_text
-from mfimage.models import GenerativeModel
-from mfimage.models.build import build
-from mfimage.settings import from_json, to_json
+from mfimage.files import (
+    load_state,
+    part,
+    read_metadata,
+    read_tensors,
+    whole,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from mfimage.pretrained import CONFIG, WEIGHTS
 
 
 class Run:
@@ -131,6 +138,86 @@ def _later(line: str, phase: str, step: int) -> bool:
         return True
 
 
+class Snapshots:
+    """The checkpoints of one training phase: the newest three, and a copy of the best.
+
+    Each is one safetensors file with the module, the optimiser's moments, and the progress in its header.
+
+    Args:
+        directory: Where they lie; made when the first is written.
+        phase: Leading part of their names.
+        keep: How many of the newest stay.
+    """
+
+    def __init__(self, directory: Path, phase: str, keep: int = 3) -> None:
+        self.directory, self.phase, self.keep = directory, phase, keep
+
+    @property
+    def best(self) -> Path:
+        """Where the copy of the best checkpoint lies."""
+        return self.directory / f"best-{self.phase}.safetensors"
+
+    def all(self) -> list[Path]:
+        """List the checkpoints by step."""
+        return sorted(self.directory.glob(f"{self.phase}-*.safetensors"))
+
+    @staticmethod
+    def step_of(path: Path) -> int:
+        """Return the step after which a checkpoint was written."""
+        return int(path.stem.rsplit("-", 1)[1])
+
+    def newest(self) -> Path | None:
+        """Return the last checkpoint, None before the first."""
+        return max(self.all(), default=None)
+
+    def save(self, module: nn.Module, optimiser: torch.optim.Optimizer, progress: Any, best: bool) -> None:
+        """Write a checkpoint, copy it if it is the best, and remove what is older than the newest three."""
+        for left_over in self.directory.glob(f"*{self.phase}*.tmp"):  # of a process that was killed
+            left_over.unlink()
+        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
+        path = self.directory / f"{self.phase}-{progress.step:08d}.safetensors"
+        with whole(path) as temporary:
+            write_tensors(tensors, temporary, {"progress": json.dumps(vars(progress))})
+            if best:  # first: a crash between the two then repeats this step, and never keeps an older best
+                with whole(self.best) as copy:
+                    shutil.copyfile(temporary, copy)
+        for old in self.all()[: -self.keep]:
+            old.unlink()
+
+    def restore(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        """Load the newest checkpoint in place and return its progress; an empty dict if there is none.
+
+        Raises:
+            ModelError: If it is damaged or of another model.
+        """
+        path = self.newest()
+        if path is None:
+            return {}
+        try:
+            return self._restore(path, module, optimiser)
+        except ModelError as error:
+            raise ModelError(f"{error}; remove this file to resume from the checkpoint before it") from error
+
+    def _restore(self, path: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        tensors, progress = read_tensors(path), read_metadata(path).get("progress")
+        if progress is None:
+            raise ModelError(f"{path}: not a checkpoint of a training run")
+        load_state(module, part(tensors, "module."), path)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in part(tensors, "optimiser.").items():
+            index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = tensor
+        optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+        return json.loads(progress)
+
+    def restore_best(self, module: nn.Module) -> None:
+        """Load the module of the best checkpoint in place, if there is one."""
+        if self.best.exists():
+            load_state(module, part(read_tensors(self.best), "module."), self.best)
+
+
 def environment() -> dict[str, Any]:
     """Describe the machine and the libraries."""
     from importlib.metadata import version
@@ -153,150 +240,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-FORMAT = "mfimage-1"
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-CALIBRATION, _SECTIONS = "calibration.json", "mfimage-calibration-3"  # its format: a section for each finding
-
-
-def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
-    """Write model.safetensors, config.json and, if anything was measured, calibration.json; return the path.
-
-    Args:
-        model: What it carries in `measured` is the whole calibration.json.
-        directory: Is made if need be.
-
-    Raises:
-        ModelError: If the model was put together by hand, so that no configuration describes it.
-        ResourceError: If the files cannot be written; what was there before stays whole.
-    """
-    if model.config is None:
-        raise ModelError("only a model that mfimage.build or train made has a configuration to be saved with")
-    directory = Path(directory)
-    save_tensors(model.state_dict(), directory / WEIGHTS, {})
-    write_json(directory / CONFIG, {"format": FORMAT, **to_json(model.config)})
-    write_calibration(directory, model.measured)
-    return directory
-
-
-def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> GenerativeModel:
-    """Read a model from a directory, or from the Hugging Face Hub where huggingface_hub is installed.
-
-    Args:
-        source: A directory that `save_pretrained` or a training run wrote, or a Hub id such as "user/name".
-        device: Where the weights go: "auto" (a GPU if there is one), "cpu", "cuda", or as torch names it.
-
-    Returns:
-        The model in evaluation mode.
-
-    Raises:
-        ModelError: If files are missing, damaged, of another format, or do not fit together.
-        UsageError: If there is no CUDA device where one is asked for.
-    """
-    device = _device(device)
-    directory = locate(source)
-    config, measured = _read_config(directory / CONFIG)
-    model = build(config)
-    model.measured = measured | read_calibration(directory)
-    load_state(model, read_tensors(directory / WEIGHTS), directory / WEIGHTS)
-    return model.to(device).eval()
-
-
-def write_calibration(directory: str | Path, sections: dict[str, Any]) -> Path:
-    """Write what was found out about a model after training, as `model.measured` has it; return the path.
-
-    Whole or not at all; without sections a file of a model that was there before goes.
-    """
-    path = Path(directory) / CALIBRATION
-    if sections:
-        return write_text(path, json.dumps({"format": _SECTIONS, **sections}) + "\n")
-    path.unlink(missing_ok=True)
-    return path
-
-
-def read_calibration(directory: str | Path) -> dict[str, Any]:
-    """Read what was found out about the model in a directory, by section; nothing if there is no file.
-
-    Raises:
-        ModelError: If the file is no JSON object.
-    """
-    path = Path(directory) / CALIBRATION
-    if not path.exists():
-        return {}
-    try:
-        sections = read_json(path, "calibration", ModelError)
-    except ModelError as error:
-        raise ModelError(f"{error}: delete it, and calibrate the model again") from error
-    before = sections.pop("format", None) != _SECTIONS  # when the file was a detector's alone
-    return {"detector": sections} if before else sections
-
-
-def _device(name: str | torch.device) -> str | torch.device:
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
-    return ("cuda" if there else "cpu") if name == "auto" else name
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Hash a module's tensors by name, shape and bytes (sha256, hexadecimal)."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def locate(source: str | Path) -> Path:
-    """Find the directory that holds a model's files; one of the Hub is fetched first.
-
-    Raises:
-        ModelError: If there is no finished model there.
-    """
-    directory = Path(source)
-    for candidate in (directory, directory / "model"):
-        if (candidate / CONFIG).exists() and (candidate / WEIGHTS).exists():
-            return candidate
-    if (directory / "model" / WEIGHTS).exists():
-        raise ModelError(
-            f"{source}: only the weights of a model put together by hand: make it again, and load_state_dict"
-        )
-    if (directory / "checkpoints").is_dir():
-        raise ModelError(f"{source}: this run has not finished: continue it with mfimage train --resume")
-    if directory.exists():
-        raise ModelError(f"{source}: no model here ({WEIGHTS} and {CONFIG} are expected in this directory)")
-    if not _looks_like_hub_id(str(source)):
-        raise ModelError(f"{source}: no such directory; a run or a model that mfimage wrote is expected")
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(str(source), allow_patterns=[WEIGHTS, CONFIG, CALIBRATION]))
-    except ImportError as error:
-        raise ModelError(f"{source}: no such directory; for a Hub id, pip install huggingface_hub") from error
-    except Exception as error:  # huggingface_hub raises many kinds: no network, no such repository, no access
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(f"{source}: no such directory, and the Hub did not give it ({reason})") from error
-
-
-def _looks_like_hub_id(source: str) -> bool:
-    """Whether a name is user/model and not a path that was mistyped; runs/ is where training writes."""
-    user, _, name = source.partition("/")
-    local = user == "runs" or user.startswith(".") or Path(user).is_dir()
-    return bool(user and name) and "/" not in name and not local
-
-
-def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    values = read_json(path, "model configuration", ModelError)
-    written_by = values.pop("format", None)
-    if written_by != FORMAT:
-        raise ModelError(
-            f"{path}: format {written_by!r} is not {FORMAT!r}: written by another program or version"
-        )
-    measured = values.pop("measured", {})  # where it stood before there was calibration.json
-    if not isinstance(measured, dict):
-        raise ModelError(f"{path}: measured is one JSON object, not {type(measured).__name__}")
-    try:
-        return from_json(ModelConfig, values), measured
-    except UsageError as error:
-        raise ModelError(f"{path}: not a model configuration ({error})") from error

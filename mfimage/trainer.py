@@ -15,10 +15,10 @@ from mfimage.datasets.points import Points
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
 from mfimage.files import stream
-from mfimage.fit import Progress, Schedule, Snapshots, fit, shuffled
+from mfimage.fit import Progress, Schedule, fit, shuffled
 from mfimage.models import GenerativeModel
 from mfimage.models.subspace import enough_rows
-from mfimage.run import Run, trim_stats
+from mfimage.run import Run, Snapshots, trim_stats
 
 PREVIEW = 32  # images on a sheet
 

@@ -18,7 +18,8 @@ from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
-from mfimage.run import WEIGHTS, Run, from_pretrained, save_pretrained
+from mfimage.pretrained import WEIGHTS, from_pretrained, save_pretrained
+from mfimage.run import Run
 from mfimage.settings import to_json
 from mfimage.trainer import Trainer
 

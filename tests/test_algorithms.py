@@ -15,7 +15,8 @@ from mfimage.experiments.simulators import Sphere, Surface
 from mfimage.files import read_metadata
 from mfimage.models import Prescribed, Spherical, latent_density
 from mfimage.models.build import KINDS
-from mfimage.run import Run, weights_hash
+from mfimage.pretrained import weights_hash
+from mfimage.run import Run
 
 SHORT = Config(
     dim=2, steps=4, density_steps=4, batch_size=32, lr=3e-3, warmup=2, every=2, validation=20, noise=0.05,

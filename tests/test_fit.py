@@ -7,7 +7,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from mfimage.errors import DivergedError, Interrupted
-from mfimage.fit import Schedule, Snapshots, fit, shuffled
+from mfimage.fit import Schedule, fit, shuffled
+from mfimage.run import Snapshots
 
 SOLUTION = torch.tensor([[2.0, -1.0, 0.5]])
 SCHEDULE = Schedule(100, 0.05, warmup=5, every=10)

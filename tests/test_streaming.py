@@ -16,7 +16,8 @@ from mfimage.datasets import Points, StoredSet, loading
 from mfimage.datasets.prefetch import Ahead
 from mfimage.errors import DataError, UsageError
 from mfimage.fit import shuffled
-from mfimage.run import Run, weights_hash
+from mfimage.pretrained import weights_hash
+from mfimage.run import Run
 
 SHORT = replace(TINY, steps=12, density_steps=6, every=4)
 

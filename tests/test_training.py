@@ -17,7 +17,8 @@ from mfimage import from_pretrained, load, train
 from mfimage.config import Reading, read_config
 from mfimage.errors import DataError, DivergedError, UsageError
 from mfimage.eval import PCA
-from mfimage.run import Run, trim_stats, weights_hash
+from mfimage.pretrained import weights_hash
+from mfimage.run import Run, trim_stats
 from mfimage.settings import to_json
 from mfimage.training import train_or_reuse
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from mfimage import console
-from mfimage.cli.options import Data, OwnOutdir, ReadingOptions, Seed, Talk, at_least
+from mfimage.cli import options as opt
 
 
 def pack(
@@ -14,11 +14,11 @@ def pack(
     outdir: Path,
     /,
     *,
-    size: Annotated[int | None, at_least(1)] = None,
-    channels: Literal[1, 3] | None = None,
-    shard_mb: Annotated[int, at_least(1)] = 256,
-    reading: ReadingOptions = ReadingOptions(),
-    talk: Talk = Talk(),
+    size: opt.Size = None,
+    channels: opt.Channels = None,
+    shard_mb: Annotated[int, opt.at_least(1)] = 256,
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Write images as Parquet shards, for `train` and for Hugging Face datasets.
 
@@ -28,8 +28,6 @@ def pack(
     Args:
         source: Folder, Parquet files, celeba, celeba-178 or imagenet.
         outdir: Where the shards go.
-        size: Resize and crop to SIZE × SIZE.
-        channels: 1 grey, 3 colour.
         shard_mb: Megabytes a shard, at most about.
     """
     from mfimage.datasets import Skipped
@@ -45,16 +43,16 @@ def pack(
 
 
 def dimension(
-    *data: Data,
-    max_dim: Annotated[int, at_least(1)] = 64,
-    examples: Annotated[int, at_least(100)] = 10_000,
-    steps: Annotated[int, at_least(1)] = 2000,
-    size: Annotated[int | None, at_least(1)] = None,
-    channels: Literal[1, 3] | None = None,
-    outdir: OwnOutdir = None,
-    reading: ReadingOptions = ReadingOptions(),
-    seed: Seed = 0,
-    talk: Talk = Talk(),
+    *data: opt.Data,
+    max_dim: Annotated[int, opt.at_least(1)] = 64,
+    examples: Annotated[int, opt.at_least(100)] = 10_000,
+    steps: Annotated[int, opt.at_least(1)] = 2000,
+    size: opt.Size = None,
+    channels: opt.Channels = None,
+    outdir: opt.OwnOutdir = None,
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    seed: opt.Seed = 0,
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Recommend the dimension of the manifold: by nearest neighbours, and by held-out error against d.
 
@@ -62,8 +60,6 @@ def dimension(
         max_dim: The largest d to consider.
         examples: At most so many images, drawn at random.
         steps: Of the short fit behind the curve.
-        size: Resize and crop to SIZE × SIZE.
-        channels: 1 grey, 3 colour.
         outdir: Where dimension.json and dimension.png go; they are not written if none.
     """
     from mfimage.eval.dimension_choice import choose_dimension

@@ -11,19 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from mfimage import console
-from mfimage.cli.options import (
-    BatchSize,
-    Device,
-    Flag,
-    Inputs,
-    Model,
-    Outdir,
-    ReadingOptions,
-    Talk,
-    at_least,
-    check_outdir,
-    load_model,
-)
+from mfimage.cli import options as opt
 from mfimage.config import MethodName
 from mfimage.errors import DataError, UsageError
 
@@ -38,21 +26,21 @@ _WARNED = 5  # strange images that are named on stderr
 
 
 def denoise(
-    *inputs: Annotated[Inputs, Parameter(allow_leading_hyphen=True)],  # - is standard input
-    model: Model = "runs/latest",
-    outdir: Outdir = Path("denoised"),
+    *inputs: Annotated[opt.Inputs, Parameter(allow_leading_hyphen=True)],  # - is standard input
+    model: opt.Model = "runs/latest",
+    outdir: opt.Outdir = Path("denoised"),
     method: MethodName = "auto",
     sigma: float | None = None,
-    resize: Flag = False,
-    tile: Flag = False,
+    resize: opt.Flag = False,
+    tile: opt.Flag = False,
     mask: Path | None = None,
-    factor: Annotated[int | None, Parameter(name="--super"), at_least(2)] = None,
+    factor: Annotated[int | None, Parameter(name="--super"), opt.at_least(2)] = None,
     clean: Path | None = None,
     report: Path | None = None,
-    reading: ReadingOptions = ReadingOptions(),
-    device: Device = "auto",
-    batch_size: BatchSize = 256,
-    talk: Talk = Talk(),
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    device: opt.Device = "auto",
+    batch_size: opt.BatchSize = 256,
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Remove noise from images, fill in what a mask hides, or enlarge, and write PNG under their own names.
 
@@ -78,7 +66,7 @@ def denoise(
     if resize and tile:
         raise UsageError("--resize and --tile: choose one")
     listed = _listed(inputs)
-    flow = load_model(model, device)
+    flow = opt.load_model(model, device)
     require_images(flow)
     channels, height, width = flow.shape
     size = (height, width) if factor is None else Downsample(factor).size(height, width)
@@ -87,7 +75,7 @@ def denoise(
     restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size)
     paths = [str(path) for path in iter_files(listed)]
     truths = None if clean is None else dict(zip(paths, files.find_clean(clean, paths), strict=True))
-    check_outdir([*paths, *(truths or {}).values(), *([mask] if mask else [])], outdir)
+    opt.check_outdir([*paths, *(truths or {}).values(), *([mask] if mask else [])], outdir)
     skipped: list[Skipped] = []
     rows: list[dict[str, Any]] = []
     groups: list[Tensor] = []

@@ -10,20 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import Parameter
 
-from mfimage.cli.options import (
-    BatchSize,
-    Data,
-    Device,
-    Outdir,
-    OwnOutdir,
-    ReadingOptions,
-    Seed,
-    Talk,
-    at_least,
-    comma_separated,
-    load_model,
-    load_split,
-)
+from mfimage.cli import options as opt
 from mfimage.config import DeviceName, MetricName, ProtocolName, Reading
 from mfimage.errors import UsageError
 
@@ -46,23 +33,23 @@ class Measuring:
         batch_size: Images at a time.
     """
 
-    metrics: Annotated[tuple[str, ...], comma_separated(MetricName)] = get_args(MetricName)
+    metrics: Annotated[tuple[str, ...], opt.comma_separated(MetricName)] = get_args(MetricName)
     protocol: ProtocolName = "mfimage"
-    samples: Annotated[int | None, at_least(2)] = None
-    density_images: Annotated[int, at_least(1)] = 500
+    samples: Annotated[int | None, opt.at_least(2)] = None
+    density_images: Annotated[int, opt.at_least(1)] = 500
     inception_weights: Path | None = None
-    seed: Seed = 0
-    batch_size: BatchSize = 256
+    seed: opt.Seed = 0
+    batch_size: opt.BatchSize = 256
 
 
 def evaluate(
-    *inputs: Annotated[Data, Parameter(name="[MODEL]-DATA")],
+    *inputs: Annotated[opt.Data, Parameter(name="[MODEL]-DATA")],
     model: Annotated[str | None, Parameter(alias="-m")] = None,
-    outdir: OwnOutdir = None,
+    outdir: opt.OwnOutdir = None,
     measuring: Measuring = Measuring(),
-    reading: ReadingOptions = ReadingOptions(),
-    device: Device = "auto",
-    talk: Talk = Talk(),
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    device: opt.Device = "auto",
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Measure a model on the test split: samples, reconstruction, density, geometry, with intervals.
 
@@ -83,9 +70,9 @@ def evaluate(
     if model is None:
         model, inputs = ("runs/latest", inputs) if len(inputs) == 1 else (inputs[0], inputs[1:])
     _choose_gpu()
-    flow = load_model(model, device)
+    flow = opt.load_model(model, device)
     require_images(flow)
-    test, training = (load_split(inputs, split, flow, reading) for split in ("test", "train"))
+    test, training = (opt.load_split(inputs, split, flow, reading) for split in ("test", "train"))
     report = evaluate_(
         test, flow, training, **asdict(measuring), tell=talk.say if is_main() else lambda message: None
     )
@@ -104,11 +91,11 @@ def compare(
     *runs: Annotated[str, Parameter(required=True)],
     data: list[str] | None = None,
     by: str | None = None,
-    outdir: Outdir = Path("comparison"),
+    outdir: opt.Outdir = Path("comparison"),
     measuring: Measuring = Measuring(),
-    reading: ReadingOptions = ReadingOptions(),
-    device: Device = "auto",
-    talk: Talk = Talk(),
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    device: opt.Device = "auto",
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Put models side by side: a table (also as JSON, Markdown, HTML) and a sheet of pictures.
 
@@ -143,7 +130,7 @@ def _evaluated(
     device: DeviceName,
     measuring: Measuring,
     reading: Reading,
-    talk: Talk,
+    talk: opt.Talk,
 ) -> Comparison:
     """Evaluate runs and baselines, which are trained first; what was evaluated so before is read."""
     from mfimage.eval import compare as compare_
@@ -155,9 +142,9 @@ def _evaluated(
     wanted = [run for run in runs if Path(run).exists() or run not in BASELINES]
     if not wanted:
         raise UsageError("baselines are trained with the settings of a run: name one before them")
-    first = load_model(wanted[0], device)
+    first = opt.load_model(wanted[0], device)
     require_images(first)
-    test, training = (load_split(data, split, first, reading) for split in ("test", "train"))
+    test, training = (opt.load_split(data, split, first, reading) for split in ("test", "train"))
     reports: dict[str, Any] = {}
     models = {}
     for run in runs:
@@ -165,7 +152,7 @@ def _evaluated(
         if run not in wanted:
             flow = baseline(run, wanted[0], training, outdir / run, device, talk.quiet)
         else:
-            flow = first if run == wanted[0] else load_model(run, device)
+            flow = first if run == wanted[0] else opt.load_model(run, device)
         file = outdir / f"{run.strip('/').replace('/', '-')}.json"
         models[run] = flow
         reports[run] = evaluate_once(file, test, flow, training, **asdict(measuring), tell=talk.say)

@@ -7,20 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from mfimage.cli.options import (
-    BatchSize,
-    Device,
-    Inputs,
-    Model,
-    Outdir,
-    ReadingOptions,
-    Seed,
-    Talk,
-    at_least,
-    comma_separated,
-    load_inputs,
-    load_model,
-)
+from mfimage.cli import options as opt
 from mfimage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -34,14 +21,14 @@ _MEASURES = {"manifold": "{d}-dimensional volume in the image space", "latent": 
 
 def sample(
     *,
-    model: Model = "runs/latest",
-    count: Annotated[int, Parameter(alias="-n"), at_least(1)] = 64,
-    theta: Annotated[tuple[str, ...], comma_separated()] = (),
-    outdir: Outdir = Path("samples"),
-    seed: Seed = 0,
-    device: Device = "auto",
-    batch_size: BatchSize = 256,
-    talk: Talk = Talk(),
+    model: opt.Model = "runs/latest",
+    count: Annotated[int, Parameter(alias="-n"), opt.at_least(1)] = 64,
+    theta: Annotated[tuple[str, ...], opt.comma_separated()] = (),
+    outdir: opt.Outdir = Path("samples"),
+    seed: opt.Seed = 0,
+    device: opt.Device = "auto",
+    batch_size: opt.BatchSize = 256,
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Draw new images; the same seed gives the same images at any batch size. Vectors go to one .npz file.
 
@@ -53,7 +40,7 @@ def sample(
 
     from mfimage.datasets import Points, save_png, save_pngs, sheet
 
-    flow = load_model(model, device)
+    flow = opt.load_model(model, device)
     context = _parameters(theta, flow.context_features)
     drawn = flow.sample(count, torch.Generator().manual_seed(seed), batch_size, context).cpu()
     if len(flow.shape) == 1:
@@ -82,15 +69,15 @@ def _parameters(theta: tuple[str, ...], count: int) -> Tensor | None:
 
 
 def log_prob(
-    *inputs: Inputs,
-    model: Model = "runs/latest",
+    *inputs: opt.Inputs,
+    model: opt.Model = "runs/latest",
     method: Literal["auto", "exact", "lanczos"] = "auto",
     measure: Literal["manifold", "latent"] = "manifold",
-    reading: ReadingOptions = ReadingOptions(),
-    seed: Seed = 0,
-    device: Device = "auto",
-    batch_size: BatchSize = 64,
-    talk: Talk = Talk(),
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    seed: opt.Seed = 0,
+    device: opt.Device = "auto",
+    batch_size: opt.BatchSize = 64,
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Give the exact log-density of images on the manifold, in nats: path, value and standard error a line.
 
@@ -103,7 +90,7 @@ def log_prob(
     import torch
 
     flow = _manifold_flow(model, device)
-    files = load_inputs(inputs, flow, reading)
+    files = opt.load_inputs(inputs, flow, reading)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for begin in range(0, len(files), batch_size):
@@ -119,13 +106,13 @@ def log_prob(
 
 
 def directions(
-    *inputs: Inputs,
-    model: Model = "runs/latest",
-    count: Annotated[int, at_least(1)] = 8,
-    outdir: Outdir = Path("directions"),
-    reading: ReadingOptions = ReadingOptions(),
-    device: Device = "auto",
-    talk: Talk = Talk(),
+    *inputs: opt.Inputs,
+    model: opt.Model = "runs/latest",
+    count: Annotated[int, opt.at_least(1)] = 8,
+    outdir: opt.Outdir = Path("directions"),
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    device: opt.Device = "auto",
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Draw in which ways images can change most on the manifold; strongest first, a row an image.
 
@@ -140,7 +127,7 @@ def directions(
     from mfimage.datasets import save_png, sheet
 
     flow = _manifold_flow(model, device)
-    files = load_inputs(inputs, flow, reading)
+    files = opt.load_inputs(inputs, flow, reading)
     x = files.batch(slice(None)).to(flow.device)
     count = min(count, flow.dim)
     found = [flow.principal_directions(part, count) for part in x.split(16)]
@@ -163,12 +150,12 @@ def interpolate(
     last: Path,
     /,
     *,
-    model: Model = "runs/latest",
-    points: Annotated[int, at_least(2)] = 9,
-    outdir: Outdir = Path("interpolated"),
-    reading: ReadingOptions = ReadingOptions(),
-    device: Device = "auto",
-    talk: Talk = Talk(),
+    model: opt.Model = "runs/latest",
+    points: Annotated[int, opt.at_least(2)] = 9,
+    outdir: opt.Outdir = Path("interpolated"),
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    device: opt.Device = "auto",
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Go from one image to another on a shortest way along the manifold, in equal steps.
 
@@ -180,7 +167,7 @@ def interpolate(
     from mfimage.datasets import save_png, save_pngs, sheet
 
     flow = _manifold_flow(model, device)
-    ends = load_inputs([str(first), str(last)], flow, reading)
+    ends = opt.load_inputs([str(first), str(last)], flow, reading)
     if len(ends) != 2:
         raise DataError(f"{first}, {last}: two images are needed, not {len(ends)}")
     x = ends.batch(slice(None)).to(flow.device)
@@ -193,7 +180,7 @@ def interpolate(
 def _manifold_flow(source: str, device: DeviceName) -> ManifoldFlow:
     from mfimage.models import ManifoldFlow
 
-    flow = load_model(source, device, projects=True)
+    flow = opt.load_model(source, device, projects=True)
     if not isinstance(flow, ManifoldFlow) or flow.conditional:
         raise UsageError(f"{source}: this needs an M-flow or Me-flow of images without parameters")
     return flow

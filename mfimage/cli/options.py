@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 from cyclopts import Parameter, Token, validators
 from docstring_parser import parse
@@ -67,6 +67,8 @@ Model = Annotated[str, Parameter(alias="-m", help="Run directory, model director
 Outdir = Annotated[Path, Parameter(alias="-o", help="Where results go.")]
 OwnOutdir = Annotated[Path | None, Parameter(alias="-o")]  # whose default the verb explains
 ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON file of settings.")]
+Size = Annotated[int | None, at_least(1), Parameter(help="Resize and crop to SIZE × SIZE.")]
+Channels = Annotated[Literal[1, 3] | None, Parameter(help="1 grey, 3 colour.")]
 Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63), help="Of everything random.")]
 Device = Annotated[DeviceName, Parameter(help="auto takes a GPU if there is one.")]
 BatchSize = Annotated[int, at_least(1), Parameter(help="Images at a time.")]
@@ -156,7 +158,7 @@ def given(chosen: Any) -> dict[str, Any]:
 def load_model(source: str, device: DeviceName, projects: bool = False) -> GenerativeModel:
     """Read the model that --model names; with `projects`, refuse one that cannot project images."""
     from mfimage.inputs import require_image_manifold
-    from mfimage.run import from_pretrained
+    from mfimage.pretrained import from_pretrained
 
     model = from_pretrained(source, device)
     if projects:

@@ -12,20 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from mfimage import console
-from mfimage.cli.options import (
-    BatchSize,
-    Data,
-    Device,
-    Flag,
-    Inputs,
-    Model,
-    ReadingOptions,
-    Seed,
-    Talk,
-    load_inputs,
-    load_model,
-    load_split,
-)
+from mfimage.cli import options as opt
 from mfimage.config import ScoreName
 from mfimage.errors import ModelError, UsageError
 
@@ -39,16 +26,16 @@ _DENSITY, _BYTES = 60_000, 2**29  # of training images, at most, that the densit
 
 
 def calibrate(
-    *data: Data,
-    model: Model = "runs/latest",
+    *data: opt.Data,
+    model: opt.Model = "runs/latest",
     alpha: float = 0.01,
     kind: Annotated[ScoreName, Parameter(name="--score")] = "auto",
     split: str = "test",
-    reading: ReadingOptions = ReadingOptions(),
-    seed: Seed = 0,
-    device: Device = "auto",
-    batch_size: BatchSize = 256,
-    talk: Talk = Talk(),
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    seed: opt.Seed = 0,
+    device: opt.Device = "auto",
+    batch_size: opt.BatchSize = 256,
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Learn from familiar images what is usual, and write calibration.json beside the model.
 
@@ -60,18 +47,18 @@ def calibrate(
         split: Images not trained on: test, valid, or all of a set of its own.
     """
     from mfimage.ood import Detector
-    from mfimage.run import locate
+    from mfimage.pretrained import locate
 
     if not Path(model).is_dir():
         raise UsageError(
             f"--model {model}: a calibration lies beside the weights: give a directory of this machine"
         )
-    flow = load_model(model, device, projects=True)
+    flow = opt.load_model(model, device, projects=True)
     detector, density = Detector(flow, kind, batch_size), None
     if split != "all":
         most = min(_DENSITY, _BYTES // math.prod(flow.shape))
-        density = load_split(data, "train", flow, reading, most)
-    detector.calibrate(load_split(data, split, flow, reading), alpha, density, seed)
+        density = opt.load_split(data, "train", flow, reading, most)
+    detector.calibrate(opt.load_split(data, split, flow, reading), alpha, density, seed)
     path = detector.save(locate(model))
     known = detector.calibration
     values = {"calibration": str(path), "threshold": known.threshold, "images": len(known.scores)}
@@ -80,19 +67,19 @@ def calibrate(
 
 
 def score(
-    *inputs: Inputs,
-    model: Model = "runs/latest",
+    *inputs: opt.Inputs,
+    model: opt.Model = "runs/latest",
     table: Annotated[Path | None, Parameter(name="--csv")] = None,
-    jsonl: Flag = False,
+    jsonl: opt.Flag = False,
     heatmaps: Path | None = None,
     report: Path | None = None,
     ood: list[str] | None = None,
-    batch: Flag = False,
-    fail_on_ood: Flag = False,
-    reading: ReadingOptions = ReadingOptions(),
-    device: Device = "auto",
-    batch_size: BatchSize = 256,
-    talk: Talk = Talk(),
+    batch: opt.Flag = False,
+    fail_on_ood: opt.Flag = False,
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    device: opt.Device = "auto",
+    batch_size: opt.BatchSize = 256,
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Score images (higher is stranger), a line each; of a calibrated model also p-value, verdict and reason.
 
@@ -115,11 +102,11 @@ def score(
         raise UsageError("--json and --jsonl: choose one")
     if ood and report is None:
         raise UsageError("--ood is for the curves of a page: say where with --report")
-    flow = load_model(model, device, projects=True)
+    flow = opt.load_model(model, device, projects=True)
     detector = _detector(model, flow, batch_size)
     if detector is None and (heatmaps or batch or fail_on_ood or report):
         raise ModelError(f"{model}: not calibrated: mfimage calibrate comes before verdicts")
-    files = load_inputs(inputs, flow, reading)
+    files = opt.load_inputs(inputs, flow, reading)
     if detector is None:
         _put(_errors(files, flow, batch_size), files, talk, jsonl, table)
         return
@@ -133,7 +120,7 @@ def score(
         paths = save_pngs(found.heatmaps, [Path(path).stem for path in files.paths], heatmaps)
         rows = [row | {"heatmap": str(path)} for row, path in zip(rows, paths, strict=True)]
     if report is not None:
-        strange = {name: detector.score(load_inputs([name], flow, reading)).scores for name in ood or []}
+        strange = {name: detector.score(opt.load_inputs([name], flow, reading)).scores for name in ood or []}
         page = score_page(files, found, detector.calibration, drift, strange)
         talk.say(f"{page.write(report)}: the page")
     _put(rows, files, talk, jsonl, table, more)
@@ -145,7 +132,7 @@ def _detector(model: str, flow: GenerativeModel, batch_size: int) -> Detector | 
     """Read the calibration beside a model, if there is one."""
     from mfimage.ood import Detector
     from mfimage.ood.detector import DETECTOR
-    from mfimage.run import locate
+    from mfimage.pretrained import locate
 
     if DETECTOR not in flow.measured:
         return None
@@ -172,7 +159,7 @@ def _rows(files: ImageSet, found: Verdicts) -> list[dict[str, Any]]:
 def _put(
     rows: list[dict[str, Any]],
     files: ImageSet,
-    talk: Talk,
+    talk: opt.Talk,
     jsonl: bool,
     table: Path | None,
     more: dict[str, Any] | None = None,

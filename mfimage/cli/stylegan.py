@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter, validators
 
-from mfimage.cli.options import Flag, Outdir, OwnOutdir, Seed, Talk, at_least
+from mfimage.cli import options as opt
 from mfimage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ _MOST = 100_000
 Truncation = Annotated[
     float, Parameter(validator=validators.Number(gte=0, lte=1), help="ψ: 1 leaves w, 0 gives the mean.")
 ]
-Label = Annotated[int | None, at_least(0), Parameter(help="Class of a network with labels.")]
+Label = Annotated[int | None, opt.at_least(0), Parameter(help="Class of a network with labels.")]
 
 
 @app.command(name="import")
-def import_(network: Path, out: Path, /, *, talk: Talk = Talk()) -> None:
+def import_(network: Path, out: Path, /, *, talk: opt.Talk = opt.Talk()) -> None:
     """Read the StyleGAN2 generator of a network pickle, executing nothing, and write it as safetensors.
 
     Args:
@@ -56,8 +56,8 @@ def sample(
     seeds: str = "0-63",
     truncation: Truncation = 1.0,
     label: Label = None,
-    outdir: Outdir = Path("samples"),
-    talk: Talk = Talk(),
+    outdir: opt.Outdir = Path("samples"),
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Draw an image of each seed, the one that NVIDIA's generate.py gives, as PNG, and a sheet of all.
 
@@ -113,16 +113,16 @@ def manifold(
     source: str,
     /,
     *,
-    dim: Annotated[int, at_least(1)] = 2,
-    count: Annotated[int, at_least(1)] = 10_000,
-    test_count: Annotated[int, at_least(0)] = 1_000,
-    size: Annotated[int, at_least(1)] = 64,
-    conditional: Flag = False,
+    dim: Annotated[int, opt.at_least(1)] = 2,
+    count: Annotated[int, opt.at_least(1)] = 10_000,
+    test_count: Annotated[int, opt.at_least(0)] = 1_000,
+    size: Annotated[int, opt.at_least(1)] = 64,
+    conditional: opt.Flag = False,
     truncation: Truncation = 1.0,
     label: Label = None,
-    seed: Seed = 0,
-    outdir: OwnOutdir = None,
-    talk: Talk = Talk(),
+    seed: opt.Seed = 0,
+    outdir: opt.OwnOutdir = None,
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Write the images of a few varying latents, with their true coordinates: a data set for `train`.
 

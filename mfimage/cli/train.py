@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from mfimage import console
-from mfimage.cli.options import (
-    ConfigFile,
-    Data,
-    Device,
-    Flag,
-    Outdir,
-    OwnOutdir,
-    ReadingOptions,
-    Seed,
-    Talk,
-    at_least,
-    comma_separated,
-    flags,
-    given,
-)
+from mfimage.cli import options as opt
 from mfimage.config import (
     SETTLED,
     BudgetName,
@@ -36,7 +22,7 @@ from mfimage.config import (
 from mfimage.errors import UsageError
 from mfimage.settings import to_json
 
-_Flags: Any = flags(Config, model=flags(ModelConfig, SETTLED))
+_Flags: Any = opt.flags(Config, model=opt.flags(ModelConfig, SETTLED))
 
 
 @Parameter(name="*")
@@ -45,8 +31,8 @@ class Settings(_Flags):
 
     def over(self, base: Config) -> Config:
         """Put what is given in the place of what a configuration says."""
-        changes = given(self)
-        changes["model"] = {**base.model, **given(changes["model"])}
+        changes = opt.given(self)
+        changes["model"] = {**base.model, **opt.given(changes["model"])}
         return base.with_(**changes)
 
 
@@ -54,16 +40,16 @@ NONE = Settings()
 
 
 def train(
-    *data: Annotated[Data, Parameter(required=False)],
-    outdir: Outdir = Path("runs/latest"),
+    *data: Annotated[opt.Data, Parameter(required=False)],
+    outdir: opt.Outdir = Path("runs/latest"),
     preset: PresetName | None = None,
-    config: ConfigFile = None,
+    config: opt.ConfigFile = None,
     settings: Settings = NONE,
-    print_config: Flag = False,
-    resume: Flag = False,
-    device: Device = "auto",
-    reading: ReadingOptions = ReadingOptions(),
-    talk: Talk = Talk(),
+    print_config: opt.Flag = False,
+    resume: opt.Flag = False,
+    device: opt.Device = "auto",
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Learn the manifold of images, and the density on it; the run's directory holds everything.
 
@@ -94,11 +80,11 @@ def train(
 
 
 def demo(
-    outdir: Outdir = Path("runs/demo"),
-    config: ConfigFile = None,
-    seed: Seed | None = None,
-    device: Device = "auto",
-    talk: Talk = Talk(),
+    outdir: opt.Outdir = Path("runs/demo"),
+    config: opt.ConfigFile = None,
+    seed: opt.Seed | None = None,
+    device: opt.Device = "auto",
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Train on the bundled clothes, use and measure the model, and write report.html."""
     from mfimage.clothes_demo import run_demo
@@ -113,16 +99,16 @@ def reproduce(
     experiment: ExperimentName,
     /,
     *,
-    algorithm: Annotated[tuple[str, ...], comma_separated()] = ("all",),
-    runs: Annotated[int, at_least(1)] = 1,
+    algorithm: Annotated[tuple[str, ...], opt.comma_separated()] = ("all",),
+    runs: Annotated[int, opt.at_least(1)] = 1,
     budget: BudgetName = "quick",
     dim: int | None = None,
-    size: int | None = None,
-    channels: Literal[1, 3] | None = None,
+    size: opt.Size = None,
+    channels: opt.Channels = None,
     weights: Path | None = None,
-    outdir: OwnOutdir = None,
-    device: Device = "auto",
-    talk: Talk = Talk(),
+    outdir: opt.OwnOutdir = None,
+    device: opt.Device = "auto",
+    talk: opt.Talk = opt.Talk(),
 ) -> None:
     """Run an experiment of the paper where the truth is known: a table with the published numbers beside.
 
@@ -135,8 +121,6 @@ def reproduce(
         runs: Trainings of each algorithm, by seed.
         budget: How much is trained and measured.
         dim: Factors of image-manifold: 2, 8, 16 or 64.
-        size: Sides of the images.
-        channels: Of the images, 1 grey, 3 colour.
         weights: Generator of stylegan-2d and -64d; a seeded one if none.
         outdir: Where everything goes; runs/EXPERIMENT if none.
     """

@@ -19,11 +19,12 @@ from mfimage.errors import DataError, Interrupted
 from mfimage.eval.dimension_estimates import LEAST, DimensionEstimate, EstimatorBias, estimates, find_elbow
 from mfimage.eval.figures import dimension_figure
 from mfimage.files import stream
-from mfimage.fit import Schedule, Snapshots, fit, make_accelerator, shuffled
+from mfimage.fit import Schedule, fit, make_accelerator, shuffled
 from mfimage.losses import nested_reconstruction
 from mfimage.models import ChartedModel
 from mfimage.models.build import build
 from mfimage.models.subspace import principal_components
+from mfimage.run import Snapshots
 
 COMPONENTS = 256  # principal components that stand for the data
 HIDDEN = 384

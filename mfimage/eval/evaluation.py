@@ -26,7 +26,7 @@ from mfimage.eval.numbers import Evaluation, read_evaluation
 from mfimage.eval.protocols import MOST, PROTOCOLS, Setup
 from mfimage.inputs import require_images
 from mfimage.models import GenerativeModel
-from mfimage.run import weights_hash
+from mfimage.pretrained import weights_hash
 
 _SHOWN = 64  # samples on the page
 _BY_INCEPTION = ("fid", "kid", "prdc")

@@ -20,7 +20,8 @@ from mfimage.experiments import BUDGETS, EXPERIMENTS, Experiment
 from mfimage.experiments.tables import ExperimentReport, Runs
 from mfimage.files import read_json, write_json
 from mfimage.models import GenerativeModel
-from mfimage.run import Run, environment, from_pretrained
+from mfimage.pretrained import from_pretrained
+from mfimage.run import Run, environment
 from mfimage.settings import to_json
 from mfimage.training import train_or_reuse
 

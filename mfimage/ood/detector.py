@@ -18,7 +18,7 @@ from mfimage.ood.calibration import CHOICES, DetectorCalibration, conformal_rank
 from mfimage.ood.scores import SCORES, VOLUME, reference_of
 from mfimage.ood.statistics import Statistics, statistics_of
 from mfimage.ood.verdicts import Verdicts
-from mfimage.run import CALIBRATION, read_calibration, weights_hash, write_calibration
+from mfimage.pretrained import CALIBRATION, read_calibration, weights_hash, write_calibration
 
 DETECTOR = "detector"  # the section of a detector in `model.measured` and calibration.json
 _FULL = 10  # images a feature, from which on the density sees codes and places

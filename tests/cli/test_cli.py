@@ -298,7 +298,7 @@ def test_a_disk_that_fills_while_training_is_code_6(mfimage, short, bumps, monke
 
 
 def test_an_internal_error_is_code_1_and_shows_its_traceback_when_asked(mfimage, tiny_run, monkeypatch):
-    monkeypatch.setattr("mfimage.run.from_pretrained", raising(ZeroDivisionError("an accident")))
+    monkeypatch.setattr("mfimage.pretrained.from_pretrained", raising(ZeroDivisionError("an accident")))
     command = ["sample", "-m", tiny_run]
     assert fails(mfimage(*command), 1, "ZeroDivisionError: an accident (an internal error; -v shows")
     for flag in ("-v", "--verbose", "-qv"):

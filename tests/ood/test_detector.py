@@ -11,7 +11,7 @@ from mfimage import Detector, ModelConfig, build, from_pretrained, load, save_pr
 from mfimage.datasets.noise import blur
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.ood import drift_of
-from mfimage.run import read_calibration, write_calibration
+from mfimage.pretrained import read_calibration, write_calibration
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
+import hashlib
 import json
 import os
 import pickle
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -10,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from mfimage import ManifoldFlow, ModelConfig, build, from_pretrained, save_pretrained
 from mfimage.errors import ModelError, ResourceError
-from mfimage.files import write_text
-from mfimage.fit import Progress, Snapshots
-from mfimage.run import weights_hash, write_calibration
+from mfimage.pretrained import weights_hash, write_calibration
+from mfimage.settings import from_json
+
+DATA = Path(__file__).parent / "data"
 
 CONFIG = ModelConfig((1, 8, 8), 2, levels=((1, 1),), width=2, hidden=8, density_steps=1, density_width=8)
 
@@ -214,82 +217,6 @@ def test_a_mistyped_path_never_reaches_the_network(source, monkeypatch, tmp_path
         from_pretrained(source)
 
 
-def snapshots_of(directory):
-    return Snapshots(directory / "checkpoints", "manifold")
-
-
-def trained_linear(value=0.0):
-    linear = torch.nn.Linear(2, 1)
-    optimiser = torch.optim.AdamW(linear.parameters(), lr=0.1)
-    linear(torch.ones(1, 2)).sum().backward()
-    optimiser.step()
-    with torch.no_grad():
-        linear.weight.fill_(value)
-    return linear, optimiser
-
-
-def names(directory):
-    return sorted(path.name for path in (directory / "checkpoints").iterdir())
-
-
-def test_the_newest_three_and_a_copy_of_the_best_are_kept(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    for step in range(6):
-        snapshots.save(*trained_linear(float(step)), Progress(step), best=step == 1)
-    assert names(tmp_path) == [
-        "best-manifold.safetensors",
-        *(f"manifold-{i:08d}.safetensors" for i in (3, 4, 5)),
-    ]
-    linear, optimiser = trained_linear()
-    snapshots.restore_best(linear)
-    assert linear.weight.tolist() == [[1.0, 1.0]]
-    assert snapshots.restore(linear, optimiser) == vars(Progress(5))
-    assert linear.weight.tolist() == [[5.0, 5.0]]
-
-
-def test_the_best_is_no_alias(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    snapshots.save(*trained_linear(1.0), Progress(1), best=True)
-    assert snapshots.best.stat().st_ino != snapshots.newest().stat().st_ino
-    assert snapshots.best.read_bytes() == snapshots.newest().read_bytes()
-
-
-def test_the_optimiser_comes_back_exactly(tmp_path):
-    linear, optimiser = trained_linear(1.0)
-    snapshots_of(tmp_path).save(linear, optimiser, Progress(1), best=False)
-    other, other_optimiser = trained_linear(2.0)
-    snapshots_of(tmp_path).restore(other, other_optimiser)
-    for first, second in zip(optimiser.state.values(), other_optimiser.state.values(), strict=True):
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def test_phases_do_not_mix(tmp_path):
-    snapshots_of(tmp_path).save(*trained_linear(), Progress(1), best=True)
-    density = Snapshots(tmp_path / "checkpoints", "density")
-    assert density.newest() is None
-    assert density.restore(*trained_linear()) == {}
-    assert not density.best.exists()
-
-
-@pytest.mark.parametrize("best", [True, False])
-def test_an_interrupted_write_leaves_the_old_files_whole_and_nothing_behind(tmp_path, monkeypatch, best):
-    snapshots = snapshots_of(tmp_path)
-    snapshots.save(*trained_linear(1.0), Progress(1), best=True)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(ResourceError, match=r"safetensors: cannot be written: .*No space left") as caught:
-        snapshots.save(*trained_linear(2.0), Progress(2), best)
-    assert caught.value.exit_code == 6
-    with pytest.raises(ResourceError, match="cannot be written"):
-        write_text(tmp_path / "checkpoints" / "note.json", "new")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
-
-
 def test_a_full_disk_met_by_safetensors_is_a_resource_error(tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -299,50 +226,20 @@ def test_a_full_disk_met_by_safetensors_is_a_resource_error(tmp_path, monkeypatc
         save_pretrained(build(CONFIG), tmp_path)
 
 
-def test_what_a_killed_process_left_is_swept_up(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    snapshots.save(*trained_linear(), Progress(1), best=True)
-    for name in ("manifold-00000002.safetensors.1f.tmp", "best-manifold.safetensors.tmp"):
-        (tmp_path / "checkpoints" / name).write_bytes(b"half")
-    assert snapshots.newest().name == "manifold-00000001.safetensors"
-    snapshots.save(*trained_linear(), Progress(3), best=False)
-    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+def test_a_model_saved_by_version_0_1_0_is_read_and_gives_what_it_gave_then():
+    model = from_pretrained(DATA / "old-model")
+    expected = json.loads((DATA / "old-model" / "expected.json").read_text())
+    x = torch.tensor(expected["x"])
+    with torch.no_grad():
+        projected, log_prob = model.project(x), model.log_prob(x).tolist()
+    torch.testing.assert_close(projected, torch.tensor(expected["project"]), atol=1e-6, rtol=0)
+    assert log_prob == pytest.approx(expected["log_prob"], abs=1e-6)
+    assert model.measured["familiar"] == {"score": 0.01, "coarse": 0.5}
 
 
-def test_a_crash_between_checkpoint_and_best_keeps_no_older_best(tmp_path, monkeypatch):
-    snapshots = snapshots_of(tmp_path)
-    snapshots.save(*trained_linear(1.0), Progress(1), best=True)
-    replace = os.replace
-
-    def crash_at_the_checkpoint(source, target):
-        if "best" not in str(target):
-            raise KeyboardInterrupt
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", crash_at_the_checkpoint)
-    with pytest.raises(KeyboardInterrupt):
-        snapshots.save(*trained_linear(2.0), Progress(2), best=True)
-    linear, optimiser = trained_linear()
-    assert snapshots.restore(linear, optimiser)["step"] == 1  # so step 2 is made, and saved as best, again
-    snapshots.restore_best(linear)
-    assert linear.weight.tolist() == [[2.0, 2.0]]
-
-
-@pytest.mark.parametrize("damage", [cut, garble])
-def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, damage):
-    snapshots = snapshots_of(tmp_path)
-    for step in (1, 2):
-        snapshots.save(*trained_linear(float(step)), Progress(step), best=False)
-    damage(snapshots.newest())
-    with pytest.raises(ModelError, match=r"manifold-00000002\.safetensors: damaged .*remove this file"):
-        snapshots.restore(*trained_linear())
-    snapshots.newest().unlink()
-    assert snapshots.restore(*trained_linear())["step"] == 1
-
-
-def test_a_model_file_is_no_checkpoint(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    snapshots.save(*trained_linear(), Progress(1), best=False)
-    save_file(load_file(snapshots.newest()), snapshots.newest())  # without the progress in its header
-    with pytest.raises(ModelError, match="not a checkpoint of a training run"):
-        snapshots.restore(*trained_linear())
+@pytest.mark.parametrize(("name", "known"), json.loads((DATA / "layouts.json").read_text()).items())
+def test_weights_of_every_kind_keep_their_names_and_shapes(name, known):
+    settings = {"dim": 2, "width": 2, "hidden": 4, "density_width": 4, **known["settings"]}
+    weights = build(from_json(ModelConfig, settings)).state_dict()
+    layout = "\n".join(f"{name} {tuple(w.shape)} {w.dtype}" for name, w in sorted(weights.items()))
+    assert hashlib.sha256(layout.encode()).hexdigest()[:16] == known["sha256"]

@@ -1,0 +1,164 @@
+"""A model's directory, or its place on the Hugging Face Hub: written whole, read safely."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mfimage.config import ModelConfig
+from mfimage.errors import ModelError, UsageError
+from mfimage.files import load_state, read_json, read_tensors, save_tensors, write_json, write_text
+from mfimage.models import GenerativeModel
+from mfimage.models.build import build
+from mfimage.settings import from_json, to_json
+
+FORMAT = "mfimage-1"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+CALIBRATION, _SECTIONS = "calibration.json", "mfimage-calibration-3"  # its format: a section for each finding
+
+
+def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
+    """Write model.safetensors, config.json and, if anything was measured, calibration.json; return the path.
+
+    Args:
+        model: What it carries in `measured` is the whole calibration.json.
+        directory: Is made if need be.
+
+    Raises:
+        ModelError: If the model was put together by hand, so that no configuration describes it.
+        ResourceError: If the files cannot be written; what was there before stays whole.
+    """
+    if model.config is None:
+        raise ModelError("only a model that mfimage.build or train made has a configuration to be saved with")
+    directory = Path(directory)
+    save_tensors(model.state_dict(), directory / WEIGHTS, {})
+    write_json(directory / CONFIG, {"format": FORMAT, **to_json(model.config)})
+    write_calibration(directory, model.measured)
+    return directory
+
+
+def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> GenerativeModel:
+    """Read a model from a directory, or from the Hugging Face Hub where huggingface_hub is installed.
+
+    Args:
+        source: A directory that `save_pretrained` or a training run wrote, or a Hub id such as "user/name".
+        device: Where the weights go: "auto" (a GPU if there is one), "cpu", "cuda", or as torch names it.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ModelError: If files are missing, damaged, of another format, or do not fit together.
+        UsageError: If there is no CUDA device where one is asked for.
+    """
+    device = _device(device)
+    directory = locate(source)
+    config, measured = _read_config(directory / CONFIG)
+    model = build(config)
+    model.measured = measured | read_calibration(directory)
+    load_state(model, read_tensors(directory / WEIGHTS), directory / WEIGHTS)
+    return model.to(device).eval()
+
+
+def write_calibration(directory: str | Path, sections: dict[str, Any]) -> Path:
+    """Write what was found out about a model after training, as `model.measured` has it; return the path.
+
+    Whole or not at all; without sections a file of a model that was there before goes.
+    """
+    path = Path(directory) / CALIBRATION
+    if sections:
+        return write_text(path, json.dumps({"format": _SECTIONS, **sections}) + "\n")
+    path.unlink(missing_ok=True)
+    return path
+
+
+def read_calibration(directory: str | Path) -> dict[str, Any]:
+    """Read what was found out about the model in a directory, by section; nothing if there is no file.
+
+    Raises:
+        ModelError: If the file is no JSON object.
+    """
+    path = Path(directory) / CALIBRATION
+    if not path.exists():
+        return {}
+    try:
+        sections = read_json(path, "calibration", ModelError)
+    except ModelError as error:
+        raise ModelError(f"{error}: delete it, and calibrate the model again") from error
+    before = sections.pop("format", None) != _SECTIONS  # when the file was a detector's alone
+    return {"detector": sections} if before else sections
+
+
+def _device(name: str | torch.device) -> str | torch.device:
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
+    return ("cuda" if there else "cpu") if name == "auto" else name
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Hash a module's tensors by name, shape and bytes (sha256, hexadecimal)."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def locate(source: str | Path) -> Path:
+    """Find the directory that holds a model's files; one of the Hub is fetched first.
+
+    Raises:
+        ModelError: If there is no finished model there.
+    """
+    directory = Path(source)
+    for candidate in (directory, directory / "model"):
+        if (candidate / CONFIG).exists() and (candidate / WEIGHTS).exists():
+            return candidate
+    if (directory / "model" / WEIGHTS).exists():
+        raise ModelError(
+            f"{source}: only the weights of a model put together by hand: make it again, and load_state_dict"
+        )
+    if (directory / "checkpoints").is_dir():
+        raise ModelError(f"{source}: this run has not finished: continue it with mfimage train --resume")
+    if directory.exists():
+        raise ModelError(f"{source}: no model here ({WEIGHTS} and {CONFIG} are expected in this directory)")
+    if not _looks_like_hub_id(str(source)):
+        raise ModelError(f"{source}: no such directory; a run or a model that mfimage wrote is expected")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(str(source), allow_patterns=[WEIGHTS, CONFIG, CALIBRATION]))
+    except ImportError as error:
+        raise ModelError(f"{source}: no such directory; for a Hub id, pip install huggingface_hub") from error
+    except Exception as error:  # huggingface_hub raises many kinds: no network, no such repository, no access
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(f"{source}: no such directory, and the Hub did not give it ({reason})") from error
+
+
+def _looks_like_hub_id(source: str) -> bool:
+    """Whether a name is user/model and not a path that was mistyped; runs/ is where training writes."""
+    user, _, name = source.partition("/")
+    local = user == "runs" or user.startswith(".") or Path(user).is_dir()
+    return bool(user and name) and "/" not in name and not local
+
+
+def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    values = read_json(path, "model configuration", ModelError)
+    written_by = values.pop("format", None)
+    if written_by != FORMAT:
+        raise ModelError(
+            f"{path}: format {written_by!r} is not {FORMAT!r}: written by another program or version"
+        )
+    measured = values.pop("measured", {})  # where it stood before there was calibration.json
+    if not isinstance(measured, dict):
+        raise ModelError(f"{path}: measured is one JSON object, not {type(measured).__name__}")
+    try:
+        return from_json(ModelConfig, values), measured
+    except UsageError as error:
+        raise ModelError(f"{path}: not a model configuration ({error})") from error
