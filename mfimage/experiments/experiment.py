@@ -50,10 +50,9 @@ class Experiment:
         simulator: The data's truth.
         budgets: By name, one for each of BUDGETS.
         algorithms: What "all" means, in the order of the table; names of ALGORITHMS, with variants.
-        metrics: What is measured.
-        measure: (model, simulator, test, generator) to the metrics' values; what a model does not
-            have is left out.
-        figures: (models of the first run by algorithm, simulator, test) to pictures.
+        metrics: Columns of the table.
+        measure: Gives the metrics' values; what a model does not have is left out.
+        figures: Draws models of the first run.
         published: Values by algorithm and metric.
         test_count: Test examples.
     """
@@ -88,13 +87,10 @@ class Experiment:
         if "scandal" in variants:
             values["scandal"] = 2.0
         config = from_json(Config, {**values, **changes, "algorithm": base, "seed": seed, "model": model})
-        self._check(algorithm, config)
-        return config
-
-    def _check(self, algorithm: str, config: Config) -> None:
-        """Refuse variants that would change nothing, or that the model does not know."""
+        # Variants that would change nothing, or that the model does not know, are refused.
         truth = self.simulator
-        config.model_config(truth.shape, ALGORITHMS[config.algorithm].kind, truth.parameters)
-        if config.model.get("chart_context", False) and not truth.parameters:
+        config.model_config(truth.shape, ALGORITHMS[base].kind, truth.parameters)
+        if "theta" in variants and not truth.parameters:
             raise UsageError(f"{algorithm}: {truth.name} has no parameters")
         check_score(config, truth.scores)
+        return config

@@ -55,15 +55,7 @@ def common(
     generator: torch.Generator,
     most: int | None = None,
 ) -> dict[str, float]:
-    """Measure the distance of samples from the manifold, reconstruction, and the AUC against strangers.
-
-    Args:
-        model: What was learned.
-        simulator: The truth.
-        test: Held-out data.
-        generator: Of strangers and samples.
-        most: Samples whose distance is measured; as many as test data if None.
-    """
+    """Measure the distance of samples (at most `most`), reconstruction, and the AUC against strangers."""
     strangers = simulator.sample_ood(len(test), generator)
     drawn = samples(model, simulator, min(most or len(test), len(test)), generator)
     return {
@@ -78,11 +70,7 @@ def recovery(u: Tensor, latents: Tensor) -> float:
 
     The mean of the 5 nearest of the first half of the codes, each coordinate over its spread, predicts the
     second half. 1 where they do, 0 where the mean of all does as well; noise of the neighbours' own distance
-    keeps it below 1, the more so the larger d.
-
-    Args:
-        u: Codes, shape (N, d).
-        latents: Shape (N, n).
+    keeps it below 1, the more so the larger d. Codes are (N, d), latents (N, n).
     """
     from sklearn.neighbors import KNeighborsRegressor
 

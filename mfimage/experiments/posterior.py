@@ -156,16 +156,13 @@ def _walk(
 def log_posterior(
     log_likelihood: Callable[[Tensor, Tensor], Tensor], log_prior: LogProb, observed: Tensor
 ) -> LogProb:
-    """Build log p(θ | x_1 … x_n) + constant = log p(θ) + Σ_i log p(x_i | θ).
+    """Build log p(θ | x_1 … x_n) + constant = log p(θ) + Σ_i log p(x_i | θ), as `metropolis` takes it.
 
     Args:
-        log_likelihood: Maps x (m, …) and θ (m, P) float64, row by row, to log p(x | θ), (m,), nats.
+        log_likelihood: Maps x (m, …) and θ (m, P) float64, row by row, to log p(x | θ), (m,), nats; asked
+            only where the prior is positive.
         log_prior: Maps θ (k, P) to log p(θ), (k,), nats, −inf where it may not be.
         observed: x_1 … x_n, shape (n, …).
-
-    Returns:
-        A function of θ (chains, P), as `metropolis` takes it; the likelihood is asked only where the prior
-        is positive.
     """
 
     def log_prob(theta: Tensor) -> Tensor:

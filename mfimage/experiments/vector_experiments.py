@@ -51,6 +51,8 @@ def circle() -> Experiment:
         steps=2000, density_steps=800, model={"density_steps": 2, "density_width": 32, "epsilon": 0.1}
     )
 
+    distances = {"af": 0.58, "fom": 0.0, "pie": 0.015, "m-flow": 0.038, "m-flow-ot": 0.007, "pae": 0.029}
+
     def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
         return [pictures.plane(name, model, test) for name, model in models.items()]
 
@@ -65,14 +67,7 @@ def circle() -> Experiment:
         metrics=(DISTANCE, RECONSTRUCTION, AUC),
         measure=common,
         figures=figures,
-        published={
-            "af": {"distance": 0.58},
-            "fom": {"distance": 0.0},
-            "pie": {"distance": 0.015},
-            "m-flow": {"distance": 0.038},
-            "m-flow-ot": {"distance": 0.007},
-            "pae": {"distance": 0.029},
-        },
+        published={name: {"distance": value} for name, value in distances.items()},
     )
 
 

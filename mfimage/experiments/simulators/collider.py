@@ -34,7 +34,6 @@ _CIRCLE = torch.tensor(
 )
 _GAP, _GAP_WIDTH = 3.2, 0.8  # Δη_jj: one jet forward, one backward, either first
 _SCALE_EVENTS = 100_000
-_OOD_SCALE = 0.1
 
 
 class Collider(Simulator):
@@ -42,12 +41,12 @@ class Collider(Simulator):
 
     x = (40 observables − mean) / standard deviation,  observables = kinematics(z),  z ∈ R^9 × circle^4 × R.
 
-    z holds the 14 independent quantities of `events`; θ_0 hardens the spectra of pT_γγ and pT_j2,
-    θ_1 draws the azimuths of the jets together or apart. The observables and closure tests are the paper's;
-    its simulation is not, so the densities here stand in for it and have a closed form (nothing forbids the
-    rare jet above the beams' energy). The jets' masses move their energies by a few percent only: along
-    these two directions the manifold is some fifty times thinner than along the others. Means and
-    standard deviations are those of 100,000 events of seed 0 with θ from the prior.
+    z holds the 14 independent quantities of `events`; θ ~ N(0, I): θ_0 hardens the spectra of pT_γγ and
+    pT_j2, θ_1 draws the azimuths of the jets together or apart. The observables and closure tests are the
+    paper's; its simulation is not, so the densities here stand in for it and have a closed form (nothing
+    forbids the rare jet above the beams' energy). The jets' masses move their energies by a few percent only:
+    along these two directions the manifold is some fifty times thinner than along the others. Means and
+    standard deviations are those of 100,000 events of seed 0.
 
     Reference:
         Brehmer, Cranmer, Flows for simultaneous manifold learning and density estimation, 2020,
@@ -58,11 +57,7 @@ class Collider(Simulator):
     parameters, scores = 2, True
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
-        """Draw events with θ, the joint score and the quantities z.
-
-        Raises:
-            UsageError: If theta has another shape.
-        """
+        """Draw events with θ, the joint score and the quantities z."""
         given = self.prior(n, generator) if theta is None else self._theta(theta, n)
         parameters = given.double().cpu().expand(n, 2)
         z = draw(parameters, generator)
@@ -70,20 +65,11 @@ class Collider(Simulator):
         return Points(x, self.name, parameters.float().contiguous(), score, z.float())
 
     def log_prob(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Compute log p(z|θ) of the quantities z that x determines.
+        """Compute log p(z|θ) of the quantities z that x determines, of which only the momenta are read.
 
         The density is with respect to dz, not to volume on the manifold. At one x the two differ by a
-        constant, so differences between θ are those of log p(x|θ) in any coordinates.
-
-        Args:
-            x: (n, 40), standardised, on the manifold; of others, only the momenta are read.
-            theta: (n, 2) or (1, 2).
-
-        Returns:
-            (n,), float64 nats; from float32 x, exact to about 1e-4.
-
-        Raises:
-            UsageError: If a shape is wrong, or theta missing.
+        constant, so differences between θ are those of log p(x|θ) in any coordinates. From float32 x it is
+        exact to about 1e-4.
         """
         if theta is None:
             raise UsageError("collider: the likelihood is known for given theta only; pass theta, (n, 2)")
@@ -112,11 +98,6 @@ class Collider(Simulator):
         """
         weighted = _closure_weights().to(x.device) * self.closure(x)
         return weighted.clamp(max=10).mean(1)
-
-    def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw events with N(0, 0.1²) added to every standardised observable."""
-        x = self.sample(n, generator).x
-        return x + _OOD_SCALE * torch.randn(x.shape, generator=generator)
 
     def _raw(self, x: Tensor) -> Tensor:
         """Observables in GeV, float64."""
@@ -185,15 +166,7 @@ def log_density(z: Tensor, theta: Tensor) -> Tensor:
 
 
 def joint_score(z: Tensor, theta: Tensor) -> Tensor:
-    """Compute t(x, z) = ∇_θ log p(x, z|θ), here ∇_θ log p(z|θ) as z and x determine each other.
-
-    Args:
-        z: (n, 14).
-        theta: (n, 2) or (1, 2).
-
-    Returns:
-        (n, 2), nats per unit of θ.
-    """
+    """Compute t(x, z) = ∇_θ log p(x, z|θ), (n, 2); here ∇_θ log p(z|θ), as z and x determine each other."""
     _, width, slope = _NORMAL.to(z.device).unbind(1)
     near, far = _circle_sides(z, theta)
     growth = _CIRCLE[:, 2].to(z.device)
@@ -227,9 +200,8 @@ def _scales() -> tuple[Tensor, Tensor]:
 def _closure_weights() -> Tensor:
     """1 / mean residual of events whose observables are shuffled among events independently, (26,) 1/GeV.
 
-    So a point whose observables have nothing to do with each other has weighted residuals of about 1. The
-    weights published with the paper come without a derivation and belong to its own simulator; ours stand
-    in for them and are within a factor of about two.
+    So unrelated observables have weighted residuals of about 1. The paper's weights come without a derivation
+    and belong to its own simulator; ours stand in for them, within a factor of about two.
     """
     generator = torch.Generator().manual_seed(1)
     shuffled = [column[torch.randperm(len(column), generator=generator)] for column in _reference().unbind(1)]

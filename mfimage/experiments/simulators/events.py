@@ -25,20 +25,11 @@ OBSERVABLES = tuple(
 _WHO = ("a1", "a2", "j1", "j2", "aa", "jj")
 _START = {"a1": 0, "a2": 6, "j1": 12, "j2": 18, "aa": 24, "jj": 32}
 _LARGEST = 1e30  # stands for infinity in garbage, so that no difference of infinities is NaN
-_TINY = (
-    1e-9  # GeV: what is divided by or taken the logarithm of stays above it, so that any input ends finite
-)
+_TINY = 1e-9  # GeV: stays below what is divided by or taken the logarithm of, so that any input ends finite
 
 
 def momenta(z: Tensor) -> Tensor:
-    """Build the four particles from the 14 quantities.
-
-    Args:
-        z: (n, 14), see above; logarithms of GeV, radians.
-
-    Returns:
-        (n, 4, 4): (E, px, py, pz) in GeV of both photons and both jets.
-    """
+    """Build the four-vectors of both photons and both jets, (n, 4, 4), from the 14 quantities (n, 14)."""
     mass, pt, eta, eta_star, ratio, pt_j2, mean_eta, m_j1, m_j2 = z[:, :9].unbind(1)
     phi, phi_star, dphi_1, dphi, gap = z[:, 9:].unbind(1)
     higgs = four_vector(pt.exp(), eta, phi, mass.exp())
@@ -53,14 +44,9 @@ def momenta(z: Tensor) -> Tensor:
 def quantities(p: Tensor) -> Tensor:
     """Read the 14 quantities off the four particles: the inverse of `momenta`.
 
-    Photons count as massless, whatever their energy says.
-
-    Args:
-        p: (n, 4, 4), GeV. Where they are no such event (a jet lighter than nothing, no transverse
-            momentum), the quantities are finite and far from any event.
-
-    Returns:
-        (n, 14), angles in [−π, π).
+    Photons count as massless, whatever their energy says. Of four-vectors (n, 4, 4) that are no such event (a
+    jet lighter than nothing, no transverse momentum), the quantities (n, 14) are finite and far from any
+    event. Angles are in [−π, π).
     """
     photons, jets = massless(p[:, :2, 1:]), p[:, 2:]
     higgs = photons.sum(1)
@@ -75,14 +61,7 @@ def quantities(p: Tensor) -> Tensor:
 
 
 def observables(p: Tensor) -> Tensor:
-    """Compute the 40 observables of four particles.
-
-    Args:
-        p: (n, 4, 4), GeV, as `momenta` gives them.
-
-    Returns:
-        (n, 40) in the order of OBSERVABLES; GeV, η without unit.
-    """
+    """Compute the observables (n, 40), in the order of OBSERVABLES, of four particles (n, 4, 4)."""
     pairs = p.unflatten(1, (2, 2))
     sums = pairs.sum(2)
     eta = pseudorapidity(pairs)
@@ -103,11 +82,10 @@ def closure(raw: Tensor) -> Tensor:
     a2, aa, jj;  |pair − first − second| of E (aa, jj), px, py, pz;  ||Δη| − |η_first − η_second|| of aa, jj.
 
     Args:
-        raw: (n, 40), GeV, in the order of OBSERVABLES; any numbers.
+        raw: (n, 40), GeV; any numbers.
 
     Returns:
-        (n, 26), ≥ 0, GeV (η without unit), finite; NaN only from NaN.
-
+        (n, 26), ≥ 0, GeV, finite; NaN only from NaN.
     """
     value = dict(zip(OBSERVABLES, raw.clamp(-_LARGEST, _LARGEST).unbind(1), strict=True))
     p = {who: raw[:, i : i + 4].clamp(-_LARGEST, _LARGEST) for who, i in _START.items()}
@@ -133,18 +111,9 @@ def _log(value: Tensor) -> Tensor:
 
 
 def four_vector(pt: Tensor, eta: Tensor, phi: Tensor, mass: Tensor) -> Tensor:
-    """Build momenta from what a detector measures.
+    """Build momenta (…, 4) from what a detector measures, each of shape (…).
 
     px = pT cos φ,  py = pT sin φ,  pz = pT sinh η,  E = √((pT cosh η)² + m²).
-
-    Args:
-        pt: Transverse momenta, > 0, any shape.
-        eta: Pseudorapidities, same shape.
-        phi: Azimuths in radians, same shape.
-        mass: Masses, ≥ 0, same shape.
-
-    Returns:
-        (E, px, py, pz), shape (…, 4), in GeV.
     """
     energy = torch.hypot(pt * eta.cosh(), mass)
     return torch.stack([energy, pt * phi.cos(), pt * phi.sin(), pt * eta.sinh()], -1)
@@ -171,28 +140,16 @@ def pseudorapidity(p: Tensor) -> Tensor:
 
 
 def invariant_mass(p: Tensor) -> Tensor:
-    """Compute m = √((E − |p|)(E + |p|)) of momenta (…, 4).
-
-    The product loses fewer digits than E² − |p|² where a particle is fast.
-
-    Returns:
-        Shape (…), GeV; 0 where the momentum is spacelike.
-    """
+    """Compute m = √((E − |p|)(E + |p|)) of momenta (…, 4), shape (…); 0 where they are spacelike."""
+    # The product loses fewer digits than E² − |p|² where a particle is fast.
     momentum = p[..., 1:].norm(dim=-1)
     return ((p[..., 0] - momentum) * (p[..., 0] + momentum)).clamp(min=0).sqrt()
 
 
 def boost(p: Tensor, frame: Tensor) -> Tensor:
-    """Take momenta from the rest frame of a particle to the frame in which it is seen (a Lorentz boost).
+    """Take momenta (…, 4) from the rest frame of the particle `frame` (…, 4) to where it has that momentum.
 
-    With γ = E/m and w = γβ = **p**/m of the particle:  E′ = γE + w·p,  p′ = p + (E + w·p / (γ + 1)) w.
-
-    Args:
-        p: Momenta in the particle's rest frame, shape (…, 4).
-        frame: The particle's own momentum, timelike, shape (…, 4).
-
-    Returns:
-        Shape (…, 4), GeV.
+    The Lorentz boost, γ = E/m and w = γβ = **p**/m:  E′ = γE + w·p,  p′ = p + (E + w·p / (γ + 1)) w.
     """
     mass = invariant_mass(frame).clamp(min=_TINY)[..., None]
     gamma, w = frame[..., :1] / mass, frame[..., 1:] / mass
@@ -207,15 +164,12 @@ def to_rest_frame(p: Tensor, frame: Tensor) -> Tensor:
 
 
 def two_body_decay(parent: Tensor, eta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-    """Let particles decay into two massless ones, back to back in their rest frame.
+    """Let particles (…, 4) decay into two massless ones, back to back in their rest frame.
 
     Args:
-        parent: Momenta of the particles, timelike, shape (…, 4).
+        parent: Momenta of the particles, timelike.
         eta: η* = artanh(cos θ*) of the first daughter in the rest frame, shape (…).
-        phi: Its azimuth φ* there, shape (…), radians.
-
-    Returns:
-        The momenta of both daughters, (…, 4) each, GeV; they add up to the parent's.
+        phi: Its azimuth φ* there, shape (…).
     """
     half = invariant_mass(parent) / 2
     daughter = four_vector(half / eta.cosh(), eta, phi, torch.zeros_like(eta))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from mfimage.datasets.points import Points
 from mfimage.datasets.stylegan.protocol import Generator
 from mfimage.errors import UsageError
 from mfimage.experiments.simulators.image_manifold import ImageManifold, area_weights
@@ -70,24 +69,15 @@ class Generated(ImageManifold):
         """Four batches."""
         return 4 * self.batch
 
-    def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
-        """Draw n images with their latents, and θ where there is one."""
-        if theta is not None or self.parameters:
-            theta = self.prior(n, generator) if theta is None else self._theta(theta, n)
-            theta = theta.float().expand(n, -1)
-        noise = self.draw(n, generator)
-        latents = noise if theta is None else noise + theta / math.sqrt(self.dim)
-        return Points(self.render(latents), self.name, theta, latents=latents)
-
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw z ~ N(0, I), those of θ = 0, shape (n, d), float32."""
-        return torch.randn(n, self.dim, generator=generator)
+    def draw(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Tensor:
+        """Draw z ~ N(θ·1/√d, I), shape (n, d), float32."""
+        noise = torch.randn(n, self.dim, generator=generator)
+        return noise if theta is None else noise + theta / math.sqrt(self.dim)
 
     @torch.no_grad()
     def render(self, z: Tensor) -> Tensor:
         """Compute the images of latents (n, d): (n, C, H, W), float32 in [0, 1]."""
-        parts = [self._images(part) for part in z.float().split(self.batch)]
-        return torch.cat(parts) if parts else torch.zeros(0, *self.shape)
+        return torch.cat([self._images(part) for part in z.float().split(self.batch)])
 
     def jacobian(self, z: Tensor) -> Tensor:
         """Compute J = ∂ render / ∂z, shape (n, C·H·W, d), float64.

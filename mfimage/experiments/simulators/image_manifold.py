@@ -7,6 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from mfimage.datasets.points import Points
 from mfimage.errors import UsageError
 from mfimage.experiments.simulators.simulator import Simulator, nearest_point
 
@@ -14,26 +15,18 @@ _USUAL = 3.0  # |z_k| that a search may start from
 
 
 class ImageManifold(Simulator):
-    """Images render(z) of latents z whose density is known.
+    """Images render(z) of latents z whose density is known."""
 
-    Attributes:
-        bank_size: Known images among which a search looks for its start.
-        thumbnail: Height and width to which images are shrunk for that.
-        bound: The largest |z_k| in which the nearest image is sought.
-        tolerance: Of the search, see `nearest_point`.
-        floor: Of the search.
-    """
-
-    bank_size: int
-    thumbnail: int
-    bound: float
-    tolerance: float = 1e-14  # what float64 allows
+    bank_size: int  # known images among which a search looks for its start
+    thumbnail: int  # height and width to which images are shrunk for that
+    bound: float  # the largest |z_k| with which the nearest image is sought
+    tolerance: float = 1e-14  # of `nearest_point`: what float64 allows
     floor: float = 1e-24
     _bank: Bank | None = None
 
     @abstractmethod
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw latents z, shape (n, d)."""
+    def draw(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Tensor:
+        """Draw latents z, shape (n, d), given θ, (n, P); 0 if None."""
 
     @abstractmethod
     def render(self, z: Tensor) -> Tensor:
@@ -52,16 +45,21 @@ class ImageManifold(Simulator):
     def rows_at_once(self) -> int:
         """How many Jacobians are held at a time."""
 
+    def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
+        """Draw n images with their latents, and θ where there is one."""
+        if theta is not None or self.parameters:
+            theta = self.prior(n, generator) if theta is None else self._theta(theta, n)
+            theta = theta.float().expand(n, -1)
+        latents = self.draw(n, generator, theta).float()
+        images = [self.render(part).float() for part in latents.split(self.rows_at_once)]
+        x = torch.cat(images) if n else torch.zeros(0, *self.shape)
+        return Points(x, self.name, theta, latents=latents)
+
     def log_prob_at(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Compute log p(x|θ) = log p(z|θ) − ½ log det(JᵀJ) of the images x of known latents.
+        """Compute log p(x|θ) = log p(z|θ) − ½ log det(JᵀJ) of the images x of known latents; θ = 0 if None.
 
-        Args:
-            z: Latents, shape (n, d).
-            theta: θ, shape (n, P) or (1, P); 0 if None.
-
-        Returns:
-            (n,) float64 in nats, with respect to the d-dimensional volume of the manifold in the space of
-            images, a pixel's value 0 … 1 being the unit of length.
+        In nats with respect to the d-dimensional volume of the manifold in the space of images, a pixel's
+        value 0 … 1 being the unit of length.
         """
         volumes = [torch.zeros(0, dtype=torch.float64)]
         for part in z.split(self.rows_at_once):

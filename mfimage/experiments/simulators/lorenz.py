@@ -24,7 +24,6 @@ _SIGMA, _BETA, _RHO = 10.0, 8 / 3, 28.0
 _BEGIN, _END = 50.0, 1000.0
 _MEAN = np.array([0.0, 0.0, 23.55])  # of x, y, z over long times; x and y are symmetric
 _STD = np.array([7.92, 9.01, 8.62])
-_OOD_SCALE = 0.1
 
 
 class Lorenz(Simulator):
@@ -67,10 +66,9 @@ class Lorenz(Simulator):
         return self._trajectories()[i]
 
     def distance(self, x: Tensor) -> Tensor:
-        """Compute the distance to the nearest point of any trajectory, shape (n,), float64.
+        """Compute the distance to the nearest point of any trajectory; NaN where x is not finite.
 
-        An upper bound of the distance from the attractor, above it by about the spacing of the points; NaN
-        where x is not finite.
+        An upper bound of the distance from the attractor, above it by about the spacing of the points.
         """
         from scipy.spatial import cKDTree
 
@@ -80,10 +78,6 @@ class Lorenz(Simulator):
         finite = x.isfinite().all(1)
         found[finite] = torch.from_numpy(self._tree.query(x[finite].double().numpy())[0])
         return found
-
-    def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw points and move them by N(0, 0.1²) in each standardised coordinate."""
-        return self.sample(n, generator).x + _OOD_SCALE * torch.randn(n, 3, generator=generator)
 
     def _trajectories(self) -> Tensor:
         if self._paths is None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.func import jvp, vmap
 from torch.nn import functional as F
 
-from mfimage.datasets.points import Points
 from mfimage.errors import UsageError
 from mfimage.experiments.simulators.image_manifold import ImageManifold
 
@@ -69,15 +68,7 @@ class Rendered(ImageManifold):
         """As many as 32 MiB of Jacobians hold."""
         return max(1, _NUMBERS_AT_ONCE // (self.dim * math.prod(self.shape)))
 
-    def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
-        """Draw n images with their latents z; a θ is refused."""
-        if theta is not None:
-            self._require_parameters()
-        latents = self.draw(n, generator).float()
-        images = [self.render(z).float() for z in latents.split(self.rows_at_once)]
-        return Points(torch.cat(images) if n else torch.zeros(0, *self.shape), self.name, latents=latents)
-
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Tensor:
         """Draw latents z, shape (n, d), float64."""
         mode = (torch.rand(n, generator=generator, dtype=torch.float64) >= _WEIGHTS[0]).long()
         noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float64)
@@ -93,19 +84,14 @@ class Rendered(ImageManifold):
         """Compute J = ∂ render / ∂z by forward mode.
 
         A factor moves one blob only, so that four directions, each for all blobs at once, give every column.
-
-        Args:
-            z: Latents, shape (n, d).
-
-        Returns:
-            J, shape (n, C·H·W, d), float64.
         """
         z = z.double().unflatten(1, (-1, self._free))
 
+        def depths(v: Tensor) -> Tensor:
+            return self._depths(self._factors(v.flatten(1)))
+
         def along(direction: Tensor) -> Tensor:
-            return jvp(lambda v: self._depths(self._factors(v.flatten(1))), (z,), (direction.expand_as(z),))[
-                1
-            ]
+            return jvp(depths, (z,), (direction.expand_as(z),))[1]
 
         moved = vmap(along, out_dims=2)(torch.eye(self._free, dtype=torch.float64))  # (n, K, factors, H, W)
         light = 1 - self.render(z.flatten(1))

@@ -14,6 +14,8 @@ from mfimage.datasets.points import Points
 from mfimage.errors import UsageError
 from mfimage.models.least_squares import LevenbergMarquardt
 
+OOD_SCALE = 0.1
+
 
 class Simulator(ABC):
     """A distribution on a manifold whose truth is known.
@@ -46,9 +48,10 @@ class Simulator(ABC):
     def distance(self, x: Tensor) -> Tensor:
         """Compute the distance of points (n, …) from the manifold, shape (n,), float64."""
 
-    @abstractmethod
     def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n points, (n, …) float32, that do not belong."""
+        """Draw n points, (n, …) float32, that do not belong: moved by N(0, 0.1²) in each coordinate."""
+        x = self.sample(n, generator).x
+        return x + OOD_SCALE * torch.randn(x.shape, generator=generator)
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw θ, shape (n, P), float32; ~ N(0, I) where nothing else is said."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets.points import Points
-from mfimage.experiments.simulators.simulator import Simulator, nearest_point
+from mfimage.experiments.simulators.simulator import OOD_SCALE, Simulator, nearest_point
 
 # Of 1, z₀, z₁, z₀², z₀z₁, z₁², z₀³, … up to the fifth power.
 _COEFFICIENTS = (
@@ -28,7 +28,6 @@ _ROTATION = torch.tensor(
 _POWERS = [(n - j, j) for n in range(6) for j in range(n + 1)]
 _FIXED, _MOVING = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)  # centres of the components
 _WEIGHT, _WIDTH = 0.4, 2.0  # of the moving component; of the fixed one
-_OOD_SCALE = 0.1
 _FAR = 1e3  # bound of the coordinates in which the nearest point is sought
 
 
@@ -107,7 +106,7 @@ class Surface(Simulator):
     def sample_ood(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw points at θ = 0, moved by N(0, 0.1²) in each coordinate."""
         x = self.sample(n, generator, torch.zeros(1, 1)).x
-        return x + _OOD_SCALE * torch.randn(n, 3, generator=generator)
+        return x + OOD_SCALE * torch.randn(n, 3, generator=generator)
 
 
 def _width(theta: Tensor) -> Tensor:
