@@ -50,8 +50,9 @@ from mfimage.eval import (
     read_evaluation,
 )
 from mfimage.eval.evaluation import evaluate_once
-from mfimage.eval.features import ScatteringFeatures, _pytorch_fid_network, quantise
+from mfimage.eval.features import ScatteringFeatures, quantise
 from mfimage.eval.image_metrics import mse
+from mfimage.eval.inception_graph import build_inception
 from mfimage.inputs import in_batches
 
 PARTS = ("parity", "rates", "ordering", "fashion-mnist", "celeba")
@@ -146,7 +147,7 @@ def rates(quick: bool) -> Values:
     net = None if quick else inception()
     if net is not None:
         x = load("fashion-mini", "train").batch(slice(0, 64))
-        bare = _pytorch_fid_network(find_inception_weights().tensors, resizes=False)
+        bare = build_inception(find_inception_weights().tensors)
         bare = bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         large = torch.nn.functional.interpolate(quantise(x), (299, 299), mode="bilinear").expand(
             -1, 3, -1, -1

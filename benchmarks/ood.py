@@ -35,7 +35,7 @@ from mfimage.datasets import ImageSet, load
 from mfimage.datasets.noise import blur
 from mfimage.errors import MfimageError
 from mfimage.eval.image_metrics import PCA
-from mfimage.eval.ranking import auroc, separation
+from mfimage.eval.score_metrics import auroc, separation
 from mfimage.inputs import in_batches
 from mfimage.ood.scores import SCORES, VOLUME, reference_of
 from mfimage.ood.statistics import Statistics, statistics_of

@@ -15,7 +15,7 @@ from mfimage.eval.evaluation_page import sections_of
 from mfimage.eval.figures import Chart, curve_chart, histogram_chart
 from mfimage.eval.image_metrics import PCA, mse, psnr, squared_error
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
-from mfimage.eval.ranking import auroc
+from mfimage.eval.score_metrics import auroc
 from mfimage.eval.table import Cell, Column, Row, Table, mark_best, number
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel

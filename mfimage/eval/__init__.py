@@ -2,18 +2,13 @@
 
 from mfimage.eval.comparison import Comparison, compare
 from mfimage.eval.evaluation import evaluate
-from mfimage.eval.features import (
-    FeatureExtractor,
-    InceptionFeatures,
-    InceptionUnavailable,
-    InceptionWeights,
-    find_inception_weights,
-)
+from mfimage.eval.features import FeatureExtractor, InceptionFeatures
 from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
+from mfimage.eval.inception import InceptionUnavailable, InceptionWeights, find_inception_weights
 from mfimage.eval.metrics import METRICS
 from mfimage.eval.numbers import Evaluation, Interval, Number, bootstrap, read_evaluation
 from mfimage.eval.protocols import PROTOCOLS, Protocol
-from mfimage.eval.ranking import auroc, fpr_at_tpr, histogram
+from mfimage.eval.score_metrics import auroc, fpr_at_tpr, histogram
 from mfimage.eval.set_metrics import (
     Moments,
     coverage,

@@ -79,10 +79,7 @@ class EstimatorBias:
         """
         generator = torch.Generator().manual_seed(seed)
         known = [d for d in _KNOWN if d < most] + [min(most, _KNOWN[-1])]
-        rows = [(0.0, 0.0)]
-        for dim in known:
-            distances = neighbour_distances(torch.randn(points, dim, generator=generator))
-            rows.append((two_nn(distances), mean_levina_bickel(distances)))
+        rows = [(0.0, 0.0), *(_both(torch.randn(points, dim, generator=generator)) for dim in known)]
         said = np.maximum.accumulate(np.array(rows), 0)
         return cls(np.array([0.0, *known]), said[:, 0], said[:, 1])
 
@@ -98,9 +95,13 @@ class EstimatorBias:
 
 def estimate(points: Tensor, bias: EstimatorBias) -> DimensionEstimate:
     """Estimate the intrinsic dimension of points (N, K), in random order, by both estimators."""
+    both = _both(points)
+    return DimensionEstimate(*both, bias.correct(*both), points.shape[1])
+
+
+def _both(points: Tensor) -> tuple[float, float]:
     distances = neighbour_distances(points)
-    two, mle = two_nn(distances), mean_levina_bickel(distances)
-    return DimensionEstimate(two, mle, bias.correct(two, mle), points.shape[1])
+    return two_nn(distances), mean_levina_bickel(distances)
 
 
 def estimates(codes: Tensor, bias: EstimatorBias) -> tuple[DimensionEstimate, DimensionEstimate]:
@@ -209,12 +210,7 @@ def levina_bickel(distances: Tensor) -> Tensor:
 
 
 def mean_levina_bickel(distances: Tensor) -> float:
-    """Estimate one d of all points: the harmonic mean of `levina_bickel`.
-
-    Reference:
-        MacKay, Ghahramani, Comments on "Maximum likelihood estimation of intrinsic dimension" by E. Levina
-        and P. Bickel, 2005.
-    """
+    """Estimate one d of all points: the harmonic mean of `levina_bickel` (MacKay, Ghahramani, 2005)."""
     return float(levina_bickel(distances).reciprocal().mean().reciprocal())
 
 

@@ -14,13 +14,8 @@ from mfimage.datasets.loading import Data, load
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, UsageError
 from mfimage.eval.cache import FeatureStore, is_main
-from mfimage.eval.features import (
-    FeatureExtractor,
-    InceptionFeatures,
-    InceptionUnavailable,
-    ScatteringFeatures,
-    find_inception_weights,
-)
+from mfimage.eval.features import FeatureExtractor, InceptionFeatures, ScatteringFeatures
+from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
 from mfimage.eval.metrics import FEATURE_METRICS, METRICS, MODEL_METRICS, FeatureSets, Numbers, Pictures
 from mfimage.eval.numbers import Evaluation, read_evaluation
 from mfimage.eval.protocols import MOST, PROTOCOLS, Setup

@@ -12,31 +12,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval.inception import InceptionUnavailable, InceptionWeights, find_inception_weights
+from mfimage.eval.inception import InceptionWeights
 from mfimage.eval.inception_graph import build_inception
 
-__all__ = [
-    "FeatureExtractor",
-    "InceptionFeatures",
-    "InceptionUnavailable",
-    "InceptionWeights",
-    "ScatteringFeatures",
-    "find_inception_weights",
-    "quantise",
-]
-
 RESIZES = ("pytorch-fid", "clean-fid")
-#: Images that pass through the network at once: more are split, so that memory stays bounded.
-_CHUNK = 32
+_CHUNK = 32  # images that pass through the network at once, so that memory stays bounded
 
 
 class FeatureExtractor(Protocol):
     """A callable on images (B, C, H, W) in [0, 1] that returns features (B, dim).
 
     Attributes:
-        name: what it is, for the report.
-        dim: the length of a feature vector.
-        weights: the first digits of the hash of its weights, empty if it has none.
+        name: What it is, in words.
+        dim: Length of a feature vector.
+        weights: First digits of the hash of its weights, empty if it has none.
     """
 
     @property
@@ -49,16 +38,7 @@ class FeatureExtractor(Protocol):
 
 
 def quantise(images: Tensor) -> Tensor:
-    """Round images to the 256 levels of an 8-bit PNG.
-
-    floor(255 x + ½) / 255, cut to [0, 1]
-
-    Args:
-        images: any shape; values outside [0, 1] are cut, as writing a PNG would.
-
-    Returns:
-        The same shape, float32: what reading the PNG back gives.
-    """
+    """Round images of any shape to what an 8-bit PNG holds, floor(255 x + ½) / 255 cut to [0, 1], float32."""
     return images.to(torch.float32).mul(255).add(0.5).clamp(0, 255).to(torch.uint8).to(torch.float32).div(255)
 
 
@@ -70,11 +50,11 @@ class InceptionFeatures:
     [-1, 1].
 
     Args:
-        weights: verified weights, from `find_inception_weights`.
-        device: where the network runs.
+        weights: Verified weights, from `find_inception_weights`.
+        device: Where the network runs.
         resize: "pytorch-fid" (bilinear, by torch), or "clean-fid" (bicubic and antialiased, by Pillow, each
             channel as floats; its network scales (x − 128) / 128).
-        jpeg: write each image as a JPEG file first, as published numbers of this family do.
+        jpeg: Write each image as a JPEG file first, as published numbers of this family do.
 
     Reference:
         M. Heusel et al., GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium,
@@ -101,16 +81,10 @@ class InceptionFeatures:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Compute features.
-
-        Args:
-            images: (B, 1 or 3, H, W) in [0, 1]; values outside are cut.
-
-        Returns:
-            (B, 2048) float32 on the CPU.
+        """Compute features (B, 2048) float32 on the CPU of images (B, 1 or 3, H, W), cut to [0, 1].
 
         Raises:
-            DataError: another shape, or values that are not finite.
+            DataError: Another shape, or values that are not finite.
         """
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise DataError(f"Inception takes images (B, 1 or 3, H, W); got {tuple(images.shape)}")

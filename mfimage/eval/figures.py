@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mfimage.eval.ranking import histogram
+from mfimage.eval.score_metrics import histogram
 from mfimage.eval.table import number, scientific
 
 if TYPE_CHECKING:

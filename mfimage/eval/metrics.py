@@ -243,9 +243,6 @@ MODEL_METRICS: dict[str, Callable[[Setup], tuple[Numbers, Pictures]]] = {
     "memorisation": memorisation,
 }
 FEATURE_METRICS: dict[str, Callable[[Setup, FeatureSets], Numbers]] = {
-    "fd": frechet,
-    "fid": frechet,
-    "kid": kid,
-    "prdc": prdc,
-}
+    "fd": frechet, "fid": frechet, "kid": kid, "prdc": prdc,
+}  # fmt: skip
 METRICS = (*MODEL_METRICS, *FEATURE_METRICS)

@@ -17,14 +17,8 @@ _ROWS = 2000  # of a matrix of distances or of a kernel at once
 class Moments:
     """Mean and covariance of feature vectors, accumulated batch by batch in float64.
 
-    With mean m and scatter S = Σ (x − m)(x − m)ᵀ of each part:
-
-        S = S₁ + S₂ + n₁ n₂ / (n₁ + n₂) (m₂ − m₁)(m₂ − m₁)ᵀ
-
-    so nothing is ever the small difference of two large sums.
-
-    Args:
-        dim: Length of a feature vector.
+    S = S₁ + S₂ + n₁ n₂ / (n₁ + n₂) (m₂ − m₁)(m₂ − m₁)ᵀ,  S = Σ (x − m)(x − m)ᵀ of each part with mean m:
+    nothing is ever the small difference of two large sums.
 
     Attributes:
         n: Number of vectors so far.
@@ -32,13 +26,20 @@ class Moments:
 
     Reference:
         T. Chan, G. Golub, R. LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample
-        Variances, 1979, Stanford STAN-CS-79-773.
+        Variances, 1979.
     """
 
     def __init__(self, dim: int) -> None:
         self.n = 0
         self.mean = torch.zeros(dim, dtype=torch.float64)
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
+
+    @classmethod
+    def of(cls, features: Tensor) -> Moments:
+        """Take the moments of features (N, dim)."""
+        moments = cls(features.shape[1])
+        moments.update(features)
+        return moments
 
     def update(self, features: Tensor) -> None:
         """Add a batch (B, dim) of any float type and device.
@@ -61,7 +62,7 @@ class Moments:
 
     @property
     def cov(self) -> Tensor:
-        """Covariance with N − 1, (dim, dim) float64; DataError of fewer than two vectors."""
+        """Covariance by N − 1, (dim, dim) float64; of fewer than two vectors a DataError."""
         if self.n < 2:
             raise DataError(f"a covariance needs at least two images; there are {self.n}")
         return self._scatter / (self.n - 1)
@@ -70,7 +71,7 @@ class Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Compute the squared Fréchet (Wasserstein-2) distance between the Gaussians of two sets of moments.
 
-        |m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½)
+    |m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½)
 
     With C = L Lᵀ the last trace is the sum of the singular values of L₁ᵀ L₂. L comes from a pivoted Cholesky
     factorisation, which stops at the rank: few images cost little, and a singular C needs no jitter.
@@ -82,9 +83,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         DataError: Fewer than two vectors, or different dimensions.
 
     Reference:
-        D. Dowson, B. Landau, The Fréchet Distance between Multivariate Normal Distributions, 1982, Journal of
-        Multivariate Analysis 12. N. Higham, Analysis of the Cholesky Decomposition of a Semi-definite Matrix,
-        1990.
+        D. Dowson, B. Landau, The Fréchet Distance between Multivariate Normal Distributions, 1982. N. Higham,
+        Analysis of the Cholesky Decomposition of a Semi-definite Matrix, 1990.
     """
     if a.mean.shape != b.mean.shape:
         raise DataError(f"moments of dimension {len(a.mean)} and {len(b.mean)} cannot be compared")
@@ -108,18 +108,14 @@ def _factor(cov: Tensor) -> Tensor:
 def feature_distance(a: Tensor, b: Tensor) -> float:
     """Compute `frechet_distance` of features (N, dim) and (M, dim).
 
-    Of fewer images than features C = XᵀX of the centred rows X/√(N − 1), which stand for L without a
-    factorisation.
+    Of fewer images than features the centred rows X / √(N − 1) stand for Lᵀ, without a factorisation.
 
     Raises:
         DataError: Fewer than two images, different dimensions, or features that are not finite.
     """
     _check_features(a, b)
     if min(len(a), len(b)) < 2 or max(len(a), len(b)) > a.shape[1]:
-        moments = Moments(a.shape[1]), Moments(a.shape[1])
-        for each, features in zip(moments, (a, b), strict=True):
-            each.update(features)
-        return frechet_distance(*moments)
+        return frechet_distance(Moments.of(a), Moments.of(b))
     if not (a.isfinite().all() and b.isfinite().all()):
         raise DataError("features are not finite: look at their images")
     a, b = a.double(), b.double()
@@ -173,11 +169,11 @@ def kernel_distance(
         b: (M, dim) features of the other.
         subsets: How many are drawn.
         size: Images of each, at most N and M.
-        seed: Of the draws; the draws themselves are those of torch-fidelity.
+        seed: Of the draws, which are those of torch-fidelity.
 
     Returns:
-        Mean and standard deviation over the subsets; the mean may be negative. With subsets of m of n images
-        the mean itself has a standard error of about √(m/n) times the deviation.
+        Mean, which may be negative, and standard deviation over the subsets; with m of n images in each the
+        mean itself has a standard error of about √(m/n) times the deviation.
 
     Raises:
         DataError: Fewer than two images, or different dimensions.
@@ -246,9 +242,8 @@ def coverage(real: Tensor, samples: Tensor, k: int = 5) -> Coverage:
         inside += in_real.sum(0)
         covered.append(distances.min(1).values < real_radius[rows])
         recalled.append((distances < sample_radius).any(1))
-    return Coverage(
-        (inside > 0).double(), torch.cat(recalled).double(), inside / k, torch.cat(covered).double()
-    )
+    recall, covering = torch.cat(recalled).double(), torch.cat(covered).double()
+    return Coverage((inside > 0).double(), recall, inside / k, covering)
 
 
 def _radius(x: Tensor, k: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets.points import Points
-from mfimage.eval.ranking import auroc
+from mfimage.eval.score_metrics import auroc
 from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.experiments.tables import Metric
 from mfimage.inputs import in_batches

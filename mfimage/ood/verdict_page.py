@@ -11,7 +11,7 @@ from torch import Tensor
 from mfimage.datasets import ImageSet
 from mfimage.eval.figures import histogram_chart, lines_chart
 from mfimage.eval.page import Files, Page, Pictures, Section, picture
-from mfimage.eval.ranking import roc_curve, separation
+from mfimage.eval.score_metrics import roc_curve, separation
 from mfimage.eval.table import Cell, Column, Row, Table, number
 from mfimage.ood.calibration import DetectorCalibration
 from mfimage.ood.verdicts import Drift, Verdicts

@@ -19,12 +19,6 @@ def randn(*size, seed=0):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def of(features):
-    result = Moments(features.shape[1])
-    result.update(features)
-    return result
-
-
 def exactly(mean, std, n=50, seed=0):
     """Points whose mean and (diagonal) covariance are exactly the given ones."""
     centred = randn(n, len(mean), seed=seed)
@@ -56,7 +50,7 @@ def test_moments_are_stable_far_from_zero():
 
 
 def test_float32_features_are_accumulated_in_float64():
-    assert of(randn(8, 3).float()).mean.dtype == torch.float64
+    assert Moments.of(randn(8, 3).float()).mean.dtype == torch.float64
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -71,27 +65,27 @@ def test_misuse():
     with pytest.raises(DataError, match=r"\(2, 4\)"):
         Moments(3).update(randn(2, 4))
     with pytest.raises(DataError, match="at least two images; there are 1"):
-        frechet_distance(of(randn(1, 3)), of(randn(5, 3)))
+        frechet_distance(Moments.of(randn(1, 3)), Moments.of(randn(5, 3)))
     with pytest.raises(DataError, match="3 and 4"):
-        frechet_distance(of(randn(5, 3)), of(randn(5, 4)))
+        frechet_distance(Moments.of(randn(5, 3)), Moments.of(randn(5, 4)))
 
 
 def test_closed_form_of_diagonal_gaussians():
-    a = of(exactly([0.0, 1.0, -2.0], [1.0, 2.0, 0.5], seed=1))
-    b = of(exactly([3.0, 1.0, 0.0], [1.5, 0.1, 0.5], seed=2))
+    a = Moments.of(exactly([0.0, 1.0, -2.0], [1.0, 2.0, 0.5], seed=1))
+    b = Moments.of(exactly([3.0, 1.0, 0.0], [1.5, 0.1, 0.5], seed=2))
     expected = (9 + 0 + 4) + (0.5**2 + 1.9**2 + 0)
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
 
 
 def test_closed_form_with_extreme_variances():
-    a = of(exactly([0.0, 0.0], [1e4, 1e-3], seed=1))
-    b = of(exactly([0.0, 0.0], [1e4, 2e-3], seed=2))
+    a = Moments.of(exactly([0.0, 0.0], [1e4, 1e-3], seed=1))
+    b = Moments.of(exactly([0.0, 0.0], [1e4, 2e-3], seed=2))
     # 1e-6 beside traces of 1e8: the rounding of the traces is all that remains.
     assert frechet_distance(a, b) == pytest.approx(1e-6, abs=1e-6)
 
 
 def test_matrix_square_root_of_scipy():
-    a, b = of(correlated(200, 12, 4)), of(correlated(100, 12, 5))
+    a, b = Moments.of(correlated(200, 12, 4)), Moments.of(correlated(100, 12, 5))
     c1, c2 = a.cov.numpy(), b.cov.numpy()
     root = sqrtm(c1)
     cross = np.trace(np.real(sqrtm(root @ c2 @ root)))
@@ -106,7 +100,7 @@ def test_pytorch_fid():
     import_torchvision()
     from pytorch_fid.fid_score import calculate_frechet_distance
 
-    a, b = of(correlated(300, 20, 6)), of(correlated(150, 20, 7))
+    a, b = Moments.of(correlated(300, 20, 6)), Moments.of(correlated(150, 20, 7))
     args = (t.numpy() for t in (a.mean, a.cov, b.mean, b.cov))
     assert frechet_distance(a, b) == pytest.approx(calculate_frechet_distance(*args), rel=1e-9)
 
@@ -119,21 +113,23 @@ def test_fewer_images_than_dimensions():
     cross = torch.linalg.eigvalsh(root @ torch.cov((y @ basis).T) @ root).clamp(min=0).sqrt().sum()
     traces = x.var(0).sum() + y.var(0).sum()
     expected = float((x.mean(0) - y.mean(0)).square().sum() + traces - 2 * cross)
-    assert frechet_distance(of(x), of(y)) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(Moments.of(x), Moments.of(y)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_laws():
     x, y = correlated(50, 8, 10), correlated(60, 8, 11)
-    assert frechet_distance(of(x), of(y)) == pytest.approx(frechet_distance(of(y), of(x)), rel=1e-12)
-    assert 0 <= frechet_distance(of(x), of(x)) < 1e-10
-    assert frechet_distance(of(x), of(x + 2)) == pytest.approx(8 * 4, rel=1e-10)
-    assert frechet_distance(of(torch.ones(5, 8)), of(torch.zeros(5, 8))) == pytest.approx(8)
+    assert frechet_distance(Moments.of(x), Moments.of(y)) == pytest.approx(
+        frechet_distance(Moments.of(y), Moments.of(x)), rel=1e-12
+    )
+    assert 0 <= frechet_distance(Moments.of(x), Moments.of(x)) < 1e-10
+    assert frechet_distance(Moments.of(x), Moments.of(x + 2)) == pytest.approx(8 * 4, rel=1e-10)
+    assert frechet_distance(Moments.of(torch.ones(5, 8)), Moments.of(torch.zeros(5, 8))) == pytest.approx(8)
 
 
 @pytest.mark.parametrize(("n", "m"), [(20, 30), (60, 30), (200, 300)])
 def test_distances_of_features_are_those_of_their_moments(n, m):
     a, b = correlated(n, 40, 1), correlated(m, 40, 2)
-    assert feature_distance(a, b) == pytest.approx(frechet_distance(of(a), of(b)), rel=1e-8)
+    assert feature_distance(a, b) == pytest.approx(frechet_distance(Moments.of(a), Moments.of(b)), rel=1e-8)
     assert feature_distance(a, a) < 1e-6 * float(a.square().sum())
 
 

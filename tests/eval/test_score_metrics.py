@@ -5,7 +5,7 @@ from sklearn.metrics import roc_curve as sklearn_roc
 
 from mfimage.errors import DataError, UsageError
 from mfimage.eval import auroc, fpr_at_tpr, histogram
-from mfimage.eval.ranking import aupr, roc_curve, separation
+from mfimage.eval.score_metrics import aupr, roc_curve, separation
 
 
 def scores(ties, seed):
