@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import TINY, draw_bumps
 
-from mfimage import Config, ManifoldFlow, build, config, from_pretrained, train
+from mfimage import Config, ManifoldFlow, build, from_pretrained, train
 from mfimage.algorithms import ALGORITHMS, Batch
 from mfimage.datasets.points import Points
 from mfimage.errors import Interrupted, ModelError, UsageError
@@ -14,7 +14,6 @@ from mfimage.eval import PCA
 from mfimage.experiments.simulators import Sphere, Surface
 from mfimage.files import read_metadata
 from mfimage.models import Prescribed, Spherical, latent_density
-from mfimage.models.build import KINDS
 from mfimage.pretrained import weights_hash
 from mfimage.run import Run
 
@@ -83,12 +82,6 @@ def holds_a_run_of(directory, model, data):
     assert first.isfinite().all()
     assert torch.equal(first, second)
     return True
-
-
-def test_the_configuration_knows_the_names():
-    assert tuple(ALGORITHMS) == config.ALGORITHMS
-    assert tuple(KINDS) == config.KINDS
-    assert {algorithm.kind for algorithm in ALGORITHMS.values()} == set(KINDS)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

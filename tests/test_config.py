@@ -63,6 +63,7 @@ def test_every_name_that_can_be_chosen_stands_for_something():
     ]  # fmt: skip
     for names, meant in pairs:
         assert set(get_args(names)) == set(meant)
+    assert {algorithm.kind for algorithm in ALGORITHMS.values()} == set(KINDS)
 
 
 @pytest.mark.parametrize(

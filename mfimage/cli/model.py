@@ -11,8 +11,6 @@ from mfimage.cli import options as opt
 from mfimage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mfimage.config import DeviceName
     from mfimage.models.flow import ManifoldFlow
 
@@ -23,7 +21,7 @@ def sample(
     *,
     model: opt.Model = "runs/latest",
     count: Annotated[int, Parameter(alias="-n"), opt.at_least(1)] = 64,
-    theta: Annotated[tuple[str, ...], opt.comma_separated()] = (),
+    theta: Annotated[tuple[float, ...], opt.NUMBERS] = (),
     outdir: opt.Outdir = Path("samples"),
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
@@ -41,7 +39,9 @@ def sample(
     from mfimage.datasets import Points, save_png, save_pngs, sheet
 
     flow = opt.load_model(model, device)
-    context = _parameters(theta, flow.context_features)
+    if len(theta) != flow.context_features:
+        raise UsageError(f"--theta: the model takes {flow.context_features} parameters, not {len(theta)}")
+    context = torch.tensor([theta]) if theta else None
     drawn = flow.sample(count, torch.Generator().manual_seed(seed), batch_size, context).cpu()
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)
@@ -53,19 +53,6 @@ def sample(
     save_png(sheet(images, max(1, round(count**0.5))), outdir / "sheet.png")
     talk.say(f"{count} samples and sheet.png in {outdir}")
     talk.put({"images": paths}, "\n".join(map(str, paths)))
-
-
-def _parameters(theta: tuple[str, ...], count: int) -> Tensor | None:
-    """Read the parameters θ of a conditional model, shape (1, P); None for any other model."""
-    import torch
-
-    try:
-        values = [float(part) for part in theta]
-    except ValueError as error:
-        raise UsageError(f"--theta {','.join(theta)}: comma-separated numbers are expected") from error
-    if len(values) != count:
-        raise UsageError(f"--theta: the model takes {count} parameters, not {len(values)}")
-    return torch.tensor([values]) if values else None
 
 
 def log_prob(

@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from mfimage.models import GenerativeModel
 
 
-def _numbers(separator: str, counts: tuple[int, ...], what: str) -> Parameter:
-    """Make the parameter of a few numbers in one argument; a single one stands for itself."""
+def _numbers(what: str, separator: str = ",", counts: Container[int] = range(1, 1000)) -> Parameter:
+    """Make the parameter of a few numbers in one argument."""
 
     def convert(kind: Any, tokens: Sequence[Token]) -> float | tuple[float, ...]:
         text = tokens[0].value
-        for parts in ([text], re.split(rf"(?<![eE]){separator}", text)):  # 1e-3 is one
-            with suppress(ValueError):
-                numbers = tuple(float(part) for part in parts)
-                if len(numbers) in counts:
-                    return numbers[0] if len(numbers) == 1 else numbers
+        with suppress(ValueError):
+            numbers = tuple(float(part) for part in re.split(rf"(?<![eE]){separator}", text))  # 1e-3 is one
+            if len(numbers) in counts:
+                return numbers[0] if numbers[1:] == () and separator == "-" else numbers
         raise ValueError(f"{text}: {what} is expected")
 
     return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar=what)
 
 
-PAIR = _numbers(",", (2,), "LOW,HIGH")
-NUMBER_OR_RANGE = _numbers("-", (1, 2), "NUMBER|LOW-HIGH")
+NUMBERS = _numbers("NUMBER,NUMBER,…")
+_PAIR = _numbers("LOW,HIGH", counts=(2,))
+_NUMBER_OR_RANGE = _numbers("NUMBER|LOW-HIGH", "-", (1, 2))
 
 
 def comma_separated(names: object = None) -> Parameter:
@@ -112,36 +112,24 @@ def flags(settings: type, leave_out: Container[str] = (), keep_defaults: bool = 
         keep_defaults: Whether what is not given is the default, instead of None.
         nested: Flags of fields that are settings themselves: --FIELD.NAME.
     """
-    help_of = {
-        one.arg_name: " ".join((one.description or "").split())
-        for one in parse(settings.__doc__ or "").params
-    }
-    made: list[tuple[str, Any, Any]] = []
+    helps = {one.arg_name: one.description or "" for one in parse(settings.__doc__ or "").params}
     hints = get_type_hints(settings)
+    made: list[tuple[str, Any, Any]] = []
     for one in fields(settings):
         name, hint, default = one.name, hints[one.name], one.default
         if name in nested:
             made.append((name, nested[name], field(default_factory=nested[name])))
         elif name not in leave_out:
-            parameter = Parameter(
-                help=help_of[name],
-                negative_bool="no-",
-                show_default=False if default is None or default is False else str(default),
-            )
-            made.append(
-                (
-                    name,
-                    Annotated[hint | None, _OF_TYPE.get(hint, Parameter()), parameter],
-                    default if keep_defaults else None,
-                )
-            )
+            shown = False if default is None or default is False else str(default)
+            parameter = Parameter(help=" ".join(helps[name].split()), negative_bool="no-", show_default=shown)
+            kind: Any = Annotated[hint | None, _OF_TYPE.get(hint, Parameter()), parameter]
+            made.append((name, kind, field(default=default if keep_defaults else None)))
     bases = (settings,) if keep_defaults else ()
-    return make_dataclass(
-        f"{settings.__name__}Flags", made, bases=bases, frozen=True, namespace={"__module__": __name__}
-    )
+    names = {"__module__": __name__}  # else it passes for a class of the standard library
+    return make_dataclass(f"{settings.__name__}Flags", made, bases=bases, frozen=True, namespace=names)
 
 
-_OF_TYPE = {tuple[float, float] | None: PAIR, float | tuple[float, float]: NUMBER_OR_RANGE}
+_OF_TYPE = {tuple[float, float] | None: _PAIR, float | tuple[float, float]: _NUMBER_OR_RANGE}
 _Reading: Any = flags(Reading, keep_defaults=True)
 
 
