@@ -11,8 +11,9 @@ from torch import Tensor
 from mfimage.config import Config
 from mfimage.datasets import gaussian_noise, load
 from mfimage.eval import Evaluation, evaluate
+from mfimage.eval.charts import curve_chart, histogram_chart
 from mfimage.eval.evaluation_page import sections_of
-from mfimage.eval.figures import Chart, curve_chart, histogram_chart
+from mfimage.eval.figures import Chart
 from mfimage.eval.image_metrics import PCA, mse, psnr, squared_error
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
 from mfimage.eval.score_metrics import auroc
@@ -66,7 +67,8 @@ def run_demo(
         Section("Training", "", _curves(run.directory / "stats.jsonl")),
     ]
     notes = (
-        "Log-densities are exact, by volume on the manifold, and not comparable with those of other models.",
+        "All numbers are means over images. Log-densities are exact, by volume on the manifold, and not "
+        "comparable with those of other models.",
         "FID is left out here, because it takes many minutes of Inception on a CPU: "
         f"mfimage evaluate {outdir} {data} --metrics fid",
         "Projection alone denoises no better than clean images are reconstructed: at little noise it loses "

@@ -173,12 +173,13 @@ class Evaluation:
             shown += [other] * pca + [ends] * (not narrow) + [Cell(f"{n.n:,}")]
             beside = ", ".join(f"{k} {number(v)}" for k, v in n.beside.items() if k != "pca")
             rows.append(Row(n.label(name), shown, words=beside))
-        names = ["", "value", *["PCA"] * pca, *["95 % interval"] * (not narrow), "N"]
+        columns = [Column(""), Column("value", "95 % interval" if narrow else "")]
+        columns += [Column("PCA")] * pca + [Column("95 % interval")] * (not narrow) + [Column("N")]
         below = "↑ higher is better, ↓ lower is better; the better of the two is bold." if pca else ""
         said = (
             "Intervals of 95 % say how far a number would move with other images, not with another training."
         )
-        return Table(list(map(Column, names)), rows, f"{below} {said}".strip())
+        return Table(columns, rows, f"{below} {said}".strip())
 
     def text(self) -> str:
         """Write it as a table for a terminal."""

@@ -31,7 +31,7 @@ def number(value: float | str | None, digits: int = 4, size: float | None = None
         return DASH if math.isnan(value) else "−∞" if value < 0 else "∞"
     if isinstance(value, int) or value == 0:
         return f"{value:,.0f}".replace("-", "−")
-    exponent = math.floor(math.log10(size or abs(value)))
+    exponent = int(f"{size or value:.{digits - 1}e}".split("e")[1])  # of the rounded one: 0.99996 is 1.000
     plain = -5 < exponent < 7
     text = f"{value:,.{max(digits - 1 - exponent, 0)}f}" if plain else scientific(value, digits - 1)
     return text.replace("-", "−")

@@ -34,23 +34,13 @@ class Runs:
         """The values that are numbers."""
         return tuple(float(v) for v in self.values if math.isfinite(v))
 
-    @property
-    def median(self) -> float:
-        """The median of the finite values; NaN without one."""
-        return self._quantile(0.5)
-
-    @property
-    def low(self) -> float:
-        """The least finite value; of five and more their 16 % quantile."""
-        return self._quantile(0.0 if len(self.finite) < 5 else 0.16)
-
-    @property
-    def high(self) -> float:
-        """The greatest finite value; of five and more their 84 % quantile."""
-        return self._quantile(1.0 if len(self.finite) < 5 else 0.84)
-
-    def _quantile(self, share: float) -> float:
-        return float(np.quantile(self.finite, share)) if self.finite else math.nan
+    def summary(self) -> tuple[float, float, float]:
+        """Median, least and greatest of the finite values, of five and more their 16 % and 84 % quantiles."""
+        if not self.finite:
+            return math.nan, math.nan, math.nan
+        tail = 0.0 if len(self.finite) < 5 else 0.16
+        median, low, high = np.quantile(self.finite, [0.5, tail, 1 - tail]).tolist()
+        return median, low, high
 
 
 @dataclass(frozen=True)
@@ -86,8 +76,7 @@ class ExperimentReport:
         """Return {algorithm: {metric: [median, low, high]}}, with None for what is not a number."""
         return {
             algorithm: {
-                name: [None if math.isnan(v) else v for v in (runs.median, runs.low, runs.high)]
-                for name, runs in found.items()
+                name: [None if math.isnan(v) else v for v in runs.summary()] for name, runs in found.items()
             }
             for algorithm, found in self.rows.items()
         }
@@ -126,7 +115,7 @@ class ExperimentReport:
 
     def _medians(self, metric: Metric) -> list[Cell]:
         """A cell for each algorithm; those are best whose median reads as the best one does."""
-        medians = [self._runs(algorithm, metric).median for algorithm in self.rows]
+        medians = [self._runs(algorithm, metric).summary()[0] for algorithm in self.rows]
         marks = mark_best(medians, metric.better, [number(v, metric.digits) for v in medians])
         return [self._median(a, metric, mark) for a, mark in zip(self.rows, marks, strict=True)]
 
@@ -135,12 +124,13 @@ class ExperimentReport:
         all_runs, lost = self.trainings(algorithm), self.diverged.get(algorithm, 0)
         if not runs.finite:
             return Cell("diverged" if lost == all_runs > 0 else DASH)
-        low, high = (number(v, metric.digits, abs(runs.median)) for v in (runs.low, runs.high))
+        median, *ends = runs.summary()
+        low, high = (number(end, metric.digits, abs(median)) for end in ends)
         between = f" {DASH} " if "−" in low + high else DASH
         spread = f"{low}{between}{high}" if len(runs.finite) > 1 else ""
         # A run that went well may still lack one number, which its row does not say.
         note = f"{len(runs.finite)} of {all_runs} runs" if len(runs.finite) < all_runs - lost else ""
-        return Cell(number(runs.median, metric.digits), best, tuple(filter(None, (spread, note))))
+        return Cell(number(median, metric.digits), best, tuple(filter(None, (spread, note))))
 
     def _legend(self, published: bool) -> str:
         """Say how the table is read."""

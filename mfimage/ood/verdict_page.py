@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets import ImageSet
-from mfimage.eval.figures import histogram_chart, lines_chart
+from mfimage.eval.charts import histogram_chart, lines_chart
 from mfimage.eval.page import Files, Page, Pictures, Section, picture
 from mfimage.eval.score_metrics import roc_curve, separation
 from mfimage.eval.table import Cell, Column, Row, Table, number

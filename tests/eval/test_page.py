@@ -8,7 +8,7 @@ import torch
 from pages import check_page, pictures_of, sections_of, text_of
 
 from mfimage.errors import DataError
-from mfimage.eval.figures import lines_chart
+from mfimage.eval.charts import lines_chart
 from mfimage.eval.page import Files, Page, Pictures, Section, picture, strip
 from mfimage.eval.table import Cell, Column, Row, Table
 
