@@ -1,15 +1,17 @@
-"""Files written whole or not at all, JSON and tensors that are checked when read, cache folders, seeds.
+"""Files written whole or not at all, JSON and tensors that are checked when read; cache folders; seeds.
 
 Tensors are safetensors files only: nothing is ever read from a pickle.
 """
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,17 @@ def write_text(path: str | Path, text: str) -> Path:
     with whole(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no UTF-8
     return Path(path)
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], digits: int | None = None) -> Path:
+    """Write rows of the same columns under a head, None as nothing; `digits` rounds numbers to so many."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        rounded = {k: f"{v:.{digits}g}" if digits and isinstance(v, float) else v for k, v in row.items()}
+        writer.writerow(rounded)
+    return write_text(path, text.getvalue())
 
 
 def write_json(path: str | Path, values: Any, indent: int | None = 2) -> Path:

@@ -16,9 +16,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from mfimage.errors import DivergedError, Interrupted, UsageError
+from mfimage.config import DeviceName
+from mfimage.errors import DivergedError, Interrupted
 from mfimage.files import stream
+from mfimage.pretrained import find_device
 from mfimage.run import Snapshots
+from mfimage.settings import check_name
 
 
 def make_accelerator(device: str, precision: str = "no") -> Accelerator:
@@ -27,14 +30,11 @@ def make_accelerator(device: str, precision: str = "no") -> Accelerator:
     Raises:
         UsageError: If the device is none of auto, cpu and cuda, or is not there.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device}: choose auto, cpu or cuda")
+    check_name("device", device, DeviceName)
+    find_device(device)
     # another run of this process may have had another precision or device
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
-    if device == "cuda" and accelerator.device.type != "cuda":
-        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
-    return accelerator
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Progress:
     best_step: int = 0
 
 
-class Objective(nn.Module):
+class ModuleWithLoss(nn.Module):
     """A loss with the module it trains, as one module: what data-parallel wrappers need."""
 
     def __init__(self, module: nn.Module, loss: Callable[[Any, Any], Tensor]) -> None:
@@ -117,7 +117,7 @@ def fit(
         progress.best = _validated(validate, progress, snapshots)
         if main:
             snapshots.save(module, optimiser, progress, best=True)
-    objective, optimiser_ = accelerator.prepare(Objective(module, loss), optimiser)
+    objective, optimiser_ = accelerator.prepare(ModuleWithLoss(module, loss), optimiser)
     with _signals() as caught:
         while progress.step < schedule.steps and not stop:
             for group in optimiser.param_groups:

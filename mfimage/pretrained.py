@@ -56,8 +56,7 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> G
         ModelError: If files are missing, damaged, of another format, or do not fit together.
         UsageError: If there is no CUDA device where one is asked for.
     """
-    device = _device(device)
-    directory = locate(source)
+    device, directory = find_device(device), locate(source)
     config, measured = _read_config(directory / CONFIG)
     model = build(config)
     model.measured = measured | read_calibration(directory)
@@ -94,7 +93,12 @@ def read_calibration(directory: str | Path) -> dict[str, Any]:
     return {"detector": sections} if before else sections
 
 
-def _device(name: str | torch.device) -> str | torch.device:
+def find_device(name: str | torch.device) -> str | torch.device:
+    """Name a device as torch does; "auto" is a GPU if there is one.
+
+    Raises:
+        UsageError: If "cuda" is asked for and there is none.
+    """
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise UsageError("--device cuda: no CUDA device is visible to PyTorch")

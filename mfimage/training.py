@@ -98,15 +98,7 @@ def train_or_reuse(
     quiet: bool = True,
     reading: Reading = Reading(),
 ) -> GenerativeModel:
-    """Train a model, go on with a run that was broken off, or read the model of a finished one.
-
-    Args:
-        data: As of `train`.
-        outdir: The run's directory; one that is there must have these settings and these images.
-        config: Settings.
-        device: "auto", "cpu" or "cuda".
-        quiet: Without a progress bar on stderr.
-        reading: How files are read, and how many may be bad.
+    """Train a model, go on with a run that was broken off, or read the model of a finished one; see `train`.
 
     Raises:
         UsageError: If outdir holds a run with other settings.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mfimage.errors import DataError, ModelError, ResourceError
-from mfimage.files import cache_folder, read_json, stream, whole, write_json, write_text
+from mfimage.files import cache_folder, read_json, stream, whole, write_csv, write_json, write_text
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
@@ -89,3 +89,9 @@ def test_a_stream_is_that_of_the_seed_and_the_number():
     assert draw(stream(0, -1)) == draw(torch.Generator().manual_seed(2**63 - 1))
     assert draw(stream(2**63 - 1, 1)) == draw(stream(2**63 - 1, 1)) != draw(stream(2**63 - 1, 2))
     assert json.dumps(draw(stream(0, 0))) != json.dumps(draw(stream(1, 0)))
+
+
+def test_a_table_has_a_head_and_nothing_for_none(tmp_path):
+    rows = [{"path": "a,b", "x": 1 / 3, "n": None}, {"path": "c", "x": math.inf, "n": 2}]
+    assert write_csv(tmp_path / "a.csv", rows, digits=3).read_text() == 'path,x,n\n"a,b",0.333,\nc,inf,2\n'
+    assert "0.3333333333333333" in write_csv(tmp_path / "b.csv", rows).read_text()

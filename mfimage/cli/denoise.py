@@ -61,6 +61,7 @@ def denoise(
     from mfimage.denoising import files
     from mfimage.denoising.inverse import Downsample
     from mfimage.denoising.tiles import Restorer
+    from mfimage.files import write_csv
     from mfimage.inputs import require_images
 
     if resize and tile:
@@ -84,7 +85,7 @@ def denoise(
         groups += shown[: files.SHOWN - len(groups)]
     console.list_skipped(skipped)
     if report is not None:
-        files.write_csv(rows, report / "denoised.csv")
+        write_csv(report / "denoised.csv", rows, digits=6)
         files.write_sheet(groups, report / "sheet.png")
     talk.say(f"{len(rows)} images in {outdir}")
     if truths is not None:

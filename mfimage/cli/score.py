@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import sys
 from pathlib import Path
@@ -166,7 +164,9 @@ def _put(
 ) -> None:
     """Print the rows, and write them as CSV where that is asked for."""
     if table is not None:
-        _write_csv(rows, table)
+        from mfimage.files import write_csv
+
+        write_csv(table, rows)
     if jsonl:
         text = "\n".join(console.json_text(row) for row in rows)
     else:
@@ -176,13 +176,3 @@ def _put(
 
 def _word(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    from mfimage.files import write_text
-
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, stream.getvalue())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from mfimage.datasets.sets import BadFiles
 from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError
 from mfimage.eval.image_metrics import psnr, ssim
-from mfimage.files import write_text
 
 COLUMNS = (
     "path", "output", "sigma", "method", "psnr", "ssim", "distance", "residual", "score", "score_after",
@@ -160,16 +157,6 @@ def rows_of(
         found.residual.tolist(), found.score.tolist(), found.score_after.tolist(), found.messages(paths),
     )  # fmt: skip
     return [dict(zip(COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def write_csv(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write rows with a head, numbers with 6 digits, nothing for None, whole or not at all."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (row[name] for name in COLUMNS)])
-    write_text(path, stream.getvalue())
 
 
 def thumbnails(restored: Restored, clean: Tensor | None, size: tuple[int, int], most: int) -> list[Tensor]:
