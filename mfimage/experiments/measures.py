@@ -10,7 +10,7 @@ from mfimage.eval.score_metrics import auroc
 from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.experiments.tables import Metric
 from mfimage.inputs import in_batches
-from mfimage.models import GenerativeModel, ManifoldFlow
+from mfimage.models import GenerativeModel
 
 DISTANCE = Metric("distance", "of samples", "lower")
 RECONSTRUCTION = Metric("reconstruction", "‖x − x̂‖", "lower")
@@ -84,7 +84,7 @@ def compare_densities(
     model: GenerativeModel, simulator: Simulator, test: Points, most: int
 ) -> dict[str, float]:
     """Compare learned with true log-densities of up to `most` held-out data, where both are of volume."""
-    if not isinstance(model, ManifoldFlow) or test.latents is None:
+    if not model.has_manifold_density or test.latents is None:
         return {}
     learned = in_batches(model.log_prob, test.x[:most], 64)
     true = simulator.log_prob_at(test.latents[:most].double())

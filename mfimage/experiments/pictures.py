@@ -19,7 +19,7 @@ from mfimage.experiments.posterior_charts import posterior
 from mfimage.experiments.simulators.lorenz import Lorenz
 from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.inputs import in_batches
-from mfimage.models import GenerativeModel, ManifoldFlow
+from mfimage.models import GenerativeModel
 
 SHOWN = 3000  # points in a cloud
 SHEET = 12  # images in a row
@@ -105,7 +105,7 @@ def densities(models: Mapping[str, GenerativeModel], simulator: Simulator, test:
     labels = ("true log-density, nats", "learned log-density, nats")
     drawn = []
     for name, model in models.items():
-        if isinstance(model, ManifoldFlow):
+        if model.has_manifold_density:
             true, learned = simulator.log_prob(x), in_batches(model.log_prob, x, 64)
             correlation = float(torch.corrcoef(torch.stack([learned, true]))[0, 1])
             panels = point_charts.scatter(true, learned, labels, correlation)

@@ -103,19 +103,18 @@ def metropolis(
     Args:
         log_prob: Maps θ, shape (chains, P), float64, to log p(θ) + constant, (chains,), −inf where p is 0.
         start: θ of every chain, shape (chains, P), where log p is finite.
-        steps: Draws of every chain after burn-in, at least 1.
+        steps: Draws of every chain, at least 1, after `burn_in` steps that are not returned.
         step_size: s > 0, in the unit of θ.
         generator: Of all randomness, on the CPU.
-        burn_in: Steps before those, which are not returned.
-        target: Share of accepted proposals, in (0, 1), towards which s is moved every 25 steps of burn-in
-            (later changes would bias the draws); None leaves s alone.
+        burn_in: See `steps`; only here is s changed, as later changes would bias the draws.
+        target: Share of accepted proposals towards which s is moved; None leaves s alone.
 
     Returns:
-        Draws, shape (chains, steps, P), float64, and the share of proposals accepted after burn-in.
+        Draws, shape (chains, steps, P), float64, and the share of proposals accepted in these steps.
 
     Raises:
-        UsageError: If the arguments make no sense, or log p is not finite at the start.
-        ModelError: If log p is NaN or +inf on the way.
+        UsageError: If the arguments make no sense, or p = 0 at a start.
+        ModelError: If log p is NaN or +inf anywhere.
     """
     if start.ndim != 2 or not start.numel() or steps < 1 or burn_in < 0 or not step_size > 0:
         given = f"{tuple(start.shape)}, {steps}, {burn_in} and {step_size}"

@@ -27,12 +27,14 @@ class GenerativeModel(nn.Module):
     Attributes:
         has_manifold: Whether it has fewer coordinates than the data, so that projection changes an image.
         has_ambient_density: Whether `log_prob` is a density on the whole space R^D, not on a manifold in it.
+        has_manifold_density: Whether it is a density per volume on the manifold.
         config: What it was built from; None for one put together by hand.
         measured: What was measured of it after training, as JSON takes it; saved beside the weights.
     """
 
     has_manifold = True
     has_ambient_density = False
+    has_manifold_density = False
     config: ModelConfig | None
 
     def __init__(self, shape: tuple[int, ...], dim: int, context_features: int = 0) -> None:

@@ -52,6 +52,8 @@ class ManifoldFlow(ChartedModel):
         arXiv 2003.13913, eqs. 4–6.
     """
 
+    has_manifold_density = True
+
     def log_prob(self, x: Tensor, context: Tensor | None = None, method: str = "auto") -> Tensor:
         """Compute the log-density at the projections of x.
 

@@ -5,7 +5,6 @@ from mfimage.experiments.simulators.generated import Generated
 from mfimage.experiments.simulators.lorenz import Lorenz
 from mfimage.experiments.simulators.rendered import Rendered
 from mfimage.experiments.simulators.simulator import Simulator
-from mfimage.experiments.simulators.sphere import Sphere
-from mfimage.experiments.simulators.surface import Surface
+from mfimage.experiments.simulators.surfaces import Sphere, Surface
 
 __all__ = ["Collider", "Generated", "Lorenz", "Rendered", "Simulator", "Sphere", "Surface"]
