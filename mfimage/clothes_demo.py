@@ -11,11 +11,10 @@ from torch import Tensor
 from mfimage.config import Config
 from mfimage.datasets import gaussian_noise, load
 from mfimage.eval import Evaluation, evaluate
-from mfimage.eval.charts import curve_chart, histogram_chart
 from mfimage.eval.evaluation_page import sections_of
-from mfimage.eval.figures import Chart
 from mfimage.eval.image_metrics import PCA, mse, psnr, squared_error
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
+from mfimage.eval.plots import curve_plot, histogram_plot
 from mfimage.eval.score_metrics import auroc
 from mfimage.eval.table import Cell, Column, Row, Table, mark_best, number
 from mfimage.inputs import in_batches
@@ -26,6 +25,12 @@ from mfimage.training import hold_out, train_or_reuse
 SIGMAS = (0.1, 0.2, 0.3, 0.5)
 SHOWN = 12  # images in a row of the page
 NOISY = 1000  # images that are denoised
+_NOTES = (
+    "All numbers are means over images. Log-densities are exact, by volume on the manifold, and not "
+    "comparable with those of other models.",
+    "Projection alone denoises no better than clean images are reconstructed: at little noise it loses "
+    "detail that the noisy image still has.",
+)
 
 
 def run_demo(
@@ -52,28 +57,15 @@ def run_demo(
     scores, areas = _strangers(model, pca, x)
     lead = _sentence(model, metrics, areas["digits"], len(hold_out(training, config)[0]), len(test))
     run.write("metrics.json", {**metrics.as_json(), "auroc": areas, "sentence": lead})
-    said = (
-        "Images, and what is left of them after projection onto the manifold.",
-        "Gaussian noise of standard deviation σ, for pixel values from 0 to 1; the best PSNR, the mean over "
-        f"{len(x[:NOISY]):,} images, is bold.",
-        "How often each score comes up; higher is stranger, and the filled set is the familiar one.",
-    )
-    denoised = [_denoised(model, pca, x[:NOISY], sigma, config.seed) for sigma in SIGMAS]
     sections = [
         *sections_of(metrics),
-        Section("From best to worst", said[0], _reconstructions(x, _project(model, x))),
-        Section("Denoising", said[1], denoised),
-        Section("Strange images", said[2], [histogram_chart(scores), _separation(areas)]),
-        Section("Training", "", _curves(run.directory / "stats.jsonl")),
+        _reconstructions(x, _project(model, x)),
+        _denoising(model, pca, x[:NOISY], config.seed),
+        _strange_images(scores, areas),
+        _curves(run.directory / "stats.jsonl"),
     ]
-    notes = (
-        "All numbers are means over images. Log-densities are exact, by volume on the manifold, and not "
-        "comparable with those of other models.",
-        "FID is left out here, because it takes many minutes of Inception on a CPU: "
-        f"mfimage evaluate {outdir} {data} --metrics fid",
-        "Projection alone denoises no better than clean images are reconstructed: at little noise it loses "
-        "detail that the noisy image still has.",
-    )
+    notes = [f"FID takes many minutes of Inception on a CPU: mfimage evaluate {outdir} {data} --metrics fid"]
+    notes += _NOTES
     page = Page("An image manifold learned from clothes", lead, sections, _settings(run, config), notes)
     return page.write(run.directory / "report.html"), lead
 
@@ -119,20 +111,21 @@ def _sentence(
 # The parts of the page
 
 
-def _separation(areas: dict[str, tuple[float, float]]) -> Table:
-    rows = []
-    for name, pair in areas.items():
-        texts = list(map(number, pair))
-        rows.append(Row(name, list(map(Cell, texts, mark_best(pair, "higher", texts)))))
-    below = "The chance that a strange image scores above a familiar one: 1 is perfect, 0.5 is guessing."
-    return Table([Column(name) for name in ("AUROC against", "M-flow", "PCA")], rows, below)
-
-
-def _reconstructions(x: Tensor, projected: Tensor) -> list[Pictures]:
+def _reconstructions(x: Tensor, projected: Tensor) -> Section:
     order = squared_error(x, projected).argsort()
     middle = len(order) // 2 - SHOWN // 2
     chosen = {"Best": order[:SHOWN], "Median": order[middle : middle + SHOWN], "Worst": order[-SHOWN:]}
-    return [strip({"image": x[i], "projection": projected[i]}, title) for title, i in chosen.items()]
+    parts = [strip({"image": x[i], "projection": projected[i]}, title) for title, i in chosen.items()]
+    said = "Images, and what is left of them after projection onto the manifold."
+    return Section("From best to worst", said, parts)
+
+
+def _denoising(model: GenerativeModel, pca: PCA, clean: Tensor, seed: int) -> Section:
+    said = (
+        "Gaussian noise of standard deviation σ, for pixel values from 0 to 1; the best PSNR, the mean over "
+        f"{len(clean):,} images, is bold."
+    )
+    return Section("Denoising", said, [_denoised(model, pca, clean, sigma, seed) for sigma in SIGMAS])
 
 
 def _denoised(model: GenerativeModel, pca: PCA, clean: Tensor, sigma: float, seed: int) -> Pictures:
@@ -142,17 +135,25 @@ def _denoised(model: GenerativeModel, pca: PCA, clean: Tensor, sigma: float, see
     means = [float(psnr(y, clean).mean()) for y in rows.values()]
     texts = [number(mean, size=10.0) for mean in means]
     cells = [None, *map(Cell, texts, mark_best(means, "higher", texts))]
-    rows = {"clean": clean, **rows}
-    return Pictures(
-        [
-            picture(y[:SHOWN], f"images, {name}", label=name, number=cell, words="dB")
-            for (name, y), cell in zip(rows.items(), cells, strict=True)
-        ],
-        f"σ = {sigma:g}",
-    )
+    shown = [
+        picture(y[:SHOWN], f"images, {name}", label=name, number=cell, words="dB")
+        for (name, y), cell in zip({"clean": clean, **rows}.items(), cells, strict=True)
+    ]
+    return Pictures(shown, f"σ = {sigma:g}")
 
 
-def _curves(path: Path) -> list[Chart | None]:
+def _strange_images(scores: dict[str, Tensor], areas: dict[str, tuple[float, float]]) -> Section:
+    rows = []
+    for name, pair in areas.items():
+        texts = list(map(number, pair))
+        rows.append(Row(name, list(map(Cell, texts, mark_best(pair, "higher", texts)))))
+    below = "The chance that a strange image scores above a familiar one: 1 is perfect, 0.5 is guessing."
+    table = Table([Column(name) for name in ("AUROC against", "M-flow", "PCA")], rows, below)
+    said = "How often each score comes up; higher is stranger, and the filled set is the familiar one."
+    return Section("Strange images", said, [histogram_plot(scores), table])
+
+
+def _curves(path: Path) -> Section:
     records = [json.loads(line) for line in path.read_text().splitlines()]
     curves = []
     for phase, title, unit, log in (
@@ -162,8 +163,8 @@ def _curves(path: Path) -> list[Chart | None]:
         own = [r for r in records if r["phase"] == phase]
         watched = [(float(r["step"]), r["validation"]) for r in own if "validation" in r]
         line = [float(r["step"]) for r in own], [r["loss"] for r in own]
-        curves.append(curve_chart(title, unit, line, watched, log))
-    return curves
+        curves.append(curve_plot(title, unit, line, watched, log))
+    return Section("Training", "", curves)
 
 
 def _settings(run: Run, config: Config) -> dict[str, object]:

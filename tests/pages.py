@@ -1,4 +1,4 @@
-"""Reading pages: their sections, texts, pictures and charts, and what every page keeps."""
+"""Reading pages: their sections, texts, pictures and plots, and what every page keeps."""
 
 import base64
 import html
@@ -22,7 +22,7 @@ def text_of(page, section):
 
 
 def pictures_of(page):
-    """Each picture that is not part of a chart, as an array, with its alternative text."""
+    """Each picture that is not part of a plot, as an array, with its alternative text."""
     found = re.findall(
         r'<img src="data:image/png;base64,([^"]+)" width="(\d+)" height="(\d+)" alt="([^"]*)"', page
     )
@@ -36,7 +36,7 @@ def pictures_of(page):
 
 
 class Drawing:
-    """A chart's panel: the paths of a colour, the texts with their places, the raster layers."""
+    """A plot's panel: the paths of a colour, the texts with their places, the raster layers."""
 
     def __init__(self, svg):
         self.root = ElementTree.fromstring(svg)

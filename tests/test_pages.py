@@ -17,9 +17,9 @@ from mfimage.datasets.sets import ImageSet, Skipped
 from mfimage.eval import compare
 from mfimage.eval.comparison import picture_rows
 from mfimage.eval.evaluation_page import page_of
-from mfimage.eval.figures import PANEL, chart
+from mfimage.eval.figures import PANEL, plot
 from mfimage.eval.page import strip
-from mfimage.experiments.point_charts import plane
+from mfimage.experiments.point_plots import plot_plane
 from mfimage.experiments.tables import ExperimentReport, Metric, Runs
 from mfimage.ood import drift_of
 from mfimage.ood.verdict_page import score_page
@@ -65,7 +65,7 @@ def paths(tiny_run, bumps, tmp_path_factory):
     experiment = ExperimentReport(
         BAD, BAD, {BAD: BAD}, [Metric("distance", BAD, "lower")],
         {BAD: {"distance": Runs((0.5, 0.6), 0.4)}, "OT": {"distance": Runs((float("nan"),) * 2)}}, {"OT": 2},
-        [chart(BAD, plane(cloud, cloud, cloud), BAD, PANEL), strip({BAD: torch.rand(12, 3, 8, 8)}, BAD)],
+        [plot(BAD, plot_plane(cloud, cloud, cloud), BAD, PANEL), strip({BAD: torch.rand(12, 3, 8, 8)}, BAD)],
         [BAD],
     )  # fmt: skip
     shutil.copytree(tiny_run, folder / "demo")  # a finished run is not trained again
@@ -161,8 +161,8 @@ def test_pages_and_their_charts_are_light_or_dark_as_the_reader_likes(tmp_path, 
     dark = screenshot(tmp_path, paths["scores"], 800, "--blink-settings=preferredColorScheme=0")
     assert light[0, 0].min() > 250
     assert dark[0, 0].max() < 40
-    charts = [shot[260:700] for shot in (light, dark)]
-    inked = [(np.abs(shot - shot[0, 0]).sum(-1) > 100).mean() for shot in charts]
+    plots = [shot[260:700] for shot in (light, dark)]
+    inked = [(np.abs(shot - shot[0, 0]).sum(-1) > 100).mean() for shot in plots]
     assert inked[0] > 0.02
     assert inked[1] == pytest.approx(inked[0], rel=0.5)
     dom, log = chromium(tmp_path, "--dump-dom", paths["demo"].as_uri())

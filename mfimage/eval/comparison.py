@@ -13,7 +13,7 @@ from torch import Tensor
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, UsageError
 from mfimage.eval.numbers import Evaluation, Number
-from mfimage.eval.page import Page, Section, strip, write_sheet
+from mfimage.eval.page import Page, Section, strip, write_labelled_sheet
 from mfimage.eval.table import DASH, Cell, Column, Row, Table, mark_best, number
 from mfimage.files import write_text
 from mfimage.models import GenerativeModel
@@ -171,7 +171,7 @@ class Comparison:
         write_text(outdir / "comparison.json", json_text(self.as_json(), indent=2) + "\n")
         write_text(outdir / "comparison.md", self.markdown() + "\n")
         if self.pictures:
-            write_sheet(outdir / "sheet.png", self.pictures)
+            write_labelled_sheet(outdir / "sheet.png", self.pictures)
         return self.page().write(outdir / "comparison.html")
 
     def _ranked(self) -> list[str]:

@@ -16,8 +16,8 @@ from mfimage.config import Config, ModelConfig, Reading
 from mfimage.datasets.loading import Data, load_for_training
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, Interrupted
-from mfimage.eval.charts import dimension_figure
 from mfimage.eval.dimension_estimates import LEAST, DimensionEstimate, EstimatorBias, estimates, find_elbow
+from mfimage.eval.plots import dimension_figure
 from mfimage.files import stream
 from mfimage.fit import Schedule, fit, make_accelerator, shuffled
 from mfimage.losses import nested_reconstruction

@@ -1,4 +1,4 @@
-"""What charts are drawn with: matplotlib, as SVG inside a page, which follows light and dark, or as PNG."""
+"""What plots are drawn with: matplotlib, as SVG inside a page, which follows light and dark, or as PNG."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     Figure = "matplotlib.figure.Figure"  # imported when one is drawn, so that `mfimage --help` is quick
 
-PALETTE = {  # colours of a page by name, in light and in dark; a chart is drawn in the light ones
+PALETTE = {  # colours of a page by name, in light and in dark; a plot is drawn in the light ones
     "paper": ("#ffffff", "#15171a"), "ink": ("#1c1e21", "#e4e6e9"), "quiet": ("#62676d", "#9aa0a7"),
     "line": ("#dcdfe3", "#34383d"), "truth": ("#a8aeb5", "#6b7178"),
     "s0": ("#1f6fb4", "#6cb2ee"), "s1": ("#cf5010", "#f58f55"), "s2": ("#0a8a63", "#4cc79c"),
@@ -29,8 +29,8 @@ PALETTE = {  # colours of a page by name, in light and in dark; a chart is drawn
 }  # fmt: skip
 INK, QUIET, LINE, TRUTH = (PALETTE[name][0] for name in ("ink", "quiet", "line", "truth"))
 SERIES = tuple(PALETTE[f"s{i}"][0] for i in range(6))
-TEXT = 12.0  # size of the text for which a chart leaves room; wide pages show it smaller
-WIDE, PANEL = 600, 350  # CSS pixels that a chart, and one of several panels, takes on a page
+TEXT = 12.0  # size of the text for which a plot leaves room; wide pages show it smaller
+WIDE, PANEL = 600, 350  # CSS pixels that a plot, and one of several panels, takes on a page
 _NAMES = {light: name for name, (light, _) in PALETTE.items()}
 _DRAWING = threading.Lock()  # matplotlib takes its settings for SVG from one place for all threads
 
@@ -45,8 +45,8 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Chart:
-    """A chart of a page.
+class Plot:
+    """A plot of a page.
 
     Attributes:
         title: What it shows.
@@ -61,7 +61,7 @@ class Chart:
     keys: Sequence[Key]
     caption: str = ""
     width: int = WIDE
-    kind: ClassVar = "chart"
+    kind: ClassVar = "plot"
 
 
 def canvas(width: float = 440, height: float = 240) -> Figure:
@@ -71,8 +71,8 @@ def canvas(width: float = 440, height: float = 240) -> Figure:
     return matplotlib.figure.Figure((width / 72, height / 72), layout="constrained")
 
 
-def chart(title: str, panels: Mapping[str, Figure], caption: str = "", width: int = WIDE) -> Chart:
-    """Make a chart of figures by name, under one legend of all that is labelled in them."""
+def plot(title: str, panels: Mapping[str, Figure], caption: str = "", width: int = WIDE) -> Plot:
+    """Make a plot of figures by name, under one legend of all that is labelled in them."""
     keys: dict[str, Key] = {}
     drawn = []
     for name, figure in panels.items():
@@ -80,8 +80,8 @@ def chart(title: str, panels: Mapping[str, Figure], caption: str = "", width: in
         for artist, label in zip(*axes.get_legend_handles_labels(), strict=True):
             keys.setdefault(label, _key(artist, label))
         about = ": ".join(filter(None, (title, name, f"{axes.get_title('left')} by {axes.get_xlabel()}")))
-        drawn.append((name, svg(figure), about))
-    return Chart(title, drawn, list(keys.values()), caption, width)
+        drawn.append((name, draw_svg(figure), about))
+    return Plot(title, drawn, list(keys.values()), caption, width)
 
 
 def _key(artist: Any, label: str) -> Key:
@@ -109,7 +109,7 @@ def _css(colour: str) -> str:
     return f"var(--{_NAMES[colour]})" if colour in _NAMES else colour
 
 
-def svg(figure: Figure) -> str:
+def draw_svg(figure: Figure) -> str:
     """Draw a figure as SVG for a page: text is text, colours of the palette are the page's own.
 
     Layers that are rasterised keep their colours. The same figure gives the same SVG.
@@ -136,7 +136,7 @@ def _attribute(value: str) -> str:
     return re.sub(r"#[0-9a-f]{6}\b", lambda found: _css(found[0]), value)
 
 
-def png(figure: Figure) -> bytes:
+def draw_png(figure: Figure) -> bytes:
     """Draw a figure as PNG, on white."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=200, facecolor="white", metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""Pages of results: self-contained HTML, without scripts, of tables, pictures, charts and lists of files."""
+"""Pages of results: self-contained HTML, without scripts, of tables, pictures, plots and lists of files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.errors import DataError
-from mfimage.eval.figures import PALETTE, Chart
+from mfimage.eval.figures import PALETTE, Plot
 from mfimage.eval.table import Cell, Table, number
 from mfimage.files import write_text
 
@@ -70,7 +70,7 @@ class Files:
         return len(self.files)
 
 
-Part: TypeAlias = Table | Pictures | Chart | Files
+Part: TypeAlias = Table | Pictures | Plot | Files
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def strip(rows: Mapping[str, Tensor], title: str = "", caption: str = "") -> Pic
     return Pictures([picture(x, name, label=name) for name, x in rows.items() if len(x)], title, caption)
 
 
-def write_sheet(path: str | Path, rows: Mapping[str, Tensor]) -> None:
+def write_labelled_sheet(path: str | Path, rows: Mapping[str, Tensor]) -> None:
     """Write rows of images (n, C, H, W) below one another as one PNG, the name of each above it.
 
     Raises:

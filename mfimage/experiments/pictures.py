@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets.points import Points
-from mfimage.eval.figures import PANEL, WIDE, Chart, chart
+from mfimage.eval.figures import PANEL, WIDE, Plot, plot
 from mfimage.eval.page import Pictures, picture, strip
-from mfimage.experiments import point_charts
+from mfimage.experiments import point_plots
 from mfimage.experiments.measures import context
 from mfimage.experiments.measures import samples as draw
 from mfimage.experiments.posterior import likelihood, posterior_samples
-from mfimage.experiments.posterior_charts import posterior
+from mfimage.experiments.posterior_plots import plot_posterior
 from mfimage.experiments.simulators.lorenz import Lorenz
 from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.inputs import in_batches
@@ -26,7 +26,7 @@ SHEET = 12  # images in a row
 SCATTERED = 500  # images whose densities are plotted
 
 
-def plane(name: str, model: GenerativeModel, test: Points) -> Chart:
+def plane(name: str, model: GenerativeModel, test: Points) -> Plot:
     """Show a learned curve in the plane: data, the manifold between the outermost codes, and samples."""
     samples = model.sample(SHOWN, torch.Generator().manual_seed(0))
     curve = None
@@ -34,11 +34,11 @@ def plane(name: str, model: GenerativeModel, test: Points) -> Chart:
         u = in_batches(model.encode, test.x)
         line = torch.linspace(float(u.quantile(0.001)), float(u.quantile(0.999)), 500)[:, None]
         curve = in_batches(model.decode, line)
-    panels = point_charts.plane(test.x[:SHOWN], curve, samples)
-    return chart(name, panels, "Data, the learned manifold and samples.", PANEL)
+    panels = point_plots.plot_plane(test.x[:SHOWN], curve, samples)
+    return plot(name, panels, "Data, the learned manifold and samples.", PANEL)
 
 
-def space(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> Chart:
+def space(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> Plot:
     """Show samples of every model in space, coloured by their log-density, beside the data."""
     panels: list[tuple[str, Tensor, Tensor | None]] = [("data", test.x[:SHOWN], None)]
     for name, model in models.items():
@@ -48,23 +48,23 @@ def space(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Poi
             colours = in_batches(partial(_log_prob, model, simulator), x)
         panels.append((name, x, colours))
     caption = "Samples at θ = 0, coloured by the model's own log-density, which no other model's compares to."
-    return chart("Samples in space", point_charts.space(panels), caption, PANEL)
+    return plot("Samples in space", point_plots.plot_space(panels), caption, PANEL)
 
 
 def _log_prob(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
     return model.log_prob(x, context(simulator, len(x)))
 
 
-def trajectories(models: Mapping[str, GenerativeModel], simulator: Lorenz) -> Chart:
+def trajectories(models: Mapping[str, GenerativeModel], simulator: Lorenz) -> Plot:
     """Show a trajectory and its projection by every model."""
     path = simulator.trajectory(0)[:1500]
     panels = [(name, path, in_batches(model.project, path)) for name, model in models.items()]
-    return chart(
-        "A trajectory", point_charts.trajectories(panels), "A trajectory and its projections.", PANEL
+    return plot(
+        "A trajectory", point_plots.plot_trajectories(panels), "A trajectory and its projections.", PANEL
     )
 
 
-def posteriors(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> Chart:
+def posteriors(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> Plot:
     """Show the posteriors of θ after 20 data, beside the true one."""
     x = test.x[:20]
     truth = posterior_samples(simulator.log_prob, x, simulator, torch.Generator().manual_seed(0))
@@ -74,8 +74,8 @@ def posteriors(models: Mapping[str, GenerativeModel], simulator: Simulator, test
         if model.conditional
     }
     caption = "Posterior of θ after 20 data of θ = 0."
-    panels = posterior(truth, found, torch.zeros(simulator.parameters))
-    return chart("Posterior", panels, caption, WIDE if simulator.parameters == 1 else PANEL)
+    panels = plot_posterior(truth, found, torch.zeros(simulator.parameters))
+    return plot("Posterior", panels, caption, WIDE if simulator.parameters == 1 else PANEL)
 
 
 def images(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> Pictures:
@@ -99,7 +99,7 @@ def grid(name: str, model: GenerativeModel, test: Points, side: int = 11) -> Pic
     return Pictures([picture(drawn, "images on a grid of codes", side)], f"Chart of {name}", caption)
 
 
-def densities(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> list[Chart]:
+def densities(models: Mapping[str, GenerativeModel], simulator: Simulator, test: Points) -> list[Plot]:
     """Plot learned against true log-densities of held-out images, of every model whose are of volume."""
     x = test.x[:SCATTERED]
     labels = ("true log-density, nats", "learned log-density, nats")
@@ -108,6 +108,6 @@ def densities(models: Mapping[str, GenerativeModel], simulator: Simulator, test:
         if model.has_manifold_density:
             true, learned = simulator.log_prob(x), in_batches(model.log_prob, x, 64)
             correlation = float(torch.corrcoef(torch.stack([learned, true]))[0, 1])
-            panels = point_charts.scatter(true, learned, labels, correlation)
-            drawn.append(chart(f"Density of {name}", panels, f"{len(x)} held-out images.", PANEL))
+            panels = point_plots.plot_scatter(true, learned, labels, correlation)
+            drawn.append(plot(f"Density of {name}", panels, f"{len(x)} held-out images.", PANEL))
     return drawn

@@ -54,7 +54,7 @@ class ExperimentReport:
         metrics: Columns of the table.
         rows: By the name of an algorithm, its runs by the name of their metric.
         diverged: How many runs of an algorithm diverged; none where it is not named.
-        figures: Charts and pictures, in order.
+        figures: Plots and pictures, in order.
         notes: What else the reader must know.
     """
 
@@ -99,7 +99,7 @@ class ExperimentReport:
         return Table(columns, rows, self._legend(any(column.cited for column in columns)))
 
     def page(self) -> Page:
-        """Put the table, the charts and the pictures on a page."""
+        """Put the table, the plots and the pictures on a page."""
         best = []
         for metric in self.metrics:
             marks = zip(self.rows, self._medians(metric), strict=True)

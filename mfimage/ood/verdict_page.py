@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from mfimage.datasets import ImageSet
-from mfimage.eval.charts import histogram_chart, lines_chart
 from mfimage.eval.page import Files, Page, Pictures, Section, picture
+from mfimage.eval.plots import histogram_plot, lines_plot
 from mfimage.eval.score_metrics import roc_curve, separation
 from mfimage.eval.table import Cell, Column, Row, Table, number
 from mfimage.ood.calibration import DetectorCalibration
@@ -25,7 +24,6 @@ def score_page(
     calibration: DetectorCalibration,
     drift: Drift | None = None,
     strange: Mapping[str, Tensor] = {},
-    notes: Sequence[str] = (),
 ) -> Page:
     """Put the verdicts on a set of images on a page.
 
@@ -35,61 +33,64 @@ def score_page(
         calibration: Of the detector.
         drift: The test of the whole set, if it was asked for.
         strange: Scores (M,) of images known to be strange, by the name of their set, for ROC curves.
-        notes: What else the reader must know.
     """
-    scores = verdicts.scores
+    count, strange_ones = len(verdicts.scores), int(verdicts.is_ood.sum())
     shift = "" if drift is None else f" The set has {drift.outcome}."
     lead = (
-        f"{int(verdicts.is_ood.sum())} of {len(scores)} images are strange by the score {calibration.score}; "
-        f"of familiar ones {calibration.alpha:.1%} would be.{shift}"
+        f"{strange_ones} of {count} images are strange by the score {calibration.score}; of familiar ones "
+        f"{calibration.alpha:.1%} would be.{shift}"
     )
-    groups = {"familiar (calibration)": calibration.scores, images.name: scores, **strange}
-    chart = histogram_chart(groups, f"score {calibration.score}", calibration.threshold)
-    order = scores.argsort(descending=True)
     sections = [
-        Section(
-            "Scores",
-            "How often each score comes up; higher is stranger. "
-            "Images above the threshold are called strange.",
-            [chart],
-        ),
-        Section("Against images known to be strange", "", _against(images.name, scores, strange)),
-        Section(
-            "Strangest images",
-            "Beside each where it differs from its projection: white is what one in a thousand pixels of "
-            "familiar images reaches.",
-            [_gallery(images, verdicts, order[:_SHOWN])],
-        ),
-        Section("Least strange images", "", [_gallery(images, verdicts, order.flip(0)[:_SHOWN])]),
-        Section(
-            "The set as a whole",
-            "Kolmogorov–Smirnov tests against the calibration images, corrected for their number after Holm.",
-            [None if drift is None else _tests(drift)],
-        ),
+        _scores(images.name, verdicts.scores, calibration, strange),
+        _against(images.name, verdicts.scores, strange),
+        *_galleries(images, verdicts),
+        _drift(drift),
         Section("Files that could not be read", "", [Files([(s.path, s.reason) for s in images.skipped])]),
     ]
     settings = {
         "score": calibration.score, "threshold": calibration.threshold, "alpha": calibration.alpha,
         "calibration images": len(calibration.scores), "model": calibration.model[:12],
     }  # fmt: skip
-    return Page(f"Scores of {images.name}", lead, sections, settings, notes)
+    return Page(f"Scores of {images.name}", lead, sections, settings)
 
 
-def _against(name: str, scores: Tensor, strange: Mapping[str, Tensor]) -> list[Any]:
+def _scores(
+    name: str, scores: Tensor, calibration: DetectorCalibration, strange: Mapping[str, Tensor]
+) -> Section:
+    groups = {"familiar (calibration)": calibration.scores, name: scores, **strange}
+    drawn = histogram_plot(groups, f"score {calibration.score}", calibration.threshold)
+    said = "How often each score comes up; higher is stranger. Images above the threshold are called strange."
+    return Section("Scores", said, [drawn])
+
+
+def _against(name: str, scores: Tensor, strange: Mapping[str, Tensor]) -> Section:
     """ROC curves against sets of strange images, and how well each is told apart."""
+    heading = "Against images known to be strange"
     if not strange:
-        return []
+        return Section(heading, "", [])
     curves = {other: roc_curve(scores, values) for other, values in strange.items()}
     rows = [Row(other, _separation(scores, values)) for other, values in strange.items()]
     columns = [Column(n) for n in (f"{name} against", "AUROC", "AUPR", "FPR at 95 % TPR")]
-    axes = ("ROC", "share of familiar images flagged", "share of strange images flagged")
-    return [lines_chart(*axes, curves), Table(columns, rows, "In small print 95 % bootstrap intervals.")]
+    drawn = lines_plot("ROC", "share of familiar images flagged", "share of strange images flagged", curves)
+    return Section(heading, "", [drawn, Table(columns, rows, "In small print 95 % bootstrap intervals.")])
 
 
 def _separation(scores: Tensor, strange: Tensor) -> list[Cell]:
     found = separation(scores, strange)
     names = ("auroc", "aupr", "fpr95")
     return [Cell(f"{found[n]:.4f}", small=("{:.4f}–{:.4f}".format(*found[f"{n}_interval"]),)) for n in names]
+
+
+def _galleries(images: ImageSet, verdicts: Verdicts) -> list[Section]:
+    order = verdicts.scores.argsort(descending=True)
+    said = (
+        "Beside each where it differs from its projection: white is what one in a thousand pixels of "
+        "familiar images reaches."
+    )
+    return [
+        Section("Strangest images", said, [_gallery(images, verdicts, order[:_SHOWN])]),
+        Section("Least strange images", "", [_gallery(images, verdicts, order.flip(0)[:_SHOWN])]),
+    ]
 
 
 def _gallery(images: ImageSet, verdicts: Verdicts, rows: Tensor) -> Pictures:
@@ -104,10 +105,11 @@ def _gallery(images: ImageSet, verdicts: Verdicts, rows: Tensor) -> Pictures:
     return Pictures(shown, grid=True)
 
 
-def _tests(drift: Drift) -> Table:
+def _drift(drift: Drift | None) -> Section:
     """Tests of the whole set: corrected p-value, and whether it rejects."""
-    rows = [
-        Row(name, [Cell(f"{p:.3g}"), Cell("shifted" if name in drift.changed else "")])
-        for name, p in drift.p_values.items()
-    ]
-    return Table([Column(name) for name in ("of", "p", "")], rows)
+    rows = []
+    if drift is not None:
+        for name, p in drift.p_values.items():
+            rows.append(Row(name, [Cell(f"{p:.3g}"), Cell("shifted" if name in drift.changed else "")]))
+    said = "Kolmogorov–Smirnov tests against the calibration images, corrected for their number after Holm."
+    return Section("The set as a whole", said, [Table([Column(name) for name in ("of", "p", "")], rows)])

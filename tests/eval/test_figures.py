@@ -1,4 +1,4 @@
-"""What charts are drawn with: the SVG of a page, keys of legends, ranges of axes."""
+"""What plots are drawn with: the SVG of a page, keys of legends, ranges of axes."""
 
 import math
 import re
@@ -8,18 +8,18 @@ import pytest
 from pages import Drawing
 
 from mfimage.eval import figures
-from mfimage.eval.charts import curve_chart
 from mfimage.eval.figures import Key, spread
+from mfimage.eval.plots import curve_plot
 
 NAN, INF = math.nan, math.inf
 
 
 def test_the_svg_is_text_in_the_colours_of_the_page_and_repeats():
     before = dict(matplotlib.rcParams)
-    chart, again = (curve_chart("c", "x < y & $z$", ([0.0, 1.0], [1.0, 2.0]), [(0.5, 1.5)]) for _ in range(2))
-    assert chart == again
+    plot, again = (curve_plot("c", "x < y & $z$", ([0.0, 1.0], [1.0, 2.0]), [(0.5, 1.5)]) for _ in range(2))
+    assert plot == again
     assert dict(matplotlib.rcParams) == before
-    ((_, svg, about),) = chart.panels
+    ((_, svg, about),) = plot.panels
     assert "x < y & $z$" in Drawing(svg).texts()  # not taken for a formula
     assert about == "c: x < y & $z$ by step"
     assert not re.search(r"#(?![mp]\w{10})|xlink|font-family|<style|<metadata|\bpt\b", svg)
@@ -35,7 +35,7 @@ def test_keys_say_how_each_is_drawn():
     axes.fill_between([0, 1], [0, 1], color=figures.TRUTH, label="area")
     axes.scatter([0, 1], [0, 1], color="#123456", label="points")
     axes.scatter([0, 1], [0, 1], c=[1.0, 2.5], cmap="gray", label="value")
-    keys = {key.label: key for key in figures.chart("", {"": figure}).keys}
+    keys = {key.label: key for key in figures.plot("", {"": figure}).keys}
     assert keys["dots"] == Key("dots", "dash", "var(--ink)")
     assert keys["area"] == Key("area", "area", "var(--truth)")
     assert keys["points"] == Key("points", "dot", "#123456")

@@ -8,8 +8,8 @@ import torch
 from pages import check_page, pictures_of, sections_of, text_of
 
 from mfimage.errors import DataError
-from mfimage.eval.charts import lines_chart
 from mfimage.eval.page import Files, Page, Pictures, Section, picture, strip
+from mfimage.eval.plots import lines_plot
 from mfimage.eval.table import Cell, Column, Row, Table
 
 BAD = '<b>&"x"'
@@ -27,11 +27,11 @@ def page(images):
         Row("pca", [Cell("12.0"), Cell("")]),
     ]
     table = Table([Column(BAD), Column(BAD, BAD), Column("", BAD, True)], rows, BAD, BAD)
-    chart = lines_chart(BAD, BAD, BAD, {BAD: ([0.0, 1.0], [0.0, 1.0])})
+    plot = lines_plot(BAD, BAD, BAD, {BAD: ([0.0, 1.0], [0.0, 1.0])})
     grid = [picture(images[:2], "pair", 2, BAD, Cell(BAD, True), BAD)]
     sections = [
         Section(
-            "All parts", BAD, [table, None, chart, strip({BAD: images}, BAD, BAD), Files([(BAD, BAD)], BAD)]
+            "All parts", BAD, [table, None, plot, strip({BAD: images}, BAD, BAD), Files([(BAD, BAD)], BAD)]
         ),
         Section("A grid", "", [Pictures(grid, BAD, BAD, grid=True)]),
         Section("Nothing", "at all", [None, Pictures([]), Table([Column("")], []), Files([])]),

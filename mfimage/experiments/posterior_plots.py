@@ -1,4 +1,4 @@
-"""Charts of posteriors, and the densities of samples on a grid that they show."""
+"""Plots of posteriors, and the densities of samples on a grid that they show."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mfimage.errors import UsageError
 from mfimage.eval.figures import INK, LINE, PANEL, SERIES, TRUTH, Figure, canvas, furnish, spread
-from mfimage.experiments.point_charts import Array, Panels, array_of, points_of
+from mfimage.experiments.point_plots import Array, Panels, float64_of, points_of
 
 
-def posterior(truth: Tensor, models: Mapping[str, Tensor], theta_true: Tensor) -> Panels:
+def plot_posterior(truth: Tensor, models: Mapping[str, Tensor], theta_true: Tensor) -> Panels:
     """Draw the posteriors of one or two parameters, as models see them, over the true one.
 
     One parameter gives a line a model, cut off where it is three times as high as the truth; two give a panel
@@ -29,7 +29,7 @@ def posterior(truth: Tensor, models: Mapping[str, Tensor], theta_true: Tensor) -
     dim = theta_true.numel()
     if dim not in (1, 2):
         raise UsageError(f"posteriors are drawn of one or two parameters; got {dim}")
-    at = array_of(theta_true).ravel()
+    at = float64_of(theta_true).ravel()
     clouds = {}
     for name, samples in models.items():
         cloud = points_of(samples, dim)

@@ -1,4 +1,4 @@
-"""Charts of posteriors: where regions stand; the densities of samples below them."""
+"""Plots of posteriors: where regions stand; the densities of samples below them."""
 
 import math
 
@@ -8,22 +8,22 @@ import torch
 from pages import Drawing
 
 from mfimage.errors import UsageError
-from mfimage.eval.figures import chart
-from mfimage.experiments.posterior_charts import mass_levels, posterior, smoothed
+from mfimage.eval.figures import plot
+from mfimage.experiments.posterior_plots import mass_levels, plot_posterior, smoothed
 
 NAN = math.nan
 
 
 def drawings(panels):
-    return [Drawing(svg) for _, svg, _ in chart("", panels).panels]
+    return [Drawing(svg) for _, svg, _ in plot("", panels).panels]
 
 
 def test_posteriors_of_two_parameters_stand_around_the_true_ones(generator):
     truth = torch.randn(3000, 2, generator=generator)
-    panels = posterior(truth, {"near": truth, "right": truth + torch.tensor([3.0, 0.0])}, torch.zeros(2))
+    panels = plot_posterior(truth, {"near": truth, "right": truth + torch.tensor([3.0, 0.0])}, torch.zeros(2))
     near, right = drawings(panels)
     assert [*panels] == ["near", "right"]
-    assert [key.label for key in chart("", panels).keys] == ["truth, 68 % and 95 %", "model", "true θ"]
+    assert [key.label for key in plot("", panels).keys] == ["truth, 68 % and 95 %", "model", "true θ"]
     x, y = near.paths("s1")[0].mean(0)
     assert x == pytest.approx(near.ticks("x")["0"], abs=1)
     assert y == pytest.approx(near.ticks("y")["0"], abs=6)
@@ -37,20 +37,20 @@ def test_the_posterior_of_a_broken_chain_is_drawn(generator):
     for dim in (1, 2):
         truth = torch.randn(400, dim, generator=generator)
         models = {"stuck": torch.zeros(400, dim), "lost": torch.full((9, dim), NAN), "far": truth * 1e4}
-        panels = posterior(truth, models, torch.zeros(dim))
+        panels = plot_posterior(truth, models, torch.zeros(dim))
         assert len(drawings(panels)) == (1 if dim == 1 else 3)
-        told = [key.label for key in chart("", panels).keys] if dim == 1 else [*panels]
+        told = [key.label for key in plot("", panels).keys] if dim == 1 else [*panels]
         assert "lost (9 of 9 not finite)" in told
-        assert len(drawings(posterior(truth, {}, torch.zeros(dim)))) == 1
+        assert len(drawings(plot_posterior(truth, {}, torch.zeros(dim)))) == 1
     with pytest.raises(UsageError, match="one or two parameters; got 3"):
-        posterior(torch.zeros(4, 3), {}, torch.zeros(3))
+        plot_posterior(torch.zeros(4, 3), {}, torch.zeros(3))
     with pytest.raises(UsageError, match="2 coordinates"):
-        posterior(torch.zeros(4, 2), {"a": torch.zeros(4, 1)}, torch.zeros(2))
+        plot_posterior(torch.zeros(4, 2), {"a": torch.zeros(4, 1)}, torch.zeros(2))
 
 
 def test_a_stuck_chain_does_not_flatten_the_truth(generator):
     truth = torch.rand(5000, 1, generator=generator) * 2 - 1
-    (drawn,) = drawings(posterior(truth, {"stuck": torch.zeros(100, 1)}, torch.zeros(1)))
+    (drawn,) = drawings(plot_posterior(truth, {"stuck": torch.zeros(100, 1)}, torch.zeros(1)))
     (filled,) = drawn.paths("truth", "fill")
     assert np.ptp(filled[:, 1]) > 0.25 * drawn.size[1]  # where the spike has fifty times its height
 

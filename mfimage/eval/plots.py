@@ -1,4 +1,4 @@
-"""The charts: curves of training, histograms of scores, ROC curves, error against dimension."""
+"""The plots: curves of training, histograms of scores, ROC curves, error against dimension."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from mfimage.eval.figures import INK, PANEL, SERIES, Chart, canvas, chart, furnish, png
+from mfimage.eval.figures import INK, PANEL, SERIES, Plot, canvas, draw_png, furnish, plot
 from mfimage.eval.score_metrics import histogram
 
 _POINTS = 150  # a curve of more is averaged down to at most so many
 
 
-def curve_chart(
+def curve_plot(
     title: str,
     unit: str,
     curve: tuple[Sequence[float], Sequence[float]],
     watched: Sequence[tuple[float, float]] = (),
     log: bool = False,
-) -> Chart | None:
-    """Chart a quantity in training, and (step, value) of its validation; None without a finite value."""
+) -> Plot | None:
+    """Plot a quantity in training, and (step, value) of its validation; None without a finite value."""
     pairs = [(x, y) for x, y in zip(*curve, strict=True) if math.isfinite(y)]
     together = math.ceil(len(pairs) / _POINTS) or 1
     groups = [np.mean(pairs[i : i + together], 0) for i in range(0, len(pairs), together)]
@@ -39,24 +39,24 @@ def curve_chart(
     axes.set_yscale("log" if log else "linear")
     axes.margins(x=0, y=0.04)
     furnish(axes, "step", f"{unit}, log scale" if log else unit)
-    return chart(title, {"": figure}, width=PANEL)
+    return plot(title, {"": figure}, width=PANEL)
 
 
-def lines_chart(title: str, x: str, y: str, lines: Mapping[str, tuple[Sequence[float], ...]]) -> Chart:
-    """Chart lines (x, y) by name over common axes."""
+def lines_plot(title: str, x: str, y: str, lines: Mapping[str, tuple[Sequence[float], ...]]) -> Plot:
+    """Plot lines (x, y) by name over common axes."""
     figure = canvas()
     axes = figure.add_subplot()
     for i, (name, line) in enumerate(lines.items()):
         axes.plot(*line, color=SERIES[i % len(SERIES)], lw=1.5, label=name)
     axes.margins(x=0, y=0.04)
     furnish(axes, x, y)
-    return chart(title, {"": figure})
+    return plot(title, {"": figure})
 
 
-def histogram_chart(
+def histogram_plot(
     groups: Mapping[str, Tensor], what: str = "reconstruction error a pixel", mark: float | None = None
-) -> Chart | None:
-    """Chart groups of scores as outlines over one axis; None where there is no finite score.
+) -> Plot | None:
+    """Plot groups of scores as outlines over one axis; None where there is no finite score.
 
     Args:
         groups: Scores (N,) by the name of their set, the familiar one first.
@@ -89,7 +89,7 @@ def histogram_chart(
     axes.margins(x=0)
     axes.set_ylim(0, 1.05)
     furnish(axes, f"{what}, log scale" if log else what, "share of the set, its highest bar = 1")
-    return chart("", {"": figure})
+    return plot("", {"": figure})
 
 
 def dimension_figure(
@@ -120,4 +120,4 @@ def dimension_figure(
     axes.set(yscale="log", xlim=(0, max(len(errors) - 1, dim, span[1]) + 0.5))
     furnish(axes, "d", "squared error an image, held out")
     figure.legend(loc="outside right upper", frameon=False, labelcolor=INK)
-    return png(figure)
+    return draw_png(figure)

@@ -1,4 +1,4 @@
-"""Charts of what was learned: points in the plane and in space, trajectories, one density against another."""
+"""Plots of what was learned: points in the plane and in space, trajectories, one density against another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOTS, PALE = "#3a8fd9", "#949ba3"  # of clouds of points, which are the same in 
 NATS = "log-density, nats"
 
 
-def array_of(values: Tensor) -> Array:
+def float64_of(values: Tensor) -> Array:
     """Take a tensor of any device and type as float64."""
     return values.detach().cpu().double().numpy()
 
@@ -27,7 +27,7 @@ def points_of(values: Tensor, dim: int) -> Array:
     """Take points (..., dim) as float64 (n, dim)."""
     if not values.numel() or values.shape[-1] != dim:
         raise UsageError(f"this figure shows points of {dim} coordinates; got shape {tuple(values.shape)}")
-    return array_of(values).reshape(-1, dim)
+    return float64_of(values).reshape(-1, dim)
 
 
 def _box(cloud: Array, margin: float) -> Array:
@@ -62,7 +62,7 @@ def _look(colours: Array | None, scale: Array | None = None) -> dict[str, Any]:
     return {**look, "c": colours, "cmap": cmap, "vmin": low, "vmax": high}
 
 
-def plane(data: Tensor, curve: Tensor | None, samples: Tensor, colours: Tensor | None = None) -> Panels:
+def plot_plane(data: Tensor, curve: Tensor | None, samples: Tensor, colours: Tensor | None = None) -> Panels:
     """Draw data, learned manifold and samples in the plane.
 
     Args:
@@ -80,7 +80,7 @@ def plane(data: Tensor, curve: Tensor | None, samples: Tensor, colours: Tensor |
     figure = canvas(PANEL, PANEL)
     axes = figure.add_subplot()
     axes.scatter(truth[:, 0], truth[:, 1], s=7, label="data", **_look(None) | {"color": PALE})
-    look = _look(None if colours is None else array_of(colours).ravel()[seen])
+    look = _look(None if colours is None else float64_of(colours).ravel()[seen])
     axes.scatter(
         made[seen, 0], made[seen, 1], s=7, zorder=3, label="samples" if colours is None else NATS, **look
     )
@@ -112,7 +112,7 @@ def _space(box: Array, eye: tuple[float, float]) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def space(panels: Sequence[tuple[str, Tensor, Tensor | None]]) -> Panels:
+def plot_space(panels: Sequence[tuple[str, Tensor, Tensor | None]]) -> Panels:
     """Draw clouds of points in space side by side, on one scale of colours.
 
     Args:
@@ -122,7 +122,7 @@ def space(panels: Sequence[tuple[str, Tensor, Tensor | None]]) -> Panels:
     Raises:
         UsageError: Points are not of three coordinates, or there is no panel.
     """
-    clouds = [(name, points_of(x, 3), None if c is None else array_of(c).ravel()) for name, x, c in panels]
+    clouds = [(name, points_of(x, 3), None if c is None else float64_of(c).ravel()) for name, x, c in panels]
     box, figures = _first_box([cloud for _, cloud, _ in clouds]), {}
     scale = next((colours for _, _, colours in clouds if colours is not None), None)
     for name, cloud, colours in clouds:
@@ -135,7 +135,7 @@ def space(panels: Sequence[tuple[str, Tensor, Tensor | None]]) -> Panels:
     return figures
 
 
-def trajectories(panels: Sequence[tuple[str, Tensor, Tensor]]) -> Panels:
+def plot_trajectories(panels: Sequence[tuple[str, Tensor, Tensor]]) -> Panels:
     """Draw paths in space, and their projections onto learned manifolds, side by side.
 
     Args:
@@ -163,7 +163,7 @@ def _first_box(clouds: Sequence[Array]) -> Array:
     return _box(clouds[0], 0.1)
 
 
-def scatter(x: Tensor, y: Tensor, labels: tuple[str, str], correlation: float) -> Panels:
+def plot_scatter(x: Tensor, y: Tensor, labels: tuple[str, str], correlation: float) -> Panels:
     """Draw one quantity against another, and the line on which they are equal.
 
     Args:
@@ -172,7 +172,7 @@ def scatter(x: Tensor, y: Tensor, labels: tuple[str, str], correlation: float) -
         labels: Of the axes.
         correlation: Of x and y, as it was measured.
     """
-    both = np.stack([array_of(x).ravel(), array_of(y).ravel()], 1)
+    both = np.stack([float64_of(x).ravel(), float64_of(y).ravel()], 1)
     finite = np.isfinite(both).all(1)
     low, high = spread(both[finite, 0])
     figure = canvas(PANEL, 330)
