@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -91,6 +92,15 @@ def read_json(
         kind = type(values).__name__
         raise error(f"{path}: not a readable {what} (one JSON object is expected, not {kind})")
     return values
+
+
+def file_hash(path: Path) -> str:
+    """Compute the SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def cache_folder(*parts: str) -> Path | None:

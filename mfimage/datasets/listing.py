@@ -1,22 +1,38 @@
-"""What lies in a folder, a zip or an array file."""
+"""Which image files lie in a folder, in natural order; a long list is kept in the user's cache.
+
+Listing and sorting a million files takes half a minute. So the list of a folder with 10,000 images or more
+is kept in `$XDG_CACHE_HOME/mfimage/index` (by default `~/.cache`), and used as long as every folder in it has
+its time of change, which every file that comes, goes or is renamed moves. A file that is overwritten in place
+moves no folder's time: whoever reads it compares its size and time with the list, see `stores.FolderStore`.
+"""
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 import stat
+import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfimage.datasets.decode import IMAGE_SUFFIXES
-from mfimage.datasets.pixels import Pixels
-from mfimage.errors import DataError
+from mfimage.errors import DataError, ResourceError
+from mfimage.files import cache_folder, whole
+
+KEPT_FROM = 10_000  # images; fewer are listed sooner than they are looked up
+_SETTLED = 2_000_000_000  # ns; a folder that changed later could change again within its clock's tick
+_FORMAT = "1"
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def natural(path: str) -> tuple[str, str]:
@@ -30,7 +46,7 @@ def _number(match: re.Match[str]) -> str:
     return f"\0{chr(len(digits))}{digits}"
 
 
-def _images(paths: Iterable[str]) -> list[str]:
+def image_paths(paths: Iterable[str]) -> list[str]:
     """Those that end like an image and lie in no hidden place, in natural order."""
     chosen = [path for path in paths if _is_image(path) and not any(map(_hidden, path.split("/")))]
     return sorted(chosen, key=natural)
@@ -44,7 +60,35 @@ def _hidden(part: str) -> bool:
     return (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
 
 
-class Found(NamedTuple):
+def require_some(paths: Sequence[str], where: str) -> None:
+    """Raise DataError if there are no paths of images."""
+    if not len(paths):
+        raise DataError(f"{where}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+
+
+def iter_files(inputs: Iterable[str | Path]) -> list[Path]:
+    """Expand files, folders and glob patterns to image files, in the order given.
+
+    A file is taken whatever its name; a folder gives the images in it and below it, a pattern (`*`, `?`,
+    `[…]`, `**`) those that it matches, both in natural order; DataError if an input matches nothing.
+    """
+    return [path for one in inputs for path in _expand(one)]
+
+
+def _expand(one: str | Path) -> list[Path]:
+    path = Path(one).expanduser()
+    if path.is_dir():
+        return [path / name for name in index_folder(path).names]
+    if path.exists():
+        return [path]
+    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
+    images = [match for match in matches if _is_image(match.name) and match.is_file()]
+    if not images:
+        raise DataError(f"{one}: no such file or folder, and no image matches it as a pattern")
+    return sorted(images, key=lambda match: natural(str(match)))
+
+
+class ListedFile(NamedTuple):
     """A file in a folder: its relative path ("/" between folders), size in bytes, time of change in ns."""
 
     path: str
@@ -52,14 +96,11 @@ class Found(NamedTuple):
     time: int
 
 
-def scan_folder(folder: Path) -> tuple[list[Found], dict[str, int]]:
+def scan_folder(folder: Path) -> tuple[list[ListedFile], dict[str, int]]:
     """The images in a folder and below it, in natural order, and the time of change of every folder seen.
 
     Hidden files and folders are left out; links to files are followed (a broken one has size −1), links to
     folders are not; what is neither (a pipe) is left out.
-
-    Args:
-        folder: An existing folder.
 
     Returns:
         The images, maybe none, and the times (ns) by relative path, the folder itself being "".
@@ -67,7 +108,7 @@ def scan_folder(folder: Path) -> tuple[list[Found], dict[str, int]]:
     Raises:
         DataError: A folder in it cannot be read.
     """
-    found: list[Found] = []
+    found: list[ListedFile] = []
     times: dict[str, int] = {}
     left = [""]
     while left:
@@ -84,129 +125,125 @@ def scan_folder(folder: Path) -> tuple[list[Found], dict[str, int]]:
     return sorted(found, key=lambda one: natural(one.path)), times
 
 
-def _files(entries: list[os.DirEntry[str]], here: str) -> Iterator[Found]:
+def _files(entries: list[os.DirEntry[str]], here: str) -> Iterator[ListedFile]:
     for entry in entries:
         if not _is_image(entry.name):
             continue
         try:
             known = entry.stat()
         except OSError:
-            yield Found(here + entry.name, -1, -1)
+            yield ListedFile(here + entry.name, -1, -1)
             continue
         if stat.S_ISREG(known.st_mode):
-            yield Found(here + entry.name, known.st_size, known.st_mtime_ns)
+            yield ListedFile(here + entry.name, known.st_size, known.st_mtime_ns)
 
 
-def list_folder(folder: Path) -> list[str]:
-    """Relative paths of the images in a folder; see `scan_folder`.
+class Names(Sequence[str]):
+    """Many names in one piece of memory: their bytes, and where each ends."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        parts = [os.fsencode(name) for name in names]
+        self.bytes = np.frombuffer(b"".join(parts), np.uint8)
+        self.ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+
+    @classmethod
+    def of(cls, content: NDArray[np.uint8], ends: NDArray[np.int64]) -> Names:
+        """Put together what `bytes` and `ends` of another held."""
+        names = cls(())
+        names.bytes, names.ends = content, ends
+        return names
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        row = range(len(self))[row]
+        begin = self.ends[row - 1] if row else 0
+        return os.fsdecode(self.bytes[begin : self.ends[row]].tobytes())
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The images of a folder, in natural order.
+
+    Attributes:
+        names: Relative paths, "/" between folders.
+        sizes: (N,) bytes, −1 for a broken link.
+        times: (N,) of their last change, ns.
+        kept: Where this list is kept, if there is a place; the file may be absent.
+    """
+
+    names: Names
+    sizes: NDArray[np.int64]
+    times: NDArray[np.int64]
+    kept: Path | None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of names and sizes, not of times: a copy of the folder has the same."""
+        content = (self.names.bytes, self.names.ends, self.sizes)
+        return hashlib.sha256(b"".join(part.tobytes() for part in content)).hexdigest()
+
+    def forget(self) -> None:
+        """Remove the kept list, so that the next to ask makes it anew."""
+        if self.kept is not None:
+            with suppress(OSError):
+                self.kept.unlink(missing_ok=True)
+
+
+def index_folder(folder: Path) -> Index:
+    """List the images of a folder, see `scan_folder`, or read the kept list where that is still right.
 
     Raises:
         DataError: There is no image in it, or a folder in it cannot be read.
     """
-    return some([one.path for one in scan_folder(folder)[0]], f"folder {folder}")
+    code = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
+    kept = None if (cache := cache_folder("index")) is None else cache / f"{code}.npz"
+    if kept is not None and (index := _read(kept, folder)) is not None:
+        return index
+    began = time.time_ns()
+    found, folders = scan_folder(folder)
+    require_some([one.path for one in found[:1]], f"folder {folder}")
+    sizes, times = (np.array([one[i] for one in found], np.int64) for i in (1, 2))
+    index = Index(Names(one.path for one in found), sizes, times, kept)
+    if len(found) >= KEPT_FROM and max(folders.values()) < began - _SETTLED:
+        with suppress(OSError, ResourceError):  # without a cache it is only slower
+            _keep(index, folders)
+    return index
 
 
-def list_zip(archive: zipfile.ZipFile) -> list[str]:
-    """Names of the images in a zip, in natural order; errors as in `list_folder`."""
-    return some(_images(archive.namelist()), f"zip file {archive.filename}")
+def _keep(index: Index, folders: dict[str, int]) -> None:
+    if index.kept is None:
+        return
+    tops = Names(folders)
+    with whole(index.kept) as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file, format=np.array(_FORMAT),
+            names=index.names.bytes, ends=index.names.ends, sizes=index.sizes, times=index.times,
+            folders=tops.bytes, folder_ends=tops.ends, folder_times=np.array([*folders.values()]),
+        )  # fmt: skip
 
 
-def some(paths: list[str], where: str) -> list[str]:
-    """Raise DataError if there are no paths, else return them."""
-    if not paths:
-        raise DataError(f"{where}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    return paths
-
-
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip file for reading in place.
-
-    Raises:
-        DataError: It cannot be read or is no zip file.
-    """
+def _read(kept: Path, folder: Path) -> Index | None:
+    """The kept list if it is there, whole, and right."""
     try:
-        return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: is not a readable zip file: {error}") from error
-
-
-def read_member(archive: zipfile.ZipFile, member: str, max_bytes: int) -> bytes:
-    """Content of one file in a zip.
-
-    Args:
-        archive: An open zip.
-        member: Name in it.
-        max_bytes: A larger one is refused before it is unpacked.
-
-    Raises:
-        DataError: It is too large, damaged, encrypted or packed by an unknown method.
-    """
-    if archive.getinfo(member).file_size > max_bytes:
-        raise DataError(f"{archive.filename}/{member}: unpacks to more than {max_bytes:,} bytes")
-    try:
-        return archive.read(member)
-    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{archive.filename}/{member}: cannot be unpacked: {error}") from error
-
-
-def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
-    """Images, and labels where there are any, of an .npy or .npz file; never a pickle.
-
-    Args:
-        path: In an .npz the images are the array `images`, else `arr_0`, else the only one with 3 or 4
-            dimensions; `labels` (N,), if there, are the labels.
-
-    Returns:
-        Images (N, H, W) or (N, H, W, C) as stored (memory-mapped from .npy), and labels (N,) or None.
-
-    Raises:
-        DataError: The file is damaged, holds Python objects, or no array of images can be told.
-    """
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False), None
-        # Opened here because numpy leaves a damaged one open.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            labels = arrays.get("labels")
-            return _pick(arrays, path), labels
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as arrays (pickles are never loaded): {error}") from error
-
-
-def _pick(arrays: np.lib.npyio.NpzFile, path: Path) -> Pixels:
-    for key in ("images", "arr_0"):
-        if key in arrays:
-            return arrays[key]
-    likely = [array for key in arrays.files if (array := arrays[key]).ndim in (3, 4)]
-    if len(likely) != 1:
-        raise DataError(f"{path}: name the array of images `images`; there are {', '.join(arrays.files)}")
-    return likely[0]
-
-
-def iter_files(inputs: Iterable[str | Path]) -> list[Path]:
-    """Expand files, folders and glob patterns to image files, in the order given.
-
-    Args:
-        inputs: A file is taken whatever its name; a folder gives the images in it and below it, a pattern
-            (`*`, `?`, `[…]`, `**`) those that it matches, both in natural order.
-
-    Returns:
-        Paths of files.
-
-    Raises:
-        DataError: An input matches nothing.
-    """
-    return [path for one in inputs for path in _expand(one)]
-
-
-def _expand(one: str | Path) -> list[Path]:
-    path = Path(one).expanduser()
-    if path.is_dir():
-        return [path / relative for relative in list_folder(path)]
-    if path.exists():
-        return [path]
-    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
-    images = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES and match.is_file()]
-    if not images:
-        raise DataError(f"{one}: no such file or folder, and no image matches it as a pattern")
-    return sorted(images, key=lambda match: natural(str(match)))
+        with open(kept, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            if arrays["format"].item() != _FORMAT:
+                return None
+            tops = Names.of(arrays["folders"], arrays["folder_ends"])
+            for top, changed in zip(tops, arrays["folder_times"].tolist(), strict=True):
+                if os.stat(folder / top).st_mtime_ns != changed:
+                    return None
+            names = Names.of(arrays["names"], arrays["ends"])
+            index = Index(names, arrays["sizes"], arrays["times"], kept)
+    except _DAMAGED:
+        return None
+    complete = len(names) == len(index.sizes) == len(index.times) and names.ends[-1:] == len(names.bytes)
+    return index if complete else None

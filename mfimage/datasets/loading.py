@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,10 +20,10 @@ from mfimage.datasets.objects import array_of_images
 from mfimage.datasets.points import Points, checked, holds_points, joined, load_points
 from mfimage.datasets.pointset import holds_point_set, load_point_set
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
-from mfimage.datasets.sources import Part, Source, from_files, in_memory, name_of, open_store, read_source
+from mfimage.datasets.sources import Part, Source, from_store, in_memory, name_of, open_store, read_source
 from mfimage.datasets.splits import choose, split_name
 from mfimage.datasets.stored import SAMPLED, StoredSet
-from mfimage.datasets.stores import Store
+from mfimage.datasets.stores import FileStore, Store
 from mfimage.errors import DataError, MixedSizesError, UsageError
 
 Size: TypeAlias = int | tuple[int, int]
@@ -85,20 +85,22 @@ def load(
     sources = _sources(data, split)
     if (known := _as_it_is(sources, split)) is not None:
         _check_asked(known, size, channels, reading)
-        return known if limit is None or limit >= len(known) else known.subset(slice(limit))
+        known = known if limit is None or limit >= len(known) else known.subset(slice(limit))
+        return known if memory is not None else known.in_memory()
     prepare = Preparation(size, channels, reading.max_pixels, reading.value_range)
-    store = open_store(sources[0], root, reading.value_range, limit) if len(sources) == 1 else None
-    if store is not None and memory is not None:
+    bad, parts = BadFiles(reading.max_bad), list[Part]()
+    if len(sources) == 1 and (store := open_store(sources[0], root, reading.value_range, limit)) is not None:
         rows = choose(store.divided, split, store.name)[:limit]
-        stored = _stored(store, rows, replace(prepare, crop=store.crop), split, reading.max_bad, memory)
-        if stored is not None:
-            return stored
-    bad = BadFiles(reading.max_bad)
-    parts: list[Part] = []
+        prepare = replace(prepare, crop=store.crop)
+        if memory is not None and not _fits(store, rows, prepare, memory):
+            stored = StoredSet.open(store, rows, prepare, split, reading.max_bad)
+            if stored.nbytes > memory:
+                return stored
+        return in_memory([from_store(store, rows, prepare, bad)], name_of(sources[0]), split, bad)
     for source in sources:
         left = None if limit is None else limit - sum(len(part.paths) for part in parts) - len(bad.skipped)
         if left != 0:
-            parts.append(read_source(source, store, split, prepare, left, root, bad))
+            parts.append(read_source(source, split, prepare, left, root, bad))
     return in_memory(parts, " + ".join(map(name_of, sources)), split, bad)
 
 
@@ -160,15 +162,12 @@ def load_files(
     Raises:
         DataError: An input matches nothing, too many files are bad, or sizes differ and no size is given.
     """
-    paths = [str(path) for path in iter_files(inputs)]
+    paths, name = [str(path) for path in iter_files(inputs)], " + ".join(map(str, inputs))
     if not paths:
-        raise DataError(f"{', '.join(map(str, inputs))}: no image files here")
-    bad, prepare = (
-        BadFiles(reading.max_bad),
-        Preparation(size, channels, reading.max_pixels, reading.value_range),
-    )
-    part = from_files(paths, "", Path, prepare, bad)
-    return in_memory([part], " + ".join(map(str, inputs)), "all", bad)
+        raise DataError(f"{name}: no image files here")
+    bad, store = BadFiles(reading.max_bad), FileStore(paths, name)
+    prepare = Preparation(size, channels, reading.max_pixels, reading.value_range)
+    return in_memory([from_store(store, range(len(paths)), prepare, bad)], name, "all", bad)
 
 
 def _sources(data: Data, split: str) -> list[Source]:
@@ -195,6 +194,9 @@ def _as_it_is(sources: Sequence[Source], split: str) -> Dataset | None:
     """
     if len(sources) == 1 and isinstance(sources[0], Dataset):
         return sources[0]
+    tables = sum(isinstance(one, np.ndarray | Tensor) and one.ndim == 2 for one in sources)
+    if tables and len(sources) > 1:
+        raise DataError("a list of tables: put images into one array (N, H, W), and vectors into one (N, D)")
     points = [found for source in sources if (found := _points(source, split)) is not None]
     if not points:
         return None
@@ -229,24 +231,13 @@ def _check_asked(data: Dataset, size: Size | None, channels: int | None, reading
         )
 
 
-def _stored(
-    store: Store, rows: Sequence[int], prepare: Preparation, split: str, max_bad: float, memory: int
-) -> StoredSet | None:
-    """The images where they lie; None if they fit into memory."""
-    sides = (prepare.size, prepare.size) if isinstance(prepare.size, int) else prepare.size
-    sides = sides or _first_size(store, rows[:SAMPLED], prepare)
-    if len(rows) * 3 * math.prod(sides) <= memory if sides else len(rows) <= SAMPLED:
-        return None
-    stored = StoredSet.open(store, rows, prepare, split, max_bad)
-    return stored if stored.nbytes > memory else None
-
-
-def _first_size(store: Store, rows: Sequence[int], prepare: Preparation) -> tuple[int, int] | None:
-    """Height and width of the first image that can be read."""
-    for row in map(int, rows):
-        try:
-            height, width = prepare(store.content(row, prepare.max_bytes), store.path(row)).shape[:2]
-        except DataError:
-            continue
-        return height, width
-    return None
+def _fits(store: Store, rows: Sequence[int], prepare: Preparation, memory: int) -> bool:
+    """Whether images in colour, of the size asked for or of the first that can be read, fit into memory."""
+    if prepare.size is not None:
+        height, width = (prepare.size, prepare.size) if isinstance(prepare.size, int) else prepare.size
+        return len(rows) * 3 * height * width <= memory
+    for row in map(int, rows[:SAMPLED]):
+        with suppress(DataError):
+            values = prepare(store.content(row, prepare.max_bytes), store.path(row))
+            return len(rows) * 3 * values.shape[0] * values.shape[1] <= memory
+    return len(rows) <= SAMPLED

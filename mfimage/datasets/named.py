@@ -19,7 +19,7 @@ import numpy as np
 from mfimage._torchvision import import_torchvision
 from mfimage.datasets.formats import read_cifar_binary, read_cifar_pickle, read_idx
 from mfimage.datasets.pixels import Pixels, resize
-from mfimage.datasets.splits import choose, split_indices
+from mfimage.datasets.splits import choose, divide_rows
 from mfimage.errors import DataError, UsageError
 from mfimage.files import cache_folder
 
@@ -91,7 +91,7 @@ def digits(split: str) -> Labelled:
     from sklearn.datasets import load_digits
 
     flat, labels = load_digits(return_X_y=True)
-    chosen = split_indices(len(flat), split, "digits")
+    chosen = list(choose(divide_rows(len(flat)), split, "digits"))
     small = np.rint(flat[chosen].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     return np.stack([resize(image, 28)[..., 0] for image in small]), labels[chosen]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from mfimage.datasets.decode import picture_values
-from mfimage.datasets.pixels import Crop, Pixels, ValueRange, over_white, unit
-from mfimage.datasets.splits import Divided
+from mfimage.datasets.pixels import Pixels, ValueRange, over_white, unit
+from mfimage.datasets.stores import Store
 from mfimage.errors import DataError, MfimageError
 
 _FINGERPRINT = 16  # items that tell one data set from another
@@ -41,8 +42,8 @@ def array_of_images(images: Arrays) -> Pixels:
     return (values.movedim(1, -1) if values.ndim == 4 else values).numpy()
 
 
-class ItemStore:
-    """A map-style data set as a store; see `stores.Store`. It is read by one thread at a time.
+class ItemStore(Store):
+    """A map-style data set as a store; it is read by one thread at a time.
 
     An item is an image (PIL image, array (H, W) or (H, W, C), tensor (H, W) or (C, H, W)), an image and a
     label, or a row with columns: that which Hugging Face calls an Image, else `image` or `img`, and that
@@ -54,15 +55,15 @@ class ItemStore:
         limit: Most items that are drawn from a data set without a length, which is read from its beginning.
 
     Raises:
-        DataError: It holds nothing.
+        DataError: It holds nothing, or is no data set.
     """
 
-    crop: Crop | None = None
-    class_names: Sequence[str] | None = None
-
     def __init__(self, items: Any, value_range: ValueRange | None = None, limit: int | None = None) -> None:
+        kind = type(items)
+        if not (hasattr(kind, "__getitem__") or hasattr(kind, "__iter__")) or hasattr(kind, "__next__"):
+            raise DataError(f"{kind.__name__}: images are given as a path, an array, a tensor or a data set")
         info = getattr(items, "info", None)
-        self.name = str(getattr(info, "dataset_name", None) or type(items).__name__)
+        self.name = str(getattr(info, "dataset_name", None) or kind.__name__)
         features = getattr(items, "features", None) or {}
         self._image, self._label = (
             next((name for name, feature in features.items() if type(feature).__name__ == kind), None)
@@ -70,25 +71,20 @@ class ItemStore:
         )
         if self._label:
             self.class_names = getattr(features[self._label], "names", None)
-        self._items: Items = items if hasattr(items, "__len__") else list(islice(items, limit))
+        in_turn = isinstance(items, IterableDataset) or not hasattr(items, "__len__")
+        self._items: Items = list(islice(items, limit)) if in_turn else items
         self._value_range, self._lock = value_range, threading.Lock()
         self._labels: dict[int, int] = {}
+        self.divided = dict.fromkeys(("train", "valid", "test", "all"), range(len(self)))
         if not len(self):
             raise DataError(f"{self.name}: holds no images")
 
     def __len__(self) -> int:
         return len(self._items)
 
-    @property
-    def divided(self) -> Divided:
-        """All rows under every name: whoever holds a data set has divided it."""
-        return dict.fromkeys(("train", "valid", "test", "all"), range(len(self)))
-
     def path(self, row: int) -> str:
         """The name and the row."""
         return f"{self.name}[{row}]"
-
-    file = path
 
     def content(self, row: int, max_bytes: int) -> Pixels:
         """Pixels of one image; DataError if it is none or cannot be had."""
@@ -104,10 +100,6 @@ class ItemStore:
         if label is not None:
             self._labels[row] = label
         return values
-
-    def stored_bytes(self, row: int) -> int:
-        """Bytes of its pixels."""
-        return self.content(row, 0).nbytes
 
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Labels of rows that have been read, None if one has none."""

@@ -4,37 +4,49 @@
 
 A row is an image, {bytes, path}, and its class, where the images lie in a folder each class. Which rows a
 shard holds is planned before the first is written and follows from the source alone; each is written whole
-or not at all and names its plan. So what was broken off is gone on with, and a pack that lacks a shard is
-told from one that does not.
+or not at all and names its plan. So a pack that was broken off is recognised, and completed by the same call.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mfimage.config import Reading
 from mfimage.datasets.decode import Preparation
-from mfimage.datasets.parquet import SKIPPED_KEY, Shard
+from mfimage.datasets.pixels import Pixels
+from mfimage.datasets.prefetch import ahead
 from mfimage.datasets.sets import BadFiles, Skipped
-from mfimage.datasets.shards import shard_files
-from mfimage.datasets.shardwriter import Plan, Planned, write_shard
+from mfimage.datasets.shards import (
+    FEATURES_KEY,
+    PACK_KEY,
+    SKIPPED_KEY,
+    Shard,
+    Shards,
+    import_parquet,
+    shard_files,
+)
 from mfimage.datasets.sources import open_store
 from mfimage.datasets.splits import class_folders
-from mfimage.datasets.stores import FolderStore, Store
+from mfimage.datasets.stores import FolderStore
 from mfimage.errors import DataError, UsageError
-from mfimage.files import write_text
+from mfimage.files import file_hash, whole, write_json
 
 MANIFEST = "manifest.json"
 SHARD_BYTES = 256_000_000
 _NAMES = {"train": "train", "valid": "validation", "test": "test"}
+_GROUP_BYTES, _GROUP_ROWS = 128_000, 16  # a row group is full when it has both
+_CHUNK = 16  # images a thread takes at once
 
 
 def pack(
@@ -53,7 +65,7 @@ def pack(
     Args:
         source: A folder, Parquet files, or a named set of photographs; its splits become those of the pack.
         outdir: Made if it is not there; may hold shards of the same pack.
-        size: As of `load`; None keeps what the images have.
+        size: As of `load`.
         channels: As of `load`. Without size and channels the files are copied as they are (but a box is cut
             out of CelebA's), else they become PNG: 8 bits, or 16 for deeper grey.
         shard_bytes: Most bytes a shard, about.
@@ -69,40 +81,63 @@ def pack(
         DataError: There are no images, or too many are bad.
         UsageError: outdir holds other Parquet files, or pyarrow is not installed.
     """
-    store = open_store(source, root)
-    if store is None:
+    store, outdir = open_store(source, root), Path(outdir)
+    if not isinstance(store, FolderStore | Shards):
         raise DataError(f"{source}: is no folder, Parquet file or named set of photographs; unpack it first")
     prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
-    return write(plan(store, prepare, shard_bytes), Path(outdir), reading.max_bad, tell)
+    plan = _plan(store, prepare, shard_bytes)
+    code, bad = plan.hash(), BadFiles(reading.max_bad)
+    outdir.mkdir(parents=True, exist_ok=True)
+    for left_over in outdir.glob("*.parquet.*tmp"):  # of a process that was killed
+        left_over.unlink()
+    there = _present(outdir, code)
+    for number, (file, rows) in enumerate(plan.shards.items(), 1):
+        if file not in there:
+            write_shard(plan, rows, outdir / file, code, bad)
+        tell(f"{file}, {number} of {len(plan.shards)}")
+    manifest = _manifest(plan, [Shard(outdir / file) for file in plan.shards], code)
+    BadFiles(reading.max_bad, [Skipped(**one) for one in manifest["skipped"]]).check(manifest["images"])
+    write_json(outdir / MANIFEST, manifest)
+    return manifest
 
 
-def plan(store: Store, prepare: Preparation, shard_bytes: int) -> Plan:
-    """Divide a store's images into shards of at most about so many bytes each.
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is written: from where, how, and which rows of the store in which shards."""
 
-    Their size is taken from the files, or, where they are scaled, from the pixels, which is more.
+    store: FolderStore | Shards
+    prepare: Preparation
+    shards: dict[str, NDArray[np.int64]]
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64] | None
+    left_out: int
 
-    Args:
-        store: The images.
-        prepare: How they are read.
-        shard_bytes: At least 1.
-    """
+    def hash(self) -> str:
+        """Tells one plan from another."""
+        rows = hashlib.sha256(b"".join(rows.tobytes() for rows in self.shards.values())).hexdigest()
+        how = {**asdict(self.prepare), "max_pixels": None}
+        content = [self.store.fingerprint(), how, list(self.shards), rows, self.classes]
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _plan(store: FolderStore | Shards, prepare: Preparation, shard_bytes: int) -> _Plan:
+    """Divide images into shards of about `shard_bytes`, by their files or, where scaled, by their pixels."""
     divided = {name: np.asarray(store.divided[name], np.int64) for name in _NAMES if name in store.divided}
     sides = (prepare.size, prepare.size) if isinstance(prepare.size, int) else prepare.size
     pixels = None if sides is None else math.prod(sides) * (prepare.channels or 3)
-    shards = []
+    shards = {}
     for name, rows in divided.items():
-        sizes = np.array(
-            [store.stored_bytes(int(row)) if pixels is None else pixels for row in rows], np.int64
-        )
-        number = (np.cumsum(sizes) - 1).clip(0) // shard_bytes
-        parts = [rows[number == i] for i in np.unique(number)]
-        shards += [Planned(f"{_NAMES[name]}-{i:05d}.parquet", part) for i, part in enumerate(parts)]
+        sizes = [store.stored_bytes(int(row)) if pixels is None else pixels for row in rows]
+        number = (np.cumsum(np.array(sizes, np.int64)) - 1).clip(0) // shard_bytes
+        for i, one in enumerate(np.unique(number)):
+            shards[f"{_NAMES[name]}-{i:05d}.parquet"] = rows[number == one]
     labels, classes = _classes(store)
     packed = sum(len(rows) for rows in divided.values())
-    return Plan(store, prepare, tuple(shards), classes, labels, len(store.divided["all"]) - packed)
+    return _Plan(store, prepare, shards, classes, labels, len(store.divided["all"]) - packed)
 
 
-def _classes(store: Store) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+def _classes(store: FolderStore | Shards) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
     """Labels of all rows of a store, and what they mean; its folders, if it does not know."""
     labels = store.labels(np.arange(len(store)))
     if labels is not None or not isinstance(store, FolderStore) or store.classes is not None:
@@ -115,41 +150,7 @@ def _classes(store: Store) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
     return np.array([number[kind] for kind in kinds], np.int64), known
 
 
-def write(
-    planned: Plan, outdir: Path, max_bad: float = 0.05, tell: Callable[[str], None] = lambda text: None
-) -> dict[str, Any]:
-    """Write the shards of a plan that are not there yet, and the manifest.
-
-    Args:
-        planned: See `plan`.
-        outdir: Made if it is not there; may hold shards of the same plan.
-        max_bad: Largest share of unreadable files, in [0, 1], that is left out rather than an error.
-        tell: Is told of every shard.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        DataError: Too many files are bad.
-        UsageError: The folder holds Parquet files of anything else, or pyarrow is not installed.
-    """
-    code, bad = planned.hash(), BadFiles(max_bad)
-    outdir.mkdir(parents=True, exist_ok=True)
-    for left_over in outdir.glob("*.parquet*.tmp"):  # of a process that was killed
-        left_over.unlink()
-    there = _there(outdir, code)
-    for number, shard in enumerate(planned.shards, 1):
-        if shard.file not in there:
-            write_shard(planned, shard, outdir / shard.file, code, bad)
-        tell(f"{shard.file}, {number} of {len(planned.shards)}")
-    written = [Shard(outdir / shard.file) for shard in planned.shards]
-    manifest = _manifest(planned, written, code)
-    BadFiles(max_bad, [Skipped(**one) for one in manifest["skipped"]]).check(manifest["images"])
-    write_text(outdir / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    return manifest
-
-
-def _there(outdir: Path, code: str) -> set[str]:
+def _present(outdir: Path, code: str) -> set[str]:
     """The shards that need not be written again."""
     files = shard_files(outdir)
     for path in files:
@@ -158,29 +159,92 @@ def _there(outdir: Path, code: str) -> set[str]:
     return {path.name for path in files}
 
 
-def _manifest(planned: Plan, written: Sequence[Shard], code: str) -> dict[str, Any]:
-    size, channels = planned.prepare.size, planned.prepare.channels
-    shards, skipped = [], []
-    for shard in written:
-        skipped += json.loads(shard.metadata.metadata[SKIPPED_KEY.encode()])
-        shards.append(
-            {
-                "file": shard.path.name,
-                "images": sum(shard.groups),
-                "bytes": shard.path.stat().st_size,
-                "sha256": _sha256(shard.path),
-            }
-        )
+def _manifest(plan: _Plan, written: Sequence[Shard], code: str) -> dict[str, Any]:
+    skipped = [one for shard in written for one in json.loads(shard.metadata.metadata[SKIPPED_KEY.encode()])]
+    shards = [
+        {
+            "file": shard.path.name, "images": sum(shard.groups), "bytes": shard.path.stat().st_size,
+            "sha256": file_hash(shard.path),
+        }
+        for shard in written
+    ]  # fmt: skip
     return {
-        "source": planned.store.name, "plan": code, "size": size, "channels": channels,
-        "classes": list(planned.classes), "images": sum(one["images"] for one in shards), "shards": shards,
-        "skipped": skipped, "left_out": planned.left_out,
+        "source": plan.store.name, "plan": code, "size": plan.prepare.size, "channels": plan.prepare.channels,
+        "classes": list(plan.classes), "images": sum(one["images"] for one in shards), "shards": shards,
+        "skipped": skipped, "left_out": plan.left_out,
     }  # fmt: skip
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+def write_shard(plan: _Plan, rows: NDArray[np.int64], path: Path, code: str, bad: BadFiles) -> None:
+    """Write a shard, whole or not at all; DataError if too many files are bad."""
+    import pyarrow as pa
+
+    schema, skipped = _schema(plan, code), list[Skipped]()
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with whole(path) as temporary, import_parquet().ParquetWriter(temporary, schema, **options) as file:
+        for group in _groups(plan, rows, bad, skipped):
+            file.write_table(pa.Table.from_pylist(group, schema), row_group_size=len(group))
+        file.add_key_value_metadata({SKIPPED_KEY: json.dumps([vars(one) for one in skipped])})
+
+
+def _schema(plan: _Plan, code: str) -> Any:
+    import pyarrow as pa
+
+    fields = [pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    if plan.labels is not None:
+        fields.append(pa.field("label", pa.int64()))
+        named = {"names": list(plan.classes), "_type": "ClassLabel"}
+        features["label"] = named if plan.classes else {"dtype": "int64", "_type": "Value"}
+    about = {
+        FEATURES_KEY: json.dumps({"info": {"features": features}}),
+        PACK_KEY: json.dumps({"plan": code, "shards": len(plan.shards)}),
+    }
+    return pa.schema(fields, about)
+
+
+def _groups(
+    plan: _Plan, rows: NDArray[np.int64], bad: BadFiles, skipped: list[Skipped]
+) -> Iterator[list[dict[str, Any]]]:
+    """The row groups of a shard; what cannot be read goes to `skipped`."""
+    group: list[dict[str, Any]] = []
+    chunks = [part.tolist() for part in np.array_split(rows, range(_CHUNK, len(rows), _CHUNK))]
+    read = ahead(lambda chunk: [_row(plan, row) for row in chunk], chunks)
+    for chunk, results in zip(chunks, read, strict=True):
+        bad.count(len(chunk))
+        for row, result in zip(chunk, results, strict=True):
+            if isinstance(result, DataError):
+                skipped.append(bad.add(plan.store.path(row), result))
+                bad.check_so_far()
+            else:
+                group.append(result)
+        if len(group) >= _GROUP_ROWS and sum(len(one["image"]["bytes"]) for one in group) >= _GROUP_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _row(plan: _Plan, row: int) -> dict[str, Any] | DataError:
+    """A row of the table, or why its image cannot be read, which a pack then does not hold."""
+    store, prepare, name = plan.store, plan.prepare, plan.store.file(row)
+    try:
+        content = store.content(row, prepare.max_bytes)
+        values = prepare(content, store.path(row))
+    except DataError as error:
+        return error
+    if (prepare.size, prepare.channels, prepare.crop) != (None, None, None):  # else it is copied as it is
+        content, name = png(values), str(PurePosixPath(name).with_suffix(".png"))
+    label = {} if plan.labels is None else {"label": int(plan.labels[row])}
+    # Names that are no UTF-8 cannot stand in a Parquet file.
+    return {"image": {"bytes": content, "path": name.encode("utf-8", "replace").decode()}, **label}
+
+
+def png(values: Pixels) -> bytes:
+    """An image (H, W, C) as PNG: 8 bits, or 16 bits of grey for float32, which only grey files become."""
+    if values.dtype != np.uint8:
+        values = np.rint(values[..., :1] * np.float32(65535)).astype(np.uint16)
+    picture = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()

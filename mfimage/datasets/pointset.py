@@ -14,7 +14,7 @@ import torch
 from mfimage.datasets.points import Points, joined, load_points
 from mfimage.datasets.splits import choose
 from mfimage.errors import DataError, UsageError
-from mfimage.files import read_json, write_json
+from mfimage.files import file_hash, read_json, write_json
 
 MANIFEST = "points.json"
 _SHARD = 1000
@@ -76,7 +76,7 @@ def write_points(
         if not path.exists():
             drawn = sampler.sample(rows, _shard_generator(seed, split, number))
             (replace(drawn, x=drawn.x.half()) if drawn.x.ndim == 4 else drawn).save(path)
-        files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        files[path.name] = file_hash(path)
         done += rows
         tell(done, count)
     write_json(folder / MANIFEST, {**manifest, "files": files})

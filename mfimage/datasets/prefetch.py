@@ -30,17 +30,14 @@ def ahead(
 ) -> Generator[Value, None, None]:
     """Read values in threads, in the order of their keys, never more than a few before they are wanted.
 
-    An error in `read` is raised where its value would have come. Closing the generator, or its end, waits for
-    what is being read and drops what is not yet begun.
+    Keys are drawn in the caller's thread, as the values are taken. An error in `read` is raised where its
+    value would have come. Closing the generator waits for what is being read and drops what is not yet begun.
 
     Args:
         read: Key to value; called by several threads at once.
-        keys: Drawn in the caller's thread, as the values are taken.
+        keys: What is read.
         threads: `workers()` if None.
         depth: Values that are read or wait to be taken, two a thread if None.
-
-    Yields:
-        Values, one a key.
     """
     threads = threads or workers()
     left = iter(keys)
@@ -59,13 +56,7 @@ def ahead(
 class Ahead:
     """The batches of a training, of which the next are read while the present one trains.
 
-    Since a batch follows from its step alone, a training that is resumed at a step gets what an unbroken one
-    would have got there.
-
-    Args:
-        read: Rows to a batch.
-        rows: Step to rows.
-        steps: How many there are.
+    A batch follows from its step alone: a resumed training gets what an unbroken one would have got there.
     """
 
     def __init__(self, read: Callable[[Tensor], Tensor], rows: Callable[[int], Tensor], steps: int) -> None:

@@ -1,19 +1,22 @@
 """Parquet files of encoded images, as `mfimage pack` and the Hugging Face Hub have them, read at random.
 
-A file is divided into row groups, and a group is the least that can be read: its encoded images, then, are
-read for one of them. `mfimage pack` writes groups of 16 images or 128 KB, of which any is there in a fifth of
-a millisecond; the Hub's have 100 images, which for photographs of 100 KB is 10 MB. So rows can be read in any
-order, and shuffling, resuming and sharing between processes are those of a set in memory; nothing is
-streamed. Groups of more than 64 MB are refused.
+The images are a column of structs {bytes, path}, or of bytes; it is the one that the file's Hugging Face
+features call an Image, else the one named `image` or `img`. Labels are an integer column `label` or `labels`.
+
+A row group is the least that can be read. `mfimage pack` writes groups of 16 images or 128 KB, of which any
+is there in a fifth of a millisecond; the Hub's have 100 images, which for photographs of 100 KB is 10 MB. So
+rows are read in any order, and nothing is streamed. Groups of more than 64 MB are refused.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,51 +25,124 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.listing import natural
-from mfimage.datasets.parquet import Shard, import_parquet
-from mfimage.datasets.pixels import Crop
 from mfimage.datasets.splits import Divided, divide_rows, named_split
+from mfimage.datasets.stores import Store
 from mfimage.errors import DataError, UsageError
 
+PACK_KEY, FEATURES_KEY = b"mfimage", b"huggingface"  # of the Arrow schema
+SKIPPED_KEY = "mfimage.skipped"  # of the file
 MAX_GROUP = 64_000_000  # bytes
 _OPEN = 32  # files a thread keeps open
 _PLACES = ("", "data", "train", "valid", "val", "validation", "test")
 
 
+def import_parquet() -> Any:
+    """Import pyarrow.parquet; UsageError tells how to install it."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UsageError(
+            f"Parquet files need pyarrow ({error}): pip install 'mfimage[large]', or pip install pyarrow"
+        ) from error
+    return pyarrow.parquet
+
+
+class Shard:
+    """A Parquet file, of which only the footer is read.
+
+    Raises:
+        DataError: It is damaged, or has no column of images.
+        UsageError: pyarrow is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, parquet = path, import_parquet()
+        with self.readable(), parquet.ParquetFile(path) as file:
+            self.metadata, self.schema = file.metadata, file.schema_arrow
+            numbers = range(file.metadata.num_row_groups)
+            self.groups = [file.metadata.row_group(number).num_rows for number in numbers]
+        self.pack = self._json(PACK_KEY)  # what `mfimage pack` noted, empty in other files
+        info = self._json(FEATURES_KEY).get("info")
+        features = info.get("features") if isinstance(info, dict) else None
+        stated = features.items() if isinstance(features, dict) else ()
+        self._features = {name: one for name, one in stated if isinstance(one, dict)}
+        names = self.schema.names
+        kinds = {one.name: one.type for one in self.schema if names.count(one.name) == 1}
+        self.column = self._image_column(kinds)
+        labels = [name for name in ("label", "labels") if str(kinds.get(name)).lstrip("u").startswith("int")]
+        self.label = labels[0] if labels else None
+        classes = self._features.get(self.label or "", {}).get("names")
+        self.class_names = classes if isinstance(classes, list) else None
+
+    @contextmanager
+    def readable(self) -> Iterator[None]:
+        """Turn what pyarrow raises on a damaged file into a DataError that names it."""
+        import pyarrow
+
+        try:
+            yield
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            if isinstance(error, MemoryError):
+                raise
+            raise DataError(f"{self.path}: is not a readable Parquet file: {error}") from error
+
+    def group_bytes(self, number: int) -> int:
+        """Bytes of the images in a row group, before compression."""
+        group = self.metadata.row_group(number)
+        columns = (group.column(i) for i in range(group.num_columns))
+        return sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self.column)
+
+    def _json(self, key: bytes) -> dict[str, Any]:
+        try:
+            values = json.loads((self.schema.metadata or {}).get(key, b"{}"))
+        except ValueError:
+            return {}
+        return values if isinstance(values, dict) else {}
+
+    def _image_column(self, kinds: dict[str, Any]) -> str:
+        import pyarrow.types as types
+
+        named = [name for name, one in self._features.items() if one.get("_type") == "Image"]
+        for name in (*named, "image", "img"):
+            if (kind := kinds.get(name)) is None:
+                continue
+            if types.is_binary(kind) or types.is_large_binary(kind):
+                return name
+            if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                return f"{name}.bytes"
+        raise DataError(
+            f"{self.path}: has no column `image` of encoded images; there are {', '.join(self.schema.names)}"
+        )
+
+
 def shard_files(folder: Path) -> list[Path]:
     """The Parquet files at the top of a folder, or in `data`, `train`, … in it, in natural order, if any."""
-    found = []
-    for place in _PLACES:
-        if (folder / place).is_dir():
-            found += [entry.path for entry in os.scandir(folder / place) if entry.name.endswith(".parquet")]
-    return [Path(path) for path in sorted(found, key=natural)]
+    found = [path for place in _PLACES for path in (folder / place).glob("*.parquet")]
+    return sorted(found, key=lambda path: natural(str(path)))
 
 
-class Shards:
-    """Parquet files as one store; see `stores.Store`.
+class Shards(Store):
+    """Parquet files as one store.
 
     Files named or in folders named like splits are the splits; else a tenth of the rows is held out as
     "test" by index.
 
-    Args:
-        files: At least one, in the order of their rows.
-        name: What to call them in messages.
-
     Raises:
-        DataError: A file is damaged, holds no images or groups that are too large, or the pack is unfinished.
-        UsageError: pyarrow is not installed.
+        DataError: A file is damaged or holds no images, or the pack is unfinished.
+        UsageError: pyarrow is not installed, or groups are too large.
     """
-
-    crop: Crop | None = None
 
     def __init__(self, files: Sequence[Path], name: str) -> None:
         self.name, self.shards = name, [Shard(path) for path in files]
+        self.class_names = self.shards[0].class_names
         _check_finished(self.shards, name)
-        places = [
-            (file, group) for file, shard in enumerate(self.shards) for group in range(len(shard.groups))
-        ]
-        self._places = np.array(places, np.int64).reshape(-1, 2)
-        self._starts = _starts([rows for shard in self.shards for rows in shard.groups])  # of groups
-        self._firsts = _starts([sum(shard.groups) for shard in self.shards])  # of files
+        places = [(file, i) for file, shard in enumerate(self.shards) for i in range(len(shard.groups))]
+        self._places = np.array(places, np.int64).reshape(-1, 2)  # file and number of each group
+        groups = [rows for shard in self.shards for rows in shard.groups]
+        self._starts = np.cumsum([0, *groups], dtype=np.int64)  # rows at which groups begin, and the end
+        self._firsts = np.cumsum(
+            [0, *(sum(shard.groups) for shard in self.shards)], dtype=np.int64
+        )  # of files
         self._local = threading.local()
         if not len(self):
             raise DataError(f"{name}: holds no images")
@@ -75,37 +151,25 @@ class Shards:
         return int(self._starts[-1])
 
     @cached_property
-    def divided(self) -> Divided:
+    def divided(self) -> Divided:  # type: ignore[override]
         """The rows of each split."""
-        marks = [named_split(f"{shard.path.parent.name}/{shard.path.name}") for shard in self.shards]
-        if not any(marks):
-            return divide_rows(len(self))
         rows: dict[str, list[NDArray[np.int64]]] = {}
-        for mark, first, end in zip(marks, self._firsts, self._firsts[1:], strict=False):
-            if mark:
+        for shard, first, end in zip(self.shards, self._firsts, self._firsts[1:], strict=False):
+            if mark := named_split(f"{shard.path.parent.name}/{shard.path.name}"):
                 rows.setdefault(mark, []).append(np.arange(first, end))
         named: Any = {mark: np.concatenate(parts) for mark, parts in rows.items()}
-        return {**named, "all": range(len(self))}
-
-    @property
-    def class_names(self) -> Sequence[str] | None:
-        """What the labels mean, None where the files do not tell."""
-        return self.shards[0].class_names
+        return {**named, "all": range(len(self))} if named else divide_rows(len(self))
 
     def path(self, row: int) -> str:
         """The file and the row in it."""
         file = int(np.searchsorted(self._firsts, row, side="right")) - 1
         return f"{self.shards[file].path}[{row - self._firsts[file]}]"
 
-    def file(self, row: int) -> str:
-        """The same, without the folder."""
-        return Path(self.path(row)).name
-
     def content(self, row: int, max_bytes: int) -> bytes:
         """Bytes of one image; DataError if they are absent, cannot be read or are more than allowed."""
         group = self._group(row)
         if getattr(self._local, "group", None) != group:  # in order, each group is read once
-            self._local.images, self._local.group = self._read(group, lambda shard: shard.column), group
+            self._local.images, self._local.group = self._read(group, "column"), group
         value = self._local.images[row - int(self._starts[group])].as_py()
         if isinstance(value, dict):
             value = value["bytes"]
@@ -126,7 +190,7 @@ class Shards:
         groups = np.searchsorted(self._starts, rows, side="right") - 1
         found = np.empty(len(rows), np.int64)
         for group in np.unique(groups).tolist():
-            values = self._read(group, lambda shard: shard.label)
+            values = self._read(group, "label")
             if values.null_count:
                 return None
             found[groups == group] = values.to_numpy()[rows[groups == group] - self._starts[group]]
@@ -136,7 +200,7 @@ class Shards:
         """Hash of the names, sizes and footers of all files."""
         digest = hashlib.sha256()
         for shard in self.shards:
-            with shard.told(), open(shard.path, "rb") as file:
+            with shard.readable(), open(shard.path, "rb") as file:
                 file.seek(-8, os.SEEK_END)
                 footer = int.from_bytes(file.read(4), "little")
                 size = file.seek(0, os.SEEK_END)
@@ -147,8 +211,8 @@ class Shards:
     def _group(self, row: int) -> int:
         return int(np.searchsorted(self._starts, row, side="right")) - 1
 
-    def _read(self, group: int, column: Callable[[Shard], str | None]) -> Any:
-        """A column of a row group, as one array."""
+    def _read(self, group: int, column: str) -> Any:
+        """The images ("column") or labels ("label") of a row group, as one array."""
         file, number = map(int, self._places[group])
         shard = self.shards[file]
         if (size := shard.group_bytes(number)) > MAX_GROUP:
@@ -156,8 +220,8 @@ class Shards:
                 f"{shard.path}: row groups of {size // 1_000_000} MB are too large to be read at random; "
                 "write it anew with smaller ones (row_group_size)"
             )
-        with shard.told():
-            table = self._opened(file).read_row_group(number, columns=[column(shard)], use_threads=False)
+        with shard.readable():
+            table = self._opened(file).read_row_group(number, [getattr(shard, column)], use_threads=False)
             return table.column(0).combine_chunks()
 
     def _opened(self, file: int) -> Any:
@@ -172,20 +236,13 @@ class Shards:
         return handles[file]
 
 
-def _starts(rows: list[int]) -> NDArray[np.int64]:
-    """Where each of some stretches of rows begins, and where the last ends."""
-    return np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]).astype(np.int64)
-
-
 def _check_finished(shards: Sequence[Shard], name: str) -> None:
     """Raise DataError where files are missing of what `mfimage pack` meant to write."""
     wanted = {(shard.pack.get("plan"), shard.pack.get("shards")) for shard in shards if shard.pack}
-    if not wanted:
-        return
     if len(wanted) > 1:
         raise DataError(f"{name}: holds shards of several packs; keep each in a folder of its own")
-    ((_, count),) = wanted
-    if count != len(shards):
-        raise DataError(
-            f"{name}: {len(shards)} of {count} shards are there; run `mfimage pack` again to finish"
-        )
+    for _, count in wanted:
+        if count != len(shards):
+            raise DataError(
+                f"{name}: {len(shards)} of {count} shards are there; run `mfimage pack` again to finish"
+            )

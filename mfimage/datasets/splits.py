@@ -33,47 +33,16 @@ def held_out(key: str) -> bool:
     return int.from_bytes(digest[:8], "big") % 10 == 0
 
 
-def split_indices(count: int, split: str, name: str) -> list[int]:
-    """Positions of the rows of an array that belong to a split.
-
-    Args:
-        count: Number of rows.
-        split: "train", "test" or "all".
-        name: What to call the array in messages.
-
-    Returns:
-        Positions in ascending order.
-
-    Raises:
-        DataError: There is no such split, or nothing in it.
-    """
-    return list(choose(divide_rows(count), split, name))
-
-
 def divide_rows(count: int) -> Divided:
     """The splits of rows that have no names: by the hash of each row's index."""
     return _hashed(map(str, range(count)), count)
 
 
-def split_paths(paths: Sequence[str], split: str, name: str) -> list[str]:
-    """The relative paths that belong to a split.
-
-    Args:
-        paths: Relative paths with "/" between folders. One folder around all of them is looked through.
-        split: "train", "valid" (or "val", "validation"), "test" or "all".
-        name: What to call the source in messages.
-
-    Returns:
-        Those of the split, in the order given.
-
-    Raises:
-        DataError: There is no such split, or nothing in it.
-    """
-    return [paths[row] for row in choose(divide_paths(paths), split, name)]
-
-
 def divide_paths(paths: Sequence[str]) -> Divided:
-    """The splits of relative paths: by their top-level folders, else by the hash of each path."""
+    """The splits of relative paths ("/" between folders): by top-level folders, else by each path's hash.
+
+    One folder around all of them is looked through.
+    """
     marked: dict[str, array] = {}
     depth = _common_depth(paths)
     for row, path in enumerate(paths):

@@ -26,6 +26,8 @@ _CHUNK = 16  # images a thread takes at once where a batch is read alone
 
 
 class _Glance(NamedTuple):
+    """What a sample of images is judged by."""
+
     path: str
     shape: tuple[int, ...]
     mean: float
@@ -82,13 +84,11 @@ class StoredSet(Dataset):
         whole = cls(store, chosen, prepare, store.name, split, (0, 0, 0), 0.0, 0.0, bad)
         sample = np.unique(np.linspace(0, len(chosen) - 1, min(SAMPLED, len(chosen))).round().astype(int))
         bad.count(len(sample))
-        seen: list[_Glance] = []
-        for one in ahead(whole._glance, chosen[sample].tolist()):
-            if one is not None:
-                seen.append(one)
-                check_size(seen[0].shape, seen[0].path, one.shape, one.path)
+        seen = [one for one in ahead(whole._glance, chosen[sample].tolist()) if one is not None]
         if not seen:
             raise DataError(f"{store.name}: none of {len(sample)} images that were tried can be read")
+        for one in seen:
+            check_size(seen[0].shape, seen[0].path, one.shape, one.path)
         height, width = seen[0].shape[:2]
         channels = max(one.shape[2] for one in seen)
         mean = sum(one.mean for one in seen) / len(seen)
@@ -180,7 +180,6 @@ class StoredSet(Dataset):
         raise DataError(f"{self.name}: none of its images can be read")
 
     def _glance(self, row: int) -> _Glance | None:
-        """What the sample is judged by, without keeping an image."""
         if (values := self._decoded(row)) is None:
             return None
         x = as_float(values).astype(np.float64)

@@ -144,7 +144,7 @@ def test_bad_items_are_skipped_and_named():
         load(Items([torch.zeros(9, 8, 8)]))
     with pytest.raises(DataError, match="Items: holds no images"):
         load(Items([]))
-    for nothing in (3, None, Image.fromarray(BUMPS[0])):
+    for nothing in (3, None, Image.fromarray(BUMPS[0]), map(Image.fromarray, BUMPS)):
         with pytest.raises(DataError, match="given as a path, an array, a tensor or a data set"):
             load(nothing)
 
@@ -156,7 +156,9 @@ def test_several_objects_and_files_become_one_set(tmp_path):
     assert both.name == f"array + {tmp_path}/x.npy + array + HubSet"
     assert both.labels is None
     with pytest.raises(DataError, match="points and images cannot be put together"):
-        load([COLOUR, np.zeros((3, 2))])
+        load([COLOUR, Points(torch.zeros(3, 2), "x")])
+    with pytest.raises(DataError, match=r"put images into one array \(N, H, W\)"):
+        load(list(BUMPS))
 
 
 def test_a_data_set_is_given_back_as_it_is():
@@ -164,6 +166,7 @@ def test_a_data_set_is_given_back_as_it_is():
     assert load(images) is images
     assert load(images, "test", (5, 7), 3) is images
     assert len(load(images, limit=3)) == 3
+    assert isinstance(load(load(HubSet(COLOUR), memory=0), memory=None), ImageSet)
     for wrong in ({"size": 5}, {"size": (7, 5)}, {"channels": 1}, {"reading": Reading(value_range=(0, 1))}):
         with pytest.raises(UsageError, match=r"array: is taken as it is, of shape \(3, 5, 7\)"):
             load(images, **wrong)

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import load, packing, shardwriter
-from mfimage.datasets.packing import pack
-from mfimage.datasets.shardwriter import png
+from mfimage.datasets import load, packing
+from mfimage.datasets.packing import pack, png
 from mfimage.errors import DataError, ResourceError, UsageError
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -35,9 +34,9 @@ def folder(tmp_path):
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(shardwriter, "_GROUP_BYTES", 500)
-    monkeypatch.setattr(shardwriter, "_GROUP_ROWS", 3)
-    monkeypatch.setattr(shardwriter, "_CHUNK", 2)
+    monkeypatch.setattr(packing, "_GROUP_BYTES", 500)
+    monkeypatch.setattr(packing, "_GROUP_ROWS", 3)
+    monkeypatch.setattr(packing, "_CHUNK", 2)
 
 
 def contents(outdir):
@@ -104,11 +103,11 @@ def test_a_pack_that_was_broken_off_goes_on(folder, tmp_path, monkeypatch):
     whole = pack(folder, tmp_path / "whole", shard_bytes=2000)
     real, written = packing.write_shard, []
 
-    def stop(planned, shard, path, *rest):
+    def stop(plan, rows, path, *rest):
         if len(written) == 2:
             raise KeyboardInterrupt
-        written.append(shard.file)
-        real(planned, shard, path, *rest)
+        written.append(path.name)
+        real(plan, rows, path, *rest)
 
     monkeypatch.setattr(packing, "write_shard", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -117,17 +116,17 @@ def test_a_pack_that_was_broken_off_goes_on(folder, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"out: 2 of \d+ shards are there; run `mfimage pack` again"):
         load(tmp_path / "out")
     (tmp_path / "out" / "train-00005.parquet.0a1b.tmp").write_bytes(b"half")
-    monkeypatch.setattr(packing, "write_shard", lambda *a: written.append(a[1].file) or real(*a))
+    monkeypatch.setattr(packing, "write_shard", lambda *a: written.append(a[2].name) or real(*a))
     assert pack(folder, tmp_path / "out", shard_bytes=2000) == whole
     assert len(written) == len(set(written)) == len(whole["shards"])
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_a_shard_is_whole_or_absent(folder, tmp_path, monkeypatch):
-    def full(group, schema):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shardwriter, "_table", full)
+    monkeypatch.setattr(packing, "_groups", full)
     with pytest.raises(ResourceError, match="No space"):
         pack(folder, tmp_path / "out")
     assert not contents(tmp_path / "out")
@@ -161,7 +160,9 @@ def test_bad_files_are_left_out_and_listed(folder, tmp_path):
 
 def test_what_cannot_be_packed(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((3, 4, 4), np.uint8))
-    for source in (tmp_path / "x.npy", tmp_path / "nowhere", "digits"):
+    with pytest.raises(DataError, match="nowhere: no such file or folder, and no named set"):
+        pack(tmp_path / "nowhere", tmp_path / "out")
+    for source in (tmp_path / "x.npy", "digits"):
         with pytest.raises(DataError, match="is no folder, Parquet file or named set of photographs"):
             pack(source, tmp_path / "out")
 

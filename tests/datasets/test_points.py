@@ -27,26 +27,6 @@ def write(path, **arrays):
     return path
 
 
-def test_batches_are_rows_in_any_order(points):
-    assert (len(points), points.shape) == (7, (3,))
-    assert torch.equal(points.batch([4, 0, 4]), points.x[[4, 0, 4]])
-    assert torch.equal(points.batch(torch.tensor([6])), points.x[6:])
-    assert torch.equal(points.batch(slice(2, 5)), points.x[2:5])
-    parts = list(points.batches(3))
-    assert [len(part) for part in parts] == [3, 3, 1]
-    assert torch.equal(torch.cat(parts), points.x)
-
-
-@pytest.mark.parametrize("rows", [[5, 1], torch.tensor([5, 1])])
-def test_a_subset_keeps_together_what_belongs_together(points, rows):
-    some = points.subset(rows)
-    assert torch.equal(some.x, points.x[[5, 1]])
-    assert some.theta.tolist() == [[5.0], [1.0]]
-    assert some.score.tolist() == [[50.0], [10.0]]
-    assert some.latents.tolist() == [[5.0, -5.0], [1.0, -1.0]]
-    assert (some.name, some.split) == ("seven", "train")
-
-
 def test_a_subset_of_bare_points_is_bare():
     some = Points(torch.rand(5, 1, 4, 4), "images").subset([0, 3])
     assert some.shape == (1, 4, 4)

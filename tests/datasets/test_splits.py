@@ -1,15 +1,23 @@
 import pytest
 
 from mfimage.datasets.splits import (
+    choose,
     class_folders,
     divide_paths,
     divide_rows,
     held_out,
     named_split,
-    split_indices,
-    split_paths,
 )
 from mfimage.errors import DataError
+
+
+def split_paths(paths, split, name):
+    return [paths[row] for row in choose(divide_paths(paths), split, name)]
+
+
+def split_indices(count, split, name):
+    return list(choose(divide_rows(count), split, name))
+
 
 MANY = [f"cats/{i}.png" for i in range(2000)]
 
