@@ -38,12 +38,10 @@ from mfimage.eval import (
     FeatureExtractor,
     InceptionFeatures,
     InceptionUnavailable,
-    Moments,
     Number,
     auroc,
     compare,
     coverage,
-    feature_distance,
     find_inception_weights,
     frechet_distance,
     kernel_distance,
@@ -99,7 +97,7 @@ def parity(quick: bool) -> Values:
     net = net or ScatteringFeatures(1)
     x, y = net(a), net(b)
     if "pytorch_fid" in found:
-        found["fid"] = feature_distance(x, y)
+        found["fid"] = frechet_distance(x, y)
         found["fid_difference"] = abs(found["fid"] - found["pytorch_fid"])
     found |= others(x, y)
     say(f"parity: {found}")
@@ -133,11 +131,7 @@ def rates(quick: bool) -> Values:
     """What features and distances cost."""
     dim, count = (256, 600) if quick else (2048, 5000)
     torch.set_num_threads(2)
-    sets = []
-    for seed in range(2):
-        part = Moments(dim)
-        part.update(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)))
-        sets.append(part)
+    sets = [torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
     began, cpu = time.perf_counter(), time.process_time()
     frechet_distance(*sets)
     found: Values = {
@@ -201,7 +195,7 @@ def ordering(quick: bool) -> Values:
         for name, x in {"other faces": same, "noise 25/255": noisy, what: far}.items():
             features = extractor(x)
             cell = found.setdefault(name, {})
-            cell[space] = feature_distance(features, known)
+            cell[space] = frechet_distance(features, known)
             if space == "fid":
                 cell["kid"] = kernel_distance(features, known, 50, count // 2)[0]
                 parts = coverage(known, features)._asdict()

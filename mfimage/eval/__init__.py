@@ -10,9 +10,7 @@ from mfimage.eval.numbers import Evaluation, Interval, Number, bootstrap, read_e
 from mfimage.eval.protocols import PROTOCOLS, Protocol
 from mfimage.eval.score_metrics import auroc, fpr_at_tpr, histogram
 from mfimage.eval.set_metrics import (
-    Moments,
     coverage,
-    feature_distance,
     frechet_distance,
     kernel_distance,
     squared_mmd,
@@ -29,7 +27,6 @@ __all__ = [
     "InceptionUnavailable",
     "InceptionWeights",
     "Interval",
-    "Moments",
     "Number",
     "Protocol",
     "auroc",
@@ -38,7 +35,6 @@ __all__ = [
     "copies",
     "coverage",
     "evaluate",
-    "feature_distance",
     "find_inception_weights",
     "fpr_at_tpr",
     "frechet_distance",

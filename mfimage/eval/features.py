@@ -28,12 +28,10 @@ class FeatureExtractor(Protocol):
         weights: First digits of the hash of its weights, empty if it has none.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def dim(self) -> int: ...  # noqa: D102
-    @property
-    def weights(self) -> str: ...  # noqa: D102
+    name: str
+    dim: int
+    weights: str
+
     def __call__(self, images: Tensor) -> Tensor: ...  # noqa: D102
 
 

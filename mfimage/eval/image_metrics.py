@@ -7,7 +7,6 @@ return a value of each, (B,). A DataError says where the shapes differ.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,15 +78,12 @@ class PCA:
 
     @classmethod
     def fit(cls, x: Tensor, dim: int, seed: int = 0) -> PCA:
-        """Find the principal components of a set of images.
+        """Find the principal components of images (N, C, H, W), on the CPU.
 
         Args:
-            x: (N, C, H, W) in [0, 1].
+            x: Images in [0, 1].
             dim: d, at most min(N − 1, C·H·W).
-            seed: of the random start that is used above 4096 pixels.
-
-        Returns:
-            The fitted baseline, on the CPU.
+            seed: Of the random start that is used above 4096 pixels.
 
         Raises:
             DataError: There are too few images for `dim` components.
@@ -96,15 +92,15 @@ class PCA:
         return cls(mean, basis.T.contiguous(), x.shape[1:])
 
     def encode(self, x: Tensor) -> Tensor:
-        """Coordinates on the linear manifold: (B, C, H, W) -> (B, d)."""
+        """Compute coordinates on the linear manifold: (B, C, H, W) -> (B, d)."""
         return (x.flatten(1) - self.mean.to(x)) @ self.components.to(x).T
 
     def decode(self, u: Tensor) -> Tensor:
-        """Point with the given coordinates: (B, d) -> (B, C, H, W), not cut to [0, 1]."""
+        """Compute the point of given coordinates: (B, d) -> (B, C, H, W), not cut to [0, 1]."""
         return (u @ self.components.to(u) + self.mean.to(u)).unflatten(1, self.shape)
 
     def project(self, x: Tensor) -> Tensor:
-        """Nearest point of the linear manifold: (B, C, H, W) -> the same, not cut to [0, 1]."""
+        """Find the nearest point of the linear manifold: (B, C, H, W) -> the same, not cut to [0, 1]."""
         return self.decode(self.encode(x))
 
 
@@ -114,25 +110,17 @@ def nearest(x: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 
-class Copies(NamedTuple):
-    """Whether samples are copies of training images.
-
-    Attributes:
-        nearer: Whether each sample is nearer to a training image than 1 % of held-out images are, (N,): a
-            mean of 0.01 is what the data themselves give; more says that images were learned by heart.
-        ratio: Median distance of samples to their nearest training image, over that of held-out images.
-    """
-
-    nearer: Tensor
-    ratio: float
-
-
-def copies(samples: Tensor, held_out: Tensor) -> Copies:
+def copies(samples: Tensor, held_out: Tensor) -> tuple[Tensor, float]:
     """Compare distances to the nearest training image, of samples (N,) and of held-out images (M,).
+
+    Returns:
+        Whether each sample is nearer to a training image than 1 % of held-out images are, (N,) float64: a
+        mean of 0.01 is what the data themselves give, more says that images were learned by heart. And the
+        median distance of samples over that of held-out images.
 
     Reference:
         Meehan, Chaudhuri, Dasgupta, A non-parametric test to detect data-copying in generative models, 2020,
         arXiv 2004.05675.
     """
     limit = held_out.double().quantile(0.01)
-    return Copies((samples < limit).double(), float(samples.median() / held_out.median()))
+    return (samples < limit).double(), float(samples.median() / held_out.median())

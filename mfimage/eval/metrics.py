@@ -8,16 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
 
-from mfimage.errors import DataError
 from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
 from mfimage.eval.numbers import Interval, Number, bootstrap, mean_interval
 from mfimage.eval.protocols import MOST, Setup
-from mfimage.eval.set_metrics import coverage, feature_distance, kernel_distance
+from mfimage.eval.set_metrics import coverage, frechet_distance, kernel_distance, normality
 from mfimage.eval.table import Better
 from mfimage.inputs import in_batches
 from mfimage.losses import dequantise
@@ -130,40 +129,6 @@ def latent(s: Setup) -> tuple[Numbers, Pictures]:
     return numbers, {}
 
 
-class Normality(NamedTuple):
-    """How far codes z of the base are from N(0, I), as Kolmogorov's distances in [0, 1].
-
-    Attributes:
-        coordinates: Mean over coordinates of the distance of zᵢ to N(0, 1).
-        radius: Distance of ‖z‖² to χ²_d: small only where the coordinates are also independent enough.
-        expected: Mean distance that as many codes of N(0, I) have, 0.8687 / √N.
-    """
-
-    coordinates: float
-    radius: float
-    expected: float
-
-
-def normality(z: Tensor) -> Normality:
-    """Compare codes z, shape (N, d), with N(0, I).
-
-    Raises:
-        DataError: Fewer than two codes, or one that is not finite.
-
-    Reference:
-        Marsaglia, Tsang, Wang, Evaluating Kolmogorov's distribution, Journal of Statistical Software, 2003:
-        the mean of √N times the distance is √(π/2) log 2 = 0.8687.
-    """
-    from scipy.stats import chi2, kstest, norm
-
-    if z.ndim != 2 or len(z) < 2 or not z.isfinite().all():
-        raise DataError(f"codes are (N, d), N at least 2 and finite; got {tuple(z.shape)}")
-    values = z.detach().cpu().double().numpy()
-    each = [float(kstest(column, norm.cdf).statistic) for column in values.T]
-    radius = float(kstest((values**2).sum(1), chi2(values.shape[1]).cdf).statistic)
-    return Normality(sum(each) / len(each), radius, 0.8687 / len(values) ** 0.5)
-
-
 def memorisation(s: Setup) -> tuple[Numbers, Pictures]:
     """Measure whether samples are copies of training images, by distances of pixels."""
     s.tell("nearest training images of samples")
@@ -173,8 +138,8 @@ def memorisation(s: Setup) -> tuple[Numbers, Pictures]:
     held_out = s.test.batch(s.drawn(s.test, MOST)).flatten(1)
     near, which = nearest(samples.flatten(1), known)
     usual, _ = nearest(held_out, known)
-    nearer = mean_interval(copies(near, usual).nearer).cut(0.0, 1.0)
-    ratio = bootstrap(lambda a, b: copies(a, b).ratio, near, usual, seed=s.seed).cut(0.0)
+    nearer = mean_interval(copies(near, usual)[0]).cut(0.0, 1.0)
+    ratio = bootstrap(lambda a, b: copies(a, b)[1], near, usual, seed=s.seed).cut(0.0)
     beside = {"chance": 0.01, "training images": len(known)}
     return {
         "copies": s.number(nearer, len(samples), "share", beside=beside),
@@ -205,7 +170,7 @@ def frechet(s: Setup, features: FeatureSets) -> Numbers:
         if kind in features.sets:
             found, name = features.sets[kind], f"{features.space}{ending}"
             s.tell(f"{name} of {len(found)} {'training images' if kind == 'floor' else kind}")
-            distance = bootstrap(feature_distance, found, real, repeats=_DRAWS, seed=s.seed).cut(0.0)
+            distance = bootstrap(frechet_distance, found, real, repeats=_DRAWS, seed=s.seed).cut(0.0)
             numbers[name] = s.number(
                 distance, len(found), better=None if kind == "floor" else "lower",
                 beside={"real images": len(real)}, weights=features.weights,

@@ -75,14 +75,7 @@ def mean_interval(values: Tensor) -> Interval:
 
 
 def quantiles(values: Tensor) -> tuple[float, float, float]:
-    """Compute the 5 %, 50 % and 95 % quantiles, linearly interpolated.
-
-    Args:
-        values: (N,), N at least 1, finite.
-
-    Returns:
-        Low, median and high, in the unit of the values.
-    """
+    """Compute the 5 %, 50 % and 95 % quantiles of finite values (N,), N at least 1, linearly interpolated."""
     shares = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
     low, median, high = values.double().quantile(shares).tolist()
     return low, median, high
@@ -216,14 +209,11 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def _number(values: dict[str, Any]) -> Number:
-    nan = math.nan
-    ends = values["interval"]
-    beside = {name: nan if v is None else v + 0 for name, v in values["beside"].items()}
+    def known(value: float | None) -> float:
+        return math.nan if value is None else value + 0
+
+    ends, beside = values["interval"], {name: known(v) for name, v in values["beside"].items()}
+    interval = None if ends is None or None in ends else (float(ends[0]), float(ends[1]))
     return Number(
-        **{
-            **values,
-            "value": nan if values["value"] is None else float(values["value"]),
-            "interval": None if ends is None or None in ends else (float(ends[0]), float(ends[1])),
-            "beside": beside,
-        }
+        **{**values, "value": float(known(values["value"])), "interval": interval, "beside": beside}
     )

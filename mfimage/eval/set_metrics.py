@@ -1,4 +1,4 @@
-"""Metrics of sets of features: Fréchet distance, kernel distance, precision and recall."""
+"""Metrics of sets: of features, Fréchet and kernel distances, precision and recall; of codes, normality."""
 
 from __future__ import annotations
 
@@ -14,116 +14,57 @@ from mfimage.errors import DataError
 _ROWS = 2000  # of a matrix of distances or of a kernel at once
 
 
-class Moments:
-    """Mean and covariance of feature vectors, accumulated batch by batch in float64.
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Compute the squared Fréchet (Wasserstein-2) distance between the Gaussians of two sets of features.
 
-    S = S₁ + S₂ + n₁ n₂ / (n₁ + n₂) (m₂ − m₁)(m₂ − m₁)ᵀ,  S = Σ (x − m)(x − m)ᵀ of each part with mean m:
-    nothing is ever the small difference of two large sums.
+    |m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½);  with C = L Lᵀ the last trace is the sum of the singular
+    values of L₁ᵀ L₂. All in float64.
 
-    Attributes:
-        n: Number of vectors so far.
-        mean: (dim,) float64.
-
-    Reference:
-        T. Chan, G. Golub, R. LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample
-        Variances, 1979.
-    """
-
-    def __init__(self, dim: int) -> None:
-        self.n = 0
-        self.mean = torch.zeros(dim, dtype=torch.float64)
-        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
-
-    @classmethod
-    def of(cls, features: Tensor) -> Moments:
-        """Take the moments of features (N, dim)."""
-        moments = cls(features.shape[1])
-        moments.update(features)
-        return moments
-
-    def update(self, features: Tensor) -> None:
-        """Add a batch (B, dim) of any float type and device.
-
-        Raises:
-            DataError: The shape is another, or a value is not finite.
-        """
-        x = features.detach().to("cpu", torch.float64)
-        if x.ndim != 2 or x.shape[1] != len(self.mean):
-            raise DataError(f"features are (B, {len(self.mean)}); got {tuple(x.shape)}")
-        bad = int((~x.isfinite()).any(1).sum())
-        if bad:
-            raise DataError(f"{bad} of {len(x)} feature vectors are not finite: look at their images")
-        if len(x):
-            centred, total = x - x.mean(0), self.n + len(x)
-            delta = x.mean(0) - self.mean
-            self._scatter.addmm_(centred.T, centred).addr_(delta, delta, alpha=self.n * len(x) / total)
-            self.mean = self.mean + delta * (len(x) / total)
-            self.n = total
-
-    @property
-    def cov(self) -> Tensor:
-        """Covariance by N − 1, (dim, dim) float64; of fewer than two vectors a DataError."""
-        if self.n < 2:
-            raise DataError(f"a covariance needs at least two images; there are {self.n}")
-        return self._scatter / (self.n - 1)
-
-
-def frechet_distance(a: Moments, b: Moments) -> float:
-    """Compute the squared Fréchet (Wasserstein-2) distance between the Gaussians of two sets of moments.
-
-    |m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½)
-
-    With C = L Lᵀ the last trace is the sum of the singular values of L₁ᵀ L₂. L comes from a pivoted Cholesky
-    factorisation, which stops at the rank: few images cost little, and a singular C needs no jitter.
+    Args:
+        a: Features of one set, (N, dim), N at least 2, of any float type and device.
+        b: Features of the other, (M, dim), M at least 2.
 
     Returns:
         The distance, at least 0, in squared units of the features.
 
     Raises:
-        DataError: Fewer than two vectors, or different dimensions.
+        DataError: Fewer than two images, different dimensions, or features that are not finite.
 
     Reference:
-        D. Dowson, B. Landau, The Fréchet Distance between Multivariate Normal Distributions, 1982. N. Higham,
-        Analysis of the Cholesky Decomposition of a Semi-definite Matrix, 1990.
+        D. Dowson, B. Landau, The Fréchet Distance between Multivariate Normal Distributions, 1982.
     """
-    if a.mean.shape != b.mean.shape:
-        raise DataError(f"moments of dimension {len(a.mean)} and {len(b.mean)} cannot be compared")
-    cov_a, cov_b = a.cov, b.cov
-    cross = torch.linalg.svdvals(_factor(cov_a).T @ _factor(cov_b)).sum()
-    distance = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
+    _check_features(a, b)
+    (mean_a, root_a), (mean_b, root_b) = map(_mean_and_root, (a, b))
+    cross = torch.linalg.svdvals(root_a.T @ root_b).sum()
+    distance = (mean_a - mean_b).square().sum() + root_a.square().sum() + root_b.square().sum() - 2 * cross
     return max(float(distance), 0.0)  # equal sets give the rounding error of the traces, of either sign
 
 
-def _factor(cov: Tensor) -> Tensor:
-    """L (dim, rank) with L Lᵀ = cov, for a symmetric positive semi-definite cov."""
+def _mean_and_root(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and L (dim, rank), L Lᵀ the covariance by N − 1.
+
+    Of no more vectors than dimensions Lᵀ are the centred rows. Else it is a pivoted Cholesky factor, which
+    stops at the rank, so that a singular covariance needs no jitter.
+
+    Reference:
+        N. Higham, Analysis of the Cholesky Decomposition of a Semi-definite Matrix, 1990.
+    """
     from scipy.linalg import get_lapack_funcs
 
+    x = features.detach().to("cpu", torch.float64)
+    if len(x) < 2:
+        raise DataError(f"a covariance needs at least two images; there are {len(x)}")
+    if bad := int((~x.isfinite()).any(1).sum()):
+        raise DataError(f"{bad} of {len(x)} feature vectors are not finite: look at their images")
+    mean = x.mean(0)
+    x = (x - mean).div_((len(x) - 1) ** 0.5)
+    if len(x) <= x.shape[1]:
+        return mean, x.T
     (pivoted_cholesky,) = get_lapack_funcs(("pstrf",), dtype="float64")
-    lower, pivot, rank, _ = pivoted_cholesky(cov.numpy(), lower=1)
-    factor = torch.zeros(len(cov), rank, dtype=torch.float64)
-    factor[torch.from_numpy(pivot).long() - 1] = torch.from_numpy(lower).tril()[:, :rank]
-    return factor
-
-
-def feature_distance(a: Tensor, b: Tensor) -> float:
-    """Compute `frechet_distance` of features (N, dim) and (M, dim).
-
-    Of fewer images than features the centred rows X / √(N − 1) stand for Lᵀ, without a factorisation.
-
-    Raises:
-        DataError: Fewer than two images, different dimensions, or features that are not finite.
-    """
-    _check_features(a, b)
-    if min(len(a), len(b)) < 2 or max(len(a), len(b)) > a.shape[1]:
-        return frechet_distance(Moments.of(a), Moments.of(b))
-    if not (a.isfinite().all() and b.isfinite().all()):
-        raise DataError("features are not finite: look at their images")
-    a, b = a.double(), b.double()
-    means = a.mean(0), b.mean(0)
-    x, y = ((s - m) / (len(s) - 1) ** 0.5 for s, m in zip((a, b), means, strict=True))
-    cross = torch.linalg.svdvals(x @ y.T).sum()
-    distance = (means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * cross
-    return max(float(distance), 0.0)
+    lower, pivot, rank, _ = pivoted_cholesky((x.T @ x).numpy(), lower=1)
+    root = torch.zeros(x.shape[1], rank, dtype=torch.float64)
+    root[torch.from_numpy(pivot).long() - 1] = torch.from_numpy(lower).tril()[:, :rank]
+    return mean, root
 
 
 def _check_features(a: Tensor, b: Tensor) -> None:
@@ -249,3 +190,37 @@ def coverage(real: Tensor, samples: Tensor, k: int = 5) -> Coverage:
 def _radius(x: Tensor, k: int) -> Tensor:
     """Distance of each to its k-th nearest other, (N,)."""
     return torch.cat([torch.cdist(x[r], x).kthvalue(k + 1).values for r in torch.arange(len(x)).split(_ROWS)])
+
+
+class Normality(NamedTuple):
+    """How far codes z of the base are from N(0, I), as Kolmogorov's distances in [0, 1].
+
+    Attributes:
+        coordinates: Mean over coordinates of the distance of zᵢ to N(0, 1).
+        radius: Distance of ‖z‖² to χ²_d: small only where the coordinates are also independent enough.
+        expected: Mean distance that as many codes of N(0, I) have, 0.8687 / √N.
+    """
+
+    coordinates: float
+    radius: float
+    expected: float
+
+
+def normality(z: Tensor) -> Normality:
+    """Compare codes z, shape (N, d), with N(0, I).
+
+    Raises:
+        DataError: Fewer than two codes, or one that is not finite.
+
+    Reference:
+        Marsaglia, Tsang, Wang, Evaluating Kolmogorov's distribution, Journal of Statistical Software, 2003:
+        the mean of √N times the distance is √(π/2) log 2 = 0.8687.
+    """
+    from scipy.stats import chi2, kstest, norm
+
+    if z.ndim != 2 or len(z) < 2 or not z.isfinite().all():
+        raise DataError(f"codes are (N, d), N at least 2 and finite; got {tuple(z.shape)}")
+    values = z.detach().cpu().double().numpy()
+    each = [float(kstest(column, norm.cdf).statistic) for column in values.T]
+    radius = float(kstest((values**2).sum(1), chi2(values.shape[1]).cdf).statistic)
+    return Normality(sum(each) / len(each), radius, 0.8687 / len(values) ** 0.5)

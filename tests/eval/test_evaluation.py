@@ -19,7 +19,7 @@ from mfimage.eval import (
     compare,
     coverage,
     evaluation,
-    feature_distance,
+    frechet_distance,
     kernel_distance,
     read_evaluation,
 )
@@ -96,9 +96,9 @@ def test_numbers_are_those_of_their_functions(model, sets, faked, tmp_path):
     samples = model.sample(store_module.CHUNK, generator).clamp(0, 1)[: len(test)]
     floor = train.batch(torch.randperm(len(train), generator=generator.manual_seed(0))[: len(test)])
     a, b = few(samples), few(real)
-    assert found["fid"] == pytest.approx(feature_distance(a, b), rel=1e-4)
-    assert found["fid_reconstructions"] == pytest.approx(feature_distance(few(x_hat), b), rel=1e-4)
-    assert found["fid_floor"] == pytest.approx(feature_distance(few(floor), b), rel=1e-4)
+    assert found["fid"] == pytest.approx(frechet_distance(a, b), rel=1e-4)
+    assert found["fid_reconstructions"] == pytest.approx(frechet_distance(few(x_hat), b), rel=1e-4)
+    assert found["fid_floor"] == pytest.approx(frechet_distance(few(floor), b), rel=1e-4)
     assert found["kid"] == pytest.approx(kernel_distance(a, b, 100, 13)[0], rel=0.05)
     same = coverage(b, a)
     assert found["precision"] == pytest.approx(float(same.precision.double().mean()), abs=0.05)

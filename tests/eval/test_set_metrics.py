@@ -5,14 +5,13 @@ from scipy.linalg import sqrtm
 
 from mfimage.errors import DataError
 from mfimage.eval import (
-    Moments,
     coverage,
-    feature_distance,
     frechet_distance,
     kernel_distance,
     set_metrics,
     squared_mmd,
 )
+from mfimage.eval.set_metrics import normality
 
 
 def randn(*size, seed=0):
@@ -30,66 +29,65 @@ def correlated(n, dim, seed):
     return randn(n, dim, seed=seed) @ randn(dim, dim, seed=seed + 100) + randn(dim, seed=seed + 200)
 
 
-def test_moments_are_those_of_all_batches_together():
-    x = correlated(37, 5, 1)
-    result = Moments(5)
-    for part in x.split([1, 20, 0, 16]):
-        result.update(part)
-    assert result.n == 37
-    assert torch.allclose(result.mean, x.mean(0), rtol=1e-13)
-    assert torch.allclose(result.cov, torch.cov(x.T), rtol=1e-12)
+@pytest.mark.parametrize(("n", "m"), [(5, 7), (20, 30), (60, 30), (200, 300)])
+def test_the_formula_by_eigenvalues_for_few_and_for_many_images(n, m):
+    a, b = correlated(n, 40, 1), correlated(m, 40, 2)
+    values, vectors = torch.linalg.eigh(torch.cov(a.T))
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ torch.cov(b.T) @ root).clamp(min=0).sqrt().sum()
+    expected = (a.mean(0) - b.mean(0)).square().sum() + a.var(0).sum() + b.var(0).sum() - 2 * cross
+    assert frechet_distance(a, b) == pytest.approx(float(expected), rel=1e-6)
+    assert frechet_distance(a, a) < 1e-6 * float(a.square().sum())
 
 
-def test_moments_are_stable_far_from_zero():
-    x = randn(1000, 3, seed=3)
-    shifted = Moments(3)
-    for part in (x + 1e8).split(64):
-        shifted.update(part)
+def test_distances_are_stable_far_from_zero():
+    a, b = randn(1000, 3, seed=3), 2 * randn(900, 3, seed=4)
     # float64 keeps 1e8 + x to 1.5e-8; E[x²] − E[x]² would be off by 1 and more.
-    assert torch.allclose(shifted.cov, torch.cov(x.T), atol=1e-6)
+    assert frechet_distance(a + 1e8, b + 1e8) == pytest.approx(frechet_distance(a, b), abs=1e-6)
 
 
-def test_float32_features_are_accumulated_in_float64():
-    assert Moments.of(randn(8, 3).float()).mean.dtype == torch.float64
+def test_float32_features_are_taken_in_float64():
+    a, b = randn(30, 3).float(), randn(20, 3, seed=1).float()
+    assert frechet_distance(a, b) == frechet_distance(a.double(), b.double())
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_features_that_are_not_finite(bad):
-    x = randn(5, 3)
+@pytest.mark.parametrize("dim", [3, 40])
+def test_features_that_are_not_finite(bad, dim):
+    x = randn(5, dim)
     x[2, 1] = bad
     with pytest.raises(DataError, match="1 of 5"):
-        Moments(3).update(x)
+        frechet_distance(randn(9, dim), x)
 
 
-def test_misuse():
-    with pytest.raises(DataError, match=r"\(2, 4\)"):
-        Moments(3).update(randn(2, 4))
+def test_features_that_are_none():
     with pytest.raises(DataError, match="at least two images; there are 1"):
-        frechet_distance(Moments.of(randn(1, 3)), Moments.of(randn(5, 3)))
-    with pytest.raises(DataError, match="3 and 4"):
-        frechet_distance(Moments.of(randn(5, 3)), Moments.of(randn(5, 4)))
+        frechet_distance(randn(1, 3), randn(5, 3))
+    for shape in ((5, 4), (5,), (5, 3, 1)):
+        with pytest.raises(DataError, match=r"\(N, dim\); got \(5, 3\) and \(5,"):
+            frechet_distance(randn(5, 3), randn(*shape))
 
 
 def test_closed_form_of_diagonal_gaussians():
-    a = Moments.of(exactly([0.0, 1.0, -2.0], [1.0, 2.0, 0.5], seed=1))
-    b = Moments.of(exactly([3.0, 1.0, 0.0], [1.5, 0.1, 0.5], seed=2))
+    a = exactly([0.0, 1.0, -2.0], [1.0, 2.0, 0.5], seed=1)
+    b = exactly([3.0, 1.0, 0.0], [1.5, 0.1, 0.5], seed=2)
     expected = (9 + 0 + 4) + (0.5**2 + 1.9**2 + 0)
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
 
 
 def test_closed_form_with_extreme_variances():
-    a = Moments.of(exactly([0.0, 0.0], [1e4, 1e-3], seed=1))
-    b = Moments.of(exactly([0.0, 0.0], [1e4, 2e-3], seed=2))
+    a = exactly([0.0, 0.0], [1e4, 1e-3], seed=1)
+    b = exactly([0.0, 0.0], [1e4, 2e-3], seed=2)
     # 1e-6 beside traces of 1e8: the rounding of the traces is all that remains.
     assert frechet_distance(a, b) == pytest.approx(1e-6, abs=1e-6)
 
 
 def test_matrix_square_root_of_scipy():
-    a, b = Moments.of(correlated(200, 12, 4)), Moments.of(correlated(100, 12, 5))
-    c1, c2 = a.cov.numpy(), b.cov.numpy()
+    a, b = correlated(200, 12, 4), correlated(100, 12, 5)
+    c1, c2 = torch.cov(a.T).numpy(), torch.cov(b.T).numpy()
     root = sqrtm(c1)
     cross = np.trace(np.real(sqrtm(root @ c2 @ root)))
-    expected = float((a.mean - b.mean).square().sum()) + np.trace(c1) + np.trace(c2) - 2 * cross
+    expected = float((a.mean(0) - b.mean(0)).square().sum()) + np.trace(c1) + np.trace(c2) - 2 * cross
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-10)
 
 
@@ -100,43 +98,17 @@ def test_pytorch_fid():
     import_torchvision()
     from pytorch_fid.fid_score import calculate_frechet_distance
 
-    a, b = Moments.of(correlated(300, 20, 6)), Moments.of(correlated(150, 20, 7))
-    args = (t.numpy() for t in (a.mean, a.cov, b.mean, b.cov))
+    a, b = correlated(300, 20, 6), correlated(150, 20, 7)
+    args = (t.numpy() for s in (a, b) for t in (s.mean(0), torch.cov(s.T)))
     assert frechet_distance(a, b) == pytest.approx(calculate_frechet_distance(*args), rel=1e-9)
-
-
-def test_fewer_images_than_dimensions():
-    x, y = correlated(5, 64, 8), correlated(7, 64, 9)
-    basis = torch.linalg.qr(torch.cat([x, y]).T).Q
-    values, vectors = torch.linalg.eigh(torch.cov((x @ basis).T))
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ torch.cov((y @ basis).T) @ root).clamp(min=0).sqrt().sum()
-    traces = x.var(0).sum() + y.var(0).sum()
-    expected = float((x.mean(0) - y.mean(0)).square().sum() + traces - 2 * cross)
-    assert frechet_distance(Moments.of(x), Moments.of(y)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_laws():
     x, y = correlated(50, 8, 10), correlated(60, 8, 11)
-    assert frechet_distance(Moments.of(x), Moments.of(y)) == pytest.approx(
-        frechet_distance(Moments.of(y), Moments.of(x)), rel=1e-12
-    )
-    assert 0 <= frechet_distance(Moments.of(x), Moments.of(x)) < 1e-10
-    assert frechet_distance(Moments.of(x), Moments.of(x + 2)) == pytest.approx(8 * 4, rel=1e-10)
-    assert frechet_distance(Moments.of(torch.ones(5, 8)), Moments.of(torch.zeros(5, 8))) == pytest.approx(8)
-
-
-@pytest.mark.parametrize(("n", "m"), [(20, 30), (60, 30), (200, 300)])
-def test_distances_of_features_are_those_of_their_moments(n, m):
-    a, b = correlated(n, 40, 1), correlated(m, 40, 2)
-    assert feature_distance(a, b) == pytest.approx(frechet_distance(Moments.of(a), Moments.of(b)), rel=1e-8)
-    assert feature_distance(a, a) < 1e-6 * float(a.square().sum())
-
-
-def test_features_that_are_none():
-    for bad in (randn(1, 40), randn(30, 39), torch.full((30, 40), torch.nan)):
-        with pytest.raises(DataError):
-            feature_distance(bad, randn(30, 40))
+    assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x), rel=1e-12)
+    assert 0 <= frechet_distance(x, x) < 1e-10
+    assert frechet_distance(x, x + 2) == pytest.approx(8 * 4, rel=1e-10)
+    assert frechet_distance(torch.ones(5, 8), torch.zeros(5, 8)) == pytest.approx(8)
 
 
 def test_squared_mmd_leaves_out_the_pairs_of_equal_index(monkeypatch):
@@ -237,3 +209,27 @@ def test_against_prdc():
 def test_too_few():
     with pytest.raises(DataError, match="more than 5"):
         coverage(randn(5, 2), randn(9, 2))
+
+
+def test_normal_codes_are_as_near_as_chance_has_them():
+    z = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0))
+    found = normality(z)
+    assert found.coordinates == pytest.approx(found.expected, rel=0.35)
+    assert found.radius < 2 * found.expected
+
+
+@pytest.mark.parametrize("spoil", [lambda z: 2 * z, lambda z: z + 0.5, lambda z: z.abs()])
+def test_codes_that_are_not_normal_are_far(spoil):
+    z = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0))
+    assert normality(spoil(z)).coordinates > 5 * normality(z).expected
+
+
+def test_dependent_codes_show_in_the_radius():
+    z = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0)).expand(-1, 6)
+    assert normality(z).coordinates < 2 * normality(z).expected
+    assert normality(z).radius > 5 * normality(z).expected
+
+
+def test_codes_that_are_not_finite():
+    with pytest.raises(DataError):
+        normality(torch.full((3, 2), torch.nan))
