@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -23,7 +23,7 @@ VARIANTS = ("scandal", "theta")  # +scandal has the joint score in the loss, +th
 
 Models: TypeAlias = Mapping[str, GenerativeModel]
 Measure: TypeAlias = Callable[[GenerativeModel, Simulator, Points, torch.Generator], dict[str, float]]
-Changes: TypeAlias = Mapping[str, Mapping[str, Any]]
+Changes: TypeAlias = Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,12 @@ class Experiment:
                 "the data give a score and +theta for a chart that sees the parameters"
             )
         given = self.budgets[budget]
-        values, changes = to_json(given.config), dict(given.changes.get(base, {}))
-        model = {**values["model"], **changes.pop("model", {})}
+        values = {**to_json(given.config), **given.changes.get(base, {}), "algorithm": base, "seed": seed}
         if "theta" in variants:
-            model["chart_context"] = True
+            values["model"] = {**values["model"], "chart_context": True}
         if "scandal" in variants:
             values["scandal"] = 2.0
-        config = from_json(Config, {**values, **changes, "algorithm": base, "seed": seed, "model": model})
+        config = from_json(Config, values)
         # Variants that would change nothing, or that the model does not know, are refused.
         truth = self.simulator
         config.model_config(truth.shape, ALGORITHMS[base].kind, truth.parameters)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from mfimage.config import Config
@@ -24,7 +22,7 @@ JOINT = ("m-flow-a", "m-flow-s", "me-flow-a", "me-flow-s", "free-form")  # chart
 _SHARED = Config(dim=1, batch_size=512, lr=3e-3, density_lr=3e-3, clip=10.0, every=500)
 
 
-def _changes(joint_steps: int) -> dict[str, dict[str, Any]]:
+def _changes(joint_steps: int) -> dict[str, dict[str, object]]:
     """Choose the steps of joint phases, and room for the steep gradients of narrow likelihoods."""
     return {
         **{name: {"steps": joint_steps} for name in JOINT},

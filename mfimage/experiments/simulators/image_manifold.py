@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ class ImageManifold(Simulator):
     bound: float  # the largest |z_k| with which the nearest image is sought
     tolerance: float = 1e-14  # of `nearest_point`: what float64 allows
     floor: float = 1e-24
-    _bank: Bank | None = None
 
     @abstractmethod
     def draw(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Tensor:
@@ -107,13 +107,15 @@ class ImageManifold(Simulator):
 
     def _start(self, x: Tensor) -> Tensor:
         """Latents (n, d) near those of images (n, C, H, W): the better one of two guesses."""
-        if self._bank is None:
-            z = self.draw(self.bank_size, torch.Generator().manual_seed(0))
-            features = [self._thumbnails(self.render(part)) for part in z.split(self.rows_at_once)]
-            self._bank = Bank(torch.cat(features).double(), z.double())
         guesses = self._bank.guesses(self._thumbnails(x), _USUAL)
         first, second = ((x - self.render(z)).flatten(1).square().sum(1) for z in guesses)
         return torch.where((first < second)[:, None], *guesses)
+
+    @cached_property
+    def _bank(self) -> Bank:
+        z = self.draw(self.bank_size, torch.Generator().manual_seed(0))
+        features = [self._thumbnails(self.render(part)) for part in z.split(self.rows_at_once)]
+        return Bank(torch.cat(features).double(), z.double())
 
     def _thumbnails(self, x: Tensor) -> Tensor:
         rows = area_weights(x.shape[-1], min(self.thumbnail, x.shape[-1])).to(x)

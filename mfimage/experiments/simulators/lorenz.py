@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,40 +52,39 @@ class Lorenz(Simulator):
             raise UsageError("a Lorenz attractor has at least one trajectory and one step")
         self._settings = (trajectories, steps, seed)
         self._folder = Path(cache) if cache else cache_folder()
-        self._paths: Tensor | None = None
-        self._tree: cKDTree | None = None
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
         """Draw n points, uniformly over trajectories and times; without replacement within a sample."""
-        rows = self._trajectories().flatten(0, 1)
+        rows = self._paths.flatten(0, 1)
         if n > len(rows):
             raise UsageError(f"{n} points are asked of {len(rows)}: give more trajectories or steps")
         return Points(rows[torch.randperm(len(rows), generator=generator)[:n]], self.name)
 
     def trajectory(self, i: int = 0) -> Tensor:
         """Return trajectory i in the order of time, shape (steps, 3) float32."""
-        return self._trajectories()[i]
+        return self._paths[i]
 
     def distance(self, x: Tensor) -> Tensor:
         """Compute the distance to the nearest point of any trajectory; NaN where x is not finite.
 
         An upper bound of the distance from the attractor, above it by about the spacing of the points.
         """
-        from scipy.spatial import cKDTree
-
-        if self._tree is None:
-            self._tree = cKDTree(self._trajectories().flatten(0, 1).double().numpy())
         found = torch.full((len(x),), torch.nan, dtype=torch.float64)
         finite = x.isfinite().all(1)
         found[finite] = torch.from_numpy(self._tree.query(x[finite].double().numpy())[0])
         return found
 
-    def _trajectories(self) -> Tensor:
-        if self._paths is None:
-            self._paths = torch.from_numpy(self._cached()).float()
-        return self._paths
+    @cached_property
+    def _paths(self) -> Tensor:
+        return torch.from_numpy(self._read_or_integrate()).float()
 
-    def _cached(self) -> np.ndarray:
+    @cached_property
+    def _tree(self) -> cKDTree:
+        from scipy.spatial import cKDTree
+
+        return cKDTree(self._paths.flatten(0, 1).double().numpy())
+
+    def _read_or_integrate(self) -> np.ndarray:
         """Read the paths from the cache, or integrate them and write it."""
         if self._folder is None:
             return integrate(*self._settings)
