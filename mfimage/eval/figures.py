@@ -18,8 +18,6 @@ from mfimage.eval.table import number, scientific
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-else:
-    Figure = "matplotlib.figure.Figure"  # imported when one is drawn, so that `mfimage --help` is quick
 
 PALETTE = {  # colours of a page by name, in light and in dark; a plot is drawn in the light ones
     "paper": ("#ffffff", "#15171a"), "ink": ("#1c1e21", "#e4e6e9"), "quiet": ("#62676d", "#9aa0a7"),
@@ -66,9 +64,9 @@ class Plot:
 
 def canvas(width: float = 440, height: float = 240) -> Figure:
     """Make an empty figure, of a size in points, that arranges its axes itself."""
-    import matplotlib.figure
+    from matplotlib.figure import Figure
 
-    return matplotlib.figure.Figure((width / 72, height / 72), layout="constrained")
+    return Figure((width / 72, height / 72), layout="constrained")
 
 
 def plot(title: str, panels: Mapping[str, Figure], caption: str = "", width: int = WIDE) -> Plot:

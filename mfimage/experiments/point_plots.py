@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mfimage.errors import UsageError
-from mfimage.eval.figures import INK, LINE, PANEL, QUIET, SERIES, TEXT, TRUTH, Figure, canvas, furnish, spread
+from mfimage.eval.figures import INK, LINE, PANEL, QUIET, SERIES, TEXT, TRUTH, canvas, furnish, spread
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-Panels = Mapping[str, Figure]  # by the name above each
+Panels = Mapping[str, "Figure"]  # by the name above each
 DOTS, PALE = "#3a8fd9", "#949ba3"  # of clouds of points, which are the same in light and in dark
 NATS = "log-density, nats"
 
@@ -62,14 +65,13 @@ def _look(colours: Array | None, scale: Array | None = None) -> dict[str, Any]:
     return {**look, "c": colours, "cmap": cmap, "vmin": low, "vmax": high}
 
 
-def plot_plane(data: Tensor, curve: Tensor | None, samples: Tensor, colours: Tensor | None = None) -> Panels:
+def plot_plane(data: Tensor, curve: Tensor | None, samples: Tensor) -> Panels:
     """Draw data, learned manifold and samples in the plane.
 
     Args:
         data: (n, 2); it alone sets the axes, and the name of the panel counts samples that lie beyond them.
         curve: (m, 2) in order along the learned manifold, or None.
         samples: (n, 2).
-        colours: (n,) log-density of the samples in nats, which then colours them.
 
     Raises:
         UsageError: Points are not of two coordinates.
@@ -80,10 +82,7 @@ def plot_plane(data: Tensor, curve: Tensor | None, samples: Tensor, colours: Ten
     figure = canvas(PANEL, PANEL)
     axes = figure.add_subplot()
     axes.scatter(truth[:, 0], truth[:, 1], s=7, label="data", **_look(None) | {"color": PALE})
-    look = _look(None if colours is None else float64_of(colours).ravel()[seen])
-    axes.scatter(
-        made[seen, 0], made[seen, 1], s=7, zorder=3, label="samples" if colours is None else NATS, **look
-    )
+    axes.scatter(made[seen, 0], made[seen, 1], s=7, label="samples", zorder=3, **_look(None))
     if curve is not None:
         axes.plot(*points_of(curve, 2).T, color=SERIES[1], lw=1.4, label="learned manifold", zorder=4)
     axes.set(xlim=box[:, 0], ylim=box[:, 1], aspect="equal")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from mfimage.errors import UsageError
-from mfimage.eval.figures import INK, LINE, PANEL, SERIES, TRUTH, Figure, canvas, furnish, spread
+from mfimage.eval.figures import INK, LINE, PANEL, SERIES, TRUTH, canvas, furnish, spread
 from mfimage.experiments.point_plots import Array, Panels, float64_of, points_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot_posterior(truth: Tensor, models: Mapping[str, Tensor], theta_true: Tensor) -> Panels:

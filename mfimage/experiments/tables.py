@@ -11,15 +11,16 @@ import numpy as np
 from mfimage.eval.page import Page, Part, Section
 from mfimage.eval.table import ARROWS, DASH, Better, Cell, Column, Row, Table, mark_best, number
 
+_DIGITS = 3  # significant ones that are shown
+
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured: its name, its unit, which way is better, how many significant digits are shown."""
+    """What is measured: its name, its unit, which way is better."""
 
     name: str
     unit: str = ""
     better: Better = None
-    digits: int = 3
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class ExperimentReport:
     def _medians(self, metric: Metric) -> list[Cell]:
         """A cell for each algorithm; those are best whose median reads as the best one does."""
         medians = [self._runs(algorithm, metric).summary()[0] for algorithm in self.rows]
-        marks = mark_best(medians, metric.better, [number(v, metric.digits) for v in medians])
+        marks = mark_best(medians, metric.better, [number(v, _DIGITS) for v in medians])
         return [self._median(a, metric, mark) for a, mark in zip(self.rows, marks, strict=True)]
 
     def _median(self, algorithm: str, metric: Metric, best: bool) -> Cell:
@@ -125,12 +126,12 @@ class ExperimentReport:
         if not runs.finite:
             return Cell("diverged" if lost == all_runs > 0 else DASH)
         median, *ends = runs.summary()
-        low, high = (number(end, metric.digits, abs(median)) for end in ends)
+        low, high = (number(end, _DIGITS, abs(median)) for end in ends)
         between = f" {DASH} " if "−" in low + high else DASH
         spread = f"{low}{between}{high}" if len(runs.finite) > 1 else ""
         # A run that went well may still lack one number, which its row does not say.
         note = f"{len(runs.finite)} of {all_runs} runs" if len(runs.finite) < all_runs - lost else ""
-        return Cell(number(median, metric.digits), best, tuple(filter(None, (spread, note))))
+        return Cell(number(median, _DIGITS), best, tuple(filter(None, (spread, note))))
 
     def _legend(self, published: bool) -> str:
         """Say how the table is read."""
