@@ -62,13 +62,7 @@ class EncodedChart(Manifold):
 
 
 class Autoencoder(Manifold):
-    """Two plain networks, each beside a linear map that starts at the principal components.
-
-    Args:
-        encoder: Data to u.
-        decoder: u to data, flattened.
-        shape: Of the data.
-    """
+    """Two plain networks, each beside a linear map that starts at the principal components."""
 
     def __init__(self, encoder: LinearPlus, decoder: LinearPlus, shape: tuple[int, ...]) -> None:
         super().__init__()

@@ -40,16 +40,10 @@ class _Net(nn.Module):
 
 
 class ConvNet(_Net):
-    """3×3 – 1×1 – 3×3 convolutions with SiLU; 3×3 – 3×3 – 3×3 where they can see how noisy their input is.
+    """3×3 – 1×1 – 3×3 convolutions with SiLU, (B, in, H, W) to (B, out, H, W).
 
-    Features of the noise shift both hidden layers linearly. They are 0 where there is no noise: without them
-    this is the network of clean images.
-
-    Args:
-        in_channels: Of the input (B, in, H, W).
-        out_channels: Of the output (B, out, H, W).
-        width: Hidden channels.
-        noise: Whether `forward` can take features of noise.
+    With `noise` 3×3 – 3×3 – 3×3, whose hidden layers features of the noise can shift. They are 0 where there
+    is no noise: without them this is the network of clean images.
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int, noise: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from nflows.utils import create_alternating_binary_mask
 from torch.autograd.functional import jacobian
 from torch.func import jvp, vmap
 
+import mfimage
 from mfimage.models.density import latent_density
 
 DIM, TAIL = 4, 3.0
@@ -154,3 +156,9 @@ def test_a_density_samples_without_a_warning_and_undoes_itself():
     density.initialise(u)
     z, _ = density._transform(u)
     torch.testing.assert_close(density.push_forward(z), u, atol=1e-9, rtol=0)
+
+
+def test_only_the_interface_and_the_density_know_nflows():
+    files = (path for path in Path(mfimage.__file__).parent.rglob("*.py"))
+    know = {path.name for path in files if "from nflows" in path.read_text(encoding="utf-8")}
+    assert know == {"layers.py", "density.py"}
