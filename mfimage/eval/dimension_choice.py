@@ -35,7 +35,7 @@ _SHORTEST = 8  # but to this at least
 _ROUND_UP = 0.25  # a fraction above it is rounded up: a dimension too many costs less than one too few
 _AGREE = 0.25  # of the larger
 
-Report: TypeAlias = Callable[[int, dict[str, float]], None]  # of a step and what was measured in it
+OnStep: TypeAlias = Callable[[int, dict[str, float]], None]  # step, and what was measured in it
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def choose_dimension(
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
     tell: Callable[[str], None] = lambda message: None,
-    report: Report = lambda step, record: None,
+    report: OnStep = lambda step, record: None,
     reading: Reading = Reading(),
 ) -> Dimension:
     """Recommend a dimension for the manifold of images or vectors, in a minute or two on one core.
@@ -160,7 +160,7 @@ def _different(images: Dataset, most: int, seed: int) -> tuple[Tensor, int]:
 
 
 def _nested_errors(
-    train: Tensor, test: Tensor, longest: int, steps: int, seed: int, report: Report
+    train: Tensor, test: Tensor, longest: int, steps: int, seed: int, report: OnStep
 ) -> list[float]:
     """Fit nested codes; squared errors of `test` for the first 0, 1, 2 … of them."""
     unit = float(train.square().sum(1).mean().sqrt())

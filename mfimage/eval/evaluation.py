@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mfimage.config import Reading
 from mfimage.datasets.loading import Data, load
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, UsageError
@@ -123,7 +122,7 @@ def evaluate_once(path: Path, data: Data, model: GenerativeModel, train: Data, *
     return found
 
 
-def load_like(model: GenerativeModel, data: Data, split: str, reading: Reading = Reading()) -> Dataset:
+def load_like(model: GenerativeModel, data: Data, split: str) -> Dataset:
     """Load a split of data in the shape of the images that a model takes.
 
     Raises:
@@ -134,7 +133,7 @@ def load_like(model: GenerativeModel, data: Data, split: str, reading: Reading =
     require_images(model)
     channels, height, width = model.shape
     if not isinstance(data, Dataset):
-        return load(data, split, (height, width), channels, reading=reading)
+        return load(data, split, (height, width), channels)
     if data.shape != model.shape:
         raise DataError(f"{data.name}: images of shape {data.shape}, but the model's have {model.shape}")
     return data

@@ -45,7 +45,7 @@ _DRAWS = 10  # of a bootstrap of Fréchet distances, each of which takes about a
 _SUBSETS = 100  # of a kernel distance
 
 
-def reconstruction(s: Setup) -> tuple[Numbers, Pictures]:
+def measure_reconstruction(s: Setup) -> tuple[Numbers, Pictures]:
     """Measure reconstructions of held-out images, and those by PCA at equal d beside them."""
     s.tell(f"reconstruction of {len(s.test)} images")
     rows = s.drawn(s.train, enough_rows(math.prod(s.test.shape), s.model.dim))
@@ -65,7 +65,7 @@ def reconstruction(s: Setup) -> tuple[Numbers, Pictures]:
     }, {"held-out images": shown, "reconstructions": s.project(shown)}
 
 
-def density(s: Setup) -> tuple[Numbers, Pictures]:
+def measure_density(s: Setup) -> tuple[Numbers, Pictures]:
     """Compute the exact log-density of held-out images; on the whole space that of dequantised ones."""
     s.tell(f"exact log-density of {min(s.density_images, len(s.test))} images")
     x = s.test.batch(s.drawn(s.test, s.density_images)).to(s.model.device)
@@ -90,7 +90,7 @@ def density(s: Setup) -> tuple[Numbers, Pictures]:
 
 
 @torch.no_grad()
-def geometry(s: Setup) -> tuple[Numbers, Pictures]:
+def measure_geometry(s: Setup) -> tuple[Numbers, Pictures]:
     """Measure rank and condition of J at held-out images, from the eigenvalues of JᵀJ."""
     model = cast(ChartedModel, s.model)
     x = s.test.batch(s.drawn(s.test, _GEOMETRY)).to(model.device)
@@ -117,7 +117,7 @@ def rank_and_condition(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def latent(s: Setup) -> tuple[Numbers, Pictures]:
+def measure_latent(s: Setup) -> tuple[Numbers, Pictures]:
     """Measure how normal the base codes of held-out images are."""
     model = cast(ChartedModel, s.model)
     batches = (x.to(model.device) for x in s.test.batches(s.batch_size))
@@ -129,7 +129,7 @@ def latent(s: Setup) -> tuple[Numbers, Pictures]:
     return numbers, {}
 
 
-def memorisation(s: Setup) -> tuple[Numbers, Pictures]:
+def measure_memorisation(s: Setup) -> tuple[Numbers, Pictures]:
     """Measure whether samples are copies of training images, by distances of pixels."""
     s.tell("nearest training images of samples")
     samples = s.sample(range(min(s.samples, _CHECKED)))
@@ -163,7 +163,7 @@ class FeatureSets:
     sets: Mapping[str, Tensor]
 
 
-def frechet(s: Setup, features: FeatureSets) -> Numbers:
+def measure_frechet(s: Setup, features: FeatureSets) -> Numbers:
     """Measure Fréchet distances to the held-out images: of samples, reconstructions, training images."""
     real, numbers = features.sets["real"], {}
     for kind, ending in (("samples", ""), ("reconstructions", "_reconstructions"), ("floor", "_floor")):
@@ -178,7 +178,7 @@ def frechet(s: Setup, features: FeatureSets) -> Numbers:
     return numbers
 
 
-def kid(s: Setup, features: FeatureSets) -> Numbers:
+def measure_kid(s: Setup, features: FeatureSets) -> Numbers:
     """Measure the kernel distance of samples, with its deviation over subsets."""
     samples, real = features.sets["samples"], features.sets["real"]
     least = min(len(samples), len(real))
@@ -190,7 +190,7 @@ def kid(s: Setup, features: FeatureSets) -> Numbers:
     return {"kid": s.number(distance, len(samples), "", "lower", beside, features.weights)}
 
 
-def prdc(s: Setup, features: FeatureSets) -> Numbers:
+def measure_prdc(s: Setup, features: FeatureSets) -> Numbers:
     """Measure precision, recall, density and coverage of samples by five neighbours."""
     numbers = {}
     for name, values in coverage(features.sets["real"], features.sets["samples"])._asdict().items():
@@ -201,13 +201,13 @@ def prdc(s: Setup, features: FeatureSets) -> Numbers:
 
 
 MODEL_METRICS: dict[str, Callable[[Setup], tuple[Numbers, Pictures]]] = {
-    "reconstruction": reconstruction,
-    "density": density,
-    "geometry": geometry,
-    "latent": latent,
-    "memorisation": memorisation,
+    "reconstruction": measure_reconstruction,
+    "density": measure_density,
+    "geometry": measure_geometry,
+    "latent": measure_latent,
+    "memorisation": measure_memorisation,
 }
 FEATURE_METRICS: dict[str, Callable[[Setup, FeatureSets], Numbers]] = {
-    "fd": frechet, "fid": frechet, "kid": kid, "prdc": prdc,
+    "fd": measure_frechet, "fid": measure_frechet, "kid": measure_kid, "prdc": measure_prdc,
 }  # fmt: skip
 METRICS = (*MODEL_METRICS, *FEATURE_METRICS)

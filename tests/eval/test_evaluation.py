@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny import draw_bumps
@@ -226,9 +227,11 @@ def test_infinite_values_survive_as_nothing(model, sets, tmp_path):
     assert psnr.interval is None
 
 
-def test_data_by_name_and_points_in_a_folder(model, bumps, sets, tmp_path):
+def test_data_by_name_as_an_array_and_as_points_in_a_folder(model, bumps, sets, tmp_path):
     by_path = evaluate(bumps, model, bumps, metrics=("reconstruction",))
     assert by_path.as_json() == evaluate_on(sets, model, metrics=("reconstruction",)).as_json()
+    arrays = (np.load(bumps)[:26], np.load(bumps)[26:])
+    assert evaluate_on(arrays, model, metrics=("reconstruction",)).numbers["mse"].n == 26
     folder = write_points(Bumps(), tmp_path / "points", {"train": 60, "test": 30})
     report = evaluate(folder, model, folder, metrics=("reconstruction", "fd"), cache=tmp_path)
     assert (report.data["test"]["count"], report.data["train"]["count"]) == (30, 60)
