@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from mfimage import losses
 from mfimage.config import AlgorithmName, Config, KindName
 from mfimage.errors import UsageError
-from mfimage.models import GenerativeModel
 
 DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
 CUT = 1 / 3  # share of noisy images that are cut to [0, 1] in training
@@ -38,6 +37,10 @@ class Batch(NamedTuple):
     sigma: Any = None
 
 
+Loss: TypeAlias = Callable[[Any, Batch, Config], Tensor]
+Disturb: TypeAlias = Callable[[Batch, Config, torch.Generator, int], Batch]
+
+
 @dataclass(frozen=True)
 class Phase:
     """A stretch of training with one objective.
@@ -57,26 +60,19 @@ class Phase:
 
     name: str
     part: Callable[[Any], nn.Module]
-    loss: Callable[[Any, Batch, Config], Tensor]
+    loss: Loss
     start: Callable[[Any, Batch], None]
     codes: bool = False
     closed: bool = False
     scores: bool = False
     keep_best: bool = True
-    disturb: Callable[[Batch, Config, torch.Generator, int], Batch] | None = None
+    disturb: Disturb | None = None
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A way to learn a manifold and a density.
+    """A way to learn a manifold and a density: the kind of model that is built, and how it is trained."""
 
-    Attributes:
-        name: In words.
-        kind: What is built; see `models.build`.
-        phases: One after the other.
-    """
-
-    name: str
     kind: KindName
     phases: tuple[Phase, ...]
 
@@ -86,18 +82,6 @@ def _likelihood(module: Any, batch: Batch, config: Config) -> Tensor:
     if config.scandal and batch.context is not None and batch.score is not None:
         return losses.scandal(module, batch.x, batch.context, batch.score, config.scandal)
     return losses.negative_log_likelihood(module, batch.x, batch.context)
-
-
-def _start_chart(model: Any, batch: Batch) -> None:
-    model.chart.initialise(batch.x)
-
-
-def _start_density(model: Any, batch: Batch) -> None:
-    model.density.initialise(batch.x)
-
-
-def _start_all(model: GenerativeModel, batch: Batch) -> None:
-    model.initialise(batch.x, batch.context)
 
 
 def _dequantised(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
@@ -114,7 +98,7 @@ def _noisy(batch: Batch, config: Config, generator: torch.Generator, dim: int) -
 
 
 def _disturbed(batch: Batch, sigma: float, generator: torch.Generator) -> Batch:
-    """Add noise N(0, σ²), and keep what was."""
+    """Add noise N(0, σ²), and keep the clean data."""
     noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
     return batch._replace(x=batch.x + sigma * noise, clean=batch.x)
 
@@ -135,7 +119,7 @@ def _of_random_noise(batch: Batch, config: Config, generator: torch.Generator, d
 
 
 def _reconstruction(chart: Any, batch: Batch, config: Config) -> Tensor:
-    """Of the manifold alone, or of what the chart shrinks too."""
+    """Squared error of projections, and that of images denoised where noise was added."""
     if batch.sigma is None:
         return losses.reconstruction(chart, batch.x, batch.context)
     return losses.noise_aware(chart, batch.x, batch.clean, batch.sigma)
@@ -146,33 +130,22 @@ def _draw(batch: Batch, config: Config, generator: torch.Generator, dim: int) ->
     return batch._replace(noise=torch.randn(len(batch.x), dim, generator=generator).to(batch.x))
 
 
-_MANIFOLD = Phase(
-    "manifold",
-    lambda model: model.chart,
-    _reconstruction,
-    _start_chart,
-    disturb=_of_random_noise,
-)
-_DENSITY = Phase("density", lambda model: model.density, _likelihood, _start_density, codes=True, scores=True)
-
-
-def _whole(
-    name: str,
-    loss: Callable[[Any, Batch, Config], Tensor],
-    disturb: Callable[[Batch, Config, torch.Generator, int], Batch] | None = None,
-    likelihood: bool = False,
-) -> Phase:
+def _whole(name: str, loss: Loss, disturb: Disturb | None = None, likelihood: bool = False) -> Phase:
+    """A phase in which the whole model is trained at once."""
     return Phase(
-        name,
-        lambda model: model,
-        loss,
-        _start_all,
-        scores=likelihood,
-        keep_best=likelihood,
-        disturb=disturb,
-    )
+        name, lambda m: m, loss, lambda m, b: m.initialise(b.x, b.context),
+        scores=likelihood, keep_best=likelihood, disturb=disturb,
+    )  # fmt: skip
 
 
+_MANIFOLD = Phase(
+    "manifold", lambda m: m.chart, _reconstruction, lambda m, b: m.chart.initialise(b.x),
+    disturb=_of_random_noise,
+)  # fmt: skip
+_DENSITY = Phase(
+    "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
+    codes=True, scores=True,
+)  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))
 _TRANSPORT = _whole("transport", lambda m, b, c: losses.sinkhorn(m, b.x, b.noise, b.context), _draw)
@@ -183,7 +156,7 @@ _DENOISING = _whole(
 _FREE_FORM = _whole(
     "free-form", lambda m, b, c: losses.free_form(m, b.x, b.noise, b.context, c.weight), _draw
 )
-_FIT = Phase("principal", lambda model: model, _likelihood, _start_all, closed=True)
+_PRINCIPAL = replace(_whole("principal", _likelihood), closed=True, keep_best=True)
 
 
 def check_score(config: Config, known: bool) -> None:
@@ -200,18 +173,18 @@ def check_score(config: Config, known: bool) -> None:
 
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {
-    "m-flow": Algorithm("M-flow, sequential", "manifold-flow", (_MANIFOLD, _DENSITY)),
-    "m-flow-a": Algorithm("M-flow, alternating", "manifold-flow", (_ALTERNATING,)),
-    "m-flow-s": Algorithm("M-flow, simultaneous", "manifold-flow", (_SIMULTANEOUS,)),
-    "m-flow-ot": Algorithm("M-flow, optimal transport", "manifold-flow", (_TRANSPORT,)),
-    "me-flow": Algorithm("Me-flow, sequential", "encoder-flow", (_MANIFOLD, _DENSITY)),
-    "me-flow-a": Algorithm("Me-flow, alternating", "encoder-flow", (_ALTERNATING,)),
-    "me-flow-s": Algorithm("Me-flow, simultaneous", "encoder-flow", (_SIMULTANEOUS,)),
-    "free-form": Algorithm("Me-flow, free-form surrogate of the volume", "encoder-flow", (_FREE_FORM,)),
-    "denoising": Algorithm("Denoising flow", "pie", (_DENOISING,)),
-    "pie": Algorithm("PIE", "pie", (_LIKELIHOOD,)),
-    "af": Algorithm("Ambient flow", "ambient-flow", (_LIKELIHOOD,)),
-    "fom": Algorithm("Flow on the prescribed sphere", "sphere", (_DENSITY,)),
-    "pae": Algorithm("Probabilistic autoencoder", "autoencoder", (_MANIFOLD, _DENSITY)),
-    "pca": Algorithm("Principal components and a Gaussian", "linear", (_FIT,)),
+    "m-flow": Algorithm("manifold-flow", (_MANIFOLD, _DENSITY)),  # M-flow, sequential
+    "m-flow-a": Algorithm("manifold-flow", (_ALTERNATING,)),  # alternating
+    "m-flow-s": Algorithm("manifold-flow", (_SIMULTANEOUS,)),  # simultaneous
+    "m-flow-ot": Algorithm("manifold-flow", (_TRANSPORT,)),  # by optimal transport
+    "me-flow": Algorithm("encoder-flow", (_MANIFOLD, _DENSITY)),  # Me-flow: a separate encoder
+    "me-flow-a": Algorithm("encoder-flow", (_ALTERNATING,)),
+    "me-flow-s": Algorithm("encoder-flow", (_SIMULTANEOUS,)),
+    "free-form": Algorithm("encoder-flow", (_FREE_FORM,)),  # Me-flow by a surrogate of the volume
+    "denoising": Algorithm("pie", (_DENOISING,)),
+    "pie": Algorithm("pie", (_LIKELIHOOD,)),  # pseudo-invertible encoder
+    "af": Algorithm("ambient-flow", (_LIKELIHOOD,)),  # ambient flow
+    "fom": Algorithm("sphere", (_DENSITY,)),  # flow on a manifold that is given
+    "pae": Algorithm("autoencoder", (_MANIFOLD, _DENSITY)),  # probabilistic autoencoder
+    "pca": Algorithm("linear", (_PRINCIPAL,)),  # principal components and a Gaussian
 }

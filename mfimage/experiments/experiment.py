@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import torch
 
 from mfimage.algorithms import ALGORITHMS, check_score
-from mfimage.config import Config
+from mfimage.config import BudgetName, Config
 from mfimage.datasets.points import Points
 from mfimage.errors import UsageError
 from mfimage.eval.page import Part
@@ -18,7 +18,7 @@ from mfimage.experiments.tables import Metric
 from mfimage.models import GenerativeModel
 from mfimage.settings import from_json, to_json
 
-BUDGETS = ("quick", "paper")
+BUDGETS: tuple[str, ...] = get_args(BudgetName)
 VARIANTS = ("scandal", "theta")  # +scandal has the joint score in the loss, +theta a chart that sees θ
 
 Models: TypeAlias = Mapping[str, GenerativeModel]
