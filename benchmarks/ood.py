@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 from harness import BUDGETS, SHARED, celeba, put, say, trained, training_config
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from mfimage import Detector, from_pretrained
 from mfimage.datasets import ImageSet, load
-from mfimage.datasets.noise import blur
 from mfimage.errors import MfimageError
 from mfimage.eval.image_metrics import PCA
 from mfimage.eval.score_metrics import auroc, separation
@@ -54,7 +54,7 @@ def others(x: Tensor, lists: str) -> dict[str, Tensor]:
     made = {
         "upside down": x.flip(2),
         "turned by 90°": x.rot90(1, (2, 3)),
-        "blurred": blur(x, 1.5),
+        "blurred": torch.from_numpy(gaussian_filter(x.numpy(), (0, 0, 1.5, 1.5), mode="nearest")),
         "constant": constant,
         "uniform noise": torch.rand(x.shape, generator=generator),
         "Gaussian noise": (0.5 + 0.25 * torch.randn(x.shape, generator=generator)).clamp(0, 1),

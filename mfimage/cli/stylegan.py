@@ -137,7 +137,7 @@ def manifold(
         conditional: Shift the latents by a θ ~ N(0, 1).
         outdir: Where they go; NAME-DIMd-SIZE if none.
     """
-    from mfimage.datasets.pointset import write_points
+    from mfimage.datasets.points import write_points
     from mfimage.datasets.stylegan import SEEDED_CARD
     from mfimage.experiments.simulators import Generated
 

@@ -100,13 +100,8 @@ def scan_folder(folder: Path) -> tuple[list[ListedFile], dict[str, int]]:
     """The images in a folder and below it, in natural order, and the time of change of every folder seen.
 
     Hidden files and folders are left out; links to files are followed (a broken one has size −1), links to
-    folders are not; what is neither (a pipe) is left out.
-
-    Returns:
-        The images, maybe none, and the times (ns) by relative path, the folder itself being "".
-
-    Raises:
-        DataError: A folder in it cannot be read.
+    folders are not; what is neither (a pipe) is left out. Among the times (ns) the folder itself is "".
+    DataError if a folder in it cannot be read.
     """
     found: list[ListedFile] = []
     times: dict[str, int] = {}
@@ -199,11 +194,7 @@ class Index:
 
 
 def index_folder(folder: Path) -> Index:
-    """List the images of a folder, see `scan_folder`, or read the kept list where that is still right.
-
-    Raises:
-        DataError: There is no image in it, or a folder in it cannot be read.
-    """
+    """List the images of a folder, see `scan_folder`, or read the kept list; DataError if there are none."""
     code = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
     kept = None if (cache := cache_folder("index")) is None else cache / f"{code}.npz"
     if kept is not None and (index := _read(kept, folder)) is not None:

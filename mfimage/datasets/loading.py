@@ -18,7 +18,6 @@ from mfimage.datasets.listing import iter_files
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.objects import array_of_images
 from mfimage.datasets.points import Points, checked, holds_points, joined, load_points
-from mfimage.datasets.pointset import holds_point_set, load_point_set
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
 from mfimage.datasets.sources import Part, Source, from_store, in_memory, name_of, open_store, read_source
 from mfimage.datasets.splits import choose, split_name
@@ -68,7 +67,7 @@ def load(
             share of what has been read.
         limit: Read only the first so many.
         memory: Most bytes, at 8 bits a value, that images may take in memory; more are opened where they
-            lie, if they are a folder, shards or a data set of others. None takes all into memory.
+            lie, if they are a folder, zip, shards or data set. None takes all into memory.
         root: Where named sets lie that are not bundled; $MFIMAGE_DATA, else ~/.cache/mfimage, if None.
 
     Returns:
@@ -120,10 +119,6 @@ def load_for_training(
         reading: As of `load`.
         memory: As of `load`.
         root: As of `load`.
-
-    Raises:
-        DataError: As of `load`.
-        UsageError: As of `load`.
     """
     if (known := _as_it_is(_sources(data, "train"), "train")) is not None:
         data = known
@@ -157,11 +152,7 @@ def load_files(
     *,
     reading: Reading = Reading(),
 ) -> ImageSet:
-    """Load files, folders and glob patterns as they are named, without splits; see `iter_files`, `load`.
-
-    Raises:
-        DataError: An input matches nothing, too many files are bad, or sizes differ and no size is given.
-    """
+    """Load files, folders and glob patterns as they are named, without splits; see `iter_files`, `load`."""
     paths, name = [str(path) for path in iter_files(inputs)], " + ".join(map(str, inputs))
     if not paths:
         raise DataError(f"{name}: no image files here")
@@ -187,11 +178,7 @@ def _sources(data: Data, split: str) -> list[Source]:
 
 
 def _as_it_is(sources: Sequence[Source], split: str) -> Dataset | None:
-    """What needs no preparation: a `Dataset`, or points; None for images.
-
-    Raises:
-        DataError: There are both points and images, or points of several kinds.
-    """
+    """What needs no preparation: a `Dataset`, or points; None for images, and DataError for both."""
     if len(sources) == 1 and isinstance(sources[0], Dataset):
         return sources[0]
     tables = sum(isinstance(one, np.ndarray | Tensor) and one.ndim == 2 for one in sources)
@@ -214,8 +201,6 @@ def _points(source: Source, split: str) -> Points | None:
     if not isinstance(source, str | Path) or source in NAMED or source in FOLDERS:
         return None
     path = Path(source).expanduser()
-    if holds_point_set(path):
-        return load_point_set(path, split)
     return load_points(path, split) if holds_points(path) else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
@@ -40,6 +41,21 @@ def array_of_images(images: Arrays) -> Pixels:
     values = images.detach().cpu()
     values = values.float() if values.is_floating_point() else values  # numpy lacks bfloat16
     return (values.movedim(1, -1) if values.ndim == 4 else values).numpy()
+
+
+def require_images(images: np.ndarray, name: str) -> None:
+    """Raise DataError for an array that is not (N, H, W) or (N, H, W, C) with C from 1 to 4."""
+    if not (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 2, 3, 4))):
+        raise DataError(f"{name}: an array of shape {images.shape} is not (N, H, W) or (N, H, W, C ≤ 4)")
+    if images.size == 0:
+        raise DataError(f"{name}: holds no images (shape {images.shape})")
+
+
+def pixels_of(images: np.ndarray, name: str, value_range: ValueRange | None) -> Pixels:
+    """Bring an array of images to (N, H, W, C), uint8 or float32 in [0, 1], C = 1 or 3, laid on white."""
+    values = unit(np.asarray(images), name, value_range)
+    values = values[..., None] if values.ndim == 3 else values
+    return over_white(values) if values.shape[-1] in (2, 4) else values
 
 
 class ItemStore(Store):
@@ -110,17 +126,17 @@ class ItemStore(Store):
         """Hash of the number of items and of some of them, evenly over all."""
         digest = hashlib.sha256(f"{self.name} {len(self)}".encode())
         for row in np.linspace(0, len(self) - 1, min(_FINGERPRINT, len(self))).round().astype(int).tolist():
-            digest.update(self.content(row, 0).tobytes())
+            with suppress(DataError):
+                digest.update(self.content(row, 0).tobytes())
         return digest.hexdigest()
 
     def _parts(self, item: Any) -> tuple[Any, int | None]:
         """Image and label of an item."""
         if isinstance(item, Mapping):
-            columns = (self._image, "image", "img")
-            image = next((item[name] for name in columns if name in item), None)
-            if image is None:
+            column = next((name for name in (self._image, "image", "img") if name in item), None)
+            if column is None:
                 raise DataError(f"{self.name}: has no column `image`; there are {', '.join(map(str, item))}")
-            return image, _label(item.get(self._label or "label"))
+            return item[column], _label(item.get(self._label or "label"))
         if isinstance(item, tuple | list) and item:
             return item[0], _label(item[1]) if len(item) > 1 else None
         return item, None
@@ -138,14 +154,8 @@ def _pixels(image: Any, name: str, value_range: ValueRange | None) -> Pixels:
     """An image (H, W, C), uint8 or float32 in [0, 1]."""
     if isinstance(image, Image.Image):
         return picture_values(image, name, value_range)
-    if isinstance(image, Tensor):
-        values = array_of_images(image[None])[0]
-    elif isinstance(image, np.ndarray):
-        values = image
-    else:
+    if not isinstance(image, np.ndarray | Tensor):
         raise DataError(f"{name}: is a {type(image).__name__}, not a PIL image, an array or a tensor")
-    if not (values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (1, 2, 3, 4))):
-        raise DataError(f"{name}: an image of shape {tuple(image.shape)} has not 1 to 4 channels")
-    values = unit(values, name, value_range)
-    values = values[..., None] if values.ndim == 2 else values
-    return over_white(values) if values.shape[-1] in (2, 4) else values
+    batch = array_of_images(image[None])
+    require_images(batch, name)
+    return pixels_of(batch, name, value_range)[0]

@@ -43,17 +43,7 @@ def png_bytes(image: Tensor, name: str = "image") -> bytes:
 
 
 def save_png(image: Tensor, path: str | Path) -> None:
-    """Write an image as an 8-bit PNG, whole or not at all.
-
-    Args:
-        image: See `png_bytes`.
-        path: Where to.
-
-    Raises:
-        DataError: The image has another shape, or values that are not finite.
-        ResourceError: The disk is full.
-        OSError: The file cannot be written for another reason.
-    """
+    """Write an image as an 8-bit PNG, whole or not at all; see `array_of`, and `files.whole` for errors."""
     content = png_bytes(image, str(path))
     with whole(Path(path)) as temporary:
         temporary.write_bytes(content)

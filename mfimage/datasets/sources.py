@@ -16,8 +16,8 @@ from torch import Tensor
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.named import NAMED, read_named
-from mfimage.datasets.objects import Items, ItemStore, array_of_images
-from mfimage.datasets.pixels import Pixels, ValueRange, as_float, check_size, over_white, unit
+from mfimage.datasets.objects import Items, ItemStore, array_of_images, pixels_of, require_images
+from mfimage.datasets.pixels import Pixels, ValueRange, as_float, check_size
 from mfimage.datasets.prefetch import ahead
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
 from mfimage.datasets.shards import Shards, shard_files
@@ -156,35 +156,23 @@ def _from_array(
     prepare: Preparation,
 ) -> Part:
     """Take the first rows of a split of an array (N, H, W) or (N, H, W, C)."""
-    if not (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 2, 3, 4))):
-        raise DataError(f"{name}: an array of shape {images.shape} is not (N, H, W) or (N, H, W, C ≤ 4)")
-    if images.size == 0:
-        raise DataError(f"{name}: holds no images (shape {images.shape})")
+    require_images(images, name)
     if labels is not None and labels.shape != images.shape[:1]:
         raise DataError(f"{name}: {labels.shape} labels do not match {len(images)} images")
     if labels is not None and labels.dtype.kind not in "iu":
         raise DataError(f"{name}: labels are {labels.dtype}, not integers")
     rows = np.asarray(choose(divide_rows(len(images)), split, name)[:limit], np.int64)
-    values = unit(np.asarray(images[rows]), name, prepare.value_range)
-    values = values[..., None] if values.ndim == 3 else values
-    values = over_white(values) if values.shape[-1] in (2, 4) else values
+    values = pixels_of(images[rows], name, prepare.value_range)
     paths = [f"{name}[{i}]" for i in rows]
     pixels = [prepare(image, path) for image, path in zip(values, paths, strict=True)]
     return Part(pixels, paths, None if labels is None else labels[rows])
 
 
 def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
-    """Images, and labels where there are any, of an .npy or .npz file; never a pickle.
+    """Images as they are stored (memory-mapped from .npy), and labels or None, of an array file; no pickle.
 
-    Args:
-        path: In an .npz the images are the array `images`, else `arr_0`, else the only one with 3 or 4
-            dimensions; `labels` (N,), if there, are the labels.
-
-    Returns:
-        Images as stored (memory-mapped from .npy), and labels or None.
-
-    Raises:
-        DataError: The file is damaged, holds Python objects, or no array of images can be told.
+    In an .npz the images are the array `images`, else `arr_0`, else the only one with 3 or 4 dimensions;
+    `labels` are the labels. DataError if the file is damaged or no array of images can be told.
     """
     try:
         if path.suffix.lower() == ".npy":
@@ -204,12 +192,7 @@ def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
 
 
 def in_memory(parts: Sequence[Part], name: str, split: str, bad: BadFiles) -> ImageSet:
-    """Put parts together, which are empty afterwards.
-
-    Raises:
-        DataError: More than the allowed share of files is bad, or none is good.
-        MixedSizesError: The images differ in size.
-    """
+    """Put parts together, which are empty afterwards; DataError if the sizes differ or too many are bad."""
     paths = tuple(path for part in parts for path in part.paths)
     bad.check(len(paths))
     pixels = [image for part in parts for image in part.pixels]

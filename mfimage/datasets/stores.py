@@ -67,11 +67,7 @@ class FolderStore(Store):
     Attributes:
         folder: Where they lie.
         index: What lies there.
-        divided: The rows of each split.
-        name: What it is called in messages.
-        crop: See `Store`.
         classes: (N,) class indices, −1 where there is none; None if the set has none.
-        class_names: What they mean.
     """
 
     folder: Path
@@ -84,11 +80,7 @@ class FolderStore(Store):
 
     @classmethod
     def open(cls, folder: Path) -> FolderStore:
-        """Take any folder as it is; its top-level folders may be splits.
-
-        Raises:
-            DataError: There is no image in it, or a folder in it cannot be read.
-        """
+        """Take any folder with images; its top-level folders may be splits."""
         index = index_folder(folder)
         return cls(folder, index, divide_paths(index.names), str(folder))
 
@@ -158,11 +150,7 @@ class FileStore(Store):
 
 
 class ZipStore(Store):
-    """The images in a zip file, read in place.
-
-    Raises:
-        DataError: It cannot be read, is no zip file or holds no images.
-    """
+    """The images in a zip file, read in place; DataError if it is none or holds none."""
 
     def __init__(self, path: Path) -> None:
         self.name, self._process = str(path), -1

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import TINY
 
 from mfimage.cli.stylegan import seed_list
-from mfimage.datasets.pointset import load_point_set
+from mfimage.datasets.points import load_points
 from mfimage.datasets.stylegan import load_generator, save_generator, seeded_generator
 from mfimage.errors import UsageError
 from mfimage.settings import to_json
@@ -86,7 +86,7 @@ def test_a_file_s_manifold_is_written_and_learned(mfimage):
     there = json.loads(Path("g-2d-8/points.json").read_text())
     assert there["fingerprint"]
     assert "card" not in there
-    assert load_point_set("g-2d-8").latents.shape == (40, 2)
+    assert load_points("g-2d-8").latents.shape == (40, 2)
     Path("short.json").write_text(
         json.dumps(to_json(TINY) | {"steps": 2, "density_steps": 2, "validation": 4})
     )
@@ -103,7 +103,7 @@ def test_the_seeded_generator_says_that_it_was_never_trained(mfimage):
     )  # fmt: skip
     assert code == 0
     assert "never trained" in json.loads(out)["card"]
-    points = load_point_set("set")
+    points = load_points("set")
     assert points.theta.shape == (4, 1)
     assert torch.isfinite(points.x).all()
 
