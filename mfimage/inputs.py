@@ -43,21 +43,10 @@ def require_image_manifold(model: GenerativeModel) -> None:
 def model_input(
     image: ImageLike, model: GenerativeModel, beyond: float = 0.0, projects: bool = True
 ) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """Turn an image, or a batch of them, into what a model takes.
+    """Turn an image, or a batch, into what a model takes: (B, C, H, W) on its device, and the way back.
 
-    Args:
-        image: See `datasets.convert.to_batch`.
-        model: Gives the shape and the device. Grey is repeated for a colour model, colour becomes luma for a
-            grey one.
-        beyond: How far floats may lie outside [0, 1].
-        projects: Whether the model must have a manifold.
-
-    Returns:
-        (B, C, H, W) float32 on the model's device, and the way back to the kind that was given.
-
-    Raises:
-        DataError: If the image is not of the model's height and width.
-        ModelError: If the model has no manifold of images.
+    Grey is repeated for a colour model, colour becomes luma for a grey one. Floats may lie `beyond` outside
+    [0, 1]; with `projects` the model must have a manifold.
     """
     (require_image_manifold if projects else require_images)(model)
     x, restore = to_batch(image, beyond)
@@ -76,14 +65,8 @@ def model_input(
 def image_batches(images: AnyImages, model: GenerativeModel, size: int) -> Iterator[Tensor]:
     """Give images as a model with a manifold takes them, `size` at a time.
 
-    Args:
-        images: An image or a batch as for `model_input`; or a set, read a batch at a time; or what `load`
-            takes, of which all splits are read, scaled and cropped to the model's size.
-        model: Gives the shape and the device.
-        size: Of a batch.
-
-    Raises:
-        DataError: As of `model_input` and `load`.
+    They are an image or a batch as for `model_input`; or a set, read a batch at a time; or what `load` takes:
+    all splits, scaled and cropped to the model's size.
     """
     for part in _parts(images, model, size):
         yield from model_input(part, model)[0].split(size)
@@ -112,19 +95,9 @@ def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 256)
 
 
 def given_sigma(sigma: Sigma | None, image: ImageLike, count: int) -> Tensor | None:
-    """Bring the noise that a user names to units in which images lie in [0, 1].
+    """Bring the noise that a user names to units in which images lie in [0, 1], shape (count,); None stays.
 
-    Args:
-        sigma: One number, or one an image, in the image's own scale: 0 … 255 for 8 bits, 0 … 65,535 for 16,
-            0 … 1 for floats; None where it is not known.
-        image: Whose scale is meant.
-        count: How many images there are.
-
-    Returns:
-        Shape (count,); None for None.
-
-    Raises:
-        UsageError: If a value is negative or not finite, or there are neither one nor `count`.
+    It is one number, or one an image, in the image's own scale: 0 … 255 for 8 bits, 0 … 65,535 for 16.
     """
     if sigma is None:
         return None

@@ -86,7 +86,7 @@ def denoise(
     console.list_skipped(skipped)
     if report is not None:
         write_csv(report / "denoised.csv", rows, digits=6)
-        files.write_sheet(groups, report / "sheet.png")
+        files.save_sheet(groups, report / "sheet.png")
     talk.say(f"{len(rows)} images in {outdir}")
     if truths is not None:
         talk.say(files.mean_quality(rows))

@@ -53,10 +53,10 @@ def to_batch(image: ImageLike, beyond: float = 0.0) -> tuple[Tensor, Restore]:
     """
     if isinstance(image, str | Path):
         values = decode(image, str(image))
-        return _tensor(values[None]), lambda x: _picture(_one(x), "RGB" if values.shape[-1] == 3 else "L")
+        return _tensor(values[None]), lambda x: _picture(x, "RGB" if values.shape[-1] == 3 else "L")
     if isinstance(image, Image.Image):
         mode = _STRAIGHT.get(image.mode, image.mode)
-        return _tensor(picture_values(image, "image")[None]), lambda x: _picture(_one(x), mode)
+        return _tensor(picture_values(image, "image")[None]), lambda x: _picture(x, mode)
     if isinstance(image, np.ndarray):
         return _from_numpy(image, beyond)
     if isinstance(image, Tensor):
@@ -67,11 +67,7 @@ def to_batch(image: ImageLike, beyond: float = 0.0) -> tuple[Tensor, Restore]:
 
 
 def white(image: ImageLike) -> float:
-    """Give the value of white in an image's own scale: 255 of 8 bits, 65,535 of 16, 1 of floats.
-
-    Raises:
-        DataError: A file is no image, or a picture of mode I does not tell it.
-    """
+    """Give the value of white in an image's own scale: 255 of 8 bits, 65,535 of 16, 1 of floats."""
     if isinstance(image, str | Path):
         with open_picture(image, str(image)) as picture:
             return picture_white(picture, str(image))
@@ -127,7 +123,7 @@ def _from_array(
     values = over_white(values) if channels in (2, 4) else values
 
     def back(x: Tensor) -> Pixels:
-        out = _array(x if array.ndim == 4 else _one(x)[None])
+        out = _array(x) if array.ndim == 4 else _one(x)[None]
         out = with_channels(out, 1 if channels < 3 else 3)
         if channels in (2, 4):
             out = np.concatenate([out, np.ones_like(out[..., :1])], axis=-1)
@@ -160,16 +156,17 @@ def _array(x: Tensor) -> Pixels:
     return values.clamp(0, 1).movedim(1, -1).numpy()
 
 
-def _one(x: Tensor) -> Tensor:
+def _one(x: Tensor) -> Pixels:
+    """(1, C, H, W) as (H, W, C)."""
     if len(x) != 1:
         raise ValueError(f"one image was given, {len(x)} came back")
-    return x[0]
+    return _array(x)[0]
 
 
 def _picture(x: Tensor, mode: str) -> Image.Image:
-    """(C, H, W) in [0, 1] as a PIL image of a mode."""
+    """(1, C, H, W) in [0, 1] as a PIL image of a mode."""
     grey = mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16")
-    values = with_channels(_array(x[None])[0], 1 if grey else 3)
+    values = with_channels(_one(x), 1 if grey else 3)
     if mode == "F":
         return Image.fromarray(values[..., 0])
     if mode.startswith("I"):

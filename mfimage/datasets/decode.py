@@ -38,28 +38,16 @@ _header_lock = Lock()
 def decode(
     source: str | Path | bytes | BinaryIO,
     name: str,
-    *,
     channels: int | None = None,
     max_pixels: int = Reading.max_pixels,
     value_range: ValueRange | None = None,
 ) -> Pixels:
-    """Decode one image, upright as its EXIF orientation says.
+    """Decode one image, upright as its EXIF says: (H, W, C), uint8, or float32 in [0, 1] for deeper ones.
 
-    Args:
-        source: Path, content, or open seekable file (read from its beginning, not closed).
-        name: What to call it in messages.
-        channels: 1 for luma, 3 for colour, None for 1 where the file is grey and 3 where not (palettes are
-            colour).
-        max_pixels: A header that announces more pixels is refused before anything is decoded.
-        value_range: Values of black and white in float and 16- or 32-bit grey files, instead of 0 and
-            `picture_white`. 8-bit files ignore it.
-
-    Returns:
-        (H, W, C), uint8 for 8-bit sources, float32 in [0, 1] for deeper ones.
-
-    Raises:
-        DataError: The file is missing, empty, damaged, truncated, too large, no image, or its values lie
-            outside their range.
+    An open file is read from its beginning, and not closed. Channels are 1 for luma, 3 for colour, None for
+    1 where the file is grey and 3 where not (palettes are colour). A header that announces more pixels than
+    `max_pixels` is refused before anything is decoded. `value_range` are the values of black and white in
+    float and 16- or 32-bit grey files, instead of 0 and `picture_white`.
     """
     with open_picture(source, name, max_pixels) as picture:
         values = _upright(picture_values(picture, name, value_range), _orientation(picture))
@@ -125,12 +113,8 @@ def _read_header(stream: BinaryIO) -> Image.Image:
 def picture_values(picture: Image.Image, name: str, value_range: ValueRange | None = None) -> Pixels:
     """Give the pixels of an open Pillow image of any mode, as it lies; `name` is for messages.
 
-    Returns:
-        (H, W, C) with C = 1 for grey and 3 for colour, uint8, or float32 in [0, 1] from modes I, I;16 and F.
-
-    Raises:
-        DataError: Its file is damaged, the values lie outside their range, or mode I does not tell which
-            range it has.
+    They are (H, W, C) with C = 1 for grey and 3 for colour, uint8, or float32 in [0, 1] from modes I, I;16
+    and F.
     """
     with _data_errors(name):
         if picture.mode == "F" or picture.mode.startswith("I"):
@@ -152,11 +136,7 @@ def _deep_values(picture: Image.Image, name: str, value_range: ValueRange | None
 
 
 def picture_white(picture: Image.Image, name: str) -> float:
-    """Give the value of white in a Pillow image: 255, of floats 1, of deeper grey what its file says.
-
-    Raises:
-        DataError: Mode I does not tell it.
-    """
+    """Give the value of white in a Pillow image: 255, of floats 1, of deeper grey what its file says."""
     if not picture.mode.startswith("I"):
         return 1.0 if picture.mode == "F" else 255.0
     if picture.format == "TIFF":  # Mode I;16 also holds 12 bits, mode I signed 16 and 32.
@@ -194,21 +174,13 @@ def _upright(values: Pixels, orientation: int) -> Pixels:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How files become images: decoded, cut if the set has a crop, scaled to cover `size`, cut to the centre.
+    """How files become images: decoded, cropped if asked, scaled to cover `size`, cut to the centre."""
 
-    Attributes:
-        size: (height, width), one number for both, or None to keep what they have.
-        channels: 1 for luma, 3 for colour, None for what each has.
-        max_pixels: Larger images are not decoded.
-        value_range: Of black and white in files deeper than 8 bits; see `decode`.
-        crop: Cut out before anything is scaled.
-    """
-
-    size: int | tuple[int, int] | None = None
-    channels: int | None = None
-    max_pixels: int = Reading.max_pixels
-    value_range: ValueRange | None = None
-    crop: Crop | None = None
+    size: int | tuple[int, int] | None = None  # (height, width), or one number for both; None: as they are
+    channels: int | None = None  # 1 for luma, 3 for colour, None for what each has
+    max_pixels: int = Reading.max_pixels  # larger images are not decoded
+    value_range: ValueRange | None = None  # of black and white in deep files; see `decode`
+    crop: Crop | None = None  # cut out before anything is scaled
 
     @property
     def max_bytes(self) -> int:
@@ -216,21 +188,11 @@ class Preparation:
         return self.max_pixels * _BYTES_PER_PIXEL
 
     def __call__(self, content: Path | bytes | Pixels, name: str) -> Pixels:
-        """Read one image, of a file's content or path, or prepare pixels (H, W, C) that are read already.
-
-        Raises:
-            DataError: As in `decode`; or it has not the size that the crop belongs to.
-        """
+        """Read one image, of a file's content or path, or prepare pixels (H, W, C) that are read already."""
         if isinstance(content, np.ndarray):
             values = with_channels(content, self.channels)
         else:
-            values = decode(
-                content,
-                name,
-                channels=self.channels,
-                max_pixels=self.max_pixels,
-                value_range=self.value_range,
-            )
+            values = decode(content, name, self.channels, self.max_pixels, self.value_range)
         if self.crop is not None:
             values = cut(values, self.crop, name)
         return np.ascontiguousarray(values if self.size is None else resize(values, self.size))

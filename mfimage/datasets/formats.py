@@ -22,9 +22,6 @@ def read_idx(path: Path) -> Pixels:
     """Read an IDX file of unsigned bytes, the format of MNIST, gzipped if it ends in .gz.
 
     Bytes 0, 0, 8 (unsigned byte) and n; n dimensions as big-endian 32-bit integers; the values.
-
-    Raises:
-        DataError: The file is missing, damaged, truncated or holds something else.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
@@ -41,11 +38,7 @@ def read_idx(path: Path) -> Pixels:
 
 
 def read_cifar_binary(path: Path) -> tuple[Pixels, np.ndarray]:
-    """Read a batch of the binary CIFAR-10: of each image a byte of the label and 3,072 of the pixels.
-
-    Raises:
-        DataError: The file cannot be read or is cut off.
-    """
+    """Read a batch of the binary CIFAR-10: of each image a byte of the label and 3,072 of the pixels."""
     content = np.frombuffer(_content(path), np.uint8)
     if content.size == 0 or content.size % (1 + _ROW):
         raise DataError(f"{path}: {content.size} bytes are not whole images of {1 + _ROW}; it is cut off")
@@ -54,11 +47,7 @@ def read_cifar_binary(path: Path) -> tuple[Pixels, np.ndarray]:
 
 
 def read_cifar_pickle(path: Path) -> tuple[Pixels, np.ndarray]:
-    """Read a batch of CIFAR-10 for Python, {b"data": (N, 3072) uint8, b"labels": [N]}, executing nothing.
-
-    Raises:
-        DataError: The file cannot be read, is damaged, or holds anything else.
-    """
+    """Read a batch of CIFAR-10 for Python, {b"data": (N, 3072) uint8, b"labels": [N]}, executing nothing."""
     content = _content(path)
     try:
         batch = Unpickler(io.BytesIO(content), ARRAYS).load()

@@ -50,9 +50,8 @@ def located(
 ) -> Path:
     """Find the first of some places below `data_root(root)` that holds a set.
 
-    Raises:
-        DataError: None does; the message says what was expected there, and the advice how to get it, in which
-            FOLDER stands for the root.
+    If none does the message says what was expected there, and the advice how to get it, in which FOLDER
+    stands for the root.
     """
     base = data_root(root)
     for place in places:
@@ -174,20 +173,13 @@ def cifar10(part: str, root: str | Path | None = None) -> Labelled:
 
 BUNDLED: dict[str, Callable[[str], Labelled]] = {"fashion-mini": fashion_mini, "digits": digits}
 PLACED: dict[str, Callable[[str, str | Path | None], Labelled]] = {
-    "fashion-mnist": fashion_whole,
-    "mnist": mnist,
-    "cifar10": cifar10,
-}
+    "fashion-mnist": fashion_whole, "mnist": mnist, "cifar10": cifar10,
+}  # fmt: skip
 NAMED = (*BUNDLED, *PLACED)
 
 
 def read_named(name: str, split: str, root: str | Path | None = None) -> Labelled:
-    """Read a split (train, test or all) of one of NAMED: images (N, H, W[, C]) uint8 and labels (N,).
-
-    Raises:
-        DataError: There is no such split, or its files are not there or damaged.
-        UsageError: A place is given for a bundled set.
-    """
+    """Read a split (train, test or all) of one of NAMED: images (N, H, W[, C]) uint8 and labels (N,)."""
     if name in PLACED:
         return _joined([PLACED[name](part, root) for part in _parts(split, name)])
     if root is not None:

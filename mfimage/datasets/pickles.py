@@ -43,13 +43,11 @@ class Stub:
 
 
 class Unpickler:
-    """Reads one pickle of a stream.
+    """Reads one pickle of a stream, which is left after the pickle's end.
 
-    Args:
-        stream: Where to read; left after the pickle's end.
-        calls: What is done in place of the calls of a name, given the arguments.
-        budget: As many items as instructions may be done; pickles inside each other share it.
-        persistent: What a persistent id stands for; None refuses them.
+    `calls` are done in place of the calls of a name, given the arguments; `persistent` gives what a
+    persistent id stands for, None refuses them. As many instructions may be done as `budget` has items;
+    pickles inside each other share it.
     """
 
     def __init__(
@@ -66,12 +64,7 @@ class Unpickler:
         self._memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """Read the pickle to its end and give what it describes. Lists and dicts may contain themselves.
-
-        Raises:
-            Refused: It asks for a call, or for an instruction that files of arrays do not have.
-            Exception: It is damaged: whatever Python finds wrong with it.
-        """
+        """Read the pickle to its end and give what it describes. Lists and dicts may contain themselves."""
         while code := self._stream.read(1):
             if next(self._budget, None) is None:
                 raise Refused("it has more instructions than any network needs")

@@ -21,21 +21,11 @@ _SLACK = 1e-6  # a float32 computation that should end at 1 ends within this of 
 def unit(values: Pixels, name: str, value_range: ValueRange | None = None) -> Pixels:
     """Bring pixel values to the unit interval by their type or a declared range, never by their content.
 
-    value = (raw − low) / (high − low)
+    value = (raw − low) / (high − low),   clipped where it lies within 1e-6 of [0, 1]
 
-    Args:
-        values: Array of any shape; booleans, integers (low, high = 0, maximum of the type) or floats
-            (low, high = 0, 1).
-        name: What the values came from, for messages.
-        value_range: (low, high) instead of these.
-
-    Returns:
-        The same shape: uint8 unchanged unless a range is declared (booleans become 0 and 255), all else
-        float32 in [0, 1]. Values within 1e-6 of the interval are clipped into it.
-
-    Raises:
-        DataError: Values are missing, not finite or outside their range, or integers of 32 or 64 bits use
-            so little of it that every image would be black.
+    Low and high are 0 and 1 for floats, 0 and the maximum of the type for integers. uint8 stays as it is
+    unless a range is declared, booleans become 0 and 255, all else float32. Integers of 32 or 64 bits that
+    use so little of their range that every image would be black are refused.
     """
     if values.size == 0:
         raise DataError(f"{name}: holds no pixels")
@@ -90,12 +80,8 @@ def as_float(values: Pixels) -> Pixels:
 def over_white(values: Pixels) -> Pixels:
     """Lay an image with an alpha channel on white: out = 1 − alpha · (1 − colour).
 
-    Args:
-        values: (..., 2) grey and alpha or (..., 4) colour and alpha, uint8 or float32 in [0, 1], alpha not
-            premultiplied.
-
-    Returns:
-        (..., 1) or (..., 3) of the same type; uint8 is rounded to the nearest.
+    From (..., 2) grey and alpha or (..., 4) colour and alpha, not premultiplied, to (..., 1) or (..., 3) of
+    the same type; uint8 is rounded to the nearest.
     """
     colour, alpha = values[..., :-1], values[..., -1:]
     if values.dtype == np.uint8:
@@ -105,14 +91,9 @@ def over_white(values: Pixels) -> Pixels:
 
 
 def with_channels(values: Pixels, channels: int | None) -> Pixels:
-    """Bring pixels (..., 1 or 3) to a number of channels: grey = 0.299 red + 0.587 green + 0.114 blue.
+    """Bring pixels (..., 1 or 3) to 1 channel (luma, ITU-R 601) or 3 (grey is repeated); None leaves them.
 
-    Args:
-        values: uint8 or float32 in [0, 1]; the type stays.
-        channels: 1 for luma (ITU-R 601), 3 for colour (grey is repeated), None to leave them.
-
-    Raises:
-        UsageError: Another number of channels is asked for.
+    grey = 0.299 red + 0.587 green + 0.114 blue
     """
     if channels not in (None, 1, 3):
         raise UsageError(f"channels: {channels} is not possible, only 1 (grey) or 3 (colour)")
@@ -128,20 +109,10 @@ def with_channels(values: Pixels, channels: int | None) -> Pixels:
 
 
 def resize(values: Pixels, size: int | tuple[int, int]) -> Pixels:
-    """Scale an image, antialiased, until it just covers the target, and keep the centre.
+    """Scale an image (H, W, C), antialiased, until it just covers the target in pixels, and keep the centre.
 
     The proportions stay; what is too much on the longer side is cut off equally at both ends. One Lanczos
     pass does both. An image that has the size already is returned as it is.
-
-    Args:
-        values: (H, W, C), C = 1 or 3, uint8 or float32 in [0, 1].
-        size: Height and width, or one number for both, in pixels.
-
-    Returns:
-        (height, width, C) of the same type.
-
-    Raises:
-        UsageError: The size is not positive.
     """
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:

@@ -38,11 +38,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class TensorPart:
-    """A tensor as a part of a storage; it costs nothing until `tensor` is called.
-
-    Raises:
-        Refused: It claims more numbers than its storage has, as strides of zero would allow.
-    """
+    """A tensor as a part of a storage, not beyond its end; it costs nothing until `tensor` is called."""
 
     storage: Storage
     offset: int
@@ -85,11 +81,7 @@ def storage_type(of: object) -> torch.dtype:
 def modules(
     network: Any, parts: Callable[[dict[str, Any]], Mapping[str, Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the attributes of a network and of all modules in it, by dotted name; `parts` finds those in one.
-
-    Raises:
-        Refused: A part is no module, or more deeply nested than in any network, as in itself.
-    """
+    """Give the attributes of a network and all modules in it, by dotted name; `parts` finds those in one."""
     waiting: list[tuple[str, Any, int]] = [("", network, 0)]
     count = 0
     while waiting:
@@ -103,12 +95,7 @@ def modules(
 
 
 def load_storage(data: bytes, budget: Iterator[int]) -> Storage:
-    """Read what `torch.save` writes for one storage: five small pickles, a count, the numbers.
-
-    Raises:
-        Refused: It is something else.
-        Exception: It is damaged.
-    """
+    """Read what `torch.save` writes for one storage: five small pickles, a count, the numbers."""
     stream = io.BytesIO(data)
 
     def claim(identity: Any) -> tuple[torch.dtype, int]:
@@ -143,10 +130,6 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file that `torch.jit.save` wrote, by their dotted path in the tree of modules.
 
     `torch.jit.load` would compile the code in it; here the code is not read.
-
-    Raises:
-        Refused: The archive asks for anything but tensors, lists and modules without code.
-        Exception: It is damaged.
     """
     storages: dict[str, Storage] = {}
     with zipfile.ZipFile(path) as archive:
@@ -167,7 +150,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         network = Unpickler(pickled, TENSORS, persistent=storage).load()
     parts = {
         f"{module}.{name}" if module else name: value
-        for module, state in modules(network, _within)
+        for module, state in modules(network, lambda s: {n: v for n, v in s.items() if isinstance(v, Stub)})
         for name, value in state.items()
         if isinstance(value, TensorPart)
     }
@@ -176,15 +159,9 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     return {name: part.tensor() for name, part in parts.items()}
 
 
-def _within(state: dict[str, Any]) -> dict[str, Stub]:
-    return {name: value for name, value in state.items() if isinstance(value, Stub)}
-
-
 #: Calls that make tensors of storages.
 TENSORS: Calls = {
-    ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: TensorPart(
-        storage, offset, size, stride
-    ),
+    ("torch._utils", "_rebuild_tensor_v2"): lambda *arguments: TensorPart(*arguments[:4]),
     ("torch.jit._pickle", "build_intlist"): list,
     ("collections", "OrderedDict"): lambda: {},
 }

@@ -27,17 +27,11 @@ _EXACT = 120.0  # dB, at which an image counts as the clean one
 
 @dataclass(frozen=True)
 class PsnrCurve:
-    """What each method achieves, and what the noise looks like, at some levels of noise.
+    """What each method achieves, and what the noise looks like, at some levels of noise."""
 
-    Attributes:
-        sigmas: Rising, in units of the images.
-        psnr: Mean PSNR in dB at each, by method; `noisy` is the image as it is.
-        wavelet: Mean of `wavelet_sigma` at each.
-    """
-
-    sigmas: tuple[float, ...]
-    psnr: Mapping[str, tuple[float, ...]]
-    wavelet: tuple[float, ...]
+    sigmas: tuple[float, ...]  # rising, in units of the images
+    psnr: Mapping[str, tuple[float, ...]]  # mean in dB at each, by method
+    wavelet: tuple[float, ...]  # mean of `wavelet_sigma` at each
 
     def best(self, sigma: float) -> str:
         """Name the method with the highest PSNR, interpolated in log σ; beyond the ends that of the end."""
@@ -81,12 +75,7 @@ def is_cut(y: Tensor) -> Tensor:
 
 
 def calibrate_denoising(held_out: Dataset, model: GenerativeModel) -> None:
-    """Measure a model's curve, and the misfit that is usual, on images held out; keep both with the model.
-
-    Args:
-        held_out: Images that the model has not seen, in random order; the first 100 are enough.
-        model: Of such images. `save_pretrained` writes what was measured. A conditional one is left as it is.
-    """
+    """Measure curve and usual misfit on the first 100 images held out, and keep both with the model."""
     if model.conditional:
         return
     clean = held_out.batch(torch.arange(min(len(held_out), _ENOUGH))).to(model.device)
@@ -118,11 +107,7 @@ def _measure(x: Tensor, model: GenerativeModel, seed: int, cut: bool) -> PsnrCur
 
 
 def curve_of(model: GenerativeModel) -> DenoisingCurve | None:
-    """Return a model's curve, None if it was never measured.
-
-    Raises:
-        ModelError: If what is stored is no curve of methods that the model has.
-    """
+    """Return a model's curve, None if it was never measured; ModelError if what is stored is damaged."""
     stored = model.measured.get(CURVE)
     if stored is None:
         return None
@@ -135,8 +120,7 @@ def curve_of(model: GenerativeModel) -> DenoisingCurve | None:
 def _read(stored: dict[str, Any], methods: list[str]) -> PsnrCurve:
     sigmas, wavelet = (tuple(float(value) for value in stored[key]) for key in ("sigmas", "wavelet"))
     quality = {str(name): tuple(float(v) for v in values) for name, values in stored["psnr"].items()}
-    lengths = {len(values) for values in (sigmas, wavelet, *quality.values())}
-    if len(lengths) != 1 or 0 in lengths or not quality:
+    if not sigmas or not quality or {len(sigmas)} != {len(values) for values in (wavelet, *quality.values())}:
         raise ValueError("lengths differ")
     if unknown := set(quality) - {NOISY, *methods}:
         raise ValueError(f"methods {unknown}")
@@ -151,17 +135,11 @@ def blind_sigma(y: Tensor, model: GenerativeModel) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Denoised:
-    """Images without noise, and how it was done.
+    """Images without noise, and how it was done."""
 
-    Attributes:
-        image: Shape (B, C, H, W), not clipped to [0, 1].
-        sigma: The noise that was given, or estimated, shape (B,).
-        methods: By which each was made; `noisy` if it was left as it is.
-    """
-
-    image: Tensor
-    sigma: Tensor
-    methods: list[str]
+    image: Tensor  # (B, C, H, W), not clipped to [0, 1]
+    sigma: Tensor  # the noise that was given, or estimated, (B,)
+    methods: list[str]  # by which each was made; `noisy` if it was left as it is
 
 
 def denoise_batch(
@@ -171,30 +149,19 @@ def denoise_batch(
     method: str = "auto",
     batch_size: int = 256,
 ) -> Denoised:
-    """Denoise a batch by a method, or each image by the one that suits its noise.
+    """Denoise images (B, C, H, W) by a method of `METHODS`, or each by the one that suits its noise.
 
-    Args:
-        y: Noisy images (B, C, H, W), in units in which clean ones lie in [0, 1].
-        model: Of images of this shape.
-        sigma: Of the noise, shape (B,); None to estimate it.
-        method: A key of `METHODS`, or "auto": the best by the model's curve; without one, the first of
-            `quick_methods`.
-        batch_size: Images at a time.
-
-    Raises:
-        UsageError: If there is no such method.
-        ModelError: If the model cannot be denoised with by this method.
+    "auto" takes the best by the model's curve; without one, the first of `quick_methods`. Clean images lie in
+    [0, 1]; sigma, in their units, has shape (B,), or is None to be estimated.
     """
     if method != "auto" and method not in METHODS:
         raise UsageError(f"method {method!r}: choose from auto, {', '.join(METHODS)}")
     curve = curve_of(model)
     sigma = (blind_sigma(y, model) if sigma is None else sigma).to(y)
-    if method != "auto":
-        chosen = [method] * len(y)
-    elif curve is None:
-        chosen = [quick_methods(model)[0]] * len(y)
-    else:
+    if method == "auto" and curve is not None:
         chosen = curve.best(y, sigma)
+    else:
+        chosen = [quick_methods(model)[0] if method == "auto" else method] * len(y)
     out = torch.empty_like(y)
     for name in sorted(set(chosen)):
         function = METHODS.get(name, leave)

@@ -86,9 +86,8 @@ def examine(
 def measure_misfit(clean: Tensor, model: GenerativeModel) -> dict[str, float]:
     """Measure what misfit is usual on clean images (N, C, H, W) of the model's size that it has not seen.
 
-    Returns:
-        "score", the mean of ‖x − project(x)‖² a value, and "coarse", what 99 % of the images stay below with
-        the mean r² of `strangeness`.
+    "score" is the mean of ‖x − project(x)‖² a value, "coarse" what 99 % stay below with the mean r² of
+    `strangeness`.
     """
     projected = torch.cat([model.project(part) for part in clean.split(256)])
     coarse = _mean_square(_coarse(clean - projected, min(model.shape[-2:])))
@@ -96,11 +95,7 @@ def measure_misfit(clean: Tensor, model: GenerativeModel) -> dict[str, float]:
 
 
 def usual_misfit(model: GenerativeModel) -> float | None:
-    """Return the coarse misfit that is usual for a model, None if it was never measured.
-
-    Raises:
-        ModelError: If what is stored is damaged.
-    """
+    """Return the coarse misfit that is usual for a model, None if never measured; ModelError if damaged."""
     stored = model.measured.get(USUAL)
     try:
         return None if stored is None else float(stored["coarse"])
@@ -109,7 +104,7 @@ def usual_misfit(model: GenerativeModel) -> float | None:
 
 
 def strangeness(y: Tensor, off: Tensor, sigma: Tensor, size: tuple[int, int], usual: float | None) -> Tensor:
-    """Judge by the coarse picture whether images are far from the manifold, the noise taken into account.
+    """Judge by the coarse picture whether images are far from the manifold: (B,), above 1 is far.
 
     With the means r of y − project(y), and t of y, over blocks of k × k pixels, k = side/7, n of them:
     strangeness = max(0, mean r² − (1 + 2 √(2/n)) σ²/k²) / limit,   limit = min(usual r², var(t)/4)
@@ -118,24 +113,13 @@ def strangeness(y: Tensor, off: Tensor, sigma: Tensor, size: tuple[int, int], us
     does not: of the error of clean familiar images they hold a tenth, of that of strange ones half. σ²/k² is
     what noise leaves at most, √(2/n) the relative deviation of its mean. At the limit the misfit is that of
     one in a hundred familiar images (if that is known), or a quarter of the coarse picture's variance. A
-    large image is as strange as the median of its parts of the model's size, side by side.
-
-    Args:
-        y: Images (B, C, H, W).
-        off: y − project(y).
-        sigma: Shape (B,).
-        size: Height and width of the model's images.
-        usual: See `usual_misfit`; None if it is not known.
-
-    Returns:
-        Shape (B,), ≥ 0; above 1 is far.
+    large image is as strange as the median of its parts of the model's size (height, width), side by side.
     """
     count, side = len(y), min(size)
     y, off = _parts(y, size), _parts(off, size)
     sigma = sigma.repeat_interleave(len(y) // count)
     coarse = _coarse(off, side)
-    block = _block(side)
-    noise = (1 + 2 * (2 / coarse[0].numel()) ** 0.5) * sigma.square() / block**2
+    noise = (1 + 2 * (2 / coarse[0].numel()) ** 0.5) * sigma.square() / max(1, side // _CELLS) ** 2
     excess = (_mean_square(coarse) - noise).clamp_min(0)
     spread = _coarse(y, side).flatten(1).var(1, unbiased=False)
     limit = (_SHARE * spread).clamp_max(torch.inf if usual is None else usual)
@@ -148,12 +132,8 @@ def _parts(x: Tensor, size: tuple[int, int]) -> Tensor:
     return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
 
 
-def _block(side: int) -> int:
-    return max(1, side // _CELLS)
-
-
 def _coarse(x: Tensor, side: int) -> Tensor:
-    return F.avg_pool2d(x, _block(side))
+    return F.avg_pool2d(x, max(1, side // _CELLS))
 
 
 def _mean_square(x: Tensor) -> Tensor:

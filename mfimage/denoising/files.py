@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError
 from mfimage.eval.image_metrics import psnr, ssim
 
+Batches: TypeAlias = Iterator[tuple[Tensor, tuple[str, ...]]]  # images with their paths
+
 COLUMNS = (
     "path", "output", "sigma", "method", "psnr", "ssim", "distance", "residual", "score", "score_after",
     "warning",
@@ -32,30 +34,16 @@ _GROUPS = 4  # images beside each other on the sheet, each with what it was
 
 @dataclass(frozen=True)
 class FileReader:
-    """Read the images that are to be restored, the clean ones to compare with, and a mask.
+    """Read the images that are to be restored, the clean ones to compare with, and a mask."""
 
-    Attributes:
-        channels: Of the model.
-        size: Height and width that images must have; with `tiled`, at least.
-        reading: What counts as bad, and how deep files are read.
-        scaled: Whether images of other sizes are scaled and cropped to it.
-        tiled: Whether images may be larger; they then come one by one.
-    """
+    channels: int  # of the model
+    size: tuple[int, int]  # height and width that images must have; with `tiled`, at least
+    reading: Reading = Reading()  # what counts as bad, and how deep files are read
+    scaled: bool = False  # whether images of other sizes are scaled and cropped to it
+    tiled: bool = False  # whether images may be larger; they then come one by one
 
-    channels: int
-    size: tuple[int, int]
-    reading: Reading = Reading()
-    scaled: bool = False
-    tiled: bool = False
-
-    def batches(
-        self, paths: Sequence[str], skipped: list[Skipped]
-    ) -> Iterator[tuple[Tensor, tuple[str, ...]]]:
-        """Read images, (B, C, H, W) float32 in [0, 1], with their paths; bad ones are added to `skipped`.
-
-        Raises:
-            DataError: Images are of another size, or too many are bad (for tiled ones, that is told last).
-        """
+    def batches(self, paths: Sequence[str], skipped: list[Skipped]) -> Batches:
+        """Read images, (B, C, H, W) float32 in [0, 1], with their paths; bad ones are added to `skipped`."""
         if self.tiled:
             yield from self._one_by_one(paths, skipped)
             return
@@ -72,18 +60,16 @@ class FileReader:
         _require_size(f"{files.paths[0]}:", files.shape, self.size, "the model takes", hint)
         yield files.batch(slice(None)), files.paths
 
-    def _one_by_one(
-        self, paths: Sequence[str], skipped: list[Skipped]
-    ) -> Iterator[tuple[Tensor, tuple[str, ...]]]:
+    def _one_by_one(self, paths: Sequence[str], skipped: list[Skipped]) -> Batches:
         bad, good = BadFiles(self.reading.max_bad), 0
         for path in paths:
             try:
                 image = _read(path, self._preparation(None))
             except DataError as error:
                 skipped.append(bad.add(path, error))
-                continue
-            good += 1
-            yield image[None], (path,)
+            else:
+                good += 1
+                yield image[None], (path,)
         bad.check(good)
 
     def clean(self, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
@@ -120,11 +106,7 @@ def _require_size(
 
 
 def find_clean(folder: Path, paths: Sequence[str]) -> list[Path]:
-    """Find the clean image of each path: the file of the same name, or the only one of the same stem.
-
-    Raises:
-        DataError: There is none for a path, or there are several.
-    """
+    """Find the clean image of each path: the file of the same name, or the only one of the same stem."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of clean images")
     by_stem: dict[str, list[Path]] = {}
@@ -161,18 +143,16 @@ def rows_of(
 
 def thumbnails(restored: Restored, clean: Tensor | None, size: tuple[int, int], most: int) -> list[Tensor]:
     """Scale before, after and, if known, clean of the first images to a size: each (2 or 3, C, h, w)."""
+
+    def scaled(image: Tensor) -> Tensor:
+        values = np.ascontiguousarray(image.movedim(0, -1).float().numpy())
+        return torch.from_numpy(resize(values, size)).movedim(-1, 0)
+
     rows = [restored.before, restored.after, *([] if clean is None else [clean])]
-    return [
-        torch.stack([_scaled(row[i], size) for row in rows]) for i in range(min(most, len(restored.after)))
-    ]
+    return [torch.stack([scaled(row[i]) for row in rows]) for i in range(min(most, len(restored.after)))]
 
 
-def _scaled(image: Tensor, size: tuple[int, int]) -> Tensor:
-    values = np.ascontiguousarray(image.movedim(0, -1).float().numpy())
-    return torch.from_numpy(resize(values, size)).movedim(-1, 0)
-
-
-def write_sheet(groups: Sequence[Tensor], path: Path) -> None:
+def save_sheet(groups: Sequence[Tensor], path: Path) -> None:
     """Write a picture of groups (before, after, clean), a few beside each other."""
     save_png(sheet(torch.cat(list(groups)), len(groups[0]) * min(_GROUPS, len(groups))), path)
 

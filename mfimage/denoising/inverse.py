@@ -42,13 +42,9 @@ class Identity(LinearOperator):
 
 @dataclass(frozen=True, eq=False)
 class Mask(LinearOperator):
-    """A x = x where a pixel is known and 0 where it is missing.
+    """A x = x where a pixel is known and 0 where it is missing."""
 
-    Attributes:
-        missing: (B, 1, H, W) or (B, C, H, W), bool, True where a pixel is missing.
-    """
-
-    missing: Tensor
+    missing: Tensor  # (B, 1, H, W) or (B, C, H, W), bool, True where a pixel is missing
 
     def forward(self, x: Tensor) -> Tensor:
         """Clear the missing pixels."""
@@ -65,16 +61,11 @@ class Mask(LinearOperator):
 
 @dataclass(frozen=True)
 class Downsample(LinearOperator):
-    """A x = means of blocks of factor × factor pixels, as `skimage.transform.downscale_local_mean`.
+    """A x = means of blocks of factor × factor pixels, as `skimage.transform.downscale_local_mean`."""
 
-    Attributes:
-        factor: 1 or more; it divides height and width.
-    """
-
-    factor: int
+    factor: int  # from 1; it divides height and width
 
     def __post_init__(self) -> None:
-        """Refuse what is no factor."""
         if self.factor < 1:
             raise UsageError(f"factor: a whole number from 1 up, not {self.factor}")
 
@@ -103,19 +94,12 @@ class Downsample(LinearOperator):
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """−log p(u | y) up to a constant, for a batch: ‖A g(u) − y‖²/2σ² − log p_h(u).
+    """−log p(u | y) up to a constant, for a batch: ‖A g(u) − y‖²/2σ² − log p_h(u)."""
 
-    Attributes:
-        y: What is seen, shape (B, C, h, w).
-        operator: A.
-        model: Gives g and p_h.
-        sigma: Standard deviation of the noise in y, shape (B,), positive.
-    """
-
-    y: Tensor
-    operator: LinearOperator
-    model: ChartedModel
-    sigma: Tensor
+    y: Tensor  # what is seen, (B, C, h, w)
+    operator: LinearOperator  # A
+    model: ChartedModel  # gives g and p_h
+    sigma: Tensor  # standard deviation of the noise in y, (B,), positive
 
     def rows(self, chosen: Tensor) -> Posterior:
         """Take some rows of the batch."""
@@ -131,16 +115,12 @@ class Posterior:
 
     @torch.no_grad()
     def quadratic(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Approximate around u by Gauss–Newton, data and prior.
+        """Approximate around u by Gauss–Newton: gradient (B, d), curvature and metric (B, d, d), float64.
 
         With J = ∂ A g/∂u, K = ∂z/∂u of the base noise z = h(u), −log p_h = ½‖z‖² − log|det K| + const:
         gradient  Jᵀ(A g(u) − y)/σ² − ∇ log p_h(u),  curvature  JᵀJ/σ² + KᵀK,  metric  KᵀK, positive definite.
-
-        Returns:
-            Gradient (B, d), curvature and metric (B, d, d), float64.
         """
-        shape = self.model.shape
-        columns = tangents(self.model.chart, u).mT.unflatten(2, shape)
+        columns = tangents(self.model.chart, u).mT.unflatten(2, self.model.shape)
         seen = vmap(self.operator.forward, in_dims=1, out_dims=1)(columns).flatten(2).double()
         misfit = (self.operator.forward(self.model.decode(u)) - self.y).double().flatten(1)
         weight = self.sigma.double().square().reciprocal()[:, None]
@@ -160,15 +140,10 @@ class Posterior:
 def most_probable(
     posterior: Posterior, start: Tensor, iterations: int = 20, step: float = 1.0, tolerance: float = 5e-2
 ) -> Minimum:
-    """Descend to a local maximum of the posterior by `LevenbergMarquardt`, each image on its own.
+    """Descend to a local maximum of the posterior from u (B, d) by `LevenbergMarquardt`, image by image.
 
-    Args:
-        posterior: What is minimised; its damping is K of `Posterior.quadratic`.
-        start: u, shape (B, d).
-        iterations: Linearisations, at most.
-        step: Longest step ‖K δ‖, as a share of the typical length √d of the base noise.
-        tolerance: An image is done when an iteration lowers its objective by less than this, in nats, or by
-            less than a millionth of it.
+    A step ‖K δ‖, K as in `Posterior.quadratic`, is at most `step` √d, the base noise's typical length. An
+    image is done when an iteration lowers its objective by less than `tolerance` nats, or a millionth of it.
 
     Reference:
         Bora, Jalal, Price, Dimakis, Compressed sensing using generative models, 2017, arXiv 1703.03208 (the
@@ -190,9 +165,6 @@ def solve(
     """Find the most probable images g(u*), (B, C, H, W), not clipped to [0, 1], as many at a time as fit.
 
     See `Posterior`; σ may be one number for all. The search begins at the coordinates `start`, shape (B, d).
-
-    Raises:
-        ModelError: If the model has no density on codes, or one that depends on θ.
     """
     charted = require_posterior(model)
     deviation = torch.as_tensor(sigma, dtype=torch.float64, device=y.device).expand(len(y)).clamp_min(1e-4)
@@ -211,16 +183,13 @@ def require_posterior(model: GenerativeModel) -> ChartedModel:
     return cast(ChartedModel, model)
 
 
+@torch.no_grad()
 def map_denoise(y: Tensor, model: GenerativeModel, sigma: Tensor | float) -> Tensor:
-    """Denoise by the most probable point of the manifold.
+    """Denoise by the most probable point of the manifold; see `methods` for the arguments, σ > 0.
 
     x̂ = g(u*),   u* = argmin ‖y − g(u)‖²/2σ² − log p_h(u),   from u = encode(y)
 
     p_h is the density on coordinates, per du: the maximum is that of the codes' posterior. The density per
     volume on the manifold would add ½ log det(JᵀJ), whose gradient costs more than all else together.
-
-    See `methods` for its arguments; σ > 0.
     """
-    with torch.no_grad():
-        start = model.encode(y)
-    return solve(y, Identity(), model, sigma, start)
+    return solve(y, Identity(), model, sigma, model.encode(y))

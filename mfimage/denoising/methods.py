@@ -22,17 +22,11 @@ _NORMAL = 0.6745  # median |N(0, 1)|
 
 
 def wavelet_sigma(y: Tensor) -> Tensor:
-    """Estimate the noise from the finest diagonal details: σ̂ = median |w| / 0.6745.
+    """Estimate the noise of images (B, C, H, W), H and W ≥ 2, from the finest diagonal details; shape (B,).
 
-    w = ½(a − b − c + d) over every block (a b; c d) of 2 × 2 pixels, overlapping: of a small image each
-    shift's quarter alone would give twice the error.
-
-    Args:
-        y: Images (B, C, H, W), H and W at least 2.
-
-    Returns:
-        Shape (B,), in units of the images; too high where the image itself is finely structured, too low
-        where noise was cut off at black or white.
+    σ̂ = median |w| / 0.6745,   w = ½(a − b − c + d) over every block (a b; c d) of 2 × 2 pixels, overlapping:
+    of a small image each shift's quarter alone would give twice the error. It is too high where the image
+    itself is finely structured, too low where noise was cut off at black or white.
 
     Reference:
         Donoho, Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, Biometrika 81, §4.2.
@@ -91,18 +85,14 @@ def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
     """
     total = soft(y, model, sigma)
     for step in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        back = (-step[0], -step[1])
-        total = total + soft(y.roll(step, (-2, -1)), model, sigma).roll(back, (-2, -1))
+        shifted = soft(y.roll(step, (-2, -1)), model, sigma)
+        total = total + shifted.roll((-step[0], -step[1]), (-2, -1))
     return total / 5
 
 
 METHODS: dict[str, Method] = {
-    "projection": projection,
-    "map": map_denoise,
-    "soft": soft,
-    "cycle-spin": cycle_spin,
-    "tweedie": tweedie,
-}
+    "projection": projection, "map": map_denoise, "soft": soft, "cycle-spin": cycle_spin, "tweedie": tweedie,
+}  # fmt: skip
 
 
 def quick_methods(model: GenerativeModel) -> list[str]:

@@ -27,23 +27,12 @@ def in_tiles(
     overlap: float = 0.5,
     batch_size: int = 256,
 ) -> Tensor:
-    """Apply a function of small images to large ones.
+    """Apply a function of (N, C, h, w) → same shape to images (B, C, H, W), no smaller, in tiles (h, w).
 
     out = Σ_t w_t · function(x_t) / Σ_t w_t,   w = hann ⊗ hann,   hann_i = sin²(π (i + ½)/n)
 
-    Args:
-        function: Maps (N, C, h, w) to the same shape, N ≤ batch_size.
-        x: Images (B, C, H, W) of any size from the tile's up.
-        tile: (h, w).
-        overlap: Least share of a tile that its neighbour covers too, in [0, 1): more is smoother and slower.
-        batch_size: Tiles at a time, which bounds the memory beside two images in double precision.
-
-    Returns:
-        Shape, type and device of x; x itself, bit for bit, where the function returns what it is given.
-
-    Raises:
-        DataError: If the images are smaller than a tile.
-        UsageError: If the overlap is outside [0, 1).
+    Of a tile its neighbour covers at least the share `overlap` in [0, 1): more is smoother and slower. The
+    result is x itself, bit for bit, where the function returns what it is given.
     """
     height, width = tile
     if x.shape[-2] < height or x.shape[-1] < width:
@@ -85,45 +74,27 @@ def hann(length: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """A batch before and after.
+    """A batch before and after, on the CPU."""
 
-    Attributes:
-        before: The images that were given, at the size of the result, shape (B, C, H, W), on the CPU.
-        after: The result, in [0, 1], on the CPU.
-        methods: By which each was made.
-        examination: What happened to each.
-    """
-
-    before: Tensor
-    after: Tensor
-    methods: list[str]
-    examination: Examination
+    before: Tensor  # what was given, at the size of the result, (B, C, H, W)
+    after: Tensor  # the result, in [0, 1]
+    methods: list[str]  # by which each was made
+    examination: Examination  # what happened to each
 
 
 @dataclass(frozen=True, eq=False)
 class Restorer:
-    """Denoise, fill in or enlarge batches of images.
-
-    Attributes:
-        model: A manifold of images.
-        method: See `curve.denoise_batch`.
-        sigma: Noise on the scale of [0, 1]; None to estimate it, or, with a mask or a factor, for none.
-        missing: Pixels to be filled in, (H, W), bool; None for none.
-        factor: By which images are enlarged; None for not.
-        tiled: Whether images are larger than the model's.
-        batch_size: Images, or tiles, at a time.
-    """
+    """Denoise, fill in or enlarge batches of images."""
 
     model: GenerativeModel
-    method: str = "auto"
-    sigma: float | None = None
-    missing: Tensor | None = None
-    factor: int | None = None
-    tiled: bool = False
-    batch_size: int = 256
+    method: str = "auto"  # see `curve.denoise_batch`
+    sigma: float | None = None  # on the scale of [0, 1]; None: estimated, or, with a mask or a factor, none
+    missing: Tensor | None = None  # pixels to be filled in, (H, W), bool
+    factor: int | None = None  # by which images are enlarged
+    tiled: bool = False  # whether images are larger than the model's
+    batch_size: int = 256  # images, or tiles, at a time
 
     def __post_init__(self) -> None:
-        """Refuse what does not go together."""
         if self.method not in ("auto", *METHODS):
             raise UsageError(f"--method {self.method}: choose from auto, {', '.join(METHODS)}")
         if self.sigma is not None and not 0 < self.sigma <= 1:

@@ -6,48 +6,32 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mfimage.errors import UsageError
 from mfimage.ood.mixture import Mixture
 from mfimage.ood.scores import SCORES, Reference
-from mfimage.ood.statistics import WORDS, Statistics
+from mfimage.ood.statistics import WORDS
 
 CHOICES = ("auto", *SCORES)
-_PIXELS = 2_000_000  # of which the scale of heat-maps is the quantile
 
 
 @dataclass(frozen=True, eq=False)
 class DetectorCalibration:
-    """What is usual for a model, on images that it has not seen.
+    """What is usual for a model, on images that it has not seen."""
 
-    Attributes:
-        model: Hash of the model's weights.
-        score: One of `CHOICES`.
-        alpha: Share of familiar images that may be called strange.
-        scores: Of the calibration images, ascending, (n,).
-        values: Their named statistics, (n, 7), for tests of drift.
-        centre: Means of the named statistics of familiar images, (7,).
-        spread: Their standard deviations, (7,).
-        usual: What scores other than `auto` compare with.
-        heat: See `heat_scale`.
-        full: Whether the density also sees codes and places, or the named statistics alone.
-        mixture: The density of `auto`; None for other scores.
-    """
-
-    model: str
-    score: str
-    alpha: float
-    scores: Tensor
-    values: Tensor
-    centre: Tensor
-    spread: Tensor
-    usual: Reference
-    heat: float
-    full: bool
-    mixture: Mixture | None
+    model: str  # hash of its weights
+    score: str  # one of `CHOICES`
+    alpha: float  # share of familiar images that may be called strange
+    scores: Tensor  # of the calibration images, ascending, (n,)
+    values: Tensor  # their named statistics, (n, 7), for tests of drift
+    centre: Tensor  # means of the named statistics of familiar images, (7,)
+    spread: Tensor  # their standard deviations, (7,)
+    usual: Reference  # what scores other than `auto` compare with
+    heat: float  # see `heat_scale`
+    full: bool  # whether the density also sees codes and places, or the named statistics alone
+    mixture: Mixture | None  # the density of `auto`; None for other scores
 
     @property
     def threshold(self) -> float:
@@ -64,17 +48,13 @@ class DetectorCalibration:
         return (1 + len(self.scores) - below).double() / (len(self.scores) + 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON takes it; `from_json` is the inverse."""
+        """Return it as JSON takes it; `parse_calibration` is the inverse."""
         mixture = None if self.mixture is None else _lists(self.mixture)
         return {**_lists(self), "usual": _lists(self.usual), "mixture": mixture}
 
 
 def conformal_rank(count: int, alpha: float, held: float = 1.0) -> int:
-    """Return ⌈(n + 1)(1 − α)⌉ for n calibration images, which are the share `held` of those given.
-
-    Raises:
-        UsageError: If α is not in (0, 1), or if n images are too few for it.
-    """
+    """Return ⌈(n + 1)(1 − α)⌉ for n calibration images, which are the share `held` of those given."""
     if not 0 < alpha < 1:
         raise UsageError(f"alpha lies between 0 and 1, and is not {alpha}")
     needed = math.ceil(1 / alpha - 1e-9) - 1
@@ -88,13 +68,7 @@ def conformal_rank(count: int, alpha: float, held: float = 1.0) -> int:
     return math.ceil((count + 1) * (1 - alpha) - 1e-9)
 
 
-def heat_scale(familiar: Statistics) -> float:
-    """Find the smoothed squared residual that 99.9 % of familiar pixels stay below."""
-    pixels = familiar.smooth[: max(1, _PIXELS // familiar.smooth[0].numel())]
-    return max(float(np.quantile(pixels.numpy(), 0.999)), 1e-8)
-
-
-def from_json(values: dict[str, Any]) -> DetectorCalibration:
+def parse_calibration(values: dict[str, Any]) -> DetectorCalibration:
     """Read what `to_json` gave; ValueError, KeyError, TypeError or UsageError if it is anything else."""
     if values["score"] not in CHOICES:
         raise ValueError(f"there is no score {values['score']!r}")

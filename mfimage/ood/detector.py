@@ -13,10 +13,10 @@ from torch import Tensor
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.inputs import AnyImages, image_batches, require_image_manifold
 from mfimage.models import ChartedModel, GenerativeModel
-from mfimage.ood import mixture
-from mfimage.ood.calibration import CHOICES, DetectorCalibration, conformal_rank, from_json, heat_scale
+from mfimage.ood.calibration import CHOICES, DetectorCalibration, conformal_rank, parse_calibration
+from mfimage.ood.mixture import fit_mixture
 from mfimage.ood.scores import SCORES, VOLUME, reference_of
-from mfimage.ood.statistics import Statistics, statistics_of
+from mfimage.ood.statistics import Statistics, heat_scale, statistics_of
 from mfimage.ood.verdicts import Verdicts
 from mfimage.pretrained import CALIBRATION, read_calibration, weights_hash, write_calibration
 
@@ -88,7 +88,7 @@ class Detector:
             weights_hash(self.model), self.score_name, alpha, torch.zeros(0), torch.zeros(0),
             fitted.values.mean(0), fitted.values.std(0).clamp_min(1e-6), reference_of(fitted),
             heat_scale(held), full,
-            mixture.fit(fitted.features(full), seed) if self.score_name == "auto" else None,
+            fit_mixture(fitted.features(full), seed) if self.score_name == "auto" else None,
         )  # fmt: skip
         scores, order = self._scores(held, draft).sort()
         self._calibration = replace(draft, scores=scores, values=held.values[order])
@@ -151,7 +151,7 @@ class Detector:
         if stored is None:
             raise ModelError(f"{path}: no detector there: calibrate the model first (mfimage calibrate)")
         try:
-            known = from_json(stored)
+            known = parse_calibration(stored)
         except (ValueError, KeyError, TypeError, UsageError) as error:
             raise ModelError(f"{path}: damaged: calibrate the model again ({error})") from error
         if known.model != weights_hash(model):

@@ -23,21 +23,13 @@ _FAR = 1e5  # standard deviations beyond which features are clipped: far enough,
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """p(t) = Σ w N(t; m, (L Lᵀ)⁻¹) of standardised features t = (features − shift) / scale.
+    """p(t) = Σ w N(t; m, (L Lᵀ)⁻¹) of standardised features t = (features − shift) / scale."""
 
-    Attributes:
-        shift: (K,).
-        scale: (K,), positive.
-        weights: (k,), summing to 1.
-        means: (k, K).
-        factors: L of each precision, (k, K, K).
-    """
-
-    shift: Tensor
-    scale: Tensor
-    weights: Tensor
-    means: Tensor
-    factors: Tensor
+    shift: Tensor  # (K,)
+    scale: Tensor  # (K,), positive
+    weights: Tensor  # (k,), summing to 1
+    means: Tensor  # (k, K)
+    factors: Tensor  # L of each precision, (k, K, K)
 
     def nll(self, features: Tensor) -> Tensor:
         """Compute −log p, shape (B,) float64, nats, of features (B, K); finite for any input."""
@@ -49,7 +41,7 @@ class Mixture:
         return -torch.stack(logs).logsumexp(0) + 0.5 * t.shape[1] * math.log(2 * math.pi)
 
 
-def fit(features: Tensor, seed: int = 0) -> Mixture:
+def fit_mixture(features: Tensor, seed: int = 0) -> Mixture:
     """Fit a mixture to features (N, K): the mean of mixtures of random parts of about 20,000 examples.
 
     Each has 1, 2, 4, … components: doubling ends where the likelihood of a tenth of the examples, held out,

@@ -49,25 +49,15 @@ def score(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> An
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What scores know of familiar images.
+    """What scores know of familiar images."""
 
-    Attributes:
-        residual: Mean log of the mean squared residual a pixel.
-        entropy: Mean of −log p_h(u), nats.
-        sigma: Deviation of a residual in a direction off the manifold, √(mean ‖x − x̂‖² / (D − d)).
-        bits: Mean of the bits a value that zlib needs.
-        dimension: Mean log of the local dimension of codes.
-        codes: (M, d) codes to be neighbours of.
-        scale: (d,) their deviations.
-    """
-
-    residual: float
-    entropy: float
-    sigma: float
-    bits: float
-    dimension: float
-    codes: Tensor
-    scale: Tensor
+    residual: float  # mean log of the mean squared residual a pixel
+    entropy: float  # mean of −log p_h(u), nats
+    sigma: float  # deviation of a residual in a direction off the manifold, √(mean ‖x − x̂‖² / (D − d))
+    bits: float  # mean of the bits a value that zlib needs
+    dimension: float  # mean log of the local dimension of codes
+    codes: Tensor  # (M, d), to be neighbours of
+    scale: Tensor  # (d,), their deviations
 
 
 def reference_of(s: Statistics) -> Reference:
@@ -87,7 +77,7 @@ def log_residual(s: Statistics) -> Tensor:
     return (s.squares / s.pixels + TINY).log()
 
 
-def reconstruction(s: Statistics, usual: Reference) -> Tensor:
+def mean_residual(s: Statistics, usual: Reference) -> Tensor:
     """Compute the mean squared residual a pixel, ‖x − x̂‖²/(C·H·W), shape (B,); see `score`."""
     return s.squares / s.pixels
 
@@ -97,12 +87,12 @@ def two_sided(s: Statistics, usual: Reference) -> Tensor:
     return (log_residual(s) - usual.residual).abs()
 
 
-def latent(s: Statistics, usual: Reference) -> Tensor:
+def code_nll(s: Statistics, usual: Reference) -> Tensor:
     """Compute −log p_h(u), shape (B,), nats with respect to du: one pass of the encoder, no Jacobian."""
     return s.nll
 
 
-def density(s: Statistics, usual: Reference) -> Tensor:
+def projection_nll(s: Statistics, usual: Reference) -> Tensor:
     """Compute −log p(x̂) = −log p_h(u) + ½ log det(JᵀJ), shape (B,), nats; d pushes of a tangent an image."""
     return s.nll + s.volume
 
@@ -113,7 +103,7 @@ def joint(s: Statistics, usual: Reference) -> Tensor:
     The density on the manifold times a Gaussian of deviation σ off it; d pushes of a tangent an image.
     """
     free = s.pixels - s.u.shape[1]
-    return density(s, usual) + s.squares / (2 * usual.sigma**2) + free * math.log(usual.sigma)
+    return projection_nll(s, usual) + s.squares / (2 * usual.sigma**2) + free * math.log(usual.sigma)
 
 
 def typicality(s: Statistics, usual: Reference) -> Tensor:
@@ -151,10 +141,10 @@ def local_dimension(s: Statistics, usual: Reference) -> Tensor:
 
 
 SCORES: dict[str, Callable[[Statistics, Reference], Tensor]] = {
-    "reconstruction": reconstruction,
+    "reconstruction": mean_residual,
     "two-sided": two_sided,
-    "latent": latent,
-    "density": density,
+    "latent": code_nll,
+    "density": projection_nll,
     "joint": joint,
     "typicality": typicality,
     "complexity": complexity,

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +18,7 @@ from mfimage.models.geometry import metric, metric_log_volume
 TINY = 1e-6  # mean square below which an 8-bit image holds nothing but rounding
 HUGE = 1e6  # what codes and log-densities of absurd images are clipped to, so that nothing is NaN
 _LEVELS = 4  # scales, halved each time, at which gradients are measured
+_PIXELS = 2_000_000  # of which the scale of heat-maps is the quantile
 _CODES = 32  # first coordinates, the coarsest, that the density sees
 
 WORDS = {  # of `summary`: what is said of a value that is too low, and too high
@@ -32,42 +34,29 @@ WORDS = {  # of `summary`: what is said of a value that is too low, and too high
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What a model makes of images: all that scores need to know of them.
+    """What a model makes of images: all that scores need to know of them."""
 
-    Attributes:
-        u: Codes (B, d), clipped to ±10⁶.
-        squares: ‖x − x̂‖² over all D pixels and channels, (B,).
-        pixels: D.
-        nll: −log p_h(u), shape (B,), nats, clipped to ±10⁶.
-        volume: ½ log det(JᵀJ) at u, shape (B,), nats; NaN where it was not asked for.
-        bits: That zlib needs a value of the 8-bit image, (B,).
-        values: Named statistics, (B, 7), see `summary`.
-        places: Statistics of where things are, (B, K), see `spatial`.
-        smooth: Squared residual, mean over channels and 3 × 3 pixels, (B, 1, H, W) float32.
-    """
-
-    u: Tensor
-    squares: Tensor
-    pixels: int
-    nll: Tensor
-    volume: Tensor
-    bits: Tensor
-    values: Tensor
-    places: Tensor
-    smooth: Tensor
+    u: Tensor  # codes (B, d), clipped to ±10⁶
+    squares: Tensor  # ‖x − x̂‖² over all D pixels and channels, (B,)
+    pixels: int  # D
+    nll: Tensor  # −log p_h(u), (B,), nats, clipped to ±10⁶
+    volume: Tensor  # ½ log det(JᵀJ) at u, (B,), nats; NaN where it was not asked for
+    bits: Tensor  # that zlib needs a value of the 8-bit image, (B,)
+    values: Tensor  # named statistics, (B, 7), see `summary`
+    places: Tensor  # statistics of where things are, (B, K), see `spatial`
+    smooth: Tensor  # squared residual, mean over channels and 3 × 3 pixels, (B, 1, H, W) float32
 
     def __len__(self) -> int:
         return len(self.u)
 
     def subset(self, rows: Tensor) -> Statistics:
         """The statistics of some of the images."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return Statistics(**{name: value[rows] for name, value in tensors.items()}, pixels=self.pixels)
+        return Statistics(**{n: v if n == "pixels" else v[rows] for n, v in vars(self).items()})
 
     @staticmethod
     def joined(parts: Sequence[Statistics]) -> Statistics:
         """The statistics of several batches as one."""
-        names = [name for name, value in vars(parts[0]).items() if isinstance(value, Tensor)]
+        names = [name for name in vars(parts[0]) if name != "pixels"]
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         return Statistics(**joined, pixels=parts[0].pixels)
 
@@ -78,21 +67,18 @@ class Statistics:
 
 @torch.no_grad()
 def statistics_of(x: Tensor, model: ChartedModel, volume: bool = False) -> Statistics:
-    """Encode, project and weigh images once, for all scores; the results are on the CPU.
+    """Encode, project and weigh images (B, C, H, W) in [0, 1] once, for all scores; results on the CPU.
 
-    Args:
-        x: Images (B, C, H, W) in [0, 1], on the model's device.
-        model: With a manifold of images and a density.
-        volume: Whether `Statistics.volume` is needed: d pushes of a tangent an image.
+    With `volume` it is computed too, by d pushes of a tangent an image.
     """
     u = finite(model.encode(x), HUGE)
     off = finite(x - model.decode(u), 1e3)
     nll = finite(-model.density.log_prob(u), HUGE).double()
-    log_volume = metric_log_volume(metric(model.chart, u)) if volume else None
-    known = torch.full_like(nll, math.nan) if log_volume is None else finite(log_volume, HUGE)
+    unknown = torch.full_like(nll, math.nan)
     bits = zlib_bits(x)
     values = {
-        "u": u.double(), "nll": nll, "volume": known, "bits": bits,
+        "u": u.double(), "nll": nll, "bits": bits,
+        "volume": finite(metric_log_volume(metric(model.chart, u)), HUGE) if volume else unknown,
         "squares": off.double().square().flatten(1).sum(1),
         "values": summary(x, off, nll, bits),
         "places": spatial(x, off, u),
@@ -101,11 +87,14 @@ def statistics_of(x: Tensor, model: ChartedModel, volume: bool = False) -> Stati
     return Statistics(**{name: value.cpu() for name, value in values.items()}, pixels=x[0].numel())
 
 
-def summary(x: Tensor, off: Tensor, nll: Tensor, bits: Tensor) -> Tensor:
-    """Compute the statistics that have a name in words, shape (B, 7) float64, in the order of `WORDS`.
+def heat_scale(familiar: Statistics) -> float:
+    """Find the smoothed squared residual that 99.9 % of familiar pixels stay below."""
+    pixels = familiar.smooth[: max(1, _PIXELS // familiar.smooth[0].numel())]
+    return max(float(np.quantile(pixels.numpy(), 0.999)), 1e-8)
 
-    Of images x, (B, C, H, W), off = x − x̂, nll = −log p_h(u), (B,), and `zlib_bits`, (B,).
-    """
+
+def summary(x: Tensor, off: Tensor, nll: Tensor, bits: Tensor) -> Tensor:
+    """Compute the statistics in the order of `WORDS`, (B, 7) float64; off = x − x̂, nll = −log p_h(u)."""
     x = x.double()
     residual, contrast = _log(off.double().square().flatten(1).mean(1)), _log(x.flatten(1).var(1))
     detail, brightness = bands(x)[:, :2].mean(1), x.flatten(1).mean(1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from mfimage.ood import mixture
+from mfimage.ood.mixture import fit_mixture
 
 SIZE = 7
 TRUTH = MixtureSameFamily(
@@ -33,7 +34,7 @@ def test_a_fit_comes_near_the_entropy_of_a_known_mixture(
 ) -> None:
     """Whole, and as the mean of the mixtures of three parts, in units of the features."""
     monkeypatch.setattr(mixture, "_PART", part)
-    found = mixture.fit(draw(3000, 0))
+    found = fit_mixture(draw(3000, 0))
     assert len(found.weights) == 2 * parts
     assert found.weights.sum() == pytest.approx(1)
     fresh = draw(4000, 1)
@@ -47,7 +48,7 @@ def test_a_fit_comes_near_the_entropy_of_a_known_mixture(
 def test_few_examples_make_one_component_and_numbers_stay_finite() -> None:
     """Two examples are enough for a density, of any input."""
     for count in (2, 30):
-        found = mixture.fit(draw(count, 0))
+        found = fit_mixture(draw(count, 0))
         assert len(found.weights) == 1
         far = torch.tensor([[math.inf] * SIZE, [math.nan] * SIZE, [-1e300] * SIZE])
         assert found.nll(far).isfinite().all()

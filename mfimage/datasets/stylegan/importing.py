@@ -29,11 +29,9 @@ _OUTER = {
 _LAYER = re.compile(r"synthesis\.b(\d{1,4})\.(conv0|conv1|torgb)\.(.+)")
 _LAYERS = {"conv0": "up", "conv1": "convolution", "torgb": "colour"}
 _INNER = {
-    "affine.weight": "style.weight",
-    "affine.bias": "style.bias",
-    "noise_const": "noise",
-    "noise_strength": "strength",
-}
+    "affine.weight": "style.weight", "affine.bias": "style.bias",
+    "noise_const": "noise", "noise_strength": "strength",
+}  # fmt: skip
 
 
 def import_network(path: str | Path) -> StyleGAN2:
@@ -70,11 +68,7 @@ def import_network(path: str | Path) -> StyleGAN2:
 def read_network_pickle(path: Path) -> Any:
     """Read a pickle as numbers, strings, bytes, containers, `TensorPart`s and `Stub` objects.
 
-    Args:
-        path: The file, of protocol 3 to 5 as soon as it holds tensors.
-
-    Raises:
-        ModelError: The file is missing, damaged or no pickle, or asks for a call.
+    It is of protocol 3 to 5 as soon as it holds tensors.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
@@ -156,8 +150,8 @@ def _tensors(states: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
             tensor = value.tensor().float()
             if name == "resample_filter":
                 _check_filter(tensor)
-                continue
-            out[_rename(f"{module}.{name}")] = _scaled(tensor, module, name, state)
+            else:
+                out[_rename(f"{module}.{name}")] = _scaled(tensor, module, name, state)
     return out
 
 

@@ -34,20 +34,17 @@ def activate(x: Tensor) -> Tensor:
 
 def smooth(x: Tensor) -> Tensor:
     """Filter (n, C, H + 1, W + 1) by [1, 3, 3, 1] / 4 in both directions, zero outside: (n, C, H, W)."""
-    channels = x.shape[1]
-    return F.conv2d(x, _kernel(x).expand(channels, 1, 4, 4), padding=1, groups=channels)
+    return F.conv2d(x, _kernel(x), padding=1, groups=x.shape[1])
 
 
 def upsample(x: Tensor) -> Tensor:
     """Double height and width: zeros between the pixels, then the filter of `smooth`."""
-    channels = x.shape[1]
-    kernel = _kernel(x).expand(channels, 1, 4, 4)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+    return F.conv_transpose2d(x, _kernel(x), stride=2, padding=1, groups=x.shape[1])
 
 
-def _kernel(like: Tensor) -> Tensor:
-    taps = torch.tensor(_TAPS, dtype=like.dtype, device=like.device)
-    return torch.outer(taps, taps)
+def _kernel(x: Tensor) -> Tensor:
+    taps = torch.tensor(_TAPS, dtype=x.dtype, device=x.device)
+    return torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
 
 
 class Convolution(nn.Module):
@@ -57,16 +54,9 @@ class Convolution(nn.Module):
         y_o = clip √2 leaky_relu(d_o Σ_i K_oi ∗ (s_i x_i) + strength · noise + b_o)
 
     Scaling before and after one shared convolution equals a convolution with a kernel of each image's own,
-    and is faster on a CPU. With `up`, zeros are inserted between pixels, ∗ is a true convolution, and
-    `smooth` follows it; else ∗ is a correlation, as in PyTorch.
-
-    Args:
-        inputs: Channels of x.
-        outputs: Channels of y.
-        style: Length of w.
-        resolution: Height and width of y.
-        up: Whether x has half the resolution of y.
-        limit: |y| is clipped to it; None does not clip.
+    and is faster on a CPU. With `up`, x has half the resolution of y: zeros are inserted between pixels, ∗
+    is a true convolution, and `smooth` follows it; else ∗ is a correlation, as in PyTorch. |y| is clipped
+    to `limit`.
 
     Reference:
         Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, Analyzing and Improving the Image Quality of
@@ -110,9 +100,7 @@ class Convolution(nn.Module):
 class Colour(nn.Module):
     """A 1×1 convolution from features to colours, modulated but not brought to unit variance.
 
-        y_c = clip(Σ_i K_ci s_i x_i + b_c),   s = A w + a
-
-    The arguments are those of `Convolution`.
+    y_c = clip(Σ_i K_ci s_i x_i + b_c),   s = A w + a
     """
 
     def __init__(self, inputs: int, outputs: int, style: int, limit: float | None) -> None:
@@ -153,19 +141,10 @@ class Mapping(nn.Module):
     def forward(
         self, z: Tensor, labels: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None
     ) -> Tensor:
-        """Compute the styles of latents, drawn to their mean by truncation: mean + ψ (w − mean).
+        """Compute the styles w, (n, count, w_dim), of latents z, (n, z_dim), standard normal.
 
-        Args:
-            z: Latents, shape (n, z_dim), standard normal.
-            labels: Shape (n, labels), one-hot as a rule; None for a generator without labels.
-            psi: ψ in [0, 1]; 1 leaves w as it is.
-            cutoff: Only the first so many styles are drawn to the mean; None: all.
-
-        Returns:
-            w, shape (n, count, w_dim): one style for each convolution, and one for the last colours.
-
-        Raises:
-            UsageError: z or labels have another shape.
+        Truncation draws the first `cutoff` of them (None: all) to their mean: mean + ψ (w − mean), ψ in [0,
+        1]. Labels, (n, labels), are one-hot as a rule; None for a generator without labels.
         """
         self._check(z, labels)
         parts = [normalise(z)]

@@ -23,14 +23,8 @@ class MobileStyleGAN:
     """The generator of the package `random-face`, a `Generator`: FFHQ faces, 1024 × 1024, z and w in R⁵¹².
 
     Only the package's files are read, its code is not imported. One image takes about 2 s on two cores. The
-    weights come from FFHQ, whose licence is non-commercial: so should be what is made with them.
-
-    Args:
-        folder: Where MappingNetwork and SynthesisNetwork lie as .xml and .bin; None: in the package.
-
-    Raises:
-        UsageError: `openvino` or `random-face` is not installed.
-        ModelError: The files are missing or cannot be read.
+    weights come from FFHQ, whose licence is non-commercial: so should be what is made with them. The folder
+    holds MappingNetwork and SynthesisNetwork as .xml and .bin; None: that in the package.
 
     Reference:
         Belousov, MobileStyleGAN: A Lightweight Convolutional Neural Network for High-Fidelity Image
