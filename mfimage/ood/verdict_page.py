@@ -25,15 +25,7 @@ def score_page(
     drift: Drift | None = None,
     strange: Mapping[str, Tensor] = {},
 ) -> Page:
-    """Put the verdicts on a set of images on a page.
-
-    Args:
-        images: That were scored.
-        verdicts: Of the images.
-        calibration: Of the detector.
-        drift: The test of the whole set, if it was asked for.
-        strange: Scores (M,) of images known to be strange, by the name of their set, for ROC curves.
-    """
+    """Put verdicts on a page, with ROC curves against scores (M,) of sets known to be strange, by name."""
     count, strange_ones = len(verdicts.scores), int(verdicts.is_ood.sum())
     shift = "" if drift is None else f" The set has {drift.outcome}."
     lead = (
