@@ -211,7 +211,7 @@ class ImageChart(Chart):
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
         """Remove noise in the coordinates: x̂ = f(γ(σ)·f_σ⁻¹(y)), with f₀ = f the chart of clean images.
 
-        The couplings of f_σ⁻¹ are told σ, those of f, whose input is clean, are not.
+        The couplings of f_σ⁻¹ take σ as their context, those of f, whose input is clean, have none.
 
         Args:
             y: Noisy images (B, C, H, W).

@@ -92,7 +92,7 @@ class Parted(Transform):
         self.first, self.head, self.tail = first, head, tail
 
     def initialise(self, x: Tensor) -> None:
-        """Let both parts start from vectors (N, D)."""
+        """Start both parts from vectors (N, D)."""
         start(self.head, x[:, : self.first])
         start(self.tail, x[:, self.first :])
 

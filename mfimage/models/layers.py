@@ -67,7 +67,7 @@ def _value(transform: Transform, x: Tensor, context: Tensor | None) -> Tensor:
 
 @torch.no_grad()
 def start(transform: Transform, x: Tensor, context: Tensor | None = None) -> None:
-    """Let a transform, or each part of a composite, start from the data that reach it."""
+    """Start a transform, or each part of a composite, from the data that reach it."""
     if hasattr(transform, "initialise"):
         transform.initialise(x)
     elif isinstance(transform, CompositeTransform):

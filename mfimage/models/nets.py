@@ -1,4 +1,4 @@
-"""Networks inside charts and encoders, zero at first, so that what they bend starts straight; and gains."""
+"""Networks of charts and encoders, whose output is zero before training; and gains against noise."""
 
 from __future__ import annotations
 

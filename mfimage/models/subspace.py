@@ -168,8 +168,8 @@ class BentSubspace(Subspace):
     """Additive couplings between a d-dimensional subspace and its orthogonal complement.
 
     (u, v) = Qᵀ(c − m), then for each pair of networks, with σ and s the scales of u and v,
-    u ← u − s·a(Q(0, v)/s)          the codes learn to see what the subspace leaves out,
-    v ← v − s·[Qᵀ b(u/σ)]_v         and to draw it;  ladj = 0.
+    u ← u − s·a(Q(0, v)/s)          the codes depend on what the subspace leaves out,
+    v ← v − s·[Qᵀ b(u/σ)]_v         and decoding restores it;  ladj = 0.
 
     Decoding (u, 0) runs b and then a: with one pair, c = m + Q(u + s·a(·), s·[Qᵀ b(u/σ)]_v), the principal
     components plus any smooth function of the codes. Both networks are convolutional: Q turns their side of
