@@ -15,7 +15,7 @@ from mfimage.errors import DataError, UsageError
 from mfimage.eval.numbers import Evaluation, Number
 from mfimage.eval.page import Page, Section, strip, write_labelled_sheet
 from mfimage.eval.table import DASH, Cell, Column, Row, Table, mark_best, number
-from mfimage.files import write_text
+from mfimage.files import write_json, write_text
 from mfimage.models import GenerativeModel
 
 SHOWN = 12  # images in a row of the sheet
@@ -121,9 +121,9 @@ class Comparison:
             "marked: the best, and those whose 95 % intervals meet the best's",
             *(f"not ranked: {', '.join(names)}: {reason}" for reason, names in unranked.items()),
             *(
-                f"{run}: no {name}: {reason}"
-                for run, report in self.reports.items()
-                for name, reason in report.skipped.items()
+                f"{run}: no {name}: {why}"
+                for run, r in self.reports.items()
+                for name, why in r.skipped.items()
             ),
         ]
 
@@ -165,10 +165,8 @@ class Comparison:
         Raises:
             ResourceError: A file cannot be written.
         """
-        from mfimage.console import json_text
-
         outdir = Path(outdir)
-        write_text(outdir / "comparison.json", json_text(self.as_json(), indent=2) + "\n")
+        write_json(outdir / "comparison.json", self.as_json())
         write_text(outdir / "comparison.md", self.markdown() + "\n")
         if self.pictures:
             write_labelled_sheet(outdir / "sheet.png", self.pictures)
@@ -176,11 +174,8 @@ class Comparison:
 
     def _ranked(self) -> list[str]:
         """Numbers that every model has and can be ranked by."""
-        return [
-            name
-            for name in self.names
-            if not self.why_unranked(name) and len(self.numbers(name)) == len(self.reports)
-        ]
+        everywhere = [name for name in self.names if len(self.numbers(name)) == len(self.reports)]
+        return [name for name in everywhere if not self.why_unranked(name)]
 
     def _hash(self, run: str) -> str:
         return str(self.reports[run].model["sha256"])[:12]

@@ -138,8 +138,7 @@ def choose_dimension(
     most = min(max_dim, rows.shape[1] - 1)
     return Dimension(
         min(verdict.dim, most), verdict.reason, verdict.agree, plain, equalised, elbow, curve, pca,
-        len(rows), repeated, held_out, rows.shape[1], seed,
-        _notes(verdict, most, rows.shape[1], len(rows)),
+        len(rows), repeated, held_out, rows.shape[1], seed, _notes(verdict, most, *rows.shape),
     )  # fmt: skip
 
 
@@ -198,7 +197,7 @@ def _linear_errors(codes: Tensor, longest: int, outside: float) -> tuple[float, 
     return tuple(float(e) + outside for e in [energy.sum(), *left[:longest]])
 
 
-def _notes(verdict: Verdict, most: int, features: int, examples: int) -> tuple[str, ...]:
+def _notes(verdict: Verdict, most: int, examples: int, features: int) -> tuple[str, ...]:
     notes = []
     if verdict.dim > most == features - 1:
         notes.append(f"the data seem to fill their space of {features} dimensions: no manifold is smaller")
@@ -235,15 +234,17 @@ def recommend(plain: float, equalised: float, elbow: int | None, errors: Sequenc
     if abs(within - elbow) <= max(1.0, _AGREE * max(within, elbow)):
         bends = f", and the held-out error bends at {elbow}: they agree."
         return Verdict(_rounded(within), True, said + bends)
-    if elbow > high:
-        dim, why = elbow, (
-            f"the held-out error still falls fast up to {elbow}. Neighbours fall short where some directions "
-            "are far narrower than others or images are few, and a dimension too few loses more than one too "
-            "many: the curve decides."
-        )  # fmt: skip
-    else:
-        dim, why = _below(elbow, low, errors)
+    dim, why = _above(elbow) if elbow > high else _below(elbow, low, errors)
     return Verdict(dim, False, f"{said}, but {why} They disagree, so try a d on either side too.")
+
+
+def _above(elbow: int) -> tuple[int, str]:
+    """What to say where the curve bends after the neighbours' range."""
+    return elbow, (
+        f"the held-out error still falls fast up to {elbow}. Neighbours fall short where some directions are "
+        "far narrower than others or images are few, and a dimension too few loses more than one too many: "
+        "the curve decides."
+    )
 
 
 def _below(elbow: int, low: float, errors: Sequence[float]) -> tuple[int, str]:

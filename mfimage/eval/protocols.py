@@ -47,25 +47,20 @@ PROTOCOLS = {
     p.name: p
     for p in (
         Protocol(
-            "mfimage",
-            "8-bit PNG on both sides; pytorch-fid's Inception and resizing; as many samples as held-out "
-            "images, 50,000 at most",
+            "mfimage", "8-bit PNG on both sides; pytorch-fid's Inception and resizing; as many samples as "
+            "held-out images, 50,000 at most",
         ),
         Protocol(
-            "brehmer2020",
-            "as published by Brehmer and Cranmer, 2020: 1,000 samples and 1,000 real images, JPEG on both "
-            "sides; reconstruction error as a norm with pixels in 0 … 256",
-            samples=1000,
-            jpeg=True,
-            norm256=True,
+            "brehmer2020", "as published by Brehmer and Cranmer, 2020: 1,000 samples and 1,000 real images, "
+            "JPEG on both sides; reconstruction error as a norm with pixels in 0 … 256",
+            samples=1000, jpeg=True, norm256=True,
         ),
         Protocol(
-            "clean-fid",
-            "as mfimage, but resized as by Parmar, Zhang and Zhu, 2022: bicubic and antialiased",
+            "clean-fid", "as mfimage, but resized as by Parmar, Zhang and Zhu, 2022: bicubic and antialiased",
             resize="clean-fid",
         ),
     )
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval import auroc, fpr_at_tpr, histogram
+from mfimage.eval import auroc, bootstrap, fpr_at_tpr, histogram
 from mfimage.eval.score_metrics import aupr, roc_curve, separation
 
 
@@ -100,6 +100,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         generator = torch.Generator().manual_seed(seed)
         familiar = torch.randn(150, generator=generator)
         strange = torch.randn(150, generator=generator) + 1
-        low, high = separation(familiar, strange)["auroc_interval"]
+        _, low, high = interval = bootstrap(auroc, familiar, strange)
         held += low <= 0.760250 <= high  # Φ(1/√2)
     assert 89 <= held <= 100
+    found = separation(familiar, strange)
+    assert (found["auroc"], *found["auroc_interval"]) == interval
+    assert found["fpr95_interval"][0] <= found["fpr95"] <= found["fpr95_interval"][1]
+    assert (found["n_in"], found["n_out"]) == (150, 150)
