@@ -64,9 +64,9 @@ class ModelConfig:
     Args:
         shape: Of the data, (C, H, W) for images, (D,) for vectors.
         dim: d, the dimension of the manifold.
-        levels: Of an image chart, (Haar halvings, coupling steps) a level; empty means one level of as many
+        levels: Of an image chart, (Haar halvings, coupling steps) a level. By default one level of as many
             halvings as bring the shorter side to about 8, and one step; for noise_aware charts as many levels
-            of one halving, the first of four steps and the others of two. See `models.image_chart`.
+            of one halving, the first of four steps and the others of two.
         keep: Of an image chart, the share of channels that go on to the next level.
         width: Channels of convolutions, in units.
         hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.
@@ -109,9 +109,7 @@ class ModelConfig:
         if self.keep > 1:
             raise UsageError(f"keep must lie in (0, 1], not {self.keep}")
         if self.kind == "sphere" and self.shape != (self.dim + 1,):
-            raise UsageError(
-                f"a sphere of dimension {self.dim} lies in R^{self.dim + 1}, not in {self.shape}"
-            )
+            raise UsageError(f"a sphere of dimension {self.dim} lies in R^{self.dim + 1}, not {self.shape}")
         if self.chart_context and (self.images or self.kind not in ("manifold-flow", "pie", "ambient-flow")):
             raise UsageError("chart_context is true only for charts of vectors that encode")
         if self.noise_aware and not (self.images and self.kind in ("manifold-flow", "encoder-flow")):
@@ -135,7 +133,7 @@ class ModelConfig:
     @property
     def halvings(self) -> int:
         """How often an image is halved before the networks see it."""
-        return sum(halvings for halvings, _ in self.levels)
+        return sum(level[0] for level in self.levels)
 
     def _check_levels(self) -> None:
         levels = self.levels
@@ -165,8 +163,8 @@ class Config:
 
     Args:
         dim: Dimension d of the manifold.
-        size: Images are resized and cropped to size × size; None takes them as they are.
-        channels: 1, 3, or None for what the images have.
+        size: Images are resized and cropped to size × size; without it they are taken as they are.
+        channels: 1 grey, 3 colour; without it what the images have.
         steps: Optimiser steps of the manifold phase (reconstruction).
         density_steps: Optimiser steps of the density phase (likelihood on fixed codes).
         batch_size: Images a step, over all processes together; the density phase takes 2 × as many codes.
@@ -175,13 +173,12 @@ class Config:
         warmup: Steps of the linear rise to the peak learning rate.
         clip: Largest norm of the gradient of the loss, which is summed over pixels.
         weight_decay: AdamW's.
-        precision: "no" (float32) or "bf16": conditioner networks in bfloat16, everything else in float32.
+        precision: no is float32; bf16 has conditioner networks in bfloat16, everything else in float32.
         algorithm: What is built and by which objectives it is trained; the README has a table.
         flip: Whether images are mirrored left to right at random in training, as suits faces and photographs.
-        noise: Standard deviation of the Gaussian noise that likelihood on the whole space ("af", "pie") and
-            "denoising" add to the data in training; 0 means 0.1 for "denoising", none elsewhere. For "m-flow"
-            and "me-flow" of images a range (low, high): the chart also learns to remove noise whose σ is
-            drawn from it.
+        noise: Standard deviation of the Gaussian noise that af, pie and denoising add to the data in
+            training; 0 means 0.1 for denoising, none elsewhere. For m-flow and me-flow of images a range
+            (low, high): the chart also learns to remove noise whose σ is drawn from it.
         weight: Of the squared error beside the likelihood, where one objective holds both.
         scandal: α, the weight of the joint score's error, where the data give a score; 0 leaves it out.
         every: Steps between validations, checkpoints and pictures.
@@ -242,14 +239,11 @@ class Config:
 
     def _check_noise(self) -> None:
         if not isinstance(self.noise, tuple):
-            check_number("noise", self.noise)
-        elif (
-            len(self.noise) != 2
-            or not all(map(is_number, self.noise))
-            or not 0 <= self.noise[0] < self.noise[1]
-        ):
+            return check_number("noise", self.noise)
+        pair = len(self.noise) == 2 and all(map(is_number, self.noise))
+        if not pair or not 0 <= self.noise[0] < self.noise[1]:
             raise UsageError(f"noise must be a number or a range 0 ≤ low < high, not {self.noise!r}")
-        elif self.algorithm not in NOISE_AWARE:
+        if self.algorithm not in NOISE_AWARE:
             raise UsageError(f"a range of noise is for {' and '.join(NOISE_AWARE)}, not for {self.algorithm}")
 
     def model_config(
@@ -262,16 +256,12 @@ class Config:
         return from_json(ModelConfig, {**known, **self.model})
 
     def with_(self, **changes: Any) -> Config:
-        """Return a copy in which the given settings that are not None replace the old."""
+        """Return a copy in which the settings given that are not None replace the old."""
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
 def read_config(path: Path) -> Config:
-    """Read a Config from a JSON file; missing settings keep their defaults.
-
-    Raises:
-        UsageError: If the file cannot be read or says something a Config cannot be.
-    """
+    """Read a Config from a JSON file, UsageError if it is none; missing settings keep their defaults."""
     from mfimage.files import read_json  # here, because it imports torch
 
     values = read_json(path, "JSON configuration", UsageError)
@@ -282,13 +272,11 @@ def read_config(path: Path) -> Config:
 
 
 presets: dict[PresetName, Config] = {
-    # Some thousand images or more. On CelebA faces (16,000, d = 64, batch 64), 300 CPU
-    # seconds of one core of a Xeon leave a squared error of 106.2 on 256 unseen ones
-    # (benchmarks/step_cost.py); PCA-64 leaves 118.9 on the whole split.
+    # On CelebA faces (16,000, d = 64, batch 64), 300 CPU seconds of one core of a Xeon leave a squared error
+    # of 106.2 on 256 unseen ones (benchmarks/step_cost.py); PCA-64 leaves 118.9 on the whole split.
     "default": Config(),
-    # `mfimage demo`: 3 min 27 s and 0.69 GB on two idle cores of a Xeon, report included: 0.68 of PCA-32's
-    # squared error on the 2,000 test images of the bundled clothes (benchmarks/README.md). More steps overfit
-    # 9,000 images.
+    # 3 min 27 s and 0.69 GB on two idle cores of a Xeon, report included: 0.68 of PCA-32's squared error on
+    # the 2,000 test images of the bundled clothes (benchmarks/README.md). More steps overfit 9,000 images.
     "demo": Config(steps=1000, density_steps=800, every=200),
     # d = 32 on all 60,000 clothes, as many steps as 1,200 CPU seconds of one core of a Xeon hold: 0.446 of
     # PCA-32's squared error on the first 2,000 test images (benchmarks/reconstruction.py, which holds no

@@ -165,10 +165,10 @@ def baseline(
             wide as the run's, with splines for the density of its codes. "af": a flow on the whole space.
             "pie": one that is told which coordinates lie on the manifold.
         run: The run's directory.
-        data: The training images.
+        data: The images that the run was trained on.
         outdir: Of the baseline's own run; see `train_or_reuse`.
-        device: "auto", "cpu" or "cuda".
-        quiet: Without a progress bar on stderr.
+        device: As of `train`.
+        quiet: As of `train`.
 
     Raises:
         UsageError: If there is no such baseline, no run, or another run in outdir.
