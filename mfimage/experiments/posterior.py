@@ -106,8 +106,8 @@ def metropolis(
         steps: Draws of every chain, at least 1, after `burn_in` steps that are not returned.
         step_size: s > 0, in the unit of θ.
         generator: Of all randomness, on the CPU.
-        burn_in: See `steps`; only here is s changed, as later changes would bias the draws.
-        target: Share of accepted proposals towards which s is moved; None leaves s alone.
+        burn_in: See `steps`.
+        target: Share of accepted proposals towards which s is moved in burn-in; None leaves s alone.
 
     Returns:
         Draws, shape (chains, steps, P), float64, and the share of proposals accepted in these steps.
@@ -116,9 +116,8 @@ def metropolis(
         UsageError: If the arguments make no sense, or p = 0 at a start.
         ModelError: If log p is NaN or +inf anywhere.
     """
-    if start.ndim != 2 or not start.numel() or steps < 1 or burn_in < 0 or not step_size > 0:
-        given = f"{tuple(start.shape)}, {steps}, {burn_in} and {step_size}"
-        raise UsageError(f"start is (chains, P), steps ≥ 1, burn_in ≥ 0 and step_size > 0; got {given}")
+    if steps < 1 or burn_in < 0 or not step_size > 0:
+        raise UsageError(f"steps ≥ 1, burn_in ≥ 0, step_size > 0, not {steps}, {burn_in}, {step_size}")
     theta, current = _begin(log_prob, start)
     samples, shares = theta.new_empty(len(theta), steps, theta.shape[1]), list[float]()
     for step in range(-burn_in, steps):
@@ -134,6 +133,8 @@ def metropolis(
 
 def _begin(log_prob: LogProb, start: Tensor) -> tuple[Tensor, Tensor]:
     """A copy of θ at the start, and log p there."""
+    if start.ndim != 2 or not start.numel():
+        raise UsageError(f"start is (chains, P), both at least 1; got {tuple(start.shape)}")
     theta = start.detach().to("cpu", torch.float64, copy=True)
     current = _checked(log_prob, theta)
     if current.isneginf().any():
