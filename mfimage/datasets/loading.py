@@ -17,9 +17,9 @@ from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.listing import iter_files
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.objects import array_of_images
-from mfimage.datasets.points import Points, checked, holds_points, joined, load_points
+from mfimage.datasets.points import Points, finite_tensor, holds_points, join_points, load_points
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
-from mfimage.datasets.sources import Part, Source, from_store, in_memory, name_of, open_store, read_source
+from mfimage.datasets.sources import Part, Source, assemble, from_store, name_of, open_store, read_source
 from mfimage.datasets.splits import choose, split_name
 from mfimage.datasets.stored import SAMPLED, StoredSet
 from mfimage.datasets.stores import FileStore, Store
@@ -95,12 +95,12 @@ def load(
             stored = StoredSet.open(store, rows, prepare, split, reading.max_bad)
             if stored.nbytes > memory:
                 return stored
-        return in_memory([from_store(store, rows, prepare, bad)], name_of(sources[0]), split, bad)
+        return assemble([from_store(store, rows, prepare, bad)], name_of(sources[0]), split, bad)
     for source in sources:
         left = None if limit is None else limit - sum(len(part.paths) for part in parts) - len(bad.skipped)
         if left != 0:
             parts.append(read_source(source, split, prepare, left, root, bad))
-    return in_memory(parts, " + ".join(map(name_of, sources)), split, bad)
+    return assemble(parts, " + ".join(map(name_of, sources)), split, bad)
 
 
 def load_for_training(
@@ -158,7 +158,7 @@ def load_files(
         raise DataError(f"{name}: no image files here")
     bad, store = BadFiles(reading.max_bad), FileStore(paths, name)
     prepare = Preparation(size, channels, reading.max_pixels, reading.value_range)
-    return in_memory([from_store(store, range(len(paths)), prepare, bad)], name, "all", bad)
+    return assemble([from_store(store, range(len(paths)), prepare, bad)], name, "all", bad)
 
 
 def _sources(data: Data, split: str) -> list[Source]:
@@ -189,7 +189,9 @@ def _as_it_is(sources: Sequence[Source], split: str) -> Dataset | None:
         return None
     if len(points) < len(sources):
         raise DataError(f"{points[0].name}: points and images cannot be put together")
-    return points[0] if len(points) == 1 else joined(points, " + ".join(one.name for one in points), split)
+    return (
+        points[0] if len(points) == 1 else join_points(points, " + ".join(one.name for one in points), split)
+    )
 
 
 def _points(source: Source, split: str) -> Points | None:
@@ -197,7 +199,7 @@ def _points(source: Source, split: str) -> Points | None:
         return source
     if isinstance(source, np.ndarray | Tensor) and source.ndim == 2:
         array = array_of_images(source)
-        return Points(checked(array, "x", len(array), name_of(source)), name_of(source), split=split)
+        return Points(finite_tensor(array, "x", len(array), name_of(source)), name_of(source), split=split)
     if not isinstance(source, str | Path) or source in NAMED or source in FOLDERS:
         return None
     path = Path(source).expanduser()

@@ -43,7 +43,7 @@ def array_of_images(images: Arrays) -> Pixels:
     return (values.movedim(1, -1) if values.ndim == 4 else values).numpy()
 
 
-def require_images(images: np.ndarray, name: str) -> None:
+def check_images(images: np.ndarray, name: str) -> None:
     """Raise DataError for an array that is not (N, H, W) or (N, H, W, C) with C from 1 to 4."""
     if not (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 2, 3, 4))):
         raise DataError(f"{name}: an array of shape {images.shape} is not (N, H, W) or (N, H, W, C ≤ 4)")
@@ -157,5 +157,5 @@ def _pixels(image: Any, name: str, value_range: ValueRange | None) -> Pixels:
     if not isinstance(image, np.ndarray | Tensor):
         raise DataError(f"{name}: is a {type(image).__name__}, not a PIL image, an array or a tensor")
     batch = array_of_images(image[None])
-    require_images(batch, name)
+    check_images(batch, name)
     return pixels_of(batch, name, value_range)[0]

@@ -83,7 +83,7 @@ class Points(Dataset):
         return {name: tensor for name in FIELDS if (tensor := getattr(self, name)) is not None}
 
 
-def joined(parts: Sequence[Points], name: str, split: str) -> Points:
+def join_points(parts: Sequence[Points], name: str, split: str) -> Points:
     """Points one after the other; DataError if they differ in shape or in what is known of them."""
     fields = parts[0]._tensors()
     if any((part.shape, *part._tensors()) != (parts[0].shape, *fields) for part in parts):
@@ -135,11 +135,11 @@ def load_points(path: str | Path, split: str = "train") -> Points:
     if "x" not in found or found["x"].ndim not in (2, 4):
         raise DataError(f"{path}: an array x of shape (N, D) or (N, C, H, W) is expected")
     count = len(found["x"])
-    tensors: dict[str, Any] = {name: checked(array, name, count, path) for name, array in found.items()}
+    tensors: dict[str, Any] = {name: finite_tensor(array, name, count, path) for name, array in found.items()}
     return Points(name=str(path), split=split, **tensors)
 
 
-def checked(array: np.ndarray, name: str, rows: int, where: object) -> Tensor:
+def finite_tensor(array: np.ndarray, name: str, rows: int, where: object) -> Tensor:
     """One of the FIELDS as float32; DataError if it holds no finite numbers, or x no images in [0, 1]."""
     sound = array.dtype.kind in "fiu" and array.shape[:1] == (rows,) and array.size > 0
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
@@ -247,4 +247,4 @@ def _load_folder(folder: Path, split: str) -> Points:
         parts.append(load_points(path))
         if len(parts[-1]) != rows or parts[-1].shape != tuple(manifest["shape"]):
             raise DataError(f"{path}: holds other examples than {MANIFEST} says")
-    return joined(parts, str(folder), split)
+    return join_points(parts, str(folder), split)

@@ -128,11 +128,7 @@ class ImageSet(Dataset):
 
     Attributes:
         images: (N, C, H, W), uint8 in 0..255, or float32 in [0, 1] where a source was deeper than 8 bits.
-        name: Where they came from.
-        split: Which part of it they are.
         paths: One an image: its file, or `name[index]` for rows of an array.
-        skipped: The files that could not be read.
-        labels: (N,) int64 class indices, None if unknown.
     """
 
     images: Tensor

@@ -48,12 +48,7 @@ def import_parquet() -> Any:
 
 
 class Shard:
-    """A Parquet file, of which only the footer is read.
-
-    Raises:
-        DataError: It is damaged, or has no column of images.
-        UsageError: pyarrow is not installed.
-    """
+    """A Parquet file, of which only the footer is read; DataError if it has no column of images."""
 
     def __init__(self, path: Path) -> None:
         self.path, parquet = path, import_parquet()
@@ -125,11 +120,7 @@ class Shards(Store):
     """Parquet files as one store.
 
     Files named or in folders named like splits are the splits; else a tenth of the rows is held out as
-    "test" by index.
-
-    Raises:
-        DataError: A file is damaged or holds no images, or the pack is unfinished.
-        UsageError: pyarrow is not installed, or groups are too large.
+    "test" by index. DataError if a file is damaged, there are no images, or the pack is unfinished.
     """
 
     def __init__(self, files: Sequence[Path], name: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.named import NAMED, read_named
-from mfimage.datasets.objects import Items, ItemStore, array_of_images, pixels_of, require_images
+from mfimage.datasets.objects import Items, ItemStore, array_of_images, check_images, pixels_of
 from mfimage.datasets.pixels import Pixels, ValueRange, as_float, check_size
 from mfimage.datasets.prefetch import ahead
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
@@ -156,7 +156,7 @@ def _from_array(
     prepare: Preparation,
 ) -> Part:
     """Take the first rows of a split of an array (N, H, W) or (N, H, W, C)."""
-    require_images(images, name)
+    check_images(images, name)
     if labels is not None and labels.shape != images.shape[:1]:
         raise DataError(f"{name}: {labels.shape} labels do not match {len(images)} images")
     if labels is not None and labels.dtype.kind not in "iu":
@@ -191,7 +191,7 @@ def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
         raise DataError(f"{path}: cannot be read as arrays (pickles are never loaded): {error}") from error
 
 
-def in_memory(parts: Sequence[Part], name: str, split: str, bad: BadFiles) -> ImageSet:
+def assemble(parts: Sequence[Part], name: str, split: str, bad: BadFiles) -> ImageSet:
     """Put parts together, which are empty afterwards; DataError if the sizes differ or too many are bad."""
     paths = tuple(path for part in parts for path in part.paths)
     bad.check(len(paths))

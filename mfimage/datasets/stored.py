@@ -45,11 +45,8 @@ class StoredSet(Dataset):
         store: Where they lie.
         rows: (N,) int64, which of the store's they are.
         prepare: How they are decoded and scaled; its channels are settled.
-        name: Where they came from.
-        split: Which part of it they are.
         image_shape: Channels, height and width of every image.
-        mean: Of all values of a sample.
-        std: Of all values of a sample.
+        mean, std: Of all values of a sample.
         bad: The files that could not be read so far; all subsets share it.
     """
 
