@@ -119,7 +119,9 @@ def _from_array(
         raise DataError(
             f"{what}: shape {shape} is not (H, W), {order} or a batch of {order}, with C from 1 to 4"
         )
-    values = _values(batch, what, beyond)
+    noisy = beyond > 0 and batch.dtype.kind == "f"
+    values = unit(batch, what, (-beyond, 1 + beyond) if noisy else None)  # refuses what lies outside
+    values = batch.astype(np.float32) if noisy else values
     values = over_white(values) if channels in (2, 4) else values
 
     def back(x: Tensor) -> Pixels:
@@ -130,14 +132,6 @@ def _from_array(
         return out[0, ..., 0] if array.ndim == 2 else out[0] if array.ndim == 3 else out
 
     return _tensor(values), back
-
-
-def _values(values: Pixels, name: str, beyond: float) -> Pixels:
-    """Pixels as `unit` gives them, and floats beyond [0, 1] as they are."""
-    if not beyond or values.dtype.kind != "f" or values.size == 0:
-        return unit(values, name)
-    unit(values, name, (-beyond, 1 + beyond))  # refuses what lies outside
-    return values.astype(np.float32)
 
 
 def _tensor(values: Pixels) -> Tensor:

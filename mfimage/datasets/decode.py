@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -59,7 +59,11 @@ def open_picture(
     source: str | Path | bytes | BinaryIO, name: str, max_pixels: int = Reading.max_pixels
 ) -> Iterator[Image.Image]:
     """Open an image file with Pillow; what goes wrong with it inside is a DataError that names it."""
-    with _data_errors(name), _stream(source) as stream:
+    with _data_errors(name), ExitStack() as stack:
+        if isinstance(source, str | Path):
+            stream: BinaryIO = stack.enter_context(open(source, "rb"))
+        else:
+            stream = io.BytesIO(source) if isinstance(source, bytes) else source
         if not stream.read(1):
             raise DataError(f"{name}: is empty (0 bytes)")
         stream.seek(0)
@@ -88,15 +92,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     return f"is damaged: {error or type(error).__name__}"
-
-
-@contextmanager
-def _stream(source: str | Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
-    if isinstance(source, str | Path):
-        with open(source, "rb") as file:
-            yield file
-    else:
-        yield io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _read_header(stream: BinaryIO) -> Image.Image:

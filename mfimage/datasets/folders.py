@@ -29,10 +29,7 @@ def celeba(root: str | Path | None = None, crop: Crop = CROP_148) -> FolderStore
     """The 202,599 aligned faces of CelebA, in the official splits train, valid and test.
 
     A square is cut out of each image of 178×218 before it is scaled: of side 148 around the face, as in most
-    papers that show faces at 64×64, or the largest, of side 178.
-
-    Reference:
-        Liu, Luo, Wang, Tang, Deep Learning Face Attributes in the Wild, 2015, arXiv 1411.7766.
+    papers that show faces at 64×64, or the largest, of side 178. Liu, Luo, Wang, Tang, 2015, arXiv 1411.7766.
     """
     folder = located(
         "celeba",
@@ -71,11 +68,9 @@ def _divide_celeba(names: Names, path: Path) -> Divided:
 def imagenet(root: str | Path | None = None) -> FolderStore:
     """ImageNet (ILSVRC 2012): "train", and as "test" the official validation images, as everyone measures.
 
-    No box is cut out: as for any folder the shorter side is scaled to `size`, antialiased, and the middle of
-    the longer one kept. Labels are the places of the classes' folders in alphabetical order.
-
-    Reference:
-        Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, 2014, arXiv 1409.0575.
+    No box is cut out: as for any folder the shorter side is scaled to `size`, antialiased, and the middle
+    of the longer one kept. Labels are the places of the classes' folders in alphabetical order. Russakovsky
+    et al., 2014, arXiv 1409.0575.
     """
     folder = located(
         "imagenet",
@@ -110,7 +105,5 @@ def _place(name: str) -> tuple[str, str]:
 
 
 FOLDERS: dict[str, Callable[[str | Path | None], FolderStore]] = {
-    "celeba": celeba,
-    "celeba-178": lambda root: celeba(root, CROP_178),
-    "imagenet": imagenet,
-}
+    "celeba": celeba, "celeba-178": lambda root: celeba(root, CROP_178), "imagenet": imagenet,
+}  # fmt: skip

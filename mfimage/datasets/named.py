@@ -48,11 +48,7 @@ def located(
     expected: str,
     advice: str,
 ) -> Path:
-    """Find the first of some places below `data_root(root)` that holds a set.
-
-    If none does the message says what was expected there, and the advice how to get it, in which FOLDER
-    stands for the root.
-    """
+    """Find the first place below `data_root(root)` that holds a set; `advice` calls the root FOLDER."""
     base = data_root(root)
     for place in places:
         if holds(base / place):
@@ -67,9 +63,7 @@ def located(
 def fashion_mini(split: str) -> Labelled:
     """The bundled part of Fashion-MNIST: 10,000 train and 2,000 test images (N, 28, 28), labels in 0..9.
 
-    Reference:
-        Xiao, Rasul, Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
-        Algorithms, 2017, arXiv 1708.07747.
+    Xiao, Rasul, Vollgraf, Fashion-MNIST, 2017, arXiv 1708.07747.
     """
     try:
         with open(_MINI, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
@@ -82,10 +76,8 @@ def fashion_mini(split: str) -> Labelled:
 def digits(split: str) -> Labelled:
     """The 1,797 handwritten digits that scikit-learn bundles, 8×8 enlarged to 28×28, bright on black.
 
-    A tenth is the test split, held out by index as for any array.
-
-    Reference:
-        Alpaydin, Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
+    A tenth is the test split, held out by index as for any array. Alpaydin, Kaynak, Optical Recognition of
+    Handwritten Digits, UCI Machine Learning Repository, 1998.
     """
     from sklearn.datasets import load_digits
 
@@ -121,8 +113,7 @@ def fashion_whole(part: str, root: str | Path | None = None) -> Labelled:
 def mnist(part: str, root: str | Path | None = None) -> Labelled:
     """The handwritten digits of MNIST, 60,000 train and 10,000 test, from the original files, gzipped or not.
 
-    Reference:
-        LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, 1998.
+    LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, 1998.
     """
     stems = _idx_stems(part)
     folder = located(
@@ -150,8 +141,7 @@ def _plain_or_gzipped(path: Path) -> Path:
 def cifar10(part: str, root: str | Path | None = None) -> Labelled:
     """The photographs of CIFAR-10 (N, 32, 32, 3), 50,000 train and 10,000 test, in the original order.
 
-    Reference:
-        Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
 
     def files(place: Path) -> list[Path]:

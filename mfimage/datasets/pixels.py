@@ -35,7 +35,9 @@ def unit(values: Pixels, name: str, value_range: ValueRange | None = None) -> Pi
         raise DataError(f"{name}: holds {values.dtype} values, which are no pixels")
     if values.dtype == np.uint8 and value_range is None:
         return values
-    low, high = _limits(values.dtype, value_range)
+    low, high = (0.0, type_white(values.dtype)) if value_range is None else value_range
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise UsageError(f"value range {value_range}: the first number must be below the second")
     _check(values, name, low, high, declared=value_range is not None)
     scaled: Any = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64)
     scaled -= low
@@ -46,15 +48,6 @@ def unit(values: Pixels, name: str, value_range: ValueRange | None = None) -> Pi
 def type_white(dtype: np.dtype) -> float:
     """Give the value of white in an array of this type: the maximum of integers, 1 of floats."""
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
-
-
-def _limits(dtype: np.dtype, value_range: ValueRange | None) -> ValueRange:
-    if value_range is None:
-        return 0.0, type_white(dtype)
-    low, high = value_range
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise UsageError(f"value range {value_range}: the first number must be below the second")
-    return low, high
 
 
 def _check(values: Pixels, name: str, low: float, high: float, declared: bool) -> None:

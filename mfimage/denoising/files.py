@@ -125,11 +125,7 @@ def find_clean(folder: Path, paths: Sequence[str]) -> list[Path]:
 def rows_of(
     restored: Restored, paths: Sequence[str], written: Sequence[Path], clean: Tensor | None
 ) -> list[dict[str, Any]]:
-    """Describe each image of a batch by `COLUMNS`.
-
-    Sigma, distance, residual and scores are those of `Examination`; psnr (dB) and ssim are None without the
-    clean images, shape (B, C, H, W), in [0, 1]; warning is empty where the image is familiar.
-    """
+    """Describe each image of a batch by `COLUMNS`; PSNR and SSIM are None without the clean (B, C, H, W)."""
     found = restored.examination
     quality: tuple[Sequence[float | None], ...] = ([None] * len(paths),) * 2
     if clean is not None:

@@ -144,10 +144,7 @@ def most_probable(
 
     A step ‖K δ‖, K as in `Posterior.quadratic`, is at most `step` √d, the base noise's typical length. An
     image is done when an iteration lowers its objective by less than `tolerance` nats, or a millionth of it.
-
-    Reference:
-        Bora, Jalal, Price, Dimakis, Compressed sensing using generative models, 2017, arXiv 1703.03208 (the
-        use of a learned manifold).
+    The use of a learned manifold: Bora, Jalal, Price, Dimakis, 2017, arXiv 1703.03208.
     """
 
     def settled(gain: Tensor, slope: Tensor, value: Tensor) -> Tensor:

@@ -26,10 +26,8 @@ def wavelet_sigma(y: Tensor) -> Tensor:
 
     σ̂ = median |w| / 0.6745,   w = ½(a − b − c + d) over every block (a b; c d) of 2 × 2 pixels, overlapping:
     of a small image each shift's quarter alone would give twice the error. It is too high where the image
-    itself is finely structured, too low where noise was cut off at black or white.
-
-    Reference:
-        Donoho, Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, Biometrika 81, §4.2.
+    itself is finely structured, too low where noise was cut off at black or white. Donoho, Johnstone, Ideal
+    spatial adaptation by wavelet shrinkage, 1994, §4.2.
     """
     rows = y[..., 1:, :] - y[..., :-1, :]
     details = (rows[..., 1:] - rows[..., :-1]) / 2
@@ -45,11 +43,7 @@ def leave(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
 
 def projection(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Remove what does not lie on the manifold: x̂ = decode(encode(y)).
-
-    Reference:
-        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.2.
-    """
+    """Remove what does not lie on the manifold: x̂ = decode(encode(y)) (arXiv 2003.13913, §2.2)."""
     if not model.has_manifold:
         raise ModelError("an ambient flow has no manifold to project onto: choose method tweedie")
     with torch.no_grad():
@@ -62,11 +56,8 @@ def soft(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
     Cutting off v loses what the manifold does not know of the clean image; shrinking loses it only where the
     noise has drowned it. At σ → 0 the image comes back, at σ → ∞ the centre of the chart. γ starts as
     Wiener's filter s²/(s² + σ²) of the coordinates; it and f_σ are learned (see `ImageChart.shrink`), so the
-    model is an M-flow or Me-flow trained with a range of noise.
-
-    Reference:
-        Liu et al., Invertible denoising network: a light solution for real noise removal, 2021,
-        arXiv 2104.10546 (a flow that denoises end to end); the shrinkage is ours.
+    model is an M-flow or Me-flow trained with a range of noise. A flow that denoises end to end: Liu et al.,
+    2021, arXiv 2104.10546; the shrinkage is ours.
     """
     if not model.noise_aware:
         raise ModelError(NO_GAINS)
@@ -75,13 +66,11 @@ def soft(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
 
 def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Average `soft` over cyclic shifts: x̂ = ⅕ Σ_k S₋ₖ soft(S_k y), k the shift by no pixel or one to a side.
+    """Average `soft` over cyclic shifts: x̂ = ⅕ Σ_k S₋ₖ soft(S_k y), S_k by no pixel or one to a side.
 
     The chart's wavelets stand on a grid of 2 × 2 pixels, and what goes wrong depends on where an image lies
-    on it: the errors of shifted copies partly cancel. Five times the work of `soft`.
-
-    Reference:
-        Coifman, Donoho, Translation-invariant de-noising, 1995, Lecture Notes in Statistics 103.
+    on it: the errors of shifted copies partly cancel. Five times the work of `soft`. Coifman, Donoho,
+    Translation-invariant de-noising, 1995.
     """
     total = soft(y, model, sigma)
     for step in ((1, 0), (-1, 0), (0, 1), (0, -1)):

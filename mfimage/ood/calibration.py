@@ -41,8 +41,7 @@ class DetectorCalibration:
     def p_values(self, scores: Tensor) -> Tensor:
         """Compute p = (1 + #{calibration scores ≥ s}) / (n + 1), shape (B,): uniform for familiar images.
 
-        Reference:
-            Vovk, Gammerman, Shafer, Algorithmic learning in a random world, 2005, §2.
+        Vovk, Gammerman, Shafer, Algorithmic learning in a random world, 2005, §2.
         """
         below = torch.searchsorted(self.scores, scores.double().contiguous(), side="left")
         return (1 + len(self.scores) - below).double() / (len(self.scores) + 1)

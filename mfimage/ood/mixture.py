@@ -45,11 +45,9 @@ def fit_mixture(features: Tensor, seed: int = 0) -> Mixture:
     """Fit a mixture to features (N, K): the mean of mixtures of random parts of about 20,000 examples.
 
     Each has 1, 2, 4, … components: doubling ends where the likelihood of a tenth of the examples, held out,
-    falls, or where a component would have fewer than 5 K examples of the first part.
-
-    Reference:
-        Ormoneit, Tresp, Improved Gaussian mixture density estimates using Bayesian penalty terms and network
-        averaging, NeurIPS 1995.
+    falls, or where a component would have fewer than 5 K examples of the first part. Ormoneit, Tresp,
+    Improved Gaussian mixture density estimates using Bayesian penalty terms and network averaging, NeurIPS
+    1995.
     """
     features = features.double()
     shift, scale = features.mean(0), features.std(0).clamp_min(1e-6)

@@ -109,9 +109,7 @@ def joint(s: Statistics, usual: Reference) -> Tensor:
 def typicality(s: Statistics, usual: Reference) -> Tensor:
     """Compute |−log p_h(u) − H|, shape (B,), nats: codes too likely are strange too.
 
-    Reference:
-        Nalisnick, Matsukawa, Teh, Lakshminarayanan, Detecting out-of-distribution inputs to deep generative
-        models using typicality, 2019, arXiv 1906.02994.
+    Nalisnick, Matsukawa, Teh, Lakshminarayanan, 2019, arXiv 1906.02994.
     """
     return (s.nll - usual.entropy).abs()
 
@@ -119,9 +117,7 @@ def typicality(s: Statistics, usual: Reference) -> Tensor:
 def complexity(s: Statistics, usual: Reference) -> Tensor:
     """Compute |b − E b| of the bits a value b that zlib needs for the 8-bit images, shape (B,).
 
-    Reference:
-        Serrà, Álvarez, Gómez, Slizovskaia, Núñez, Luque, Input complexity and out-of-distribution detection
-        with likelihood-based generative models, 2019, arXiv 1909.11480.
+    Serrà, Álvarez, Gómez, Slizovskaia, Núñez, Luque, 2019, arXiv 1909.11480.
     """
     return (s.bits - usual.bits).abs()
 
@@ -129,8 +125,7 @@ def complexity(s: Statistics, usual: Reference) -> Tensor:
 def neighbours(s: Statistics, usual: Reference) -> Tensor:
     """Compute the distance of u to the tenth nearest familiar code, in deviations, shape (B,).
 
-    Reference:
-        Sun, Ming, Zhu, Li, Out-of-distribution detection with deep nearest neighbors, 2022, arXiv 2204.06507.
+    Sun, Ming, Zhu, Li, 2022, arXiv 2204.06507.
     """
     return _distances(s.u, usual)[:, -1]
 

@@ -52,7 +52,7 @@ def import_network(path: str | Path) -> StyleGAN2:
     path = Path(path)
     network = _choose(read_network_pickle(path), path)
     try:
-        states = dict(modules(network, _parts))
+        states = dict(modules(network, lambda s: {n: v for n, v in s["_modules"].items() if v is not None}))
         architecture = _architecture(states)
         tensors = _tensors(states)
     except (ModelError, Refused) as error:
@@ -104,10 +104,6 @@ def _choose(content: object, path: Path) -> Stub:
     if not isinstance(content, Stub) or not isinstance(content.state, dict):
         raise ModelError(f"{path}: no generator in it, neither G_ema nor G")
     return content
-
-
-def _parts(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: part for name, part in state["_modules"].items() if part is not None}
 
 
 def _architecture(states: dict[str, dict[str, Any]]) -> Architecture:

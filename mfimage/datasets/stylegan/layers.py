@@ -56,11 +56,7 @@ class Convolution(nn.Module):
     Scaling before and after one shared convolution equals a convolution with a kernel of each image's own,
     and is faster on a CPU. With `up`, x has half the resolution of y: zeros are inserted between pixels, ∗
     is a true convolution, and `smooth` follows it; else ∗ is a correlation, as in PyTorch. |y| is clipped
-    to `limit`.
-
-    Reference:
-        Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, Analyzing and Improving the Image Quality of
-        StyleGAN, 2020, arXiv 1912.04958, section 2.
+    to `limit`. Karras et al., 2020, arXiv 1912.04958, section 2.
     """
 
     def __init__(
@@ -120,13 +116,9 @@ class Colour(nn.Module):
 class Mapping(nn.Module):
     """The mapping network: w = layer_depth(… layer_1([z / rms z, e / rms e])), e = E label + b.
 
-    The scales by which training slows these layers down are part of the weights here. `count` styles make an
-    image; the other sizes are those of `Architecture`.
-
-    Reference:
-        Karras, Laine, Aila, A Style-Based Generator Architecture for Generative Adversarial Networks, 2019,
-        arXiv 1812.04948, sections 2 and B; labels: Karras et al., Training Generative Adversarial Networks
-        with Limited Data, 2020, arXiv 2006.06676, section D.1.
+    The scales by which training slows these layers down are part of the weights here. `count` styles make
+    an image; the other sizes are those of `Architecture`. Karras, Laine, Aila, 2019, arXiv 1812.04948,
+    sections 2 and B; labels: Karras et al., 2020, arXiv 2006.06676, section D.1.
     """
 
     def __init__(self, z_dim: int, w_dim: int, depth: int, labels: int, count: int) -> None:

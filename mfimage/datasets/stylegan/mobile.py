@@ -24,11 +24,8 @@ class MobileStyleGAN:
 
     Only the package's files are read, its code is not imported. One image takes about 2 s on two cores. The
     weights come from FFHQ, whose licence is non-commercial: so should be what is made with them. The folder
-    holds MappingNetwork and SynthesisNetwork as .xml and .bin; None: that in the package.
-
-    Reference:
-        Belousov, MobileStyleGAN: A Lightweight Convolutional Neural Network for High-Fidelity Image
-        Synthesis, 2021, arXiv 2104.04767.
+    holds MappingNetwork and SynthesisNetwork as .xml and .bin; None: that in the package. Belousov,
+    MobileStyleGAN, 2021, arXiv 2104.04767.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

@@ -71,13 +71,14 @@ class Custom:
         self.name, self.z_dim = name, z_dim
         self.mapping: Callable[[Tensor], Tensor] = mapping or nn.Identity()
         self.synthesis = synthesis
+        z = torch.randn(_PROBES, z_dim, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            images = synthesis(
-                self.mapping(torch.randn(_PROBES, z_dim, generator=torch.Generator().manual_seed(0)))
-            )
+            images = synthesis(self.mapping(z))
         _check(images, name)
         self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
-        self._fingerprint = fingerprint or _hash(images)
+        pixels = images.detach().mul(255).round().byte().cpu().contiguous()
+        seen = str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()
+        self._fingerprint = fingerprint or hashlib.sha256(seen).hexdigest()
 
     def fingerprint(self) -> str:  # noqa: D102
         return self._fingerprint
@@ -127,8 +128,3 @@ def _check(images: object, name: str) -> None:
         raise ModelError(f"{name}: images of floats with 1 or 3 channels are expected, not {images.shape[1]}")
     if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
         raise ModelError(f"{name}: the values of its images do not lie in [0, 1]")
-
-
-def _hash(images: Tensor) -> str:
-    pixels = images.detach().mul(255).round().byte().cpu().contiguous()
-    return hashlib.sha256(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
