@@ -51,6 +51,9 @@ MODELS = {  # name → what `build` makes a model of, or a constructor of one pu
     "vector, linear": replace(VECTORS, kind="linear"),
     "by hand": lambda: permuted(5, 2, 0),
     "by hand, conditional": lambda: permuted(5, 2, 2),
+    "by hand, 40": lambda: permuted(40, 14, 0),
+    "by hand, 40, conditional": lambda: permuted(40, 14, 2),
+    "vector, 40, chart sees θ": replace(VECTORS, shape=(40,), dim=14, context=2, chart_context=True),
     "by hand, pie": lambda: PIE(permuted(5, 2, 2).chart, latent_density(2, 1, 8, context=2), (5,), 0.3),
     "by hand, ambient": lambda: AmbientFlow(splines(5), (5,)),
 }
@@ -138,6 +141,8 @@ def _log_prob(model, x, theta):
     if not isinstance(model, ManifoldFlow):
         return h
     volume = torch.linalg.svdvals(jacobians(model.decode, u, theta)).log().sum(1)
+    if model.config is None or model.config.kind not in ("linear", "sphere"):  # these may be isometries
+        assert volume.abs().min() > 1e-3
     return h - volume
 
 
