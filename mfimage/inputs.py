@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mfimage.config import Reading
 from mfimage.datasets.convert import ImageLike, to_batch, white
 from mfimage.datasets.decode import IMAGE_SUFFIXES
 from mfimage.datasets.loading import Data, load
@@ -83,9 +84,21 @@ def _parts(images: AnyImages, model: GenerativeModel, size: int) -> Iterable[Ima
         if channels <= 4:  # more are a stack (N, H, W)
             return [images]
     if not isinstance(images, Dataset):
-        channels, height, width = model.shape
-        images = load(images, "all", (height, width), channels)
+        images = load_like(images, "all", model)
     return images.batches(size)
+
+
+def load_like(
+    data: Data, split: str, model: GenerativeModel, reading: Reading = Reading(), limit: int | None = None
+) -> Dataset:
+    """Load a split in the shape of the images that a model takes; a `Dataset` must have it."""
+    require_images(model)
+    channels, height, width = model.shape
+    if not isinstance(data, Dataset):
+        return load(data, split, (height, width), channels, reading=reading, limit=limit)
+    if data.shape != model.shape:
+        raise DataError(f"{data.name}: images of shape {data.shape}, but the model's have {model.shape}")
+    return data
 
 
 @torch.no_grad()

@@ -65,13 +65,11 @@ def evaluate(
     from mfimage.eval import evaluate as evaluate_
     from mfimage.eval.cache import is_main
     from mfimage.eval.evaluation_page import page_of
-    from mfimage.inputs import require_images
 
     if model is None:
         model, inputs = ("runs/latest", inputs) if len(inputs) == 1 else (inputs[0], inputs[1:])
     _choose_gpu()
     flow = opt.load_model(model, device)
-    require_images(flow)
     test, training = (opt.load_split(inputs, split, flow, reading) for split in ("test", "train"))
     report = evaluate_(
         test, flow, training, **asdict(measuring), tell=talk.say if is_main() else lambda message: None
@@ -136,14 +134,12 @@ def _evaluated(
     from mfimage.eval import compare as compare_
     from mfimage.eval.comparison import picture_rows
     from mfimage.eval.evaluation import evaluate_once
-    from mfimage.inputs import require_images
     from mfimage.training import BASELINES, baseline
 
     wanted = [run for run in runs if Path(run).exists() or run not in BASELINES]
     if not wanted:
         raise UsageError("baselines are trained with the settings of a run: name one before them")
     first = opt.load_model(wanted[0], device)
-    require_images(first)
     test, training = (opt.load_split(data, split, first, reading) for split in ("test", "train"))
     reports: dict[str, Any] = {}
     models = {}

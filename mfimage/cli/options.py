@@ -158,10 +158,9 @@ def load_split(
     data: Sequence[str], split: str, model: GenerativeModel, reading: Reading, limit: int | None = None
 ) -> Dataset:
     """Load the images of a split in a model's shape, and list what is skipped."""
-    from mfimage.datasets import load
+    from mfimage.inputs import load_like
 
-    channels, height, width = model.shape
-    images = load(data, split, (height, width), channels, reading=reading, limit=limit)
+    images = load_like(data, split, model, reading, limit)
     console.list_skipped(images.skipped)
     return images
 

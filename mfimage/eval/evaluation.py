@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mfimage.datasets.loading import Data, load
-from mfimage.datasets.sets import Dataset
-from mfimage.errors import DataError, UsageError
+from mfimage.datasets.loading import Data
+from mfimage.errors import UsageError
 from mfimage.eval.cache import FeatureStore, is_main
 from mfimage.eval.features import FeatureExtractor, InceptionFeatures, ScatteringFeatures
 from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
 from mfimage.eval.metrics import FEATURE_METRICS, METRICS, MODEL_METRICS, FeatureSets, Numbers, Pictures
 from mfimage.eval.numbers import Evaluation, read_evaluation
 from mfimage.eval.protocols import MOST, PROTOCOLS, Setup
-from mfimage.inputs import require_images
+from mfimage.inputs import load_like
 from mfimage.models import GenerativeModel
 from mfimage.pretrained import weights_hash
 
@@ -78,7 +77,7 @@ def evaluate(
             reconstruction.
     """
     _check(model, metrics, protocol)
-    test, train = load_like(model, data, "test"), load_like(model, train, "train")
+    test, train = load_like(data, "test", model), load_like(train, "train", model)
     rules, weights = PROTOCOLS[protocol], weights_hash(model)
     count = samples or rules.samples or min(len(test), MOST)
     s = Setup(model, test, train, rules, count, density_images, seed, batch_size, weights[:12], tell)
@@ -103,7 +102,7 @@ def evaluate(
 
 def evaluate_once(path: Path, data: Data, model: GenerativeModel, train: Data, **settings: Any) -> Evaluation:
     """Evaluate a model, see `evaluate`, and keep the result as a file; read it where it answers the same."""
-    test, train = load_like(model, data, "test"), load_like(model, train, "train")
+    test, train = load_like(data, "test", model), load_like(train, "train", model)
     if path.exists():
         known = read_evaluation(path)
         call = inspect.signature(evaluate).bind(test, model, train, **settings)
@@ -120,23 +119,6 @@ def evaluate_once(path: Path, data: Data, model: GenerativeModel, train: Data, *
     found = evaluate(test, model, train, **settings)
     found.save(path)
     return found
-
-
-def load_like(model: GenerativeModel, data: Data, split: str) -> Dataset:
-    """Load a split of data in the shape of the images that a model takes.
-
-    Raises:
-        DataError: If the images cannot be had, or a `Dataset` is of another shape.
-        ModelError: If it is a model of vectors.
-        UsageError: If points are of another shape.
-    """
-    require_images(model)
-    channels, height, width = model.shape
-    if not isinstance(data, Dataset):
-        return load(data, split, (height, width), channels)
-    if data.shape != model.shape:
-        raise DataError(f"{data.name}: images of shape {data.shape}, but the model's have {model.shape}")
-    return data
 
 
 def _check(model: GenerativeModel, metrics: Sequence[str], protocol: str) -> None:
