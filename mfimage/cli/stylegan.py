@@ -156,7 +156,7 @@ def manifold(
 
 def _generator(source: str, dim: int, size: int, truncation: float, label: int | None) -> Generator:
     from mfimage.datasets.stylegan import Styled, load_generator, manifold_generator
-    from mfimage.datasets.stylegan.mobile import MobileStyleGAN
+    from mfimage.datasets.stylegan.protocol import MobileStyleGAN
 
     if source == "seeded":
         return manifold_generator(dim, size)

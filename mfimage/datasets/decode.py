@@ -50,7 +50,7 @@ def decode(
     float and 16- or 32-bit grey files, instead of 0 and `picture_white`.
     """
     with open_picture(source, name, max_pixels) as picture:
-        values = _upright(picture_values(picture, name, value_range), _orientation(picture))
+        values = _upright(picture_values(picture, name, value_range), picture)
     return with_channels(values, channels)
 
 
@@ -82,16 +82,13 @@ def _data_errors(name: str) -> Iterator[None]:
         yield
     except (MfimageError, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        known = "png, jpeg, webp, bmp, tiff, gif"
+        raise DataError(f"{name}: is not an image in a format that mfimage reads ({known})") from error
     except Exception as error:  # Pillow's decoders raise nearly every type on damaged files.
-        raise DataError(f"{name}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "is not an image in a format that mfimage reads (png, jpeg, webp, bmp, tiff, gif)"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read: {error.strerror}"
-    return f"is damaged: {error or type(error).__name__}"
+        why = error.strerror if isinstance(error, OSError) else None
+        what = f"cannot be read: {why}" if why else f"is damaged: {error or type(error).__name__}"
+        raise DataError(f"{name}: {what}") from error
 
 
 def _read_header(stream: BinaryIO) -> Image.Image:
@@ -146,17 +143,14 @@ def _tag(picture: Image.Image, tag: int, default: int) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
-def _orientation(picture: Image.Image) -> int:
+def _upright(values: Pixels, picture: Image.Image) -> Pixels:
     # Read after the pixels: Pillow turns TIFF itself while it loads, and clears the tag.
     try:
-        return picture.getexif().get(_ORIENTATION, 1)
+        orientation = picture.getexif().get(_ORIENTATION, 1)
     except MemoryError:
         raise
     except Exception:  # Damaged EXIF is no reason to lose the picture.
-        return 1
-
-
-def _upright(values: Pixels, orientation: int) -> Pixels:
+        orientation = 1
     # EXIF 2.32, tag 274: 5 to 8 are stored with rows and columns exchanged.
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)

@@ -105,5 +105,7 @@ def _place(name: str) -> tuple[str, str]:
 
 
 FOLDERS: dict[str, Callable[[str | Path | None], FolderStore]] = {
-    "celeba": celeba, "celeba-178": lambda root: celeba(root, CROP_178), "imagenet": imagenet,
-}  # fmt: skip
+    "celeba": celeba,
+    "celeba-178": lambda root: celeba(root, CROP_178),
+    "imagenet": imagenet,
+}

@@ -163,8 +163,10 @@ def cifar10(part: str, root: str | Path | None = None) -> Labelled:
 
 BUNDLED: dict[str, Callable[[str], Labelled]] = {"fashion-mini": fashion_mini, "digits": digits}
 PLACED: dict[str, Callable[[str, str | Path | None], Labelled]] = {
-    "fashion-mnist": fashion_whole, "mnist": mnist, "cifar10": cifar10,
-}  # fmt: skip
+    "fashion-mnist": fashion_whole,
+    "mnist": mnist,
+    "cifar10": cifar10,
+}
 NAMED = (*BUNDLED, *PLACED)
 
 

@@ -86,8 +86,7 @@ def calibrate_denoising(held_out: Dataset, model: GenerativeModel) -> None:
 
 def measure_curve(clean: Tensor, model: GenerativeModel, seed: int = 0) -> DenoisingCurve:
     """Measure a model's curve by noise on clean images (N, C, H, W) in [0, 1] that it has not seen."""
-    x = clean.to(model.device)
-    return DenoisingCurve(*(_measure(x, model, seed, cut) for cut in (False, True)))
+    return DenoisingCurve(*(_measure(clean.to(model.device), model, seed, cut) for cut in (False, True)))
 
 
 @torch.no_grad()

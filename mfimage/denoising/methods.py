@@ -80,8 +80,12 @@ def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
 
 METHODS: dict[str, Method] = {
-    "projection": projection, "map": map_denoise, "soft": soft, "cycle-spin": cycle_spin, "tweedie": tweedie,
-}  # fmt: skip
+    "projection": projection,
+    "map": map_denoise,
+    "soft": soft,
+    "cycle-spin": cycle_spin,
+    "tweedie": tweedie,
+}
 
 
 def quick_methods(model: GenerativeModel) -> list[str]:

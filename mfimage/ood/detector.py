@@ -13,8 +13,13 @@ from torch import Tensor
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.inputs import AnyImages, image_batches, require_image_manifold
 from mfimage.models import ChartedModel, GenerativeModel
-from mfimage.ood.calibration import CHOICES, DetectorCalibration, conformal_rank, parse_calibration
-from mfimage.ood.mixture import fit_mixture
+from mfimage.ood.calibration import (
+    CHOICES,
+    DetectorCalibration,
+    conformal_rank,
+    fit_mixture,
+    parse_calibration,
+)
 from mfimage.ood.scores import SCORES, VOLUME, reference_of
 from mfimage.ood.statistics import Statistics, heat_scale, statistics_of
 from mfimage.ood.verdicts import Verdicts

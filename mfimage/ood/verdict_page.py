@@ -32,8 +32,11 @@ def score_page(
         f"{strange_ones} of {count} images are strange by the score {calibration.score}; of familiar ones "
         f"{calibration.alpha:.1%} would be.{shift}"
     )
+    groups = {"familiar (calibration)": calibration.scores, images.name: verdicts.scores, **strange}
+    drawn = histogram_plot(groups, f"score {calibration.score}", calibration.threshold)
+    said = "How often each score comes up; higher is stranger. Images above the threshold are called strange."
     sections = [
-        _scores(images.name, verdicts.scores, calibration, strange),
+        Section("Scores", said, [drawn]),
         _against(images.name, verdicts.scores, strange),
         *_galleries(images, verdicts),
         _drift(drift),
@@ -44,15 +47,6 @@ def score_page(
         "calibration images": len(calibration.scores), "model": calibration.model[:12],
     }  # fmt: skip
     return Page(f"Scores of {images.name}", lead, sections, settings)
-
-
-def _scores(
-    name: str, scores: Tensor, calibration: DetectorCalibration, strange: Mapping[str, Tensor]
-) -> Section:
-    groups = {"familiar (calibration)": calibration.scores, name: scores, **strange}
-    drawn = histogram_plot(groups, f"score {calibration.score}", calibration.threshold)
-    said = "How often each score comes up; higher is stranger. Images above the threshold are called strange."
-    return Section("Scores", said, [drawn])
 
 
 def _against(name: str, scores: Tensor, strange: Mapping[str, Tensor]) -> Section:

@@ -95,13 +95,10 @@ def drift_of(verdicts: Verdicts, calibration: DetectorCalibration, alpha: float 
         raise UsageError(f"{len(verdicts.scores)} images are too few for a test of drift: give {LEAST}")
     if not 0 < alpha < 1:
         raise UsageError(f"alpha lies between 0 and 1, and is not {alpha}")
-    pairs = {"score": (verdicts.scores, calibration.scores)}
-    for name, new, old in zip(WORDS, verdicts.values.T, calibration.values.T, strict=True):
-        pairs[name] = (new, old)
-    raw = {
-        name: float(ks_2samp(new.numpy(), old.numpy(), method="asymp").pvalue)
-        for name, (new, old) in pairs.items()
-    }
+    new = [verdicts.scores, *verdicts.values.T]
+    old = [calibration.scores, *calibration.values.T]
+    tests = [ks_2samp(a.numpy(), b.numpy(), method="asymp") for a, b in zip(new, old, strict=True)]
+    raw = {name: float(test.pvalue) for name, test in zip(("score", *WORDS), tests, strict=True)}
     p_values = _holm(raw)
     changed = tuple(sorted((n for n, p in p_values.items() if p <= alpha), key=lambda n: raw[n]))
     return Drift(bool(changed), alpha, p_values, changed, float(verdicts.is_ood.double().mean()))

@@ -64,9 +64,8 @@ class Architecture:
 class Block(nn.Module):
     """One resolution: one or two convolutions, and colours that are added to the image."""
 
-    def __init__(self, inputs: int, outputs: int, resolution: int, architecture: Architecture) -> None:
+    def __init__(self, inputs: int, outputs: int, resolution: int, a: Architecture) -> None:
         super().__init__()
-        a = architecture
         self.up = Convolution(inputs, outputs, a.w_dim, resolution, True, a.limit) if inputs else None
         self.convolution = Convolution(outputs, outputs, a.w_dim, resolution, False, a.limit)
         self.colour = Colour(outputs, a.channels, a.w_dim, a.limit)
@@ -122,10 +121,9 @@ class StyleGAN2(nn.Module):
 
     def __init__(self, architecture: Architecture, name: str = "stylegan2") -> None:
         super().__init__()
-        self.architecture, self.name = architecture, name
-        self.z_dim = architecture.z_dim
-        self.shape = (architecture.channels, architecture.resolution, architecture.resolution)
         a = architecture
+        self.architecture, self.name, self.z_dim = a, name, a.z_dim
+        self.shape = (a.channels, a.resolution, a.resolution)
         self.mapping = Mapping(a.z_dim, a.w_dim, a.depth, a.labels, count=2 * len(a.widths))
         self.synthesis = Synthesis(architecture)
 

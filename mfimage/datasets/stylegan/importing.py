@@ -29,9 +29,11 @@ _OUTER = {
 _LAYER = re.compile(r"synthesis\.b(\d{1,4})\.(conv0|conv1|torgb)\.(.+)")
 _LAYERS = {"conv0": "up", "conv1": "convolution", "torgb": "colour"}
 _INNER = {
-    "affine.weight": "style.weight", "affine.bias": "style.bias",
-    "noise_const": "noise", "noise_strength": "strength",
-}  # fmt: skip
+    "affine.weight": "style.weight",
+    "affine.bias": "style.bias",
+    "noise_const": "noise",
+    "noise_strength": "strength",
+}
 
 
 def import_network(path: str | Path) -> StyleGAN2:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mfimage.datasets.stylegan import Architecture, Custom, Generator, Styled, StyleGAN2, seeded_generator
-from mfimage.datasets.stylegan.mobile import MobileStyleGAN
+from mfimage.datasets.stylegan.protocol import MobileStyleGAN
 from mfimage.errors import ModelError, UsageError
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from mfimage.ood import mixture
-from mfimage.ood.mixture import fit_mixture
+from mfimage.ood import calibration
+from mfimage.ood.calibration import fit_mixture
 
 SIZE = 7
 TRUTH = MixtureSameFamily(
@@ -33,7 +33,7 @@ def test_a_fit_comes_near_the_entropy_of_a_known_mixture(
     part: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, and as the mean of the mixtures of three parts, in units of the features."""
-    monkeypatch.setattr(mixture, "_PART", part)
+    monkeypatch.setattr(calibration, "_PART", part)
     found = fit_mixture(draw(3000, 0))
     assert len(found.weights) == 2 * parts
     assert found.weights.sum() == pytest.approx(1)
