@@ -110,21 +110,16 @@ def picture_values(picture: Image.Image, name: str, value_range: ValueRange | No
     """
     with _data_errors(name):
         if picture.mode == "F" or picture.mode.startswith("I"):
-            return _deep_values(picture, name, value_range)[..., None]
+            if picture.mode != "F" and value_range is None:
+                value_range = (0, picture_white(picture, name))
+            deep = unit(np.asarray(picture), name, value_range)[..., None]
+            inverted = picture.format == "TIFF" and _tag(picture, _PHOTOMETRIC, 1) == 0
+            return 1 - deep if inverted else deep
         grey = picture.mode in ("1", "L", "LA", "La")
         if picture.has_transparency_data:
             return over_white(np.asarray(picture.convert("LA" if grey else "RGBA")))
         values = np.asarray(picture.convert("L" if grey else "RGB"))
         return values[..., None] if grey else values
-
-
-def _deep_values(picture: Image.Image, name: str, value_range: ValueRange | None) -> Pixels:
-    values = np.asarray(picture)
-    if picture.mode != "F" and value_range is None:
-        value_range = (0, picture_white(picture, name))
-    values = unit(values, name, value_range)
-    inverted = picture.format == "TIFF" and _tag(picture, _PHOTOMETRIC, 1) == 0
-    return 1 - values if inverted else values
 
 
 def picture_white(picture: Image.Image, name: str) -> float:

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import UsageError
-from mfimage.ood.scores import SCORES, Reference
+from mfimage.ood.scores import CHOICES, Reference
 from mfimage.ood.statistics import WORDS, finite
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
-CHOICES = ("auto", *SCORES)
 _REGULAR = 1e-3  # added to variances of standardised features, so that no component collapses
 _PART = 20_000  # examples, about, that one of the mixtures is fitted on
 _FAR = 1e5  # standard deviations beyond which features are clipped: far enough, and squares stay finite

@@ -13,14 +13,8 @@ from torch import Tensor
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.inputs import AnyImages, image_batches, require_image_manifold
 from mfimage.models import ChartedModel, GenerativeModel
-from mfimage.ood.calibration import (
-    CHOICES,
-    DetectorCalibration,
-    conformal_rank,
-    fit_mixture,
-    parse_calibration,
-)
-from mfimage.ood.scores import SCORES, VOLUME, reference_of
+from mfimage.ood.calibration import DetectorCalibration, conformal_rank, fit_mixture, parse_calibration
+from mfimage.ood.scores import CHOICES, SCORES, VOLUME, reference_of
 from mfimage.ood.statistics import Statistics, heat_scale, statistics_of
 from mfimage.ood.verdicts import Verdicts
 from mfimage.pretrained import CALIBRATION, read_calibration, weights_hash, write_calibration

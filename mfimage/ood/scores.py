@@ -147,6 +147,7 @@ SCORES: dict[str, Callable[[Statistics, Reference], Tensor]] = {
     "local-dimension": local_dimension,
 }
 VOLUME = ("density", "joint")  # which of them need the volume
+CHOICES = ("auto", *SCORES)  # of a detector
 
 
 def log_dimension(u: Tensor, usual: Reference) -> Tensor:

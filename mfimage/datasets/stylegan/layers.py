@@ -138,7 +138,12 @@ class Mapping(nn.Module):
         Truncation draws the first `cutoff` of them (None: all) to their mean: mean + ψ (w − mean), ψ in [0,
         1]. Labels, (n, labels), are one-hot as a rule; None for a generator without labels.
         """
-        self._check(z, labels)
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise UsageError(f"latents of shape (n, {self.z_dim}) are expected, not {tuple(z.shape)}")
+        given = 0 if labels is None else labels.shape[-1]
+        if given != self.labels or (labels is not None and labels.shape != (len(z), given)):
+            shape = None if labels is None else tuple(labels.shape)
+            raise UsageError(f"labels of shape ({len(z)}, {self.labels}) are expected, not {shape}")
         parts = [normalise(z)]
         if self.embed is not None:
             parts.append(normalise(self.embed(labels)))
@@ -150,11 +155,3 @@ class Mapping(nn.Module):
             return w
         drawn = torch.arange(self.count, device=w.device) < (self.count if cutoff is None else cutoff)
         return torch.where(drawn[:, None], self.mean + psi * (w - self.mean), w)
-
-    def _check(self, z: Tensor, labels: Tensor | None) -> None:
-        if z.ndim != 2 or z.shape[1] != self.z_dim:
-            raise UsageError(f"latents of shape (n, {self.z_dim}) are expected, not {tuple(z.shape)}")
-        given = 0 if labels is None else labels.shape[-1]
-        if given != self.labels or (labels is not None and labels.shape != (len(z), given)):
-            shape = None if labels is None else tuple(labels.shape)
-            raise UsageError(f"labels of shape ({len(z)}, {self.labels}) are expected, not {shape}")
