@@ -105,8 +105,7 @@ def spatial(x: Tensor, off: Tensor, u: Tensor) -> Tensor:
     """Join the first codes, and statistics of where things are, shape (B, K) float64.
 
     Log residual energy in 4 × 4 cells, log energy of horizontal and of vertical steps in 3 × 3 cells, and
-    `bands` of the image and of the residual: an image upside down has the same total of everything, and the
-    parts of it in other places.
+    `bands` of image and residual: upside down an image has the same total of everything, in other places.
     """
     x, off = x.double(), off.double()
     across, down = x[..., 1:, 1:] - x[..., 1:, :-1], x[..., 1:, 1:] - x[..., :-1, 1:]
@@ -122,17 +121,15 @@ def zlib_bits(x: Tensor) -> Tensor:
 
 
 def bands(x: Tensor) -> Tensor:
-    """Compute log mean squares of horizontal and of vertical steps between pixels at halved scales.
+    """Compute log mean squares of horizontal and vertical steps between pixels at halved scales, (B, 2L).
 
-    Of images (B, C, H, W) they are (B, 2L): a pair a scale, finest first. A blurred image has less than usual
-    in the first, a shuffled one more, a turned one has them exchanged.
+    They are a pair a scale, finest first: a blurred image has less than usual in the first, a shuffled one
+    more, a turned one has them exchanged.
     """
     found = []
     for _ in range(_LEVELS):
-        found += [
-            (x[..., 1:] - x[..., :-1]).square().flatten(1).mean(1),
-            (x[..., 1:, :] - x[..., :-1, :]).square().flatten(1).mean(1),
-        ]
+        for step in (x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]):
+            found.append(step.square().flatten(1).mean(1))
         if min(x.shape[-2:]) < 6:
             break
         x = F.avg_pool2d(x, 2)

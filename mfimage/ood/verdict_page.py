@@ -16,6 +16,10 @@ from mfimage.ood.calibration import DetectorCalibration
 from mfimage.ood.verdicts import Drift, Verdicts
 
 _SHOWN = 12  # images of the strangest, and of the least strange
+_HEAT = (
+    "Beside each where it differs from its projection: white is what one in a thousand pixels of familiar "
+    "images reaches."
+)
 
 
 def score_page(
@@ -33,12 +37,14 @@ def score_page(
         f"{calibration.alpha:.1%} would be.{shift}"
     )
     groups = {"familiar (calibration)": calibration.scores, images.name: verdicts.scores, **strange}
+    order = verdicts.scores.argsort(descending=True)
     drawn = histogram_plot(groups, f"score {calibration.score}", calibration.threshold)
     said = "How often each score comes up; higher is stranger. Images above the threshold are called strange."
     sections = [
         Section("Scores", said, [drawn]),
         _against(images.name, verdicts.scores, strange),
-        *_galleries(images, verdicts),
+        Section("Strangest images", _HEAT, [_gallery(images, verdicts, order[:_SHOWN])]),
+        Section("Least strange images", "", [_gallery(images, verdicts, order.flip(0)[:_SHOWN])]),
         _drift(drift),
         Section("Files that could not be read", "", [Files([(s.path, s.reason) for s in images.skipped])]),
     ]
@@ -65,18 +71,6 @@ def _separation(scores: Tensor, strange: Tensor) -> list[Cell]:
     found = separation(scores, strange)
     names = ("auroc", "aupr", "fpr95")
     return [Cell(f"{found[n]:.4f}", small=("{:.4f}–{:.4f}".format(*found[f"{n}_interval"]),)) for n in names]
-
-
-def _galleries(images: ImageSet, verdicts: Verdicts) -> list[Section]:
-    order = verdicts.scores.argsort(descending=True)
-    said = (
-        "Beside each where it differs from its projection: white is what one in a thousand pixels of "
-        "familiar images reaches."
-    )
-    return [
-        Section("Strangest images", said, [_gallery(images, verdicts, order[:_SHOWN])]),
-        Section("Least strange images", "", [_gallery(images, verdicts, order.flip(0)[:_SHOWN])]),
-    ]
 
 
 def _gallery(images: ImageSet, verdicts: Verdicts, rows: Tensor) -> Pictures:

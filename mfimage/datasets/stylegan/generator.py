@@ -95,10 +95,7 @@ class Synthesis(nn.Module):
         return (self.raw(w, noise) + 1).div(2).clamp(0, 1)
 
     def raw(self, w: Tensor, noise: Noise = True) -> Tensor:
-        """Compute images (n, C, H, W), about in −1 … 1 and not clipped, from styles (n, count, w_dim).
-
-        Noise: True adds the noise images that are stored in the network, False none, a generator new ones.
-        """
+        """Compute images about in −1 … 1, not clipped; noise True is the stored, a generator makes new."""
         x = self.constant.expand(len(w), -1, -1, -1)
         image: Tensor | None = None
         for k, block in enumerate(self.blocks):

@@ -19,7 +19,6 @@ _PREFERRED = ("G_ema", "G")  # the moving average of the weights gives the bette
 _SCALARS = {"f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "u1": "<B", "b1": "<?"}
 _DTYPE = "numpy.dtype "
 _BROKEN = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, MemoryError, OSError, struct.error)
-_FILTER = (1.0, 3.0, 3.0, 1.0)
 _OUTER = {
     r"mapping\.embed\.(weight|bias)": r"mapping.embed.\1",
     r"mapping\.fc(\d+)\.(weight|bias)": r"mapping.layers.\1.\2",
@@ -140,16 +139,16 @@ def _architecture(states: dict[str, dict[str, Any]]) -> Architecture:
 
 
 def _tensors(states: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
-    out = {}
+    out, taps = {}, torch.tensor((1.0, 3.0, 3.0, 1.0))
     for module, state in states.items():
         for name, value in {**state["_parameters"], **state["_buffers"]}.items():
             if not isinstance(value, TensorPart):
                 continue  # a bias or a buffer that a layer does without
             tensor = value.tensor().float()
-            if name == "resample_filter":
-                _check_filter(tensor)
-            else:
+            if name != "resample_filter":
                 out[_rename(f"{module}.{name}")] = _scaled(tensor, module, name, state)
+            elif tensor.shape != (4, 4) or not torch.allclose(tensor, torch.outer(taps, taps) / 64):
+                raise ModelError("a generator with another filter between resolutions than [1, 3, 3, 1]")
     return out
 
 
@@ -160,12 +159,6 @@ def _scaled(tensor: Tensor, module: str, name: str, state: dict[str, Any]) -> Te
     if name == "weight" and module.endswith("torgb"):
         return tensor.flatten(1) * float(state["weight_gain"])
     return tensor
-
-
-def _check_filter(tensor: Tensor) -> None:
-    taps = torch.tensor(_FILTER)
-    if tensor.shape != (4, 4) or not torch.allclose(tensor, torch.outer(taps, taps) / 64):
-        raise ModelError("a generator with another filter between resolutions than [1, 3, 3, 1]")
 
 
 def _rename(name: str) -> str:

@@ -138,7 +138,11 @@ class MobileStyleGAN:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        core = _core()
+        try:
+            import openvino
+        except ImportError as error:
+            raise UsageError(f"MobileStyleGAN needs OpenVINO: {_INSTALL}") from error
+        core = openvino.Core()
         self.folder = Path(folder) if folder is not None else _installed()
         self.name, self.z_dim, self.shape = "mobilestylegan-ffhq", _LATENTS, (3, _SIZE, _SIZE)
         self._mapping, self._synthesis = (_compile(core, self.folder / f"{name}.xml") for name in _NETWORKS)
@@ -167,14 +171,6 @@ def _check(images: object, name: str) -> None:
         raise ModelError(f"{name}: images of floats with 1 or 3 channels are expected, not {images.shape[1]}")
     if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
         raise ModelError(f"{name}: the values of its images do not lie in [0, 1]")
-
-
-def _core() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise UsageError(f"MobileStyleGAN needs OpenVINO: {_INSTALL}") from error
-    return openvino.Core()
 
 
 def _installed() -> Path:
