@@ -115,13 +115,14 @@ class GenerativeModel(nn.Module):
             raise UsageError(f"a conditional model: give its {self.context_features} parameters as context")
         weight = next(self.parameters())
         noise = torch.randn(n, self.dim, generator=generator)
+        if n == 0:
+            return torch.empty(0, *self.shape)
+
+        def draw(z: Tensor, theta: Tensor | None) -> Tensor:
+            return self.decode(self.push_forward(z.to(weight), theta), theta)
+
         theta = None if context is None else context.to(weight).expand(n, -1)
-        drawn = []
-        for start in range(0, n, batch_size):
-            rows = slice(start, start + batch_size)
-            part = None if theta is None else theta[rows]
-            drawn.append(self.decode(self.push_forward(noise[rows].to(weight), part), part))
-        return torch.cat(drawn) if drawn else torch.empty(0, *self.shape)
+        return in_rows(draw, noise, theta, batch_size)
 
     def __repr__(self) -> str:
         """Show the kind, the shape of the data, d, and the parts with their sizes."""
@@ -136,7 +137,7 @@ def _size(module: nn.Module) -> str:
 
 
 def _outline(module: nn.Module, depth: int) -> Iterator[str]:
-    """Describe each part in a line, and its own parts (of h not) below it."""
+    """A line for each part, and its own parts (of h not) below it."""
     for name, part in module.named_children():
         if name.startswith("_"):  # a container of nflows
             yield from _outline(part, depth)
@@ -147,13 +148,7 @@ def _outline(module: nn.Module, depth: int) -> Iterator[str]:
 
 
 class ChartedModel(GenerativeModel):
-    """Interface of models that are a manifold and a density on its codes; they differ in log_prob.
-
-    Args:
-        chart: The manifold.
-        density: h on R^d.
-        shape: Of the data.
-    """
+    """Interface of models that are a manifold and a density h on its codes; they differ in log_prob."""
 
     def __init__(self, chart: Manifold, density: Density, shape: tuple[int, ...]) -> None:
         super().__init__(shape, density.dim, max(density.context_features, chart.context_features))
@@ -183,27 +178,18 @@ class ChartedModel(GenerativeModel):
 
     @torch.no_grad()
     def principal_directions(self, x: Tensor, count: int = 8, context: Tensor | None = None) -> Directions:
-        """Find the `count` directions in which the projections of x, (B, …), change most along the manifold.
-
-        They are singular values and vectors of J; see `geometry.principal_directions`.
-        """
+        """Find the directions in which the projections of x change most; `geometry.principal_directions`."""
         u = self.encode(x, context)
         return principal_directions(self.chart, u, self.shape, min(count, self.dim), context)
 
     def interpolate(self, x: Tensor, y: Tensor, points: int = 9, context: Tensor | None = None) -> Tensor:
         """Go from the projection of x to that of y on a shortest way along the manifold, in equal steps.
 
-        The middle of a straight line in the data would leave the manifold, and one in u moves by unequal
-        steps. See `geometry.geodesic`.
-
         Args:
-            x: One example, shape (…) without a batch.
+            x: One example, shape (…) without a batch; `geometry.geodesic` says what is minimised.
             y: Another.
-            points: Number of examples on the way, both ends included.
+            points: Number of examples on the way, both ends included: the result is (points, …).
             context: θ of all, shape (1, P).
-
-        Returns:
-            Shape (points, …).
         """
 
         def decode(u: Tensor) -> Tensor:

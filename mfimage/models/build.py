@@ -10,7 +10,7 @@ import torch
 from mfimage.config import KindName, ModelConfig
 from mfimage.errors import UsageError
 from mfimage.models.base import GenerativeModel
-from mfimage.models.charts import Chart, ImageChart, Multiscale, Shape, padding
+from mfimage.models.charts import Chart, ImageChart, Multiscale, Shape, padded
 from mfimage.models.density import Density, Parted, latent_density
 from mfimage.models.encoders import Autoencoder, EncodedChart, image_decoder, image_encoder, vector_net
 from mfimage.models.flow import PIE, AmbientFlow, ManifoldFlow, ProbabilisticAutoencoder
@@ -81,7 +81,7 @@ KINDS: dict[KindName, Callable[[ModelConfig], GenerativeModel]] = {
 
 def _require_no_padding(c: ModelConfig) -> None:
     """A density on the whole space must be one of the image, not of zeros around it."""
-    if c.images and any(padding(*c.image_shape[1:], c.halvings)):
+    if c.images and padded(c.image_shape, c.halvings)[1] != c.image_shape:
         raise UsageError(
             f"images of shape {c.shape} cannot be halved {c.halvings} times without padding, which a density "
             "on the whole space does not allow: choose another --size, or levels"
@@ -129,11 +129,9 @@ def image_chart(
     Returns:
         A chart whose `initialise` must be called with training images.
     """
-    channels, height, width_px = shape
-    pad = padding(height, width_px, sum(halvings for halvings, _ in levels))
-    padded = channels, height + pad[2] + pad[3], width_px + pad[0] + pad[1]
-    multiscale = _multiscale(padded, levels, keep, 2 * width, noise)
-    features = math.prod(padded)
+    pad, whole = padded(shape, sum(halvings for halvings, _ in levels))
+    multiscale = _multiscale(whole, levels, keep, 2 * width, noise)
+    features = math.prod(whole)
     subspace = BentSubspace(features, dim, multiscale.shapes[-1], width, hidden, bends)
     return ImageChart(pad, multiscale, subspace, Gains(features) if noise else None)
 

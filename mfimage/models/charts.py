@@ -23,17 +23,11 @@ Pad = tuple[int, int, int, int]
 
 
 class Manifold(nn.Module):
-    """Interface of d-dimensional manifolds { decode(u) } in the space of the data.
+    """Interface of d-dimensional manifolds { decode(u) } in the space of the data."""
 
-    Attributes:
-        dim: d.
-        features: D, the number of elements of an example.
-        context_features: Number of parameters θ that it depends on.
-    """
-
-    dim: int
-    features: int
-    context_features: int = 0
+    dim: int  # d
+    features: int  # D, the number of elements of an example
+    context_features: int = 0  # number of parameters θ that it depends on
 
     @property
     def noise_aware(self) -> bool:
@@ -70,15 +64,12 @@ class Chart(Manifold, Transform):
     """
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
-        """Map coordinates (u, v), shape (B, D), to data."""
         raise NotImplementedError
 
     def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map data (B, …) to u, shape (B, d): the first coordinates of `forward`."""
         return self(x, context)[0][:, : self.dim]
 
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map u, shape (B, d), to the manifold: g(u) = f(u, 0)."""
         return self.inverse(F.pad(u, (0, self.features - self.dim)), context)[0]
 
 
@@ -86,26 +77,21 @@ class Multiscale(Transform):
     """Levels that each halve the resolution; the coarsest coordinates come first in a flat vector.
 
     After every level but the last, the channels above the kept ones (the finest details) leave; what is left
-    at the end is written in front: (B, C, H, W) to (B, C·H·W).
+    at the end is written in front: (B, C, H, W) to (B, C·H·W). Dinh, Sohl-Dickstein, Bengio, Density
+    estimation using Real NVP, 2016, arXiv 1605.08803, §3.6.
 
     Args:
         levels: One transform a level, (B, C, H, W) to (B, C·4ᵏ, H/2ᵏ, W/2ᵏ) after the channels that left.
         shapes: The shape (C, H, W) that each level puts out.
         keep: The number of channels that go on after each level but the last.
-
-    Reference:
-        Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, §3.6.
     """
 
     def __init__(self, levels: Sequence[Transform], shapes: Sequence[Shape], keep: Sequence[int]) -> None:
         super().__init__()
         self.levels = nn.ModuleList(levels)
         self.shapes, self.keep = list(shapes), list(keep)
-
-    def _detail(self, level: int) -> Shape:
-        """The shape of the channels that leave after a level."""
-        channels, height, width = self.shapes[level]
-        return channels - self.keep[level], height, width
+        # of what leaves after each level but the last
+        self.details = [(c - kept, h, w) for (c, h, w), kept in zip(shapes[:-1], keep, strict=True)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         ladj, details = x.new_zeros(x.shape[0]), []
@@ -125,8 +111,8 @@ class Multiscale(Transform):
             image, step = level.inverse(image, context)
             ladj = ladj + step
             if i > 0:
-                size = math.prod(self._detail(i - 1))
-                image = torch.cat([image, rest[:, :size].unflatten(1, self._detail(i - 1))], 1)
+                size = math.prod(self.details[i - 1])
+                image = torch.cat([image, rest[:, :size].unflatten(1, self.details[i - 1])], 1)
                 rest = rest[:, size:]
         return image, ladj
 
@@ -136,16 +122,18 @@ class Multiscale(Transform):
         for i in reversed(range(len(self.levels))):
             image = push_inverse(self.levels[i], image, rotated and i == 0)
             if i > 0:
-                size = math.prod(self._detail(i - 1))
-                image = join(image, rest.part(None, size).view(self._detail(i - 1)))
+                size = math.prod(self.details[i - 1])
+                image = join(image, rest.part(None, size).view(self.details[i - 1]))
                 rest = rest.part(size, None)
         return image
 
 
-def padding(height: int, width: int, levels: int) -> Pad:
-    """Zeros (left, right, top, bottom) that make both sides divisible by 2^levels, halved on either side."""
-    extra_h, extra_w = -height % 2**levels, -width % 2**levels
-    return extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2
+def padded(shape: Shape, halvings: int) -> tuple[Pad, Shape]:
+    """Zeros (left, right, top, bottom) that let an image be halved so often, and its shape with them."""
+    channels, height, width = shape
+    more_h, more_w = -height % 2**halvings, -width % 2**halvings
+    pad = more_w // 2, more_w - more_w // 2, more_h // 2, more_h - more_h // 2
+    return pad, (channels, height + more_h, width + more_w)
 
 
 def crop(x: Tensor, pad: Pad) -> Tensor:
@@ -161,14 +149,9 @@ class ImageChart(Chart):
 
     After `initialise` and before training, { f(u, 0) } is exactly the PCA subspace of the images given.
 
-    Images whose sides are not divisible by 2^levels are padded with zeros on all four sides (the odd pixel
+    Images whose sides cannot be halved often enough are padded with zeros on all four sides (the odd pixel
     goes right and down), and cropped by `inverse`: the bijection, and its ladj, are those of padded images.
-
-    Args:
-        pad: (left, right, top, bottom) zeros.
-        multiscale: Padded images to vectors.
-        subspace: Vectors to (u, v).
-        gains: With it the chart can `shrink` noise; its couplings must then take noise as their context.
+    With `gains` the chart can `shrink` noise; its couplings must then take noise as their context.
     """
 
     def __init__(
@@ -184,7 +167,6 @@ class ImageChart(Chart):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Start at the principal components of images, shape (N, C, H, W) with N > d."""
         vectors = torch.cat([self.multiscale(F.pad(part, self.pad))[0] for part in x.split(256)])
         self.subspace.initialise(vectors)
         if self.gains is not None:
@@ -196,7 +178,6 @@ class ImageChart(Chart):
         return z, ladj + step
 
     def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map images (B, C, H, W) to u, shape (B, d), without the work that only v needs."""
         return self.subspace.codes(self.multiscale(F.pad(x, self.pad))[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
@@ -212,13 +193,6 @@ class ImageChart(Chart):
         """Remove noise in the coordinates: x̂ = f(γ(σ)·f_σ⁻¹(y)), with f₀ = f the chart of clean images.
 
         The couplings of f_σ⁻¹ take σ as their context, those of f, whose input is clean, have none.
-
-        Args:
-            y: Noisy images (B, C, H, W).
-            sigma: Standard deviation of their noise, shape (B,), in units of the images.
-
-        Raises:
-            ModelError: If the chart has no gains.
         """
         if self.gains is None:
             raise ModelError(NO_GAINS)

@@ -21,7 +21,7 @@ class Density(Flow):
     Args:
         transform: Data to noise.
         dim: d.
-        context_features: Number of parameters θ on which the transform is conditioned.
+        context_features: Number of parameters θ that the transform takes.
 
     >>> h = latent_density(2)
     >>> h.log_prob(torch.zeros(5, 2)).shape, h.push_forward(torch.zeros(5, 2)).shape
@@ -38,7 +38,6 @@ class Density(Flow):
 
     @property
     def transform(self) -> Transform:
-        """Data to noise."""
         return self._transform
 
     def initialise(self, codes: Tensor) -> None:
@@ -53,8 +52,7 @@ def latent_density(
 
     Args:
         dim: d ≥ 1. A single dimension has nothing to couple: its splines' parameters depend on θ alone.
-        steps: Number of splines. Without any, h is a Gaussian, after `initialise` the best one without
-            correlations.
+        steps: Number of splines. Without any, h is a Gaussian, after `initialise` without correlations.
         width: Hidden features of the residual conditioners.
         bins: Spline segments in [−tail_bound, tail_bound]; outside the map is the identity.
         tail_bound: In standard deviations of the codes.
@@ -79,29 +77,22 @@ def latent_density(
 
 
 class Parted(Transform):
-    """y = (head(x_a), tail(x_b)): two transforms side by side on vectors; ladj is their sum.
-
-    Args:
-        first: Length of the leading part x_a.
-        head: For x_a; the only one that is given the context.
-        tail: For the rest.
-    """
+    """y = (head(x_a, θ), tail(x_b)): two transforms side by side on vectors, x_a the `first` elements."""
 
     def __init__(self, first: int, head: Transform, tail: Transform) -> None:
         super().__init__()
         self.first, self.head, self.tail = first, head, tail
 
     def initialise(self, x: Tensor) -> None:
-        """Start both parts from vectors (N, D)."""
         start(self.head, x[:, : self.first])
         start(self.tail, x[:, self.first :])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        head, ladj = self.head(x[:, : self.first], context)
-        tail, step = self.tail(x[:, self.first :])
-        return torch.cat([head, tail], 1), ladj + step
+        return _joined(self.head(x[:, : self.first], context), self.tail(x[:, self.first :]))
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        head, ladj = self.head.inverse(x[:, : self.first], context)
-        tail, step = self.tail.inverse(x[:, self.first :])
-        return torch.cat([head, tail], 1), ladj + step
+        return _joined(self.head.inverse(x[:, : self.first], context), self.tail.inverse(x[:, self.first :]))
+
+
+def _joined(head: Value, tail: Value) -> Value:
+    return torch.cat([head[0], tail[0]], 1), head[1] + tail[1]

@@ -22,15 +22,10 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Dual:
-    """A batch and its derivatives along K directions, each row with its own.
+    """A batch and its derivatives along K directions, each row with its own."""
 
-    Attributes:
-        value: x, shape (B, …).
-        tangent: ẋ, shape (B, K, …).
-    """
-
-    value: Tensor
-    tangent: Tensor
+    value: Tensor  # x, shape (B, …)
+    tangent: Tensor  # ẋ, shape (B, K, …)
 
     def linear(self, function: Callable[[Tensor], Tensor]) -> Dual:
         """Apply a linear function of batches, without an offset."""
@@ -54,11 +49,9 @@ class Dual:
         return Dual(self.value.unflatten(1, shape), self.tangent.unflatten(2, shape))
 
     def times(self, factor: Tensor | float) -> Dual:
-        """Multiply by a constant."""
         return Dual(self.value * factor, self.tangent * factor)
 
     def plus(self, other: Dual) -> Dual:
-        """Add another."""
         return Dual(self.value + other.value, self.tangent + other.tangent)
 
 
@@ -77,11 +70,8 @@ def push(net: Any, x: Dual) -> Dual:
 
 def by_jvp(function: Callable[[Tensor], Tensor], x: Dual) -> Dual:
     """Push through any function that treats each row on its own, by torch's forward mode."""
-
-    def along(direction: Tensor) -> Tensor:
-        return jvp(function, (x.value,), (direction,))[1]
-
-    return Dual(function(x.value), vmap(along, in_dims=1, out_dims=1)(x.tangent))
+    along = vmap(lambda direction: jvp(function, (x.value,), (direction,))[1], in_dims=1, out_dims=1)
+    return Dual(function(x.value), along(x.tangent))
 
 
 def _sequence(net: nn.Sequential, x: Dual) -> Dual:

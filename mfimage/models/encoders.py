@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfimage.models.charts import Chart, Manifold, Pad, Shape, crop, padding
+from mfimage.models.charts import Chart, Manifold, Shape, crop, padded
 from mfimage.models.duals import Dual, push
 from mfimage.models.layers import CompositeTransform, Haar, push_inverse
 from mfimage.models.nets import MLP, Decoder, Encoder, LinearPlus
@@ -16,15 +16,12 @@ from mfimage.models.subspace import principal_components
 
 
 class EncodedChart(Manifold):
-    """A chart that only decodes; the codes come from a separate encoder.
+    """A chart that only decodes; the codes come from an encoder: codes(x) = e(x), decode(u) = f(u, 0).
 
-    codes(x) = e(x),  decode(u) = f(u, 0).
-
-    Both start at the principal components, and whatever measures scales of u does so on the encoder's codes,
-    in the direction in which it is used.
+    Both start at the principal components.
 
     Args:
-        encoder: Starts as a linear map.
+        encoder: Data (B, …) to codes (B, d).
         chart: f backwards.
     """
 
@@ -40,7 +37,6 @@ class EncodedChart(Manifold):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Start at the principal components of data (N, …): the encoder's codes are those of the chart."""
         self.chart.initialise(x)
         codes = torch.eye(self.dim).to(x)
         mean = self.chart.decode(torch.zeros_like(codes[:1])).flatten()
@@ -57,7 +53,6 @@ class EncodedChart(Manifold):
         return self.chart.push_codes(u, context, rotated)
 
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Remove noise in the coordinates of the chart, without the encoder; see `ImageChart.shrink`."""
         return self.chart.shrink(y, sigma)
 
 
@@ -71,7 +66,6 @@ class Autoencoder(Manifold):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Start at the principal components of data (N, …)."""
         rows = x.flatten(1)
         mean, basis = principal_components(rows, self.dim)
         self.encoder.initialise(basis.T, -mean @ basis, x)
@@ -89,16 +83,16 @@ class Autoencoder(Manifold):
 
 def image_encoder(shape: Shape, dim: int, halvings: int, width: int, hidden: int) -> LinearPlus:
     """Build a convolutional encoder: images (B, C, H, W) to (B, d), by wavelets and strided convolutions."""
-    pad, grid = _grid(shape, halvings)
-    layers = [_Analysis(pad, halvings), Encoder(grid, dim, width, hidden)]
-    return LinearPlus(math.prod(shape), dim, nn.Sequential(*layers))
+    analysis = _Analysis(shape, halvings)
+    net = nn.Sequential(analysis, Encoder(analysis.grid, dim, width, hidden))
+    return LinearPlus(math.prod(shape), dim, net)
 
 
 def image_decoder(shape: Shape, dim: int, halvings: int, width: int, hidden: int) -> LinearPlus:
     """Build a convolutional decoder: codes (B, d) to images' vectors (B, C·H·W)."""
-    pad, grid = _grid(shape, halvings)
-    layers = [Decoder(dim, grid, width, hidden), _Synthesis(pad, halvings)]
-    return LinearPlus(dim, math.prod(shape), nn.Sequential(*layers))
+    synthesis = _Synthesis(shape, halvings)
+    net = nn.Sequential(Decoder(dim, synthesis.grid, width, hidden), synthesis)
+    return LinearPlus(dim, math.prod(shape), net)
 
 
 def vector_net(features: int, out_features: int, hidden: int) -> LinearPlus:
@@ -106,20 +100,14 @@ def vector_net(features: int, out_features: int, hidden: int) -> LinearPlus:
     return LinearPlus(features, out_features, MLP(features, out_features, hidden))
 
 
-def _grid(shape: Shape, halvings: int) -> tuple[Pad, Shape]:
-    """How an image is padded, and the shape (C, H, W) of its wavelet coefficients."""
-    channels, height, width = shape
-    pad = padding(height, width, halvings)
-    height, width = height + pad[2] + pad[3], width + pad[0] + pad[1]
-    return pad, (channels * 4**halvings, height >> halvings, width >> halvings)
-
-
 class _Analysis(nn.Module):
-    """Pad images, and transform them by Haar wavelets."""
+    """Pad images, and transform them by Haar wavelets to coefficients of shape `grid`."""
 
-    def __init__(self, pad: Pad, halvings: int) -> None:
+    def __init__(self, shape: Shape, halvings: int) -> None:
         super().__init__()
-        self.pad, self.haar = pad, CompositeTransform([Haar() for _ in range(halvings)])
+        self.pad, (channels, height, width) = padded(shape, halvings)
+        self.grid = channels * 4**halvings, height >> halvings, width >> halvings
+        self.haar = CompositeTransform([Haar() for _ in range(halvings)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.haar(F.pad(x, self.pad))[0]

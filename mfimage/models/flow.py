@@ -21,19 +21,12 @@ EXACT_DIM = 4096  # above it J of an image fills memory, and the estimate is qui
 
 @dataclass(frozen=True)
 class LogDensity:
-    """Log-densities, and how they were computed.
+    """Log-densities, and how they were computed."""
 
-    Attributes:
-        log_prob: Shape (B,), float64, nats.
-        standard_error: Of each, shape (B,), nats; 0 where exact.
-        method: "exact" or "lanczos".
-        measure: "manifold", per d-dimensional volume in the data space, or "latent", per du.
-    """
-
-    log_prob: Tensor
-    standard_error: Tensor
-    method: str
-    measure: str
+    log_prob: Tensor  # shape (B,), float64, nats
+    standard_error: Tensor  # of each, shape (B,), nats; 0 where exact
+    method: str  # "exact" or "lanczos"
+    measure: str  # "manifold", per d-dimensional volume in the data space, or "latent", per du
 
 
 class ManifoldFlow(ChartedModel):
@@ -55,12 +48,9 @@ class ManifoldFlow(ChartedModel):
     has_manifold_density = True
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, method: str = "auto") -> Tensor:
-        """Compute the log-density at the projections of x.
+        """Compute the log-density at the projections of x; arguments as of `log_density`.
 
-        Args:
-            x: Data, shape (B, …); images in [0, 1].
-            context: θ, shape (B, P), for a conditional model.
-            method: As for `log_density`. Where "auto" takes the estimate, a warning says so.
+        Where "auto" takes the estimate, a warning says so.
 
         Returns:
             Shape (B,), float64: nats with respect to d-dimensional volume on the manifold, in units of the
@@ -116,23 +106,23 @@ class ManifoldFlow(ChartedModel):
 class ProbabilisticAutoencoder(ChartedModel):
     """An autoencoder with a density on its codes; a row to compare with.
 
-    "log p(x)" = log p_h(u): the decoder's volume is left out, so this is not a density of x.
+    "log p(x)" = log p_h(u), in nats with respect to du: the decoder's volume is left out, so this is not a
+    density of x.
 
     Reference:
         Böhm, Seljak, Probabilistic autoencoder, 2020, arXiv 2006.05479.
     """
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Compute log p_h(u), shape (B,), in nats with respect to du, without the volume."""
         return self.density.log_prob(self.encode(x, context), context)
 
 
 class PIE(ChartedModel):
     """The M-flow's network with a density on the whole space, narrow off the manifold.
 
-    log p(x) = log p_h(u) + log N(v; 0, ε²) + ladj,  (u, v) = f⁻¹(x).
+    log p(x) = log p_h(u) + log N(v; 0, ε²) + ladj,  (u, v) = f⁻¹(x),  ε > 0.
 
-    `sample` draws from the manifold, v = 0. Arguments as of `ChartedModel`, and ε > 0.
+    `sample` draws from the manifold, v = 0.
 
     Reference:
         Beitler, Sosnovik, Smeulders, PIE: pseudo-invertible encoder, 2018, openreview SkgiX2Aqtm; Brehmer,
@@ -147,7 +137,6 @@ class PIE(ChartedModel):
         self.epsilon = epsilon
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Compute the log-density on R^D, shape (B,), in nats."""
         z, ladj = self.chart(x, context)
         u, v = z[:, : self.dim], z[:, self.dim :]
         off = _normal(v / self.epsilon) - v.shape[1] * math.log(self.epsilon)
@@ -175,19 +164,15 @@ class AmbientFlow(GenerativeModel):
         start(self.transform, x, context)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map data (B, …) to noise z, shape (B, D)."""
         return self.transform(x, context)[0]
 
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map noise z, shape (B, D), to data."""
         return invert(self.transform, u, context)[0]
 
     def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the noise: here it is the code."""
         return noise
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Compute the log-density on R^D, shape (B,), in nats."""
         z, ladj = self.transform(x, context)
         return _normal(z) + ladj
 

@@ -38,21 +38,14 @@ def tangents(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor
 
 
 def _transposed(decode: Decode, u: Tensor, context: Tensor | None, rotated: bool = False) -> Tensor:
-    """Jᵀ, shape (B, d, D), or Jᵀ times a rotation; see `Manifold.push_codes`."""
+    """Compute Jᵀ, shape (B, d, D), or Jᵀ times a rotation; see `Manifold.push_codes`."""
     directions = torch.eye(u.shape[1], dtype=u.dtype, device=u.device).expand(len(u), -1, -1)
     parts = directions.split(_at_once(decode, u, max(1, len(u))), 1)
     return torch.cat([_push(decode, Dual(u, part), context, rotated).tangent.flatten(2) for part in parts], 1)
 
 
 def _push(decode: Decode, u: Dual, context: Tensor | None, rotated: bool = False) -> Dual:
-    if isinstance(decode, Manifold):
-        return decode.push_codes(u, context, rotated)
-    return by_jvp(_function(decode, context), u)
-
-
-def _function(decode: Decode, context: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """The decoder as a function of u alone."""
-    return partial(decode.decode, context=context) if hasattr(decode, "decode") else decode
+    return decode.push_codes(u, context, rotated) if isinstance(decode, Manifold) else by_jvp(decode, u)
 
 
 def _at_once(decode: Decode, u: Tensor, others: int) -> int:
@@ -65,10 +58,7 @@ def _at_once(decode: Decode, u: Tensor, others: int) -> int:
 def metric(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
     """Compute the metric that the data space gives the coordinates, JᵀJ, from what `tangents` takes.
 
-    Tangents are in the type of u, their products in float64: the squared condition number does no harm there.
-
-    Returns:
-        Shape (B, d, d), float64, squared units of the data over squared units of u.
+    Shape (B, d, d), float64: the squared condition number does no harm there. Tangents are in the type of u.
     """
 
     def product(u: Tensor, context: Tensor | None) -> Tensor:
@@ -83,8 +73,7 @@ def metric(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
 def log_volume(jacobian: Tensor) -> Tensor:
     """Compute ½ log det(JᵀJ), the log-volume that a unit cube of coordinates has on the manifold.
 
-    Returns:
-        Of J, shape (B, D, d), shape (B,), float64, nats; −inf where J has lost rank, NaN where J is.
+    Of J, shape (B, D, d), shape (B,), float64, nats; −inf where J has lost rank, NaN where J is.
     """
     j = jacobian.double()
     return metric_log_volume(j.mT @ j)
@@ -109,13 +98,9 @@ class VolumeEstimate(NamedTuple):
 
 @torch.no_grad()
 def estimate_log_volume(
-    decode: Decode,
-    u: Tensor,
-    context: Tensor | None = None,
-    probes: int = 32,
-    steps: int = 40,
+    decode: Decode, u: Tensor, context: Tensor | None = None, probes: int = 32, steps: int = 40,
     generator: torch.Generator | None = None,
-) -> VolumeEstimate:
+) -> VolumeEstimate:  # fmt: skip
     """Estimate ½ log det(JᵀJ) without J, by stochastic Lanczos quadrature.
 
     log det G = tr log G = E[zᵀ (log G) z], z of independent signs; each quadratic form by Gauss quadrature
@@ -123,22 +108,15 @@ def estimate_log_volume(
     Exact up to the probes' chance where steps ≥ d; with fewer the quadrature errs too, by about
     exp(−4·steps/√κ) relative at condition number κ of G, which the standard error does not see.
 
-    Args:
-        decode: As for `tangents`.
-        u: Shape (B, d).
-        context: θ, shape (B, P).
-        probes: Number of z, at least 2.
-        steps: Lanczos steps, at most d are taken.
-        generator: Source of randomness, on the CPU; the global one if None.
-
-    Reference:
-        Ubaru, Chen, Saad, Fast estimation of tr(f(A)) via stochastic Lanczos quadrature, 2017, SIMAX 38.
+    Takes what `tangents` takes, and at least 2 probes z; the generator is one on the CPU. Ubaru, Chen, Saad,
+    Fast estimation of tr(f(A)) via stochastic Lanczos quadrature, 2017, SIMAX 38.
     """
     from scipy.stats import norm, t
 
     batch, d = u.shape
     signs = torch.randint(0, 2, (batch, probes, d), generator=generator).to(u) * 2 - 1
-    pull = vmap(vjp(_function(decode, context), u)[1], in_dims=1, out_dims=1)
+    function = partial(decode.decode, context=context) if isinstance(decode, Manifold) else decode
+    pull = vmap(vjp(function, u)[1], in_dims=1, out_dims=1)
     alphas, betas = _lanczos(
         lambda z: pull(_push(decode, Dual(u, z), context).tangent)[0], signs, min(steps, d)
     )
@@ -151,7 +129,7 @@ def estimate_log_volume(
 
 
 def _lanczos(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Tridiagonalise symmetric maps of (B, K, d): diagonals (B, K, m) and off-diagonals (B, K, m − 1)."""
+    """Tridiagonalise symmetric maps of (B, K, d): diagonals (B, K, m), off-diagonals (B, K, m − 1)."""
     basis = [start.double() / start.double().norm(dim=-1, keepdim=True)]
     alphas, betas = [], []
     for step in range(steps):
@@ -168,17 +146,11 @@ def _lanczos(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> 
 
 
 class Directions(NamedTuple):
-    """The directions in which an image changes most along the manifold.
+    """The directions in which an image changes most along the manifold."""
 
-    Attributes:
-        strength: Singular values of J, falling, shape (B, k): change of the image a unit step in u.
-        images: Left singular vectors, of unit length, shape (B, k, …).
-        coordinates: Right singular vectors, of unit length, shape (B, k, d).
-    """
-
-    strength: Tensor
-    images: Tensor
-    coordinates: Tensor
+    strength: Tensor  # singular values of J, falling, (B, k): change of the image a unit step in u
+    images: Tensor  # left singular vectors, of unit length, (B, k, …)
+    coordinates: Tensor  # right singular vectors, of unit length, (B, k, d)
 
 
 def principal_directions(
@@ -186,7 +158,7 @@ def principal_directions(
 ) -> Directions:
     """Find the directions of strongest change at points u, (B, d), of the manifold: singular vectors of J.
 
-    Signs are chosen so that the largest entry of each `coordinates` is positive. `shape` is that of the data.
+    Signs are chosen so that the largest entry of each `coordinates` is positive.
     """
     j = tangents(decode, u, context).double()
     vectors = torch.linalg.eigh(j.mT @ j).eigenvectors.flip(-1)[..., :count]
@@ -201,23 +173,12 @@ def principal_directions(
 def geodesic(
     decode: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, points: int = 9, iterations: int = 100
 ) -> Tensor:
-    """Find a shortest way on the manifold between two points of it.
+    """Find a shortest way on the manifold between two points u_0 and u_{n−1} of it, shape (d,) to (n, d).
 
     Minimises the energy Σ_i ‖g(u_{i+1}) − g(u_i)‖² over the inner points, from the straight line in u, by
-    L-BFGS; a minimum has equal steps and, for many points, the length of a geodesic. It is a local one.
-
-    Args:
-        decode: Maps (n, d) to (n, …).
-        start: u_0, shape (d,).
-        end: u_{n−1}, shape (d,).
-        points: n ≥ 2, both ends included.
-        iterations: Of L-BFGS, at most.
-
-    Returns:
-        Coordinates, shape (n, d), of no more energy than the straight line.
-
-    Reference:
-        Shao, Kumar, Fletcher, The Riemannian geometry of deep generative models, 2017, arXiv 1711.08014.
+    L-BFGS; a minimum has equal steps and, for many points, the length of a geodesic. It is a local one, of
+    no more energy than the straight line. Shao, Kumar, Fletcher, The Riemannian geometry of deep generative
+    models, 2017, arXiv 1711.08014.
     """
     shares = torch.linspace(0, 1, points, dtype=start.dtype, device=start.device)[:, None]
     line = (start + shares * (end - start)).detach()
@@ -225,7 +186,7 @@ def geodesic(
 
 
 def _relaxed(decode: Callable[[Tensor], Tensor], line: Tensor, steps: int) -> Tensor:
-    """Move the inner points of a line where its energy is least."""
+    """Move the inner points of a line to where its energy is least."""
     unit = line.std().clamp_min(1e-12)
     moved = torch.zeros_like(line[1:-1]).requires_grad_()
     lbfgs = torch.optim.LBFGS([moved], max_iter=steps, tolerance_grad=1e-9, line_search_fn="strong_wolfe")

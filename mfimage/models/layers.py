@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,13 +29,9 @@ def invert(transform: Transform, x: Tensor, context: Tensor | None = None) -> Va
 
 
 def push_inverse(transform: Any, z: Dual, rotated: bool = False) -> Dual:
-    """Push a dual number through the inverse of a transform.
+    """Push a dual number through the inverse of a transform, by its method `push` or torch's forward mode.
 
-    Args:
-        transform: One with a method `push`, or any other, by torch's forward mode.
-        z: Coordinates.
-        rotated: Whether the result may be rotated, which leaves lengths and angles: spares the isometries
-            that the inverse of a composite ends with.
+    Where the result may be `rotated`, the isometries that the inverse of a composite ends with are spared.
     """
     if isinstance(transform, CompositeTransform):
         parts = list(transform._transforms)
@@ -61,10 +56,6 @@ def in_rows(
     return torch.cat(parts)
 
 
-def _value(transform: Transform, x: Tensor, context: Tensor | None) -> Tensor:
-    return transform(x, context)[0]
-
-
 @torch.no_grad()
 def start(transform: Transform, x: Tensor, context: Tensor | None = None) -> None:
     """Start a transform, or each part of a composite, from the data that reach it."""
@@ -77,19 +68,14 @@ def start(transform: Transform, x: Tensor, context: Tensor | None = None) -> Non
         for i, part in enumerate(parts):
             start(part, x, context)
             if i < len(parts) - 1:
-                x = in_rows(partial(_value, part), x, context)
+                x = in_rows(lambda *rows, part=part: part(*rows)[0], x, context)
 
 
 class Haar(Transform):
     """One orthonormal Haar wavelet step: (B, C, H, W) to (B, 4C, H/2, W/2), averages of all channels first.
 
     Each 2 × 2 block (a b; c d) becomes ½(a+b+c+d), ½(a−b+c−d), ½(a+b−c−d), ½(a−b−c+d); ladj = 0.
-
-    Raises:
-        ValueError: If H or W is odd.
-
-    Reference:
-        Ardizzone et al., Guided image generation with conditional INNs, 2019, arXiv 1907.02392.
+    Ardizzone et al., Guided image generation with conditional INNs, 2019, arXiv 1907.02392.
     """
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
@@ -116,15 +102,10 @@ def _butterfly(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> list[Tensor]:
 
 
 class ActNorm(Transform):
-    """Affine map a feature (channel): y = (x − m)·exp(−s), initialised from a batch by `initialise`.
+    """Affine map of each feature of (B, features) or (B, features, H, W): y = (x − m)·exp(−s).
 
-    ladj of the forward direction is −P·Σ s, with P the number of pixels that share a feature.
-
-    Args:
-        features: Size of dimension 1 of the input, (B, features) or (B, features, H, W).
-
-    Reference:
-        Kingma, Dhariwal, Glow: generative flow with invertible 1×1 convolutions, 2018, arXiv 1807.03039.
+    ladj of the forward direction is −P·Σ s, with P the number of pixels that share a feature. Kingma,
+    Dhariwal, Glow: generative flow with invertible 1×1 convolutions, 2018, arXiv 1807.03039.
     """
 
     def __init__(self, features: int) -> None:
@@ -134,7 +115,7 @@ class ActNorm(Transform):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, floor: float = 1e-6) -> None:
-        """Give each feature of x zero mean and unit variance; a deviation below `floor` counts as `floor`."""
+        """Give each feature zero mean and unit variance; a deviation below `floor` counts as that."""
         rows = x.transpose(0, 1).flatten(1)
         self.shift.copy_(rows.mean(1))
         self.log_scale.copy_(rows.std(1, unbiased=False).clamp_min(floor).log())
@@ -156,14 +137,8 @@ class ActNorm(Transform):
 class OrthogonalConv1x1(Transform):
     """Mix channels by an orthogonal matrix: y = Q x at every pixel, Q = P·exp(A − Aᵀ), P a fixed permutation.
 
-    ladj = 0, and the inverse is the transpose: no matrix is ever inverted.
-
-    Args:
-        channels: Number of channels C of the input (B, C, H, W).
-
-    Reference:
-        Hoogeboom, van den Berg, Welling, Emerging convolutions for generative normalizing flows, 2019,
-        arXiv 1901.11137, §4 (orthogonal parametrisation of the 1 × 1 convolution).
+    ladj = 0, and the inverse is the transpose: no matrix is ever inverted. Hoogeboom, van den Berg, Welling,
+    Emerging convolutions for generative normalizing flows, 2019, arXiv 1901.11137, §4.
     """
 
     permutation: Tensor
@@ -182,7 +157,6 @@ class OrthogonalConv1x1(Transform):
         return self
 
     def matrix(self) -> Tensor:
-        """Return Q, shape (C, C)."""
         return torch.matrix_exp(self.skew - self.skew.T)[self.permutation]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
@@ -201,34 +175,31 @@ class OrthogonalConv1x1(Transform):
 class AffineCoupling(Transform):
     """y_a = x_a,  y_b = x_b·exp(s(x_a)) + t(x_a);  ladj = Σ s.
 
-    s is bounded smoothly, s = c·tanh(r/c), so that the inverse stays accurate in float32.
+    s is bounded smoothly, s = c·tanh(r/c), so that the inverse stays accurate in float32. Dinh,
+    Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, eq. 4.
 
     Args:
         first: Size of the leading part x_a of dimension 1.
-        net: (r, t), from the shape of x_a to twice the size of x_b in dimension 1. Where there is a context,
-            it is given that too.
+        net: (r, t), from the shape of x_a to twice the size of x_b in dimension 1; given the context, if any.
         bound: c > 0, in nats an element.
-
-    Reference:
-        Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, eq. 4.
     """
 
     def __init__(self, first: int, net: nn.Module, bound: float = 1.0) -> None:
         super().__init__()
         self.first, self.net, self.bound = first, net, bound
 
-    def _parameters_for(self, head: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _parts(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x_a, x_b, s and t."""
+        head, tail = x[:, : self.first], x[:, self.first :]
         raw, shift = (self.net(head) if context is None else self.net(head, context)).chunk(2, 1)
-        return self.bound * torch.tanh(raw / self.bound), shift
+        return head, tail, self.bound * torch.tanh(raw / self.bound), shift
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        head, tail = x[:, : self.first], x[:, self.first :]
-        log_scale, shift = self._parameters_for(head, context)
+        head, tail, log_scale, shift = self._parts(x, context)
         return torch.cat([head, tail * torch.exp(log_scale) + shift], 1), log_scale.flatten(1).sum(1)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        head, tail = x[:, : self.first], x[:, self.first :]
-        log_scale, shift = self._parameters_for(head, context)
+        head, tail, log_scale, shift = self._parts(x, context)
         return torch.cat([head, (tail - shift) * torch.exp(-log_scale)], 1), -log_scale.flatten(1).sum(1)
 
     def push(self, z: Dual) -> Dual:

@@ -13,35 +13,25 @@ _LARGEST_DAMPING = 1e12  # steps so short drown in rounding
 
 
 class Objective(Protocol):
-    """A function of coordinates u, one of each row of a batch."""
+    """A function of coordinates u, shape (B, d), to one value a row."""
 
     def rows(self, chosen: Tensor) -> Objective:
-        """Take some rows of the batch."""
+        """Take some rows."""
 
     def value(self, u: Tensor) -> Tensor:
-        """Evaluate at u, shape (B, d) to (B,), float64; inf or NaN where it may not be."""
+        """Evaluate at u, shape (B,), float64; inf or NaN where it may not be."""
 
     def quadratic(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Approximate around u.
-
-        Returns:
-            The gradient (B, d), the Gauss–Newton curvature H and the metric M of the damping, (B, d, d).
-        """
+        """Gradient (B, d), Gauss–Newton curvature H and metric M of the damping, (B, d, d), at u."""
 
 
 @dataclass(frozen=True, eq=False)
 class Minimum:
-    """Where a search ended.
-
-    Attributes:
-        u: Coordinates, shape (B, d).
-        value: Of the objective, shape (B,).
-        history: The value at the start and after each iteration, shape (iterations + 1, B); never rises.
-    """
+    """Where a search ended: coordinates (B, d) and value of the objective, shape (B,)."""
 
     u: Tensor
     value: Tensor
-    history: Tensor
+    history: Tensor  # the value at the start and after each iteration, (iterations + 1, B); never rises
 
 
 @dataclass(frozen=True)
@@ -50,18 +40,9 @@ class LevenbergMarquardt:
 
         (H + λM) δ = −gradient,  shortened to √(δᵀMδ) ≤ longest;  u ← u + δ where the value falls
 
-    Where it falls, λ is lowered; where not, λ is raised and u stays. So no row ever gets worse.
-
-    Attributes:
-        settled: Maps (gain, slope, value), (B,) each, to whether a row is done: by how much the value fell in
-            this iteration, the most that moving one coordinate promised to gain, and the value now.
-        iterations: Quadratic approximations, at most.
-        tries: Dampings tried with each of them, at most.
-        damping: λ at the start.
-        fall: Factor of λ after a step that helps.
-        rise: Factor of λ after one that does not.
-        longest: Longest step.
-        bound: Largest |u_k|; a coordinate that would cross it stays there.
+    Where it falls, λ is lowered; where not, λ is raised and u stays. So no row ever gets worse. `settled`
+    tells which rows are done, (B,), from (B,) each: by how much the value fell in this iteration, the most
+    that moving one coordinate promised to gain, and the value now.
 
     Reference:
         Moré, The Levenberg–Marquardt algorithm: implementation and theory, 1978, Lecture Notes in Mathematics
@@ -69,13 +50,13 @@ class LevenbergMarquardt:
     """
 
     settled: Callable[[Tensor, Tensor, Tensor], Tensor]
-    iterations: int = 100
-    tries: int = 1
-    damping: float = 1e-3
-    fall: float = 0.2
-    rise: float = 4.0
+    iterations: int = 100  # quadratic approximations, at most
+    tries: int = 1  # dampings tried with each of them, at most
+    damping: float = 1e-3  # λ at the start
+    fall: float = 0.2  # factor of λ after a step that helps
+    rise: float = 4.0  # and after one that does not
     longest: float | None = None
-    bound: float | None = None
+    bound: float | None = None  # largest |u_k|; a coordinate that would cross it stays there
 
     @torch.no_grad()
     def minimise(self, objective: Objective, start: Tensor) -> Minimum:

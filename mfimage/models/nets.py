@@ -16,21 +16,18 @@ LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
 SILU_GAIN = 1.68  # 1/√E[SiLU(z)²] for z ~ N(0, 1): keeps the activations' variance from layer to layer
 
 
-def _sequence(*layers: nn.Module) -> nn.Sequential:
-    """Join layers whose output is zero at first."""
-    linear = [m for m in layers if isinstance(m, nn.Linear | nn.Conv2d)]
-    for layer in linear:
-        nn.init.normal_(layer.weight, std=SILU_GAIN / math.sqrt(layer.weight[0].numel()))
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-    nn.init.zeros_(linear[-1].weight)
-    return nn.Sequential(*layers)
-
-
 class _Net(nn.Module):
-    """A sequence of layers."""
+    """A sequence of layers, whose output is zero at first."""
 
-    layers: nn.Sequential
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        linear = [m for m in layers if isinstance(m, nn.Linear | nn.Conv2d)]
+        for layer in linear:
+            nn.init.normal_(layer.weight, std=SILU_GAIN / math.sqrt(layer.weight[0].numel()))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        nn.init.zeros_(linear[-1].weight)
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -42,13 +39,12 @@ class _Net(nn.Module):
 class ConvNet(_Net):
     """3×3 – 1×1 – 3×3 convolutions with SiLU, (B, in, H, W) to (B, out, H, W).
 
-    With `noise` 3×3 – 3×3 – 3×3, whose hidden layers features of the noise can shift. They are 0 where there
-    is no noise: without them this is the network of clean images.
+    With `noise` 3×3 – 3×3 – 3×3, whose hidden layers `noise_features`, (B, 4), can shift. They are 0 where
+    there is no noise: without them this is the network of clean images.
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int, noise: bool = False) -> None:
-        super().__init__()
-        self.layers = _sequence(
+        super().__init__(
             nn.Conv2d(in_channels, width, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(width, width, 3, padding=1) if noise else nn.Conv2d(width, width, 1),
@@ -61,7 +57,6 @@ class ConvNet(_Net):
         self.shifts = nn.ModuleList(shifts)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Evaluate it; noise: features (B, 4), see `noise_features`."""
         if noise is None:
             return self.layers(x)
         first, activation, second, _, last = self.layers
@@ -79,22 +74,17 @@ class MLP(_Net):
     """Linear layers with SiLU between, (B, in) to (B, out)."""
 
     def __init__(self, in_features: int, out_features: int, hidden: int, layers: int = 3) -> None:
-        super().__init__()
         sizes = [in_features, *[hidden] * layers]
         inner = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.SiLU())]
-        self.layers = _sequence(*inner, nn.Linear(hidden, out_features))
+        super().__init__(*inner, nn.Linear(hidden, out_features))
 
 
 class Encoder(_Net):
-    """Strided convolutions to a vector: (B, C, H, W) to (B, out).
-
-    3×3 – 3×3 stride 2 – linear – linear, with SiLU between.
-    """
+    """3×3 – 3×3 stride 2 – linear – linear, with SiLU between: images (B, C, H, W) to vectors (B, out)."""
 
     def __init__(self, shape: tuple[int, int, int], out_features: int, width: int, hidden: int) -> None:
-        super().__init__()
         channels, height, width_px = shape
-        self.layers = _sequence(
+        super().__init__(
             nn.Conv2d(channels, 2 * width, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
@@ -113,10 +103,9 @@ class Decoder(_Net):
     """
 
     def __init__(self, in_features: int, shape: tuple[int, int, int], width: int, hidden: int) -> None:
-        super().__init__()
-        channels, self.height, self.width_px = shape
-        inner = (4 * width, _half(self.height), _half(self.width_px))
-        self.layers = _sequence(
+        channels, height, width_px = shape
+        inner = (4 * width, _half(height), _half(width_px))
+        super().__init__(
             nn.Linear(in_features, hidden),
             nn.SiLU(),
             nn.Linear(hidden, math.prod(inner)),
@@ -129,6 +118,7 @@ class Decoder(_Net):
             nn.SiLU(),
             nn.Conv2d(2 * width, channels, 3, padding=1),
         )
+        self.height, self.width_px = height, width_px
 
     def _crop(self, x: Tensor) -> Tensor:
         return x[..., : self.height, : self.width_px]
@@ -145,15 +135,10 @@ def _half(size: int) -> int:
 
 
 class LinearPlus(nn.Module):
-    """A linear map and a network that starts at zero: x ↦ W x + b + s·net((x − m)/σ).
+    """A linear map of flattened input and a network that starts at zero: x ↦ W x + b + s·net((x − m)/σ).
 
     m and σ are the mean of the input and its deviation (a feature for codes, one number for data), s that of
     the output that W x + b leaves.
-
-    Args:
-        features: Length of the input, flattened.
-        out_features: Length of the output.
-        net: (B, …) to (B, out_features) or a shape of that many elements.
     """
 
     mean: Tensor
@@ -201,9 +186,6 @@ class Gains(nn.Module):
     It starts as Wiener's filter, z·s²/(s² + σ²), that is a = log s² and b = 2, with s² the coordinate's mean
     square on clean data: noise that reaches an orthonormal coordinate keeps its σ. Training moves both. At
     σ → 0 every coordinate is kept, at σ → ∞ none.
-
-    Args:
-        features: Number of coordinates D.
 
     Reference:
         Donoho, Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, Biometrika 81 (this oracle);

@@ -35,10 +35,7 @@ def principal_components(rows: Tensor, dim: int, seed: int = 0) -> tuple[Tensor,
         seed: Of the random start.
 
     Returns:
-        The mean, shape (D,), and orthonormal columns by falling variance, shape (D, d), as `rows` in type.
-
-    Raises:
-        DataError: If there are too few vectors.
+        The mean, shape (D,), and orthonormal columns by falling variance, shape (D, d).
 
     Reference:
         Halko, Martinsson, Tropp, Finding structure with randomness, 2009, arXiv 0909.4061.
@@ -89,10 +86,6 @@ class Householder(Transform):
     directions alone; their length, √D/4, makes the entries of order one, so that a step of an optimiser that
     normalises gradients turns the subspace little, whatever D.
 
-    Args:
-        features: Dimension D of the vectors.
-        dim: Dimension d of the subspace, 1 … D.
-
     Reference:
         Tomczak, Welling, Improving variational auto-encoders using Householder flow, 2016, arXiv 1611.09630;
         Joffrain et al., Accumulating Householder transformations, revisited, 2006 (the form of T).
@@ -118,12 +111,12 @@ class Householder(Transform):
         return torch.linalg.solve_triangular(inverse, identity, upper=True)
 
     def turn(self, x: Tensor) -> Tensor:
-        """Rotate differences: Qᵀx for every row of (B, D)."""
+        """Qᵀx for every row of (B, D)."""
         with full_precision(x):
             return x - (x @ self.vectors @ self._coefficients()) @ self.vectors.T
 
     def back(self, x: Tensor) -> Tensor:
-        """Rotate differences back: Q x for every row of (B, D)."""
+        """Q x for every row of (B, D)."""
         with full_precision(x):
             return x - (x @ self.vectors @ self._coefficients().T) @ self.vectors.T
 
@@ -138,10 +131,15 @@ class Householder(Transform):
 
 
 class Subspace(Transform):
-    """A d-dimensional affine subspace of R^D, and its complement: (u, v) = Qᵀ(x − m)."""
+    """A d-dimensional affine subspace of R^D, and its complement, (u, v) = Qᵀ(x − m), bent by networks.
+
+    The i-th encoder, given v, changes u, and then the i-th decoder, given u, changes v.
+    """
 
     code_scale: Tensor
     rest_scale: Tensor
+    encoders: nn.ModuleList
+    decoders: nn.ModuleList
 
     def __init__(self, features: int, dim: int) -> None:
         super().__init__()
@@ -163,6 +161,18 @@ class Subspace(Transform):
         z, _ = self.rotation(x)
         return z[:, : self.dim], z[:, self.dim :]
 
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        u, v, ladj = self._bend(x, context, len(self.decoders))
+        return torch.cat([u, v], 1), ladj
+
+    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map vectors (B, D) to u, shape (B, d), without the last decoder, which only v needs."""
+        return self._bend(x, context, len(self.decoders) - 1)[0]
+
+    def _bend(self, x: Tensor, context: Tensor | None, decoders: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Run all encoders, and as many decoders as are asked for: u, v and ladj."""
+        raise NotImplementedError
+
 
 class BentSubspace(Subspace):
     """Additive couplings between a d-dimensional subspace and its orthogonal complement.
@@ -177,7 +187,7 @@ class BentSubspace(Subspace):
     components, so training begins exactly at the best linear manifold.
 
     Args:
-        features: D, length of the coefficient vectors c.
+        features: D.
         dim: d.
         grid: (C, H, W) of the leading C·H·W ≤ D coefficients that the networks see and draw.
         width: Channels of the convolutions, in units (2, 4 and 8 times as many are used).
@@ -197,21 +207,13 @@ class BentSubspace(Subspace):
         self.encoders = nn.ModuleList(Encoder(grid, dim, width, hidden) for _ in range(steps))
         self.decoders = nn.ModuleList(Decoder(dim, grid, width, hidden) for _ in range(steps))
 
-    def codes(self, c: Tensor) -> Tensor:
-        """Map vectors (B, D) to u, shape (B, d), without the last drawing, which only v needs."""
-        u, v = self.split(c)
-        for i, encoder in enumerate(self.encoders):
-            if i > 0:
-                v = v - self._rest_shift(self.decoders[i - 1], u)
+    def _bend(self, x: Tensor, context: Tensor | None, decoders: int) -> tuple[Tensor, Tensor, Tensor]:
+        u, v = self.split(x)
+        for i, (encoder, decoder) in enumerate(zip(self.encoders, self.decoders, strict=True)):
             u = u - self._code_shift(encoder, v)
-        return u
-
-    def forward(self, c: Tensor, context: Tensor | None = None) -> Value:
-        u, v = self.split(c)
-        for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
-            u = u - self._code_shift(encoder, v)
-            v = v - self._rest_shift(decoder, u)
-        return torch.cat([u, v], 1), c.new_zeros(len(c))
+            if i < decoders:
+                v = v - self._rest_shift(decoder, u)
+        return u, v, x.new_zeros(len(x))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
         u, v = z[:, : self.dim], z[:, self.dim :]

@@ -53,34 +53,24 @@ class VectorChart(Subspace, Chart):
         self.encoders = nn.ModuleList(MLP(rest + context, 2 * dim, hidden) for _ in range(bends))
         self.decoders = nn.ModuleList(MLP(dim + context, 2 * rest, hidden) for _ in range(bends))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+    def _bend(self, x: Tensor, context: Tensor | None, decoders: int) -> tuple[Tensor, Tensor, Tensor]:
         u, v = self.split(x)
         ladj = x.new_zeros(x.shape[0])
-        for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
-            log_scale, shift = self._code_affine(encoder, v, context)
+        for i, (encoder, decoder) in enumerate(zip(self.encoders, self.decoders, strict=True)):
+            log_scale, shift = self._affine(encoder, v / self.rest_scale, context, self.code_scale)
             u, ladj = (u - shift) * torch.exp(-log_scale), ladj - log_scale.sum(1)
-            log_scale, shift = self._rest_affine(decoder, u, context)
-            v, ladj = (v - shift) * torch.exp(-log_scale), ladj - log_scale.sum(1)
-        return torch.cat([u, v], 1), ladj
-
-    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Map vectors (B, D) to u, shape (B, d), without the last network, which only v needs."""
-        u, v = self.split(x)
-        for i, encoder in enumerate(self.encoders):
-            if i > 0:
-                log_scale, shift = self._rest_affine(self.decoders[i - 1], u, context)
-                v = (v - shift) * torch.exp(-log_scale)
-            log_scale, shift = self._code_affine(encoder, v, context)
-            u = (u - shift) * torch.exp(-log_scale)
-        return u
+            if i < decoders:
+                log_scale, shift = self._affine(decoder, u / self.code_scale, context, self.rest_scale)
+                v, ladj = (v - shift) * torch.exp(-log_scale), ladj - log_scale.sum(1)
+        return u, v, ladj
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
         u, v = z[:, : self.dim], z[:, self.dim :]
         ladj = z.new_zeros(z.shape[0])
         for encoder, decoder in zip(reversed(self.encoders), reversed(self.decoders), strict=True):
-            log_scale, shift = self._rest_affine(decoder, u, context)
+            log_scale, shift = self._affine(decoder, u / self.code_scale, context, self.rest_scale)
             v, ladj = v * torch.exp(log_scale) + shift, ladj + log_scale.sum(1)
-            log_scale, shift = self._code_affine(encoder, v, context)
+            log_scale, shift = self._affine(encoder, v / self.rest_scale, context, self.code_scale)
             u, ladj = u * torch.exp(log_scale) + shift, ladj + log_scale.sum(1)
         return self.rotation.inverse(torch.cat([u, v], 1))[0], ladj
 
@@ -109,19 +99,14 @@ class VectorChart(Subspace, Chart):
         tangent = tangent + raw.tangent[:, :, :size] * (scaled * (1 - bounded.square()))[:, None]
         return Dual(scaled + unit * raw.value[:, size:], tangent)
 
-    def _code_affine(self, encoder: nn.Module, v: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._affine(encoder, v / self.rest_scale, context)
-        return log_scale, shift * self.code_scale
-
-    def _rest_affine(self, decoder: nn.Module, u: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._affine(decoder, u / self.code_scale, context)
-        return log_scale, shift * self.rest_scale
-
-    def _affine(self, net: nn.Module, given: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _affine(
+        self, net: nn.Module, given: Tensor, context: Tensor | None, unit: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The logarithm of the scale, and the shift in its unit."""
         if self.context_features:
             given = torch.cat([given, self._required(context)], 1)
         raw, shift = net(given).chunk(2, 1)
-        return self.bound * torch.tanh(raw / self.bound), shift
+        return self.bound * torch.tanh(raw / self.bound), shift * unit
 
     @staticmethod
     def _required(context: Tensor | None) -> Tensor:
@@ -151,7 +136,7 @@ class Prescribed(Chart):
 
 
 class Spherical(Chart):
-    """The n-sphere's spherical coordinates: R^(n+1) to (φ_0, …, φ_(n−1), r − 1).
+    """The n-sphere's spherical coordinates: R^(n+1) without the origin to (φ_0, …, φ_(n−1), r − 1).
 
     x_0 = r cos φ_0,  x_1 = r sin φ_0 cos φ_1,  …,  x_n = r sin φ_0 ⋯ sin φ_(n−1);
     ladj = −n log r − Σ_i (n − 1 − i) log|sin φ_i|.
@@ -172,7 +157,6 @@ class Spherical(Chart):
         self.dim, self.features, self.centre = n, n + 1, centre
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        """Map points (B, n + 1), not the origin, to angles and r − 1."""
         squares = x.square().flip(1).cumsum(1).flip(1)
         tails = squares[:, :-1].sqrt()  # ‖(x_i, …, x_n)‖, i < n: at the last, |x_n|, a root has no derivative
         polar = torch.atan2(tails[:, 1:], x[:, :-2])

@@ -4,7 +4,7 @@ from laws import pca, perturb
 
 from mfimage.errors import ModelError
 from mfimage.models import image_chart
-from mfimage.models.charts import padding
+from mfimage.models.charts import padded
 from mfimage.models.nets import noise_features
 
 
@@ -69,8 +69,8 @@ def test_a_chart_without_gains_cannot_shrink():
 
 
 def test_padding_is_split_over_both_sides():
-    assert padding(28, 28, 3) == (2, 2, 2, 2)
-    assert padding(5, 8, 2) == (0, 0, 1, 2)
+    assert padded((3, 28, 28), 3) == ((2, 2, 2, 2), (3, 32, 32))
+    assert padded((1, 5, 8), 2) == ((0, 0, 1, 2), (1, 8, 8))
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
