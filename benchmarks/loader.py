@@ -33,7 +33,8 @@ from mfimage.datasets import StoredSet, load
 from mfimage.datasets.decode import decode
 from mfimage.datasets.listing import index_folder
 from mfimage.datasets.packing import pack
-from mfimage.datasets.prefetch import Ahead, workers
+from mfimage.datasets.stored import Ahead
+from mfimage.datasets.stores import workers
 from mfimage.fit import shuffled
 from mfimage.losses import reconstruction
 from mfimage.models.build import build

@@ -13,7 +13,7 @@ from tiny import TINY, draw_bumps
 from mfimage import algorithms, load, train, trainer
 from mfimage.config import Config
 from mfimage.datasets import Points, StoredSet, loading
-from mfimage.datasets.prefetch import Ahead
+from mfimage.datasets.stored import Ahead
 from mfimage.errors import DataError, UsageError
 from mfimage.fit import shuffled
 from mfimage.pretrained import weights_hash

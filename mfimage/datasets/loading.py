@@ -1,4 +1,16 @@
-"""The door for everything that takes data: whatever holds images or vectors becomes a `Dataset`."""
+"""The door for everything that takes data: whatever holds images or vectors becomes a `Dataset`.
+
+- A named set: `fashion-mini`, `fashion-mnist`, `mnist`, `digits`, `cifar10`, `celeba`, `celeba-178`,
+  `imagenet`. A folder called like one is reached as `./name`.
+- A folder (searched to any depth, in natural order) or .zip of png, jpg, webp, bmp, tiff and gif files; a
+  .parquet file or a folder of them, as `mfimage pack` writes.
+- An .npy or .npz array (N, H, W) or (N, H, W, C); an .npz file of points (with an array x, see `load_points`)
+  or a folder of them, as `mfimage stylegan manifold` writes.
+- An array (N, H, W) or (N, H, W, C), a tensor (N, H, W) or (N, C, H, W), either of vectors (N, D), a data set
+  of PyTorch (whose items are images, or images and labels) or of Hugging Face (with a column of images); a
+  `Dataset`. These are taken whole, whatever the split.
+- A list of several of these, which are put one after the other in memory.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +30,13 @@ from mfimage.datasets.listing import iter_files
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.objects import array_of_images
 from mfimage.datasets.points import Points, finite_tensor, holds_points, join_points, load_points
-from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
-from mfimage.datasets.sources import Part, Source, assemble, from_store, name_of, open_store, read_source
+from mfimage.datasets.sets import Dataset, ImageSet
+from mfimage.datasets.sources import ImageList, Size, Source, name_of, open_store
 from mfimage.datasets.splits import choose, split_name
 from mfimage.datasets.stored import SAMPLED, StoredSet
 from mfimage.datasets.stores import FileStore, Store
 from mfimage.errors import DataError, MixedSizesError, UsageError
 
-Size: TypeAlias = int | tuple[int, int]
 Data: TypeAlias = Source | Sequence[Source]
 
 MEMORY = 2 * 1024**3  # bytes; larger sets are read where they lie
@@ -47,60 +58,79 @@ def load(
     """Load images or points, into memory if they fit.
 
     Args:
-        data: A named set (`fashion-mini`, `fashion-mnist`, `mnist`, `digits`, `cifar10`, `celeba`,
-            `celeba-178`, `imagenet`); a folder (searched to any depth, in natural order) or .zip of png, jpg,
-            webp, bmp, tiff and gif files; a .parquet file or a folder of them, as `mfimage pack` writes; an
-            .npy or .npz array (N, H, W) or (N, H, W, C); an .npz file of points (with an array x, see
-            `load_points`) or a folder of them, as `mfimage stylegan manifold` writes. A folder called like a
-            named set is reached as `./name`.
-            An array (N, H, W) or (N, H, W, C), a tensor (N, H, W) or (N, C, H, W), either of vectors
-            (N, D), a data set of PyTorch (whose items are images, or images and labels) or of Hugging Face
-            (with a column of images); a `Dataset`. These are taken whole, whatever the split.
-            Or a list of several of these, which are put one after the other in memory.
+        data: A named set, folder, .zip, .parquet, .npy or .npz file, an array, a tensor, a data set of
+            PyTorch or Hugging Face, or a list of these: see `mfimage.datasets.loading`.
         split: "train", "valid", "test" or "all". Folders of these names at the top of a source are its
             splits; without them a tenth is held out as "test" (see `splits`).
-        size: (height, width) or one number for both, in pixels: larger and smaller images are scaled to
-            cover it and cut to the centre. None if all images have one size.
-        channels: 1 for luma, 3 for colour, None for 3 if any image has colour and else 1 (of a set that is
-            not in memory: any of a sample of 256).
-        reading: How files are read, and how many may be bad; of a set that is not in memory max_bad is the
-            share of what has been read.
+        size: (height, width) or one number for both, in pixels: images are scaled to cover it and cut to the
+            centre. None if all have one size.
+        channels: 1 for luma, 3 for colour, None for 3 if any image (in place: of 256) has colour, else 1.
+        reading: How files are read, and the share of them (in place: of those read so far) that may be bad.
         limit: Read only the first so many.
-        memory: Most bytes, at 8 bits a value, that images may take in memory; more are opened where they
-            lie, if they are a folder, zip, shards or data set. None takes all into memory.
+        memory: Most bytes, at 8 bits a value, that images may take in memory; more are read in place, if they
+            are a folder, zip, shards or data set. None takes all into memory.
         root: Where named sets lie that are not bundled; $MFIMAGE_DATA, else ~/.cache/mfimage, if None.
 
     Returns:
         An `ImageSet` (uint8 if every source has 8 bits, else float32), a `StoredSet`, or `Points`.
 
     Raises:
-        DataError: A source does not exist, holds no images or lacks the split; too many files are bad; an
-            array holds values out of range; or the images have several sizes and no size is given.
-        UsageError: A size, channel count, limit or range makes no sense, or is asked of points or of a
-            `Dataset` that has another.
+        DataError: A source is not there, holds no images, lacks the split, has too many bad files, values
+            out of range, or images of several sizes while no size is given.
+        UsageError: An option makes no sense, or asks points or a `Dataset` for what they have not.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: must be at least 1")
     sources = _sources(data, split)
     if (known := _as_it_is(sources, split)) is not None:
-        _check_asked(known, size, channels, reading)
-        known = known if limit is None or limit >= len(known) else known.subset(slice(limit))
-        return known if memory is not None else known.in_memory()
-    prepare = Preparation(size, channels, reading.max_pixels, reading.value_range)
-    bad, parts = BadFiles(reading.max_bad), list[Part]()
-    if len(sources) == 1 and (store := open_store(sources[0], root, reading.value_range, limit)) is not None:
-        rows = choose(store.divided, split, store.name)[:limit]
-        prepare = replace(prepare, crop=store.crop)
+        return _cut(known, size, channels, reading, limit, memory)
+    return _read(sources, split, ImageList(size, channels, reading), limit, memory, root)
+
+
+def _cut(
+    data: Dataset,
+    size: Size | None,
+    channels: int | None,
+    reading: Reading,
+    limit: int | None,
+    memory: int | None,
+) -> Dataset:
+    """The first examples of data that are taken as they are; UsageError where something else is asked."""
+    sides = (size, size) if isinstance(size, int) else size
+    wrong = (channels, sides) != (None, None) and len(data.shape) != 3
+    wrong = wrong or channels not in (None, data.shape[0]) or (sides is not None and sides != data.shape[1:])
+    if wrong or reading.value_range:
+        raise UsageError(
+            f"{data.name}: is taken as it is, of shape {data.shape}, without another size, other channels or "
+            "a value range"
+        )
+    data = data if limit is None or limit >= len(data) else data.subset(slice(limit))
+    return data if memory is not None else data.in_memory()
+
+
+def _read(
+    sources: Sequence[Source],
+    split: str,
+    images: ImageList,
+    limit: int | None,
+    memory: int | None,
+    root: str | Path | None,
+) -> Dataset:
+    """Images of all sources in memory, or of the only one where it lies if they do not fit."""
+    prepare, name = images.prepare, " + ".join(map(name_of, sources))
+    if len(sources) == 1 and (store := open_store(sources[0], root, prepare.value_range, limit)) is not None:
+        rows, prepare = choose(store.divided, split, store.name)[:limit], replace(prepare, crop=store.crop)
         if memory is not None and not _fits(store, rows, prepare, memory):
-            stored = StoredSet.open(store, rows, prepare, split, reading.max_bad)
+            stored = StoredSet.open(store, rows, prepare, split, images.bad.max_bad)
             if stored.nbytes > memory:
                 return stored
-        return assemble([from_store(store, rows, prepare, bad)], name_of(sources[0]), split, bad)
+        images.add_store(store, rows)
+        return images.to_set(name, split)
     for source in sources:
-        left = None if limit is None else limit - sum(len(part.paths) for part in parts) - len(bad.skipped)
+        left = None if limit is None else limit - len(images.paths) - len(images.bad.skipped)
         if left != 0:
-            parts.append(read_source(source, split, prepare, left, root, bad))
-    return assemble(parts, " + ".join(map(name_of, sources)), split, bad)
+            images.add(source, split, left, root)
+    return images.to_set(name, split)
 
 
 def load_for_training(
@@ -156,9 +186,9 @@ def load_files(
     paths, name = [str(path) for path in iter_files(inputs)], " + ".join(map(str, inputs))
     if not paths:
         raise DataError(f"{name}: no image files here")
-    bad, store = BadFiles(reading.max_bad), FileStore(paths, name)
-    prepare = Preparation(size, channels, reading.max_pixels, reading.value_range)
-    return assemble([from_store(store, range(len(paths)), prepare, bad)], name, "all", bad)
+    images = ImageList(size, channels, reading)
+    images.add_store(FileStore(paths, name), range(len(paths)))
+    return images.to_set(name, "all")
 
 
 def _sources(data: Data, split: str) -> list[Source]:
@@ -189,9 +219,8 @@ def _as_it_is(sources: Sequence[Source], split: str) -> Dataset | None:
         return None
     if len(points) < len(sources):
         raise DataError(f"{points[0].name}: points and images cannot be put together")
-    return (
-        points[0] if len(points) == 1 else join_points(points, " + ".join(one.name for one in points), split)
-    )
+    name = " + ".join(one.name for one in points)
+    return points[0] if len(points) == 1 else join_points(points, name, split)
 
 
 def _points(source: Source, split: str) -> Points | None:
@@ -206,18 +235,6 @@ def _points(source: Source, split: str) -> Points | None:
     return load_points(path, split) if holds_points(path) else None
 
 
-def _check_asked(data: Dataset, size: Size | None, channels: int | None, reading: Reading) -> None:
-    """Raise UsageError where something else is asked of data that are taken as they are."""
-    sides = (size, size) if isinstance(size, int) else size
-    wrong = (channels, sides) != (None, None) and len(data.shape) != 3
-    wrong = wrong or channels not in (None, data.shape[0]) or (sides is not None and sides != data.shape[1:])
-    if wrong or reading.value_range:
-        raise UsageError(
-            f"{data.name}: is taken as it is, of shape {data.shape}, without another size, other channels or "
-            "a value range"
-        )
-
-
 def _fits(store: Store, rows: Sequence[int], prepare: Preparation, memory: int) -> bool:
     """Whether images in colour, of the size asked for or of the first that can be read, fit into memory."""
     if prepare.size is not None:
@@ -225,6 +242,6 @@ def _fits(store: Store, rows: Sequence[int], prepare: Preparation, memory: int) 
         return len(rows) * 3 * height * width <= memory
     for row in map(int, rows[:SAMPLED]):
         with suppress(DataError):
-            values = prepare(store.content(row, prepare.max_bytes), store.path(row))
-            return len(rows) * 3 * values.shape[0] * values.shape[1] <= memory
+            height, width = store.image(row, prepare).shape[:2]
+            return len(rows) * 3 * height * width <= memory
     return len(rows) <= SAMPLED

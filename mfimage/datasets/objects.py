@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,7 @@ class Items(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
-Arrays: TypeAlias = np.ndarray | Tensor
-
-
-def array_of_images(images: Arrays) -> Pixels:
+def array_of_images(images: np.ndarray | Tensor) -> Pixels:
     """An array (N, H, W) or (N, H, W, C) of images; those of a tensor are (N, H, W) or (N, C, H, W)."""
     if isinstance(images, np.ndarray):
         return images
@@ -63,15 +60,7 @@ class ItemStore(Store):
 
     An item is an image (PIL image, array (H, W) or (H, W, C), tensor (H, W) or (C, H, W)), an image and a
     label, or a row with columns: that which Hugging Face calls an Image, else `image` or `img`, and that
-    which it calls a ClassLabel, else `label`.
-
-    Args:
-        items: Of at least one image.
-        value_range: Of black and white in arrays; see `config.Reading`.
-        limit: Most items that are drawn from a data set without a length, which is read from its beginning.
-
-    Raises:
-        DataError: It holds nothing, or is no data set.
+    which it calls a ClassLabel, else `label`. Of a data set without a length the first `limit` are drawn.
     """
 
     def __init__(self, items: Any, value_range: ValueRange | None = None, limit: int | None = None) -> None:
@@ -85,8 +74,6 @@ class ItemStore(Store):
             next((name for name, feature in features.items() if type(feature).__name__ == kind), None)
             for kind in ("Image", "ClassLabel")
         )
-        if self._label:
-            self.class_names = getattr(features[self._label], "names", None)
         in_turn = isinstance(items, IterableDataset) or not hasattr(items, "__len__")
         self._items: Items = list(islice(items, limit)) if in_turn else items
         self._value_range, self._lock = value_range, threading.Lock()
@@ -99,11 +86,9 @@ class ItemStore(Store):
         return len(self._items)
 
     def path(self, row: int) -> str:
-        """The name and the row."""
         return f"{self.name}[{row}]"
 
     def content(self, row: int, max_bytes: int) -> Pixels:
-        """Pixels of one image; DataError if it is none or cannot be had."""
         try:
             with self._lock:
                 item = self._items[row]
@@ -118,12 +103,10 @@ class ItemStore(Store):
         return values
 
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Labels of rows that have been read, None if one has none."""
         found = [self._labels.get(row) for row in rows.tolist()]
         return None if None in found else np.array(found, np.int64)
 
     def fingerprint(self) -> str:
-        """Hash of the number of items and of some of them, evenly over all."""
         digest = hashlib.sha256(f"{self.name} {len(self)}".encode())
         for row in np.linspace(0, len(self) - 1, min(_FINGERPRINT, len(self))).round().astype(int).tolist():
             with suppress(DataError):

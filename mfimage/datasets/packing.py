@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,28 +26,19 @@ from PIL import Image
 from mfimage.config import Reading
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.pixels import Pixels
-from mfimage.datasets.prefetch import ahead
 from mfimage.datasets.sets import BadFiles, Skipped
-from mfimage.datasets.shards import (
-    FEATURES_KEY,
-    PACK_KEY,
-    SKIPPED_KEY,
-    Shard,
-    Shards,
-    import_parquet,
-    shard_files,
-)
+from mfimage.datasets.shards import FEATURES_KEY, PACK_KEY, Shard, Shards, import_parquet, shard_files
 from mfimage.datasets.sources import open_store
 from mfimage.datasets.splits import class_folders
-from mfimage.datasets.stores import FolderStore
+from mfimage.datasets.stores import FolderStore, read_rows
 from mfimage.errors import DataError, UsageError
 from mfimage.files import file_hash, whole, write_json
 
 MANIFEST = "manifest.json"
 SHARD_BYTES = 256_000_000
+_SKIPPED = "mfimage.skipped"  # in a file's metadata
 _NAMES = {"train": "train", "valid": "validation", "test": "test"}
 _GROUP_BYTES, _GROUP_ROWS = 128_000, 16  # a row group is full when it has both
-_CHUNK = 16  # images a thread takes at once
 
 
 def pack(
@@ -65,17 +57,17 @@ def pack(
     Args:
         source: A folder, Parquet files, or a named set of photographs; its splits become those of the pack.
         outdir: Made if it is not there; may hold shards of the same pack.
-        size: As of `load`.
-        channels: As of `load`. Without size and channels the files are copied as they are (but a box is cut
-            out of CelebA's), else they become PNG: 8 bits, or 16 for deeper grey.
+        size: As of `load`; if it and channels are None, files are copied as they are (but a box is cut out
+            of CelebA's), else they become PNG: 8 bits, or 16 for deeper grey.
+        channels: As of `load`.
         shard_bytes: Most bytes a shard, about.
         reading: As of `load`.
         root: As of `load`.
         tell: Is told of every shard.
 
     Returns:
-        The manifest, which is also written: shards with their hashes, classes, what was skipped and how many
-        images beside folders of splits were left out.
+        The manifest, also written: shards with hashes, classes, what was skipped, how many images were left
+        out because they lie beside folders of splits.
 
     Raises:
         DataError: There are no images, or too many are bad.
@@ -86,16 +78,8 @@ def pack(
         raise DataError(f"{source}: is no folder, Parquet file or named set of photographs; unpack it first")
     prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
     plan = _plan(store, prepare, shard_bytes)
-    code, bad = plan.hash(), BadFiles(reading.max_bad)
-    outdir.mkdir(parents=True, exist_ok=True)
-    for left_over in outdir.glob("*.parquet.*tmp"):  # of a process that was killed
-        left_over.unlink()
-    there = _present(outdir, code)
-    for number, (file, rows) in enumerate(plan.shards.items(), 1):
-        if file not in there:
-            write_shard(plan, rows, outdir / file, code, bad)
-        tell(f"{file}, {number} of {len(plan.shards)}")
-    manifest = _manifest(plan, [Shard(outdir / file) for file in plan.shards], code)
+    _write_missing(plan, outdir, BadFiles(reading.max_bad), tell)
+    manifest = _manifest(plan, [Shard(outdir / file) for file in plan.shards])
     BadFiles(reading.max_bad, [Skipped(**one) for one in manifest["skipped"]]).check(manifest["images"])
     write_json(outdir / MANIFEST, manifest)
     return manifest
@@ -112,13 +96,26 @@ class _Plan:
     labels: NDArray[np.int64] | None
     left_out: int
 
-    def hash(self) -> str:
-        """Tells one plan from another."""
+    @cached_property
+    def code(self) -> str:
+        """Hash that tells one plan from another."""
         rows = hashlib.sha256(b"".join(rows.tobytes() for rows in self.shards.values())).hexdigest()
         how = {**asdict(self.prepare), "max_pixels": None}
         content = [self.store.fingerprint(), how, list(self.shards), rows, self.classes]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def row(self, row: int) -> dict[str, Any]:
+        """A row of the table; DataError if its image cannot be read, which a pack then does not hold."""
+        store, prepare = self.store, self.prepare
+        content = store.content(row, prepare.max_bytes)
+        values, path = prepare(content, store.path(row)), PurePosixPath(store.path(row)).name
+        name = store.index.names[row] if isinstance(store, FolderStore) else path
+        if (prepare.size, prepare.channels, prepare.crop) != (None, None, None):  # else it is copied as it is
+            content, name = stored_png(values), str(PurePosixPath(name).with_suffix(".png"))
+        label = {} if self.labels is None else {"label": int(self.labels[row])}
+        # Names that are no UTF-8 cannot stand in a Parquet file.
+        return {"image": {"bytes": content, "path": name.encode("utf-8", "replace").decode()}, **label}
 
 
 def _plan(store: FolderStore | Shards, prepare: Preparation, shard_bytes: int) -> _Plan:
@@ -150,17 +147,23 @@ def _classes(store: FolderStore | Shards) -> tuple[NDArray[np.int64] | None, tup
     return np.array([number[kind] for kind in kinds], np.int64), known
 
 
-def _present(outdir: Path, code: str) -> set[str]:
-    """The shards that need not be written again."""
-    files = shard_files(outdir)
-    for path in files:
-        if Shard(path).pack.get("plan") != code:
+def _write_missing(plan: _Plan, outdir: Path, bad: BadFiles, tell: Callable[[str], None]) -> None:
+    """Write the shards that are not there; UsageError if shards of another plan are."""
+    outdir.mkdir(parents=True, exist_ok=True)
+    for left_over in outdir.glob("*.parquet.*tmp"):  # of a process that was killed
+        left_over.unlink()
+    there = shard_files(outdir)
+    for path in there:
+        if Shard(path).pack.get("plan") != plan.code:
             raise UsageError(f"{path} is not of this pack: choose another folder, or remove what is there")
-    return {path.name for path in files}
+    for number, (file, rows) in enumerate(plan.shards.items(), 1):
+        if file not in {path.name for path in there}:
+            write_shard(plan, rows, outdir / file, bad)
+        tell(f"{file}, {number} of {len(plan.shards)}")
 
 
-def _manifest(plan: _Plan, written: Sequence[Shard], code: str) -> dict[str, Any]:
-    skipped = [one for shard in written for one in json.loads(shard.metadata.metadata[SKIPPED_KEY.encode()])]
+def _manifest(plan: _Plan, written: Sequence[Shard]) -> dict[str, Any]:
+    skipped = [one for shard in written for one in json.loads(shard.metadata.metadata[_SKIPPED.encode()])]
     shards = [
         {
             "file": shard.path.name, "images": sum(shard.groups), "bytes": shard.path.stat().st_size,
@@ -169,25 +172,26 @@ def _manifest(plan: _Plan, written: Sequence[Shard], code: str) -> dict[str, Any
         for shard in written
     ]  # fmt: skip
     return {
-        "source": plan.store.name, "plan": code, "size": plan.prepare.size, "channels": plan.prepare.channels,
+        "source": plan.store.name, "plan": plan.code,
+        "size": plan.prepare.size, "channels": plan.prepare.channels,
         "classes": list(plan.classes), "images": sum(one["images"] for one in shards), "shards": shards,
         "skipped": skipped, "left_out": plan.left_out,
     }  # fmt: skip
 
 
-def write_shard(plan: _Plan, rows: NDArray[np.int64], path: Path, code: str, bad: BadFiles) -> None:
+def write_shard(plan: _Plan, rows: NDArray[np.int64], path: Path, bad: BadFiles) -> None:
     """Write a shard, whole or not at all; DataError if too many files are bad."""
     import pyarrow as pa
 
-    schema, skipped = _schema(plan, code), list[Skipped]()
+    schema, skipped = _schema(plan), list[Skipped]()
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with whole(path) as temporary, import_parquet().ParquetWriter(temporary, schema, **options) as file:
         for group in _groups(plan, rows, bad, skipped):
             file.write_table(pa.Table.from_pylist(group, schema), row_group_size=len(group))
-        file.add_key_value_metadata({SKIPPED_KEY: json.dumps([vars(one) for one in skipped])})
+        file.add_key_value_metadata({_SKIPPED: json.dumps([vars(one) for one in skipped])})
 
 
-def _schema(plan: _Plan, code: str) -> Any:
+def _schema(plan: _Plan) -> Any:
     import pyarrow as pa
 
     fields = [pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
@@ -198,7 +202,7 @@ def _schema(plan: _Plan, code: str) -> Any:
         features["label"] = named if plan.classes else {"dtype": "int64", "_type": "Value"}
     about = {
         FEATURES_KEY: json.dumps({"info": {"features": features}}),
-        PACK_KEY: json.dumps({"plan": code, "shards": len(plan.shards)}),
+        PACK_KEY: json.dumps({"plan": plan.code, "shards": len(plan.shards)}),
     }
     return pa.schema(fields, about)
 
@@ -208,11 +212,9 @@ def _groups(
 ) -> Iterator[list[dict[str, Any]]]:
     """The row groups of a shard; what cannot be read goes to `skipped`."""
     group: list[dict[str, Any]] = []
-    chunks = [part.tolist() for part in np.array_split(rows, range(_CHUNK, len(rows), _CHUNK))]
-    read = ahead(lambda chunk: [_row(plan, row) for row in chunk], chunks)
-    for chunk, results in zip(chunks, read, strict=True):
+    for chunk in read_rows(plan.row, rows.tolist()):
         bad.count(len(chunk))
-        for row, result in zip(chunk, results, strict=True):
+        for row, result in chunk:
             if isinstance(result, DataError):
                 skipped.append(bad.add(plan.store.path(row), result))
                 bad.check_so_far()
@@ -225,22 +227,7 @@ def _groups(
         yield group
 
 
-def _row(plan: _Plan, row: int) -> dict[str, Any] | DataError:
-    """A row of the table, or why its image cannot be read, which a pack then does not hold."""
-    store, prepare, name = plan.store, plan.prepare, plan.store.file(row)
-    try:
-        content = store.content(row, prepare.max_bytes)
-        values = prepare(content, store.path(row))
-    except DataError as error:
-        return error
-    if (prepare.size, prepare.channels, prepare.crop) != (None, None, None):  # else it is copied as it is
-        content, name = png(values), str(PurePosixPath(name).with_suffix(".png"))
-    label = {} if plan.labels is None else {"label": int(plan.labels[row])}
-    # Names that are no UTF-8 cannot stand in a Parquet file.
-    return {"image": {"bytes": content, "path": name.encode("utf-8", "replace").decode()}, **label}
-
-
-def png(values: Pixels) -> bytes:
+def stored_png(values: Pixels) -> bytes:
     """An image (H, W, C) as PNG: 8 bits, or 16 bits of grey for float32, which only grey files become."""
     if values.dtype != np.uint8:
         values = np.rint(values[..., :1] * np.float32(65535)).astype(np.uint16)

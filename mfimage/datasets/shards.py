@@ -30,7 +30,6 @@ from mfimage.datasets.stores import Store
 from mfimage.errors import DataError, UsageError
 
 PACK_KEY, FEATURES_KEY = b"mfimage", b"huggingface"  # of the Arrow schema
-SKIPPED_KEY = "mfimage.skipped"  # of the file
 MAX_GROUP = 64_000_000  # bytes
 _OPEN = 32  # files a thread keeps open
 _PLACES = ("", "data", "train", "valid", "val", "validation", "test")
@@ -125,7 +124,7 @@ class Shards(Store):
 
     def __init__(self, files: Sequence[Path], name: str) -> None:
         self.name, self.shards = name, [Shard(path) for path in files]
-        self.class_names = self.shards[0].class_names
+        self.class_names = self.shards[0].class_names  # what the labels mean, None if unknown
         _check_finished(self.shards, name)
         places = [(file, i) for file, shard in enumerate(self.shards) for i in range(len(shard.groups))]
         self._places = np.array(places, np.int64).reshape(-1, 2)  # file and number of each group

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +16,37 @@ from torch import Tensor
 
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.pixels import Pixels, as_float, check_size
-from mfimage.datasets.prefetch import Ahead, ahead
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet, Rows, Skipped
-from mfimage.datasets.stores import Store
+from mfimage.datasets.stores import CHUNK, Store, ahead
 from mfimage.errors import DataError
 
 SAMPLED = 256  # images that a set is judged by before it is used
-_CHUNK = 16  # images a thread takes at once where a batch is read alone
 
 
-class _Glance(NamedTuple):
-    """What a sample of images is judged by."""
+class Ahead:
+    """The batches of a training, of which the next are read while the present one trains.
 
-    path: str
-    shape: tuple[int, ...]
-    mean: float
-    square: float
+    A batch follows from its step alone: a resumed training gets what an unbroken one would have got there.
+    """
+
+    def __init__(self, read: Callable[[Tensor], Tensor], rows: Callable[[int], Tensor], steps: int) -> None:
+        self._read, self._rows, self._steps = read, rows, steps
+        self._next = -1
+        self._batches: Generator[Tensor, None, None] | None = None
+
+    def __call__(self, step: int) -> Tensor:
+        """The batch of a step; steps in turn are the quick ones."""
+        if step != self._next or self._batches is None:
+            self.close()
+            self._batches = ahead(self._read, map(self._rows, range(step, max(step + 1, self._steps))))
+        self._next = step + 1
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,43 +55,23 @@ class StoredSet(Dataset):
 
     An image that cannot be read is replaced by the next one of the set that can, so that every batch is
     whole and follows from its rows alone.
-
-    Attributes:
-        store: Where they lie.
-        rows: (N,) int64, which of the store's they are.
-        prepare: How they are decoded and scaled; its channels are settled.
-        image_shape: Channels, height and width of every image.
-        mean, std: Of all values of a sample.
-        bad: The files that could not be read so far; all subsets share it.
     """
 
     store: Store
-    rows: NDArray[np.int64]
-    prepare: Preparation
+    rows: NDArray[np.int64]  # (N,), of the store
+    prepare: Preparation  # how they are decoded and scaled; its channels are settled
     name: str
     split: str
     image_shape: tuple[int, int, int]
-    mean: float
+    mean: float  # of all values of a sample, as is std
     std: float
-    bad: BadFiles
+    bad: BadFiles  # which could not be read so far; all subsets share it
 
     @classmethod
     def open(
         cls, store: Store, rows: Sequence[int], prepare: Preparation, split: str, max_bad: float
     ) -> StoredSet:
-        """Look at some images of a set, evenly over all, and settle what they have in common.
-
-        Args:
-            store: Where they lie.
-            rows: Which of them are meant.
-            prepare: How they are read; channels None become 3 if any of the sample has colour and else 1.
-            split: Name of the part that the rows are.
-            max_bad: Largest share of bad files, in [0, 1], of those that have been read.
-
-        Raises:
-            DataError: Too many of the sample cannot be read.
-            MixedSizesError: They differ in size and none is asked for.
-        """
+        """Look at some images of a set, evenly over all, and settle size and channels (3 for any colour)."""
         bad, chosen = BadFiles(max_bad), np.asarray(rows, np.int64)
         whole = cls(store, chosen, prepare, store.name, split, (0, 0, 0), 0.0, 0.0, bad)
         sample = np.unique(np.linspace(0, len(chosen) - 1, min(SAMPLED, len(chosen))).round().astype(int))
@@ -84,27 +79,23 @@ class StoredSet(Dataset):
         seen = [one for one in ahead(whole._glance, chosen[sample].tolist()) if one is not None]
         if not seen:
             raise DataError(f"{store.name}: none of {len(sample)} images that were tried can be read")
-        for one in seen:
-            check_size(seen[0].shape, seen[0].path, one.shape, one.path)
-        height, width = seen[0].shape[:2]
-        channels = max(one.shape[2] for one in seen)
-        mean = sum(one.mean for one in seen) / len(seen)
-        variance = sum(one.square for one in seen) / len(seen) - mean**2
+        paths, shapes, means, squares = zip(*seen, strict=True)
+        for path, shape in zip(paths, shapes, strict=True):
+            check_size(shapes[0], paths[0], shape, path)
+        channels, mean = max(shape[2] for shape in shapes), sum(means) / len(seen)
+        std = math.sqrt(max(0.0, sum(squares) / len(seen) - mean**2))
         prepare = replace(prepare, channels=channels)
-        shape, std = (channels, height, width), math.sqrt(max(0.0, variance))
-        return replace(whole, prepare=prepare, image_shape=shape, mean=mean, std=std)
+        return replace(whole, prepare=prepare, image_shape=(channels, *shapes[0][:2]), mean=mean, std=std)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image."""
         return self.image_shape
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """The files that could not be read so far, as they were met."""
         return self.bad.skipped
 
     @property
@@ -124,31 +115,27 @@ class StoredSet(Dataset):
         """Some of the images, (B, C, H, W) float32 in [0, 1], read by several threads.
 
         Raises:
-            DataError: More images than the share of `open` have turned out bad.
+            DataError: More images than the share of `Reading.max_bad` have turned out bad.
             MixedSizesError: An image is of another size than the sample.
         """
         positions = self.positions(rows)
         images = torch.empty(len(positions), *self.shape)
-        for begin, part in enumerate(ahead(self.read, positions.split(_CHUNK))):
-            images[begin * _CHUNK : (begin + 1) * _CHUNK] = part
+        for part, read in zip(images.split(CHUNK), ahead(self.read, positions.split(CHUNK)), strict=True):
+            part.copy_(read)
         return images
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """All images in order, `size` at a time; the next are read meanwhile."""
         yield from ahead(self.read, torch.arange(len(self)).split(size))
 
     def subset(self, rows: Rows) -> StoredSet:
-        """Some of the images as a set."""
         return replace(self, rows=self.rows[self.positions(rows).numpy()])
 
     @contextmanager
     def prefetched(self, rows: Callable[[int], Tensor], steps: int) -> Iterator[Callable[[int], Tensor]]:
-        """Give the batches of a training, step to batch, decoded in threads ahead of the steps."""
         with closing(Ahead(self.read, rows, steps)) as batches:
             yield batches
 
     def in_memory(self) -> ImageSet:
-        """The same images in memory."""
         images = self.batch(slice(None))
         exact = (images * 255).round().to(torch.uint8)
         kept = exact if torch.equal(exact.float() / 255, images) else images
@@ -176,11 +163,12 @@ class StoredSet(Dataset):
                 return values
         raise DataError(f"{self.name}: none of its images can be read")
 
-    def _glance(self, row: int) -> _Glance | None:
+    def _glance(self, row: int) -> tuple[str, tuple[int, ...], float, float] | None:
+        """Path, shape, mean and mean square of an image."""
         if (values := self._decoded(row)) is None:
             return None
         x = as_float(values).astype(np.float64)
-        return _Glance(self.store.path(row), values.shape, float(x.mean()), float(np.square(x).mean()))
+        return self.store.path(row), values.shape, float(x.mean()), float(np.square(x).mean())
 
     def _decoded(self, row: int) -> Pixels | None:
         """An image of the store, None if it cannot be read."""
@@ -188,7 +176,7 @@ class StoredSet(Dataset):
         if path in self.bad:
             return None
         try:
-            return self.prepare(self.store.content(row, self.prepare.max_bytes), path)
+            return self.store.image(row, self.prepare)
         except DataError as error:
             self.bad.add(path, error)
             self.bad.check_so_far()

@@ -1,4 +1,9 @@
-"""Where images lie that are read one at a time: folders, files and zips; others in `shards` and `objects`."""
+"""Where images lie that are read one at a time: folders, files and zips; others in `shards` and `objects`.
+
+They are read ahead by threads, because Pillow and numpy free the interpreter while they decode, scale and
+copy, at least half of the time; threads share the files' lists, start at once, and end with an error like any
+call.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +13,84 @@ import os
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mfimage.datasets.decode import Preparation
 from mfimage.datasets.listing import Index, image_paths, index_folder, require_some
 from mfimage.datasets.pixels import Crop, Pixels
 from mfimage.datasets.splits import Divided, divide_paths
 from mfimage.errors import DataError
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+CHUNK = 16  # images a thread takes at once
+
+
+def workers() -> int:
+    """How many threads decode: one a core that this process may use, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores)
+
+
+def ahead(
+    read: Callable[[Key], Value], keys: Iterable[Key], threads: int | None = None, depth: int | None = None
+) -> Generator[Value, None, None]:
+    """Read values in threads, in the order of their keys, never more than a few before they are wanted.
+
+    Keys are drawn in the caller's thread, as the values are taken. An error in `read` is raised where its
+    value would have come. Closing the generator waits for what is being read and drops what is not yet begun.
+
+    Args:
+        read: Key to value; called by several threads at once.
+        keys: What is read.
+        threads: `workers()` if None.
+        depth: Values that are read or wait to be taken, two a thread if None.
+    """
+    threads = threads or workers()
+    left = iter(keys)
+    waiting: deque[Future[Value]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="mfimage-read")
+    try:
+        waiting.extend(pool.submit(read, key) for key in islice(left, depth or 2 * threads))
+        while waiting:
+            value = waiting.popleft().result()
+            waiting.extend(pool.submit(read, key) for key in islice(left, 1))
+            yield value
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_rows(
+    read: Callable[[int], Value], rows: Sequence[int]
+) -> Generator[list[tuple[int, Value | DataError]], None, None]:
+    """Read rows ahead, in chunks: each row comes with its value, or with the DataError that it gave."""
+
+    def attempt(row: int) -> tuple[int, Value | DataError]:
+        try:
+            return row, read(row)
+        except DataError as error:
+            return row, error
+
+    chunks = [rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK)]
+    return ahead(lambda chunk: [attempt(int(row)) for row in chunk], chunks)
+
 
 class Store(ABC):
-    """Images in an order of their own; threads may read at the same time.
+    """Images in an order of their own; threads may read at the same time."""
 
-    Attributes:
-        name: What it is called in messages.
-        divided: The rows of each split.
-        crop: A box that is cut out of every image, None for all of it.
-        class_names: What the labels mean, None if unknown.
-    """
-
-    name: str
-    divided: Divided
-    crop: Crop | None = None
-    class_names: Sequence[str] | None = None
+    name: str  # in messages
+    divided: Divided  # the rows of each split
+    crop: Crop | None = None  # a box that is cut out of every image
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -55,28 +111,22 @@ class Store(ABC):
         """Class indices of rows, None if unknown."""
         return None
 
-    def file(self, row: int) -> str:
-        """The name of an image within the store."""
-        return PurePosixPath(self.path(row)).name
+    def image(self, row: int, prepare: Preparation) -> Pixels:
+        """Read and prepare an image; DataError if it cannot be read."""
+        return prepare(self.content(row, prepare.max_bytes), self.path(row))
 
 
 @dataclass(frozen=True, eq=False)
 class FolderStore(Store):
-    """The images of a folder, to any depth.
-
-    Attributes:
-        folder: Where they lie.
-        index: What lies there.
-        classes: (N,) class indices, −1 where there is none; None if the set has none.
-    """
+    """The images of a folder, to any depth."""
 
     folder: Path
     index: Index
     divided: Divided
     name: str
     crop: Crop | None = None
-    classes: NDArray[np.int64] | None = field(default=None, repr=False)
-    class_names: Sequence[str] | None = None
+    classes: NDArray[np.int64] | None = None  # (N,) class indices, −1 where there is none
+    class_names: Sequence[str] | None = None  # what they mean
 
     @classmethod
     def open(cls, folder: Path) -> FolderStore:
@@ -88,19 +138,13 @@ class FolderStore(Store):
         return len(self.index.names)
 
     def path(self, row: int) -> str:
-        """Path of the file."""
         return f"{self.folder}/{self.index.names[row]}"
-
-    def file(self, row: int) -> str:
-        """Path within the folder."""
-        return self.index.names[row]
 
     def stored_bytes(self, row: int) -> int:
         """Size of the file when it was listed."""
         return max(0, int(self.index.sizes[row]))
 
     def content(self, row: int, max_bytes: int) -> bytes:
-        """Content of the file; DataError if it is gone, changed since it was listed, or larger."""
         path = self.path(row)
         try:
             with open(path, "rb", buffering=0) as file:
@@ -117,13 +161,11 @@ class FolderStore(Store):
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Class indices, where the set has them and none of these rows lacks one (−1)."""
         if self.classes is None or (self.classes[rows] < 0).any():
             return None
         return self.classes[rows]
 
     def fingerprint(self) -> str:
-        """Hash of the names and sizes of all files."""
         return self.index.fingerprint()
 
 
@@ -137,15 +179,12 @@ class FileStore(Store):
         return len(self.paths)
 
     def path(self, row: int) -> str:
-        """Path of the file."""
         return self.paths[row]
 
     def content(self, row: int, max_bytes: int) -> Path:
-        """Path of the file."""
         return Path(self.paths[row])
 
     def fingerprint(self) -> str:
-        """Hash of the paths."""
         return hashlib.sha256("\0".join(self.paths).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -170,11 +209,9 @@ class ZipStore(Store):
         return len(self._names)
 
     def path(self, row: int) -> str:
-        """Path of the zip and in it."""
         return f"{self.name}/{self._names[row]}"
 
     def content(self, row: int, max_bytes: int) -> bytes:
-        """Content of a file; DataError if it is damaged, encrypted, packed in an unknown way or too large."""
         archive, member = self._archive(), self._names[row]
         if archive.getinfo(member).file_size > max_bytes:
             raise DataError(f"{self.path(row)}: unpacks to more than {max_bytes:,} bytes")
@@ -184,8 +221,6 @@ class ZipStore(Store):
             raise DataError(f"{self.path(row)}: cannot be unpacked: {error}") from error
 
     def fingerprint(self) -> str:
-        """Hash of names, sizes and checksums."""
         known = [self._archive().getinfo(name) for name in self._names]
-        return hashlib.sha256(
-            repr([(one.filename, one.file_size, one.CRC) for one in known]).encode()
-        ).hexdigest()
+        content = repr([(one.filename, one.file_size, one.CRC) for one in known])
+        return hashlib.sha256(content.encode()).hexdigest()

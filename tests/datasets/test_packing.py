@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import load, packing
-from mfimage.datasets.packing import pack, png
+from mfimage.datasets import load, packing, stores
+from mfimage.datasets.packing import pack, stored_png
 from mfimage.errors import DataError, ResourceError, UsageError
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -36,7 +36,7 @@ def folder(tmp_path):
 def small_groups(monkeypatch):
     monkeypatch.setattr(packing, "_GROUP_BYTES", 500)
     monkeypatch.setattr(packing, "_GROUP_ROWS", 3)
-    monkeypatch.setattr(packing, "_CHUNK", 2)
+    monkeypatch.setattr(stores, "CHUNK", 2)
 
 
 def contents(outdir):
@@ -86,7 +86,7 @@ def test_16_bit_grey_keeps_its_depth(tmp_path):
     packed, plain = (load(tmp_path / name, "all", 4).images for name in ("out", "set"))
     assert packed.dtype == torch.float32
     assert (packed - plain).abs().max() <= 0.5 / 65535 + 1e-7
-    assert png(np.full((2, 2, 3), 0.5, np.float32))[:4] == b"\x89PNG"
+    assert stored_png(np.full((2, 2, 3), 0.5, np.float32))[:4] == b"\x89PNG"
 
 
 def test_splits_of_the_folder_are_those_of_the_pack(tmp_path):

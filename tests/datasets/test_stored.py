@@ -1,4 +1,5 @@
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from mfimage.config import Reading
 from mfimage.datasets import ImageSet, StoredSet, load
+from mfimage.datasets.stored import Ahead
 from mfimage.errors import DataError, MixedSizesError
 from mfimage.fit import shuffled
 
@@ -143,3 +145,40 @@ def test_processes_share_an_epoch_without_duplicates(folder, world):
     assert len(seen.flatten(1).unique(dim=0)) == 40
     orders = [torch.cat([rows(step) for step in range(5)]) for rows in batches]
     assert not torch.equal(orders[0], torch.cat([batches[0](step) for step in range(5, 10)]))
+
+
+def readers():
+    return [t for t in threading.enumerate() if t.name.startswith("mfimage-read")]
+
+
+@pytest.fixture
+def batches():
+    taken = []
+    batches = Ahead(
+        lambda rows: taken.append(rows) or rows * 10, lambda step: torch.tensor([step, step + 1]), 20
+    )
+    yield batches, taken
+    batches.close()
+
+
+def test_a_batch_follows_from_its_step(batches):
+    read, taken = batches
+    for step in (*range(8), 3, 19, 4, 5):
+        assert read(step).tolist() == [10 * step, 10 * step + 10]
+    assert max(int(rows[0]) for rows in taken) == 19  # never beyond the last
+
+
+def test_steps_in_turn_are_read_once(batches):
+    read, taken = batches
+    for step in range(20):
+        read(step)
+    assert sorted(int(rows[0]) for rows in taken) == list(range(20))
+
+
+def test_closing_ends_the_threads(batches):
+    read, _ = batches
+    read(0)
+    assert readers()
+    read.close()
+    assert not readers()
+    assert read(1).tolist() == [10, 20]

@@ -1,4 +1,6 @@
 import io
+import threading
+import time
 import zipfile
 
 import pytest
@@ -6,7 +8,7 @@ import torch
 from PIL import Image
 
 from mfimage.datasets import StoredSet, load
-from mfimage.datasets.stores import ZipStore
+from mfimage.datasets.stores import ZipStore, ahead, workers
 from mfimage.errors import DataError
 
 
@@ -57,3 +59,64 @@ def test_a_zip_that_does_not_fit_into_memory_is_read_in_place(tmp_path):
         stored, 4, num_workers=2, multiprocessing_context="fork", collate_fn=torch.stack
     )
     assert torch.equal(torch.cat(list(loader)), memory.batch(slice(None)))
+
+
+def readers():
+    return [t for t in threading.enumerate() if t.name.startswith("mfimage-read")]
+
+
+def test_the_order_stays_whoever_is_first():
+    def slow(i):
+        time.sleep(0.002 * (i % 3))
+        return i
+
+    assert list(ahead(slow, range(30), threads=4)) == list(range(30))
+    assert not readers()
+    assert workers() >= 1
+
+
+def test_no_more_is_read_than_the_depth():
+    begun, drawn = [], []
+
+    def keys():
+        for i in range(100):
+            drawn.append(i)
+            yield i
+
+    values = ahead(lambda i: begun.append(i) or i, keys(), threads=2, depth=3)
+    assert not begun  # nothing happens before the first is asked for
+    assert [next(values) for _ in range(5)] == [0, 1, 2, 3, 4]
+    time.sleep(0.02)
+    assert len(drawn) == 5 + 3
+    assert len(begun) <= 5 + 3
+    values.close()
+    assert not readers()
+
+
+def test_an_error_comes_where_its_value_would_have():
+    def read(i):
+        if i == 3:
+            raise DataError("three is bad")
+        return i
+
+    values, taken = ahead(read, range(10), threads=3), []
+    with pytest.raises(DataError, match="three is bad"):
+        taken.extend(values)
+    assert taken == [0, 1, 2]
+    values = ahead(read, range(10), threads=3)
+    assert [next(values) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(DataError, match="three is bad"):
+        next(values)
+    assert not readers()
+
+
+def test_keys_are_drawn_by_the_caller():
+    here, seen = threading.get_ident(), set()
+
+    def keys():
+        for i in range(9):
+            seen.add(threading.get_ident())
+            yield i
+
+    list(ahead(lambda i: i, keys(), threads=2))
+    assert seen == {here}

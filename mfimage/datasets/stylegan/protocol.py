@@ -87,7 +87,7 @@ class Custom:
         seen = str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()
         self._fingerprint = fingerprint or hashlib.sha256(seen).hexdigest()
 
-    def fingerprint(self) -> str:  # noqa: D102
+    def fingerprint(self) -> str:
         return self._fingerprint
 
 
