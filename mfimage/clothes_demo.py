@@ -16,7 +16,8 @@ from mfimage.eval.image_metrics import PCA, mse, psnr, squared_error
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
 from mfimage.eval.plots import curve_plot, histogram_plot
 from mfimage.eval.score_metrics import auroc
-from mfimage.eval.table import Cell, Column, Row, Table, mark_best, number
+from mfimage.eval.table import Column, Row, Table, marked
+from mfimage.files import read_json
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
 from mfimage.run import Run
@@ -36,17 +37,9 @@ _NOTES = (
 def run_demo(
     outdir: Path, config: Config, data: str = "fashion-mini", device: str = "auto", quiet: bool = False
 ) -> tuple[Path, str]:
-    """Train on a set of images and write OUTDIR/report.html.
+    """Train on a set of images, if OUTDIR holds no finished run, and write OUTDIR/report.html.
 
-    Args:
-        outdir: The run's directory; a finished run in it is not trained again.
-        config: Settings of the training.
-        data: What to learn, with the splits "train" and "test".
-        device: "auto", "cpu" or "cuda".
-        quiet: Without a progress bar.
-
-    Returns:
-        The page's path, and its results in one sentence.
+    Returns its path, and its results in one sentence.
     """
     run = Run(outdir)
     model = train_or_reuse(data, outdir, config, device=device, quiet=quiet)
@@ -86,10 +79,10 @@ def _strangers(
         "inverted": 1 - x,
     }
 
-    def score(part: Tensor) -> Tensor:
-        return mse(model.project(part.to(model.device)).cpu(), part)
-
-    ours = {name: in_batches(score, y) for name, y in sets.items()}
+    ours = {
+        name: in_batches(lambda part: mse(model.project(part.to(model.device)).cpu(), part), y)
+        for name, y in sets.items()
+    }
     theirs = {name: squared_error(y, pca.project(y)) / x[0].numel() for name, y in sets.items()}
     home, *others = sets
     return ours, {name: (auroc(ours[home], ours[name]), auroc(theirs[home], theirs[name])) for name in others}
@@ -108,9 +101,6 @@ def _sentence(
     )
 
 
-# The parts of the page
-
-
 def _reconstructions(x: Tensor, projected: Tensor) -> Section:
     order = squared_error(x, projected).argsort()
     middle = len(order) // 2 - SHOWN // 2
@@ -121,32 +111,24 @@ def _reconstructions(x: Tensor, projected: Tensor) -> Section:
 
 
 def _denoising(model: GenerativeModel, pca: PCA, clean: Tensor, seed: int) -> Section:
+    """Clean, noisy and denoised images below one another, with the PSNR of each."""
+    parts = []
+    for sigma in SIGMAS:
+        noisy = gaussian_noise(clean, sigma, torch.Generator().manual_seed(seed))
+        rows = {"noisy": noisy, "M-flow": _project(model, noisy), "PCA": pca.project(noisy).clamp(0, 1)}
+        cells = marked([float(psnr(y, clean).mean()) for y in rows.values()], "higher", size=10.0)
+        named = zip({"clean": clean, **rows}.items(), [None, *cells], strict=True)
+        shown = [picture(y[:SHOWN], f"images, {name}", 0, name, cell, "dB") for (name, y), cell in named]
+        parts.append(Pictures(shown, f"σ = {sigma:g}"))
     said = (
         "Gaussian noise of standard deviation σ, for pixel values from 0 to 1; the best PSNR, the mean over "
         f"{len(clean):,} images, is bold."
     )
-    return Section("Denoising", said, [_denoised(model, pca, clean, sigma, seed) for sigma in SIGMAS])
-
-
-def _denoised(model: GenerativeModel, pca: PCA, clean: Tensor, sigma: float, seed: int) -> Pictures:
-    """Clean, noisy and denoised images below one another, with the PSNR of each."""
-    noisy = gaussian_noise(clean, sigma, torch.Generator().manual_seed(seed))
-    rows = {"noisy": noisy, "M-flow": _project(model, noisy), "PCA": pca.project(noisy).clamp(0, 1)}
-    means = [float(psnr(y, clean).mean()) for y in rows.values()]
-    texts = [number(mean, size=10.0) for mean in means]
-    cells = [None, *map(Cell, texts, mark_best(means, "higher", texts))]
-    shown = [
-        picture(y[:SHOWN], f"images, {name}", label=name, number=cell, words="dB")
-        for (name, y), cell in zip({"clean": clean, **rows}.items(), cells, strict=True)
-    ]
-    return Pictures(shown, f"σ = {sigma:g}")
+    return Section("Denoising", said, parts)
 
 
 def _strange_images(scores: dict[str, Tensor], areas: dict[str, tuple[float, float]]) -> Section:
-    rows = []
-    for name, pair in areas.items():
-        texts = list(map(number, pair))
-        rows.append(Row(name, list(map(Cell, texts, mark_best(pair, "higher", texts)))))
+    rows = [Row(name, marked(pair, "higher")) for name, pair in areas.items()]
     below = "The chance that a strange image scores above a familiar one: 1 is perfect, 0.5 is guessing."
     table = Table([Column(name) for name in ("AUROC against", "M-flow", "PCA")], rows, below)
     said = "How often each score comes up; higher is stranger, and the filled set is the familiar one."
@@ -168,8 +150,7 @@ def _curves(path: Path) -> Section:
 
 
 def _settings(run: Run, config: Config) -> dict[str, object]:
-    environment = json.loads((run.directory / "environment.json").read_text())
-    data = json.loads((run.directory / "data.json").read_text())
+    environment, data = (read_json(run.directory / f"{name}.json") for name in ("environment", "data"))
     return {
         "data": f"{data['data']}, {data['count']:,} images of shape {tuple(data['shape'])}",
         "data sha256": data["sha256"][:16],

@@ -9,12 +9,7 @@ from mfimage.eval.metrics import METRICS
 from mfimage.eval.numbers import Evaluation, Interval, Number, bootstrap, read_evaluation
 from mfimage.eval.protocols import PROTOCOLS, Protocol
 from mfimage.eval.score_metrics import auroc, fpr_at_tpr, histogram
-from mfimage.eval.set_metrics import (
-    coverage,
-    frechet_distance,
-    kernel_distance,
-    squared_mmd,
-)
+from mfimage.eval.set_metrics import coverage, frechet_distance, kernel_distance, squared_mmd
 
 __all__ = [
     "METRICS",

@@ -27,14 +27,7 @@ class FeatureStore:
 
     A chunk is a file, written whole or not at all: what is there is not computed again, whoever computed it.
     Several processes, told apart by the RANK and WORLD_SIZE that launchers set, each compute their share.
-
-    Args:
-        extractor: Images to features.
-        directory: Of the files; features/ in `files.cache_folder` if None, without a home a temporary one.
-        tell: Is told in words how far it is.
-
-    Raises:
-        UsageError: If several processes have neither a directory nor a home to share.
+    The directory is features/ in `files.cache_folder` if None, without a home a temporary one.
     """
 
     def __init__(
@@ -110,8 +103,6 @@ class FeatureStore:
 
 def _read(path: Path, rows: range) -> Tensor | None:
     """The features in a file; None if it is missing, damaged, or of another number of images."""
-    if not path.exists():
-        return None
     try:
         features = read_tensors(path)["features"]
     except (ModelError, KeyError):

@@ -14,7 +14,7 @@ from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, UsageError
 from mfimage.eval.numbers import Evaluation, Number
 from mfimage.eval.page import Page, Section, strip, write_labelled_sheet
-from mfimage.eval.table import DASH, Cell, Column, Row, Table, mark_best, number
+from mfimage.eval.table import DASH, Cell, Column, Row, Table, marked
 from mfimage.files import write_json, write_text
 from mfimage.models import GenerativeModel
 
@@ -28,15 +28,10 @@ _VOLUME = (
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Evaluations by the name of their model.
-
-    Attributes:
-        reports: Measured on the same images by the same protocol.
-        pictures: Rows of images (n, C, H, W) by name, for the sheet.
-    """
+    """Evaluations by the name of their model, on the same images by the same protocol."""
 
     reports: Mapping[str, Evaluation]
-    pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)  # rows (n, C, H, W) by name, for the sheet
 
     @property
     def names(self) -> list[str]:
@@ -56,15 +51,13 @@ class Comparison:
             return "neither more nor less of it is better"
         if len({n.n for n in found.values()}) > 1:
             return "measured on different numbers of images"
-        if len({n.weights for run, n in found.items() if n.weights != self._hash(run)}) > 1:
+        own = {run: report.model["sha256"][:12] for run, report in self.reports.items()}
+        if len({n.weights for run, n in found.items() if n.weights != own[run]}) > 1:
             return "measured with different weights of the feature network"
         return ""
 
     def ranking(self, by: str) -> list[tuple[str, float]]:
-        """Rank the models, best first.
-
-        Args:
-            by: Name of a number.
+        """Rank the models by a number, best first.
 
         Raises:
             UsageError: If no model can be ranked by it; a density never.
@@ -79,14 +72,15 @@ class Comparison:
             raise UsageError(f"models cannot be ranked by {by} ({dims}): {reason}")
         found = self.numbers(by)
         if missing := [run for run in self.reports if run not in found]:
-            raise DataError(f"{missing[0]}: was not measured by {by}{self._reason(missing[0], by)}")
+            skipped = self.reports[missing[0]].skipped
+            reasons = [f": {reason}" for metric, reason in skipped.items() if by.startswith(metric)]
+            raise DataError(f"{missing[0]}: was not measured by {by}{''.join(reasons[:1])}")
         sign = 1 if next(iter(found.values())).better == "lower" else -1
         return sorted(((run, n.value) for run, n in found.items()), key=lambda row: sign * row[1])
 
     def best(self, name: str) -> set[str]:
         """The best model by a number, and those whose intervals reach that of the best."""
-        cells = zip(self.reports, self._cells(name), strict=True)
-        return {run for run, cell in cells if cell.best}
+        return {run for run, cell in zip(self.reports, self._cells(name), strict=True) if cell.best}
 
     def table(self) -> Table:
         """Put the numbers into a table: on how many images each was measured, and each model's value."""
@@ -102,9 +96,8 @@ class Comparison:
         found = self.numbers(name)
         values = [found[run].value if run in found else None for run in self.reports]
         intervals = [found[run].interval if run in found else None for run in self.reports]
-        texts = list(map(number, values))
         better = None if self.why_unranked(name) else next((n.better for n in found.values()), None)
-        return list(map(Cell, texts, mark_best(values, better, texts, intervals)))
+        return marked(values, better, intervals)
 
     def notes(self) -> list[str]:
         """What must be read with the table."""
@@ -115,28 +108,21 @@ class Comparison:
             if reason := self.why_unranked(name):
                 unranked.setdefault(reason, []).append(name)
         sizes = ", ".join(f"{run} {r.model['parameters']:,}" for run, r in self.reports.items())
-        return [
+        notes = [
             f"protocol {rules['name']}: {rules['says']}",
             f"{data['test']['count']:,} held-out images {data['test']['sha256'][:12]}; parameters: {sizes}",
             "marked: the best, and those whose 95 % intervals meet the best's",
-            *(f"not ranked: {', '.join(names)}: {reason}" for reason, names in unranked.items()),
-            *(
-                f"{run}: no {name}: {why}"
-                for run, r in self.reports.items()
-                for name, why in r.skipped.items()
-            ),
         ]
+        notes += [f"not ranked: {', '.join(names)}: {reason}" for reason, names in unranked.items()]
+        for run, report in self.reports.items():
+            notes += [f"{run}: no {name}: {why}" for name, why in report.skipped.items()]
+        return notes
 
     def as_json(self) -> dict[str, Any]:
         """Return what json.dump takes."""
-        return {
-            "reports": {run: report.as_json() for run, report in self.reports.items()},
-            "rankings": {
-                name: [{"run": run, "value": value} for run, value in self.ranking(name)]
-                for name in self._ranked()
-            },
-            "notes": self.notes(),
-        }
+        rankings = {name: [{"run": r, "value": v} for r, v in self.ranking(name)] for name in self._ranked()}
+        reports = {run: report.as_json() for run, report in self.reports.items()}
+        return {"reports": reports, "rankings": rankings, "notes": self.notes()}
 
     def text(self) -> str:
         """Write it as a table for a terminal, the best marked by a star."""
@@ -160,11 +146,7 @@ class Comparison:
         return Page("Models side by side", lead, [numbers, pictures], notes=self.notes())
 
     def save(self, outdir: str | Path) -> Path:
-        """Write comparison.json, .md, .html, and sheet.png where there are pictures; return the page's path.
-
-        Raises:
-            ResourceError: A file cannot be written.
-        """
+        """Write comparison.json, .md, .html, and, of pictures, sheet.png; return the page's path."""
         outdir = Path(outdir)
         write_json(outdir / "comparison.json", self.as_json())
         write_text(outdir / "comparison.md", self.markdown() + "\n")
@@ -177,22 +159,9 @@ class Comparison:
         everywhere = [name for name in self.names if len(self.numbers(name)) == len(self.reports)]
         return [name for name in everywhere if not self.why_unranked(name)]
 
-    def _hash(self, run: str) -> str:
-        return str(self.reports[run].model["sha256"])[:12]
-
-    def _reason(self, run: str, by: str) -> str:
-        skipped = self.reports[run].skipped
-        return next((f": {reason}" for name, reason in skipped.items() if by.startswith(name)), "")
-
 
 def picture_rows(models: Mapping[str, GenerativeModel], test: Dataset, seed: int) -> dict[str, Tensor]:
-    """Rows of images for the sheet: held-out images, each model's reconstructions, each model's samples.
-
-    Args:
-        models: By name.
-        test: Held-out images.
-        seed: Which draws the images, the same as `evaluate` shows, and the samples.
-    """
+    """Rows of images for the sheet: those that `evaluate` shows of a seed; reconstructions; samples."""
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
     x = test.batch(order[:SHOWN])
     rows = {"held-out images": x}

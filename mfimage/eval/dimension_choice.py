@@ -34,45 +34,33 @@ _LONGER = 2.0  # times the neighbours' estimate does the curve go on
 _SHORTEST = 8  # but to this at least
 _ROUND_UP = 0.25  # a fraction above it is rounded up: a dimension too many costs less than one too few
 _AGREE = 0.25  # of the larger
+_ABOVE = (
+    "the held-out error still falls fast up to {}. Neighbours fall short where some directions are far "
+    "narrower than others or images are few, and a dimension too few loses more than one too many: the curve "
+    "decides."
+)
 
 OnStep: TypeAlias = Callable[[int, dict[str, float]], None]  # step, and what was measured in it
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """What is known of the dimension of a data set.
+    """What is known of the dimension of a data set."""
 
-    Attributes:
-        dim: The recommended d.
-        reason: Why, in words.
-        agree: Whether neighbours and curve say the same; None if the curve has no bend.
-        plain: The neighbours' estimate as the data lie.
-        equalised: The same with equalised directions.
-        elbow: Where the curve of nested codes bends, or None.
-        errors: Squared error of held-out examples at d = 0, 1, 2, …, by nested codes; summed over pixels.
-        pca: The same by principal components.
-        examples: How many different examples were used.
-        repeated: How many more were exact copies.
-        held_out: How many of them the errors are of.
-        features: D, pixels times channels.
-        seed: Of everything random.
-        notes: What to keep in mind.
-    """
-
-    dim: int
+    dim: int  # recommended
     reason: str
-    agree: bool | None
-    plain: DimensionEstimate
-    equalised: DimensionEstimate
-    elbow: int | None
-    errors: tuple[float, ...]
-    pca: tuple[float, ...]
-    examples: int
-    repeated: int
-    held_out: int
-    features: int
+    agree: bool | None  # whether neighbours and curve say the same; None if the curve has no bend
+    plain: DimensionEstimate  # by neighbours, as the data lie
+    equalised: DimensionEstimate  # the same with equalised directions
+    elbow: int | None  # where the curve of nested codes bends
+    errors: tuple[float, ...]  # squared, of held-out examples, at d = 0, 1, 2, … nested codes
+    pca: tuple[float, ...]  # the same by principal components
+    examples: int  # different ones that were used
+    repeated: int  # exact copies besides
+    held_out: int  # how many of them the errors are of
+    features: int  # D, pixels times channels
     seed: int
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what to keep in mind
 
     def as_json(self) -> dict[str, Any]:
         """What json.dump takes."""
@@ -217,14 +205,7 @@ class Verdict(NamedTuple):
 
 
 def recommend(plain: float, equalised: float, elbow: int | None, errors: Sequence[float]) -> Verdict:
-    """Choose d from the neighbours' two estimates, which span a range, and the bend of the error curve.
-
-    Args:
-        plain: Dimension by the neighbours as the data lie; it decides where the curve has no bend.
-        equalised: The same with equalised directions.
-        elbow: Where the curve bends, or None.
-        errors: Squared error at d = 0, 1, 2, ….
-    """
+    """Choose d from the neighbours' two estimates, which span a range, and the bend of the error curve."""
     low, high = sorted((plain, equalised))
     span = f"{low:.1f}" if high - low < 0.15 else f"{low:.1f} to {high:.1f}"
     said = f"Nearest neighbours estimate {span} dimensions"
@@ -234,21 +215,14 @@ def recommend(plain: float, equalised: float, elbow: int | None, errors: Sequenc
     if abs(within - elbow) <= max(1.0, _AGREE * max(within, elbow)):
         bends = f", and the held-out error bends at {elbow}: they agree."
         return Verdict(_rounded(within), True, said + bends)
-    dim, why = _above(elbow) if elbow > high else _below(elbow, low, errors)
+    if elbow > high:
+        dim, why = elbow, _ABOVE.format(elbow)
+    else:  # noise, or details that a fit draws late
+        dim, why = _below(elbow, low, errors)
     return Verdict(dim, False, f"{said}, but {why} They disagree, so try a d on either side too.")
 
 
-def _above(elbow: int) -> tuple[int, str]:
-    """What to say where the curve bends after the neighbours' range."""
-    return elbow, (
-        f"the held-out error still falls fast up to {elbow}. Neighbours fall short where some directions are "
-        "far narrower than others or images are few, and a dimension too few loses more than one too many: "
-        "the curve decides."
-    )
-
-
 def _below(elbow: int, low: float, errors: Sequence[float]) -> tuple[int, str]:
-    """What to say where the curve bends before the neighbours' range: noise, or details a fit draws late."""
     there = min(_rounded(low), len(errors) - 1)
     gain = 1 - errors[there] / errors[elbow]
     bends = f"the held-out error bends at {elbow} already, and from there to {there} falls by {gain:.0%}"

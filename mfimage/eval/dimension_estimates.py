@@ -34,29 +34,17 @@ _FLATTER = 4.0  # times as steep before the bend as after it
 
 @dataclass(frozen=True)
 class DimensionEstimate:
-    """The intrinsic dimension of data by nearest neighbours.
-
-    Attributes:
-        two_nn: By `two_nn`.
-        mle: By `mean_levina_bickel`.
-        dimension: Mean of both, each corrected by an `EstimatorBias`.
-        coordinates: How many principal components the distances were taken in.
-    """
+    """The intrinsic dimension of data by nearest neighbours."""
 
     two_nn: float
-    mle: float
-    dimension: float
-    coordinates: int
+    mle: float  # by `mean_levina_bickel`
+    dimension: float  # mean of both, each corrected by an `EstimatorBias`
+    coordinates: int  # how many principal components the distances were taken in
 
 
 @dataclass(frozen=True, eq=False)
 class EstimatorBias:
     """What the estimators say of isotropic normal samples of N points whose dimension is known.
-
-    Attributes:
-        known: (M,) dimensions, rising, from 0.
-        two_nn: (M,) what `two_nn` says of each.
-        mle: (M,) what `mean_levina_bickel` says.
 
     Reference:
         Camastra, Vinciarelli, Estimating the intrinsic dimension of data with a fractal-based method, 2002,
@@ -64,19 +52,13 @@ class EstimatorBias:
         synthetic samples of the same size and known dimension).
     """
 
-    known: np.ndarray
-    two_nn: np.ndarray
-    mle: np.ndarray
+    known: np.ndarray  # (M,) dimensions, rising, from 0
+    two_nn: np.ndarray  # (M,)
+    mle: np.ndarray  # (M,)
 
     @classmethod
     def measure(cls, points: int, most: int, seed: int = 0) -> EstimatorBias:
-        """Run the estimators on normal samples of every dimension that may be asked for.
-
-        Args:
-            points: N.
-            most: Number of coordinates of the data, which no dimension exceeds.
-            seed: Of the samples.
-        """
+        """Run the estimators on samples of N points, of dimensions up to `most`, the data's coordinates."""
         generator = torch.Generator().manual_seed(seed)
         known = [d for d in _KNOWN if d < most] + [min(most, _KNOWN[-1])]
         rows = [(0.0, 0.0), *(_both(torch.randn(points, dim, generator=generator)) for dim in known)]
@@ -109,18 +91,13 @@ def estimates(codes: Tensor, bias: EstimatorBias) -> tuple[DimensionEstimate, Di
 
     Neighbours see only the directions in which the data are wide. In the second estimate the leading K
     principal components have unit variance, K = 4 d as it says itself: as many linear coordinates as embed
-    the manifold and as many again. Fewer would fold it, many more would be its overtones, and noise.
+    the manifold and as many again. Fewer would fold it, many more would be its overtones, and noise. If it
+    exceeds 1.5 times the first, the narrow directions are noise: they would count however many coordinates
+    are given, and the search for K stops.
 
     Args:
         codes: Principal components, shape (N, K), by falling variance, rows in random order.
         bias: For N points.
-
-    Returns:
-        Both estimates. If the second exceeds 1.5 times the first, the narrow directions are noise: they would
-        count however many coordinates are given, and the search for K stops.
-
-    Raises:
-        DataError: If there are too few points, or all are the same.
     """
     spread = codes.double().std(0, unbiased=False)
     wide = int((spread > _NARROW * spread[0]).sum())
@@ -142,16 +119,8 @@ def estimates(codes: Tensor, bias: EstimatorBias) -> tuple[DimensionEstimate, Di
 def neighbour_distances(points: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
     """Compute the distances of the first 4,096 points to their nearest neighbours among all.
 
-    Args:
-        points: Shape (N, K), in random order.
-        neighbours: k < N.
-
-    Returns:
-        Shape (Q, k), float64, rising along each row, in units of the points; points that have a double are
-        left out.
-
-    Raises:
-        DataError: If there are not more than k points, or most have doubles.
+    Points (N, K) in random order give distances (Q, k) in float64, rising along each row, in units of the
+    points; points that have a double are left out.
     """
     if len(points) <= neighbours:
         raise DataError(f"{len(points)} points are too few for {neighbours} neighbours of each")
@@ -173,13 +142,8 @@ def neighbour_distances(points: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
 def two_nn(distances: Tensor) -> float:
     """Estimate d from the ratio μ of the distances to the second and the first neighbour.
 
-    −log(1 − F(μ)) = d log μ, F the empirical distribution: a line through 0, without the tenth of largest μ.
-
-    Args:
-        distances: Shape (Q, k ≥ 2), rising along each row, positive.
-
-    Returns:
-        d; infinite where no two distances differ.
+    −log(1 − F(μ)) = d log μ, F the empirical distribution: a line through 0, without the tenth of largest μ;
+    infinite where no two distances (Q, k ≥ 2) of a row differ.
 
     Reference:
         Facco, d'Errico, Rodriguez, Laio, Estimating the intrinsic dimension of datasets by a minimal
@@ -195,13 +159,8 @@ def two_nn(distances: Tensor) -> float:
 def levina_bickel(distances: Tensor) -> Tensor:
     """Estimate d at each point by the likelihood of a Poisson process.
 
-    1/d = mean over j < k of log(T_k / T_j),  T_j the distance to the j-th neighbour.
-
-    Args:
-        distances: Shape (Q, k ≥ 2), rising along each row, positive.
-
-    Returns:
-        Shape (Q,), of the same type; infinite where all distances of a row are equal.
+    1/d = mean over j < k of log(T_k / T_j),  T_j the distance to the j-th neighbour; (Q, k ≥ 2), rising and
+    positive, gives (Q,), infinite where all distances of a row are equal.
 
     Reference:
         Levina, Bickel, Maximum likelihood estimation of intrinsic dimension, 2004, NeurIPS 17, equation 8.
@@ -215,32 +174,24 @@ def mean_levina_bickel(distances: Tensor) -> float:
 
 
 def find_elbow(errors: Sequence[float]) -> int | None:
-    """Find the d at which the error stops falling fast.
+    """Find the d at which the squared error at d = 0, 1, 2, … stops falling fast.
 
     Two lines are fitted to log error against d, joined at d; the best d is taken if they fit three times as
-    well as a power law, log error against log d, and the first is four times as steep as the second.
-
-    Args:
-        errors: Squared error at d = 0, 1, 2, …; that at 0 is the variance.
-
-    Returns:
-        d ≥ 1; None where the error falls without a bend, or the curve has fewer than five points.
+    well as a power law, log error against log d, and the first is four times as steep as the second. None
+    where there is no such bend, or the curve has fewer than five points.
     """
     falling = np.minimum.accumulate(np.asarray(errors, np.float64))
     if len(falling) < 5 or not falling[0] > 0:
         return None
     logs = np.log(np.maximum(falling / falling[0], _FLOOR))
     dims = np.arange(len(logs), dtype=np.float64)
-    fits = [_least_squares(_hinge(dims, bend), logs) for bend in range(1, len(logs) - 1)]
+    bends = [np.stack([dims**0, np.minimum(dims - b, 0), np.maximum(dims - b, 0)], 1) for b in dims[1:-1]]
+    fits = [_least_squares(terms, logs) for terms in bends]
     best = min(range(len(fits)), key=lambda i: fits[i][1])
     (_, before, after), residue = fits[best]
-    power = _least_squares(np.stack([np.ones(len(dims) - 1), np.log(dims[1:])], 1), logs[1:])[1]
+    power = _least_squares(np.stack([dims[1:] ** 0, np.log(dims[1:])], 1), logs[1:])[1]
     sharp = residue * _SHARPER < power and before < min(0.0, _FLATTER * after)
     return best + 1 if sharp else None
-
-
-def _hinge(dims: np.ndarray, bend: int) -> np.ndarray:
-    return np.stack([np.ones_like(dims), np.minimum(dims - bend, 0), np.maximum(dims - bend, 0)], 1)
 
 
 def _least_squares(terms: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:

@@ -133,13 +133,9 @@ def _check(model: GenerativeModel, metrics: Sequence[str], protocol: str) -> Non
 
 
 def _described(model: GenerativeModel, weights: str) -> dict[str, Any]:
-    return {
-        "dim": model.dim,
-        "shape": list(model.shape),
-        "kind": model.config.kind if model.config else "",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "sha256": weights,
-    }
+    kind = model.config.kind if model.config else ""
+    size = sum(p.numel() for p in model.parameters())
+    return dict(dim=model.dim, shape=list(model.shape), kind=kind, parameters=size, sha256=weights)
 
 
 class FeatureSpace(NamedTuple):
@@ -154,8 +150,7 @@ def _feature_spaces(
     s: Setup, metrics: Sequence[str], inception_weights: str | Path | None
 ) -> tuple[list[FeatureSpace], dict[str, str]]:
     """The feature spaces that metrics need; by name of a metric why it cannot be measured."""
-    spaces: list[FeatureSpace] = []
-    skipped: dict[str, str] = {}
+    spaces, skipped = list[FeatureSpace](), dict[str, str]()
     if by_inception := [name for name in _BY_INCEPTION if name in metrics]:
         try:
             weights = find_inception_weights(inception_weights)
@@ -184,20 +179,21 @@ def _feature_numbers(
     def floor(rows: range) -> Tensor:
         return s.train.batch(floor_rows[rows.start : rows.stop])
 
+    def projected(rows: range) -> Tensor:
+        return s.project(real(rows))
+
+    count, features = len(real_rows), store.features
     sets = {
-        "real": store.features(f"test {held_out}", len(real_rows), real, "held-out images"),
-        "samples": store.features(samples, s.samples, s.sample, "samples"),
+        "real": features(f"test {held_out}", count, real, "held-out images"),
+        "samples": features(samples, s.samples, s.sample, "samples"),
     }
     if {"fd", "fid"} & set(space.metrics):
-        sets["floor"] = store.features(f"train {known}", len(floor_rows), floor, "training images")
+        sets["floor"] = features(f"train {known}", len(floor_rows), floor, "training images")
         if s.model.has_manifold:
-            sets["reconstructions"] = store.features(
-                reconstructions, len(real_rows), lambda rows: s.project(real(rows)), "reconstructions"
-            )
+            sets["reconstructions"] = features(reconstructions, count, projected, "reconstructions")
     for key in (samples, reconstructions):
         store.forget(key)
-    features = FeatureSets(space.name, space.extractor.weights, sets)
     numbers: Numbers = {}
     for name in space.metrics if is_main() else ():
-        numbers |= FEATURE_METRICS[name](s, features)
+        numbers |= FEATURE_METRICS[name](s, FeatureSets(space.name, space.extractor.weights, sets))
     return numbers

@@ -20,17 +20,11 @@ _CHUNK = 32  # images that pass through the network at once, so that memory stay
 
 
 class FeatureExtractor(Protocol):
-    """A callable on images (B, C, H, W) in [0, 1] that returns features (B, dim).
+    """A callable on images (B, C, H, W) in [0, 1] that returns features (B, dim)."""
 
-    Attributes:
-        name: What it is, in words.
-        dim: Length of a feature vector.
-        weights: First digits of the hash of its weights, empty if it has none.
-    """
-
-    name: str
+    name: str  # what it is, in words
     dim: int
-    weights: str
+    weights: str  # first digits of their hash, empty if it has none
 
     def __call__(self, images: Tensor) -> Tensor: ...  # noqa: D102
 
@@ -38,6 +32,11 @@ class FeatureExtractor(Protocol):
 def quantise(images: Tensor) -> Tensor:
     """Round images of any shape to what an 8-bit PNG holds, floor(255 x + ½) / 255 cut to [0, 1], float32."""
     return images.to(torch.float32).mul(255).add(0.5).clamp(0, 255).to(torch.uint8).to(torch.float32).div(255)
+
+
+def _check_finite(images: Tensor) -> None:
+    if not images.isfinite().all():
+        raise DataError("images hold values that are not finite, so they have no features")
 
 
 class InceptionFeatures:
@@ -86,8 +85,7 @@ class InceptionFeatures:
         """
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise DataError(f"Inception takes images (B, 1 or 3, H, W); got {tuple(images.shape)}")
-        if not images.isfinite().all():
-            raise DataError("images hold values that are not finite, so they have no features")
+        _check_finite(images)
         if not len(images):
             return torch.empty(0, self.dim)
         return torch.cat([self._features(part.to(self._device)) for part in images.split(_CHUNK)])
@@ -99,7 +97,7 @@ class InceptionFeatures:
         else:
             x = x.expand(-1, 3, -1, -1)
             x = 2 * F.interpolate(x, (299, 299), mode="bilinear", align_corners=False) - 1
-        return self._network(x).flatten(1).cpu()
+        return self._network(x).cpu()
 
 
 def through_jpeg(images: Tensor) -> Tensor:
@@ -134,9 +132,6 @@ class ScatteringFeatures:
     Of each channel: the image averaged over 8 × 8 cells, and at three halved scales the mean modulus of the
     horizontal, vertical and diagonal Haar details in 4 × 4 cells, images at most of 64 × 64.
 
-    Args:
-        channels: Of the images, 1 or 3.
-
     Reference:
         Bruna, Mallat, Invariant scattering convolution networks, 2013, arXiv 1203.1513. Veeramacheneni,
         Wolter, Gall et al., Fréchet wavelet distance, 2023, arXiv 2312.15289.
@@ -150,8 +145,7 @@ class ScatteringFeatures:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute features (B, dim) float32 on the CPU of images (B, channels, H, W) in [0, 1]."""
-        if not images.isfinite().all():
-            raise DataError("images hold values that are not finite, so they have no features")
+        _check_finite(images)
         x = quantise(images.cpu())
         found = [F.adaptive_avg_pool2d(x, 8)]
         if max(x.shape[-2:]) > 64:

@@ -44,21 +44,13 @@ class Key:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot of a page.
-
-    Attributes:
-        title: What it shows.
-        panels: Name, SVG and description of each of the drawings beside each other.
-        keys: Its legend.
-        caption: A sentence below it.
-        width: CSS pixels that a panel takes, where there is room.
-    """
+    """A plot of a page."""
 
     title: str
-    panels: Sequence[tuple[str, str, str]]
+    panels: Sequence[tuple[str, str, str]]  # name, SVG and description of drawings beside each other
     keys: Sequence[Key]
     caption: str = ""
-    width: int = WIDE
+    width: int = WIDE  # CSS pixels that a panel takes, where there is room
     kind: ClassVar = "plot"
 
 
@@ -96,9 +88,10 @@ def _key(artist: Any, label: str) -> Key:
         shape = {"None": "dot", "-": "line"}.get(str(artist.get_linestyle()), "dash")
         return Key(label, shape, _css(to_hex(artist.get_color())))
     if isinstance(artist, Patch):
-        filled = artist.get_fill()
-        colour = artist.get_facecolor() if filled else artist.get_edgecolor()
-        return Key(label, "area" if filled else "line", _css(to_hex(colour)))
+        shape, colour = (
+            ("area", artist.get_facecolor()) if artist.get_fill() else ("line", artist.get_edgecolor())
+        )
+        return Key(label, shape, _css(to_hex(colour)))
     shape = "dot" if isinstance(artist, PathCollection) else "area"
     return Key(label, shape, _css(to_hex(artist.get_facecolor()[0])))
 

@@ -35,10 +35,7 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Compute the structural similarity of each image by scikit-image, float32 in [−1, 1].
 
-    A uniform window of 7 × 7 pixels, or the largest odd one that fits; data range 1.
-
-    Raises:
-        DataError: The shapes differ, or the images are smaller than 3 × 3.
+    A uniform window of 7 × 7 pixels, or the largest odd one that fits, at least 3 × 3; data range 1.
 
     Reference:
         Z. Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004, IEEE
@@ -64,17 +61,11 @@ def _check(x: Tensor, y: Tensor) -> None:
 
 @dataclass(frozen=True, eq=False)
 class PCA:
-    """The best linear manifold: the mean plus the span of d principal components.
+    """The best linear manifold: the mean plus the span of d principal components."""
 
-    Attributes:
-        mean: (D,) float32, D = C·H·W.
-        components: (d, D) float32, orthonormal rows, largest variance first.
-        shape: (C, H, W).
-    """
-
-    mean: Tensor
-    components: Tensor
-    shape: torch.Size
+    mean: Tensor  # (D,) float32, D = C·H·W
+    components: Tensor  # (d, D) float32, orthonormal rows, largest variance first
+    shape: torch.Size  # (C, H, W)
 
     @classmethod
     def fit(cls, x: Tensor, dim: int, seed: int = 0) -> PCA:

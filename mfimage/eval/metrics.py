@@ -33,9 +33,7 @@ ERRORS: dict[str, ImageError] = {
     "mse": (mse, "a pixel", "lower"),
     "psnr": (psnr, "dB", "higher"),
     "ssim": (ssim, "", "higher"),
-}
-NORM256: dict[str, ImageError] = {
-    "norm256": (lambda x, y: 256 * squared_error(x, y).sqrt(), "norm, pixels in 0 … 256", "lower")
+    "norm256": (lambda x, y: 256 * squared_error(x, y).sqrt(), "norm, pixels in 0 … 256", "lower"),
 }
 _SHOWN = 12  # reconstructions on the page
 _NEAREST = 16  # samples on the page with their nearest training images
@@ -50,7 +48,7 @@ def measure_reconstruction(s: Setup) -> tuple[Numbers, Pictures]:
     s.tell(f"reconstruction of {len(s.test)} images")
     rows = s.drawn(s.train, enough_rows(math.prod(s.test.shape), s.model.dim))
     pca = PCA.fit(s.train.batch(rows), s.model.dim, s.seed)
-    errors = ERRORS | NORM256 if s.protocol.norm256 else ERRORS
+    errors = {name: error for name, error in ERRORS.items() if name != "norm256" or s.protocol.norm256}
     ours: dict[str, list[Tensor]] = {name: [] for name in errors}
     linear: dict[str, list[Tensor]] = {name: [] for name in errors}
     for x in s.test.batches(s.batch_size):
@@ -75,7 +73,7 @@ def measure_density(s: Setup) -> tuple[Numbers, Pictures]:
     log_prob = in_batches(s.model.log_prob, x, min(s.batch_size, 32))
     finite = log_prob[log_prob.isfinite()]
     not_finite = len(log_prob) - len(finite)
-    lost: Mapping[str, float] = {"not_finite": not_finite} if not_finite else {}
+    lost = {"not_finite": not_finite} if not_finite else {}
     if not len(finite):
         return {"log_prob": s.number(math.nan, 0, "nats", beside=lost)}, {}
     dim = math.prod(s.model.shape) if whole else s.model.dim
@@ -84,8 +82,7 @@ def measure_density(s: Setup) -> tuple[Numbers, Pictures]:
         "log_prob_per_dim": s.mean(finite / dim, "nats a dimension", beside=lost),
     }
     if whole:
-        bits = bits_per_dim(finite, x[0].numel())
-        numbers["bits_per_dim"] = s.mean(bits, "bits, dequantised", "lower")
+        numbers["bits_per_dim"] = s.mean(bits_per_dim(finite, dim), "bits, dequantised", "lower")
     return numbers, {}
 
 
@@ -106,10 +103,7 @@ def measure_geometry(s: Setup) -> tuple[Numbers, Pictures]:
 
 
 def rank_and_condition(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the rank and the condition number of J, both (B,), from JᵀJ, shape (B, d, d), float64.
-
-    The condition is infinite where the smallest singular value is 0.
-    """
+    """Take the rank and the condition number of J, both (B,), from JᵀJ, shape (B, d, d), float64."""
     squares = torch.linalg.eigvalsh(gram).clamp_min(0)
     largest, smallest = squares[:, -1], squares[:, 0]
     # J is of float32: below 1e-5 of the largest, a singular value is its rounding.
@@ -149,18 +143,13 @@ def measure_memorisation(s: Setup) -> tuple[Numbers, Pictures]:
 
 @dataclass(frozen=True, eq=False)
 class FeatureSets:
-    """Features of the sets of images that are compared.
+    """Features of the sets of images that are compared."""
 
-    Attributes:
-        space: Name of the feature space: "fid", or another that is not to be called so.
-        weights: Of the features, the first digits of their hash.
-        sets: (N, dim) by the kind of images: "real", "samples", and where they are needed
-            "reconstructions" and "floor", which are training images.
-    """
-
-    space: str
-    weights: str
-    sets: Mapping[str, Tensor]
+    space: str  # its name: "fid", or another that is not to be called so
+    weights: str  # first digits of their hash
+    sets: Mapping[
+        str, Tensor
+    ]  # (N, dim): "real", "samples", perhaps "reconstructions" and "floor" (training)
 
 
 def measure_frechet(s: Setup, features: FeatureSets) -> Numbers:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval.table import ARROWS, Better, Cell, Column, Row, Table, mark_best, number
+from mfimage.eval.table import ARROWS, Better, Cell, Column, Row, Table, marked, number
 from mfimage.files import write_json
 
 REPEATS = 200  # of a bootstrap
 FORMAT = "mfimage-evaluation-3"
+_PLAIN = ("model", "data", "protocol", "asked", "skipped")  # of an evaluation, as JSON has them
 
 
 class Interval(NamedTuple):
@@ -112,11 +113,9 @@ class Number:
 
     def cells(self) -> tuple[Cell, Cell, Cell]:
         """Write the value and that of principal components, the better one marked, and the interval."""
-        pair = [self.value, self.beside.get("pca")]
-        texts = [number(self.value), "" if pair[1] is None else number(pair[1])]
+        own, pca = marked([self.value, self.beside.get("pca")], self.better)
         ends = self.interval if self.interval and all(map(math.isfinite, self.interval)) else ()
-        own, pca = map(Cell, texts, mark_best(pair, self.better, texts))
-        return own, pca, Cell(" … ".join(map(number, ends)))
+        return own, pca if "pca" in self.beside else Cell(""), Cell(" … ".join(map(number, ends)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,22 +142,15 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Return what json.dump takes, without the pictures."""
-        return {
-            "format": FORMAT, "model": dict(self.model), "data": dict(self.data),
-            "protocol": dict(self.protocol), "asked": dict(self.asked),
-            "numbers": {name: asdict(n) for name, n in self.numbers.items()}, "skipped": dict(self.skipped),
-        }  # fmt: skip
+        numbers = {name: asdict(n) for name, n in self.numbers.items()}
+        return {"format": FORMAT, **{name: dict(getattr(self, name)) for name in _PLAIN}, "numbers": numbers}
 
     def save(self, path: str | Path) -> Path:
         """Write it as JSON, whole or not at all; infinite values become null. Return the path."""
         return write_json(path, self.as_json())
 
     def table(self, narrow: bool = False) -> Table:
-        """Put the numbers into a table, beside those of principal components; other values follow as words.
-
-        Args:
-            narrow: Put the intervals below the values.
-        """
+        """Put the numbers, beside those of principal components, into a table; `narrow`: intervals below."""
         rows, pca = [], any("pca" in n.beside for n in self.numbers.values())
         for name, n in self.numbers.items():
             value, other, ends = n.cells()
@@ -201,9 +193,7 @@ def read_evaluation(path: Path) -> Evaluation:
             raise ValueError(f"format {values['format']!r} is not {FORMAT!r}")
         numbers = {name: _number(n) for name, n in values["numbers"].items()}
         values["data"]["test"]["sha256"], values["model"]["dim"], values["protocol"]["name"]
-        return Evaluation(
-            values["model"], values["data"], values["protocol"], numbers, values["skipped"], values["asked"]
-        )
+        return Evaluation(numbers=numbers, **{name: values[name] for name in _PLAIN})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: no evaluation can be read: run mfimage evaluate ({error})") from error
 
@@ -214,6 +204,5 @@ def _number(values: dict[str, Any]) -> Number:
 
     ends, beside = values["interval"], {name: known(v) for name, v in values["beside"].items()}
     interval = None if ends is None or None in ends else (float(ends[0]), float(ends[1]))
-    return Number(
-        **{**values, "value": float(known(values["value"])), "interval": interval, "beside": beside}
-    )
+    value = float(known(values["value"]))
+    return Number(**{**values, "value": value, "interval": interval, "beside": beside})

@@ -28,20 +28,15 @@ COLUMN = 720  # CSS pixels of a page's text column
 
 @dataclass(frozen=True)
 class Picture:
-    """Images as one PNG: its address that holds it itself, its size, and the width at which it is shown.
-
-    Attributes:
-        label: What stands beside it, or below it in a grid.
-        number: A number of it, and words that follow, such as the unit.
-    """
+    """Images as one PNG: its address that holds it itself, its size, and the width at which it is shown."""
 
     uri: str
     size: tuple[int, int]
     shown: int
     alt: str
-    label: str = ""
+    label: str = ""  # what stands beside it, or below it in a grid
     number: Cell | None = None
-    words: str = ""
+    words: str = ""  # that follow the number, such as its unit
 
 
 @dataclass(frozen=True)
@@ -75,13 +70,7 @@ Part: TypeAlias = Table | Pictures | Plot | Files
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page; what is None or empty in it is left out.
-
-    Attributes:
-        heading: Above it.
-        sentence: What it shows.
-        parts: What it consists of, in order.
-    """
+    """A part of a page: its heading, what it shows, and its parts; those None or empty are left out."""
 
     heading: str
     sentence: str
@@ -90,21 +79,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of results.
-
-    Attributes:
-        title: Of the page.
-        lead: The outcome in a sentence or two.
-        sections: In order; those without parts are left out.
-        settings: What was done, with what, where.
-        notes: What else the reader must know.
-    """
+    """A page of results."""
 
     title: str
-    lead: str
-    sections: Sequence[Section] = ()
-    settings: Mapping[str, object] = field(default_factory=dict)
-    notes: Sequence[str] = ()
+    lead: str  # the outcome in a sentence or two
+    sections: Sequence[Section] = ()  # those without parts are left out
+    settings: Mapping[str, object] = field(default_factory=dict)  # what was done, with what, where
+    notes: Sequence[str] = ()  # what else the reader must know
 
     def html(self) -> str:
         """Write the page as HTML that needs nothing else; all text in it is escaped."""
@@ -115,38 +96,23 @@ class Page:
         )
         source = resources.files("mfimage.eval").joinpath("templates/page.html").read_text(encoding="utf-8")
         settings = {k: number(v) if isinstance(v, float) else str(v) for k, v in self.settings.items()}
+        filled = [replace(s, parts=[part for part in s.parts if part]) for s in self.sections]
+        sections = [section for section in filled if section.parts]
         return environment.from_string(source).render(
-            page=self, sections=self._shown(), settings=settings, palette=PALETTE, column=COLUMN
+            page=self, sections=sections, settings=settings, palette=PALETTE, column=COLUMN
         )
 
-    def _shown(self) -> list[Section]:
-        filled = [replace(s, parts=[part for part in s.parts if part]) for s in self.sections]
-        return [section for section in filled if section.parts]
-
     def write(self, path: str | Path) -> Path:
-        """Write the page as a file, whole or not at all; return its path.
-
-        Raises:
-            ResourceError: The file cannot be written.
-        """
+        """Write the page as a file, whole or not at all; return its path."""
         return write_text(path, self.html())
 
 
 def picture(
     images: Tensor, name: str, columns: int = 0, label: str = "", number: Cell | None = None, words: str = ""
 ) -> Picture:
-    """Put images into one picture, transparent between them.
+    """Put images (N, 1 or 3, H, W) in [0, 1] into one picture, transparent between them.
 
-    Args:
-        images: (N, 1 or 3, H, W) in [0, 1].
-        name: Of what they are.
-        columns: Images in a row; all of them if 0.
-        label: See `Picture`.
-        number: See `Picture`.
-        words: See `Picture`.
-
-    Raises:
-        DataError: Another shape, or values that are not finite.
+    In a row lie `columns` images, all of them if 0; for the rest see `Picture`.
     """
     values = images.detach().to("cpu", torch.float32)
     if values.ndim != 4 or values.shape[1] not in (1, 3) or not values.isfinite().all():
@@ -174,11 +140,7 @@ def strip(rows: Mapping[str, Tensor], title: str = "", caption: str = "") -> Pic
 
 
 def write_labelled_sheet(path: str | Path, rows: Mapping[str, Tensor]) -> None:
-    """Write rows of images (n, C, H, W) below one another as one PNG, the name of each above it.
-
-    Raises:
-        ResourceError: The disk is full.
-    """
+    """Write rows of images (n, C, H, W) below one another as one PNG, the name of each above it."""
     font = ImageFont.load_default(12)
     strips = [sheet(images.clamp(0, 1).cpu().expand(-1, 3, -1, -1), len(images)) for images in rows.values()]
     width = max(strip.shape[2] for strip in strips)

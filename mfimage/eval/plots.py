@@ -56,12 +56,9 @@ def lines_plot(title: str, x: str, y: str, lines: Mapping[str, tuple[Sequence[fl
 def histogram_plot(
     groups: Mapping[str, Tensor], what: str = "reconstruction error a pixel", mark: float | None = None
 ) -> Plot | None:
-    """Plot groups of scores as outlines over one axis; None where there is no finite score.
+    """Plot scores (N,) of sets by name, the familiar one first, as outlines over one axis; None without any.
 
-    Args:
-        groups: Scores (N,) by the name of their set, the familiar one first.
-        what: The scores are.
-        mark: A threshold, drawn as an upright line.
+    A threshold is marked by an upright line.
     """
     finite = {name: v[v.isfinite()].double() for name, v in groups.items() if v.isfinite().any()}
     if not finite:
@@ -95,18 +92,7 @@ def histogram_plot(
 def dimension_figure(
     errors: Sequence[float], pca: Sequence[float], span: tuple[float, float], elbow: int | None, dim: int
 ) -> bytes:
-    """Draw held-out error against d beside that of PCA, the neighbours' range and the recommendation.
-
-    Args:
-        errors: Squared error an image at d = 0, 1, 2, ….
-        pca: The same for principal components.
-        span: Lowest and highest estimate of the neighbours.
-        elbow: Where the curve bends, or None.
-        dim: The recommended d.
-
-    Returns:
-        A PNG, 1,440 × 800 pixels.
-    """
+    """Draw held-out errors at d = 0, 1, 2, …, the neighbours' range and the recommendation, as a PNG."""
     figure = canvas(518.4, 288)
     axes = figure.add_subplot()
     least = 1e-7 * max(errors[0], 1e-30)  # of the variance: what float32 leaves of a perfect reconstruction

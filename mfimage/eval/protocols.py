@@ -22,25 +22,14 @@ MOST = 50_000  # images in a distance
 
 @dataclass(frozen=True)
 class Protocol:
-    """What happens to images before their features are taken, and how many there are.
+    """What happens to images before their features are taken, and how many; numbers compare within one."""
 
-    Numbers of different protocols do not compare.
-
-    Attributes:
-        name: Stands beside every number.
-        says: The same in a sentence.
-        samples: Samples and real images; None for as many as there are held-out images, 50,000 at most.
-        resize: To the 299 × 299 of the Inception; see `features.InceptionFeatures`.
-        jpeg: Whether both sides go through JPEG files.
-        norm256: Whether reconstruction is also told as ‖x − x̂‖ with pixels in 0 … 256.
-    """
-
-    name: str
-    says: str
-    samples: int | None = None
-    resize: str = "pytorch-fid"
-    jpeg: bool = False
-    norm256: bool = False
+    name: str  # stands beside every number
+    says: str  # the same in a sentence
+    samples: int | None = None  # and real images; None for as many as are held out, 50,000 at most
+    resize: str = "pytorch-fid"  # to the 299 × 299 of the Inception; see `features.InceptionFeatures`
+    jpeg: bool = False  # whether both sides go through JPEG files
+    norm256: bool = False  # whether reconstruction is also told as ‖x − x̂‖ with pixels in 0 … 256
 
 
 PROTOCOLS = {
@@ -65,30 +54,17 @@ PROTOCOLS = {
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What is measured, on which data, and how.
-
-    Attributes:
-        model: A trained model of images.
-        test: Held-out images.
-        train: Training images.
-        protocol: Rules of the distances.
-        samples: How many, and at most how many real images, a distance compares.
-        density_images: Held-out images whose exact log-density is computed.
-        seed: Of samples and draws.
-        batch_size: Images at a time.
-        weights: First digits of the model's hash.
-        tell: Is told in words what goes on.
-    """
+    """What is measured, on which data, and how."""
 
     model: GenerativeModel
     test: Dataset
     train: Dataset
     protocol: Protocol
-    samples: int
-    density_images: int
+    samples: int  # how many, and at most how many real images, a distance compares
+    density_images: int  # held-out images whose exact log-density is computed
     seed: int
     batch_size: int
-    weights: str
+    weights: str  # first digits of the model's hash
     tell: Callable[[str], None]
 
     def drawn(self, data: Dataset, most: int) -> Tensor:

@@ -30,11 +30,7 @@ def auroc(in_scores: Tensor, out_scores: Tensor) -> float:
 
 
 def aupr(in_scores: Tensor, out_scores: Tensor) -> float:
-    """Compute the area under the precision-recall curve of finding strange images, as average precision.
-
-    Returns:
-        1 where every strange image scores above every familiar one; M / (N + M) for chance.
-    """
+    """Compute the average precision of finding strange images, M / (N + M) for chance."""
     from sklearn.metrics import average_precision_score
 
     familiar, strange = _scores(in_scores, "in"), _scores(out_scores, "out")
@@ -68,19 +64,14 @@ def fpr_at_tpr(in_scores: Tensor, out_scores: Tensor, tpr: float = 0.95) -> floa
 
 
 def roc_curve(in_scores: Tensor, out_scores: Tensor, points: int = 200) -> tuple[list[float], list[float]]:
-    """Trace the ROC curve at no more than a number of thresholds.
-
-    Returns:
-        Shares of familiar and of strange images at or above each threshold, from (0, 0) to (1, 1).
-    """
+    """Trace the ROC curve: shares of familiar and of strange images at or above some thresholds."""
     familiar, strange = _scores(in_scores, "in"), _scores(out_scores, "out")
     pooled = torch.cat([familiar, strange]).unique()
     chosen = pooled[torch.linspace(len(pooled) - 1, 0, min(points, len(pooled))).round().long()]
-    shares = [
-        1 - torch.searchsorted(scores, chosen, side="left").double() / len(scores)
-        for scores in (familiar, strange)
-    ]
-    return [0.0, *shares[0].tolist()], [0.0, *shares[1].tolist()]
+    below, missed = (
+        torch.searchsorted(x, chosen, side="left").double() / len(x) for x in (familiar, strange)
+    )
+    return [0.0, *(1 - below).tolist()], [0.0, *(1 - missed).tolist()]
 
 
 def separation(in_scores: Tensor, out_scores: Tensor, seed: int = 0) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Metrics of sets: of features, Fréchet and kernel distances, precision and recall; of codes, normality."""
+"""Metrics of sets: of features, Fréchet and kernel distances, precision and recall; of codes, normality.
+
+A DataError says where there are too few images, features of different dimensions, or values not finite.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,6 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     Returns:
         The distance, at least 0, in squared units of the features.
-
-    Raises:
-        DataError: Fewer than two images, different dimensions, or features that are not finite.
 
     Reference:
         D. Dowson, B. Landau, The Fréchet Distance between Multivariate Normal Distributions, 1982.
@@ -116,9 +116,6 @@ def kernel_distance(
         Mean, which may be negative, and standard deviation over the subsets; with m of n images in each the
         mean itself has a standard error of about √(m/n) times the deviation.
 
-    Raises:
-        DataError: Fewer than two images, or different dimensions.
-
     Reference:
         Bińkowski, Sutherland, Arbel, Gretton, Demystifying MMD GANs, 2018, arXiv 1801.01401.
     """
@@ -139,19 +136,12 @@ def kernel_distance(
 
 
 class Coverage(NamedTuple):
-    """Precision and recall in feature space, image by image: what is published are their means.
+    """Precision and recall in feature space, image by image: what is published are their means."""
 
-    Attributes:
-        precision: Whether each sample lies in the ball of some real image, (M,).
-        recall: Whether each real image lies in the ball of some sample, (N,).
-        density: Number of real balls around each sample, over k, (M,); may exceed 1.
-        coverage: Whether the ball of each real image holds a sample, (N,).
-    """
-
-    precision: Tensor
-    recall: Tensor
-    density: Tensor
-    coverage: Tensor
+    precision: Tensor  # whether each sample lies in the ball of some real image, (M,)
+    recall: Tensor  # whether each real image lies in the ball of some sample, (N,)
+    density: Tensor  # number of real balls around each sample, over k, (M,); may exceed 1
+    coverage: Tensor  # whether the ball of each real image holds a sample, (N,)
 
 
 def coverage(real: Tensor, samples: Tensor, k: int = 5) -> Coverage:
@@ -161,9 +151,6 @@ def coverage(real: Tensor, samples: Tensor, k: int = 5) -> Coverage:
         real: (N, dim) features, N > k.
         samples: (M, dim) features, M > k.
         k: Neighbours.
-
-    Raises:
-        DataError: Too few images, or different dimensions.
 
     Reference:
         Kynkäänniemi, Karras, Laine, Lehtinen, Aila, Improved precision and recall metric for assessing
@@ -193,24 +180,15 @@ def _radius(x: Tensor, k: int) -> Tensor:
 
 
 class Normality(NamedTuple):
-    """How far codes z of the base are from N(0, I), as Kolmogorov's distances in [0, 1].
+    """How far codes z of the base are from N(0, I), as Kolmogorov's distances in [0, 1]."""
 
-    Attributes:
-        coordinates: Mean over coordinates of the distance of zᵢ to N(0, 1).
-        radius: Distance of ‖z‖² to χ²_d: small only where the coordinates are also independent enough.
-        expected: Mean distance that as many codes of N(0, I) have, 0.8687 / √N.
-    """
-
-    coordinates: float
-    radius: float
-    expected: float
+    coordinates: float  # mean over coordinates of the distance of zᵢ to N(0, 1)
+    radius: float  # of ‖z‖² to χ²_d: small only where the coordinates are also independent enough
+    expected: float  # mean distance that as many codes of N(0, I) have, 0.8687 / √N
 
 
 def normality(z: Tensor) -> Normality:
     """Compare codes z, shape (N, d), with N(0, I).
-
-    Raises:
-        DataError: Fewer than two codes, or one that is not finite.
 
     Reference:
         Marsaglia, Tsang, Wang, Evaluating Kolmogorov's distribution, Journal of Statistical Software, 2003:

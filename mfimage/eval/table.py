@@ -17,13 +17,7 @@ _POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def number(value: float | str | None, digits: int = 4, size: float | None = None) -> str:
     """Write a number with some significant digits, or as many decimals as one of another size has.
 
-    Args:
-        value: The number; a text stays as it is, and None and NaN become a dash.
-        digits: How many, at least 1.
-        size: A positive number whose decimals are taken, if given and not zero.
-
-    Returns:
-        The text, with a true minus sign.
+    A text stays as it is, None and NaN become a dash, and a minus is a true one.
     """
     if value is None or isinstance(value, str):
         return value or DASH
@@ -52,11 +46,8 @@ def mark_best(
 ) -> list[bool]:
     """Mark the best value, and those that cannot be told from it: they read alike, or their intervals meet.
 
-    Args:
-        values: Of the same quantity; None, NaN and texts take no part.
-        better: Which way; nothing is marked without one, nor where all values read alike.
-        texts: How the values are written.
-        intervals: Of each value; one without reaches from the value to itself.
+    None, NaN and texts take no part. Nothing is marked without a better side, nor where all values read
+    alike. A value without an interval reaches from itself to itself.
     """
     found = {i: v for i, v in enumerate(values) if isinstance(v, float | int) and not math.isnan(v)}
     if better is None or len({texts[i] for i in found}) < 2:
@@ -77,6 +68,17 @@ class Cell:
     text: str
     best: bool = False
     small: tuple[str, ...] = ()
+
+
+def marked(
+    values: Sequence[float | None],
+    better: Better,
+    intervals: Sequence[tuple[float, float] | None] = (),
+    size: float | None = None,
+) -> list[Cell]:
+    """Write values of the same quantity, the best of them marked; see `mark_best` and `number`."""
+    texts = [number(value, size=size) for value in values]
+    return list(map(Cell, texts, mark_best(values, better, texts, intervals)))
 
 
 @dataclass(frozen=True)
@@ -100,19 +102,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first column holds the names of the rows.
-
-    Attributes:
-        columns: Heads, the first above the names.
-        rows: Each with as many cells as there are further columns.
-        below: A sentence below it, on a page.
-        title: Above it, on a page.
-    """
+    """A table; the first column holds the names of the rows."""
 
     columns: Sequence[Column]
     rows: Sequence[Row]
-    below: str = ""
-    title: str = ""
+    below: str = ""  # a sentence below it, on a page
+    title: str = ""  # above it, on a page
     kind: ClassVar = "table"
 
     def __len__(self) -> int:
@@ -148,7 +143,6 @@ class Table:
 
 
 def _terminal(column: Column, cell: Cell) -> str:
-    """A cell of a terminal's table."""
     return f"[{cell.text}]" if column.cited and cell.text else cell.text + "*" * cell.best
 
 
