@@ -8,8 +8,7 @@ from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.listing import iter_files
 from mfimage.datasets.loading import load, load_files, load_for_training
 from mfimage.datasets.named import NAMED
-from mfimage.datasets.noise import gaussian_noise
-from mfimage.datasets.pictures import save_png, save_pngs, sheet
+from mfimage.datasets.pictures import gaussian_noise, save_png, save_pngs, sheet
 from mfimage.datasets.points import Points, load_points
 from mfimage.datasets.sets import Dataset, ImageSet, Skipped
 from mfimage.datasets.stored import StoredSet

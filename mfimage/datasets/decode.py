@@ -167,6 +167,11 @@ class Preparation:
     crop: Crop | None = None  # cut out before anything is scaled
 
     @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width asked for."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
     def max_bytes(self) -> int:
         """A larger file is not read."""
         return self.max_pixels * _BYTES_PER_PIXEL

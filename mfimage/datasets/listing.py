@@ -60,9 +60,9 @@ def _hidden(part: str) -> bool:
     return (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
 
 
-def require_some(paths: Sequence[str], where: str) -> None:
-    """Raise DataError if there are no paths of images."""
-    if not len(paths):
+def require_some(images: Sequence[object], where: str) -> None:
+    """Raise DataError if there are no images."""
+    if not images:
         raise DataError(f"{where}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
 
 
@@ -136,17 +136,15 @@ def _files(entries: list[os.DirEntry[str]], here: str) -> Iterator[ListedFile]:
 class Names(Sequence[str]):
     """Many names in one piece of memory: their bytes, and where each ends."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        parts = [os.fsencode(name) for name in names]
-        self.bytes = np.frombuffer(b"".join(parts), np.uint8)
-        self.ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+    def __init__(self, content: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+        self.bytes, self.ends = content, ends
 
     @classmethod
-    def of(cls, content: NDArray[np.uint8], ends: NDArray[np.int64]) -> Names:
-        """Put together what `bytes` and `ends` of another held."""
-        names = cls(())
-        names.bytes, names.ends = content, ends
-        return names
+    def of(cls, names: Iterable[str]) -> Names:
+        """Put names together."""
+        parts = [os.fsencode(name) for name in names]
+        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -167,19 +165,12 @@ class Names(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The images of a folder, in natural order.
+    """The images of a folder, in natural order."""
 
-    Attributes:
-        names: Relative paths, "/" between folders.
-        sizes: (N,) bytes, −1 for a broken link.
-        times: (N,) of their last change, ns.
-        kept: Where this list is kept, if there is a place; the file may be absent.
-    """
-
-    names: Names
-    sizes: NDArray[np.int64]
-    times: NDArray[np.int64]
-    kept: Path | None
+    names: Names  # relative paths, "/" between folders
+    sizes: NDArray[np.int64]  # (N,) bytes, −1 for a broken link
+    times: NDArray[np.int64]  # (N,) of their last change, ns
+    kept: Path | None  # where this list is kept, if there is a place; the file may be absent
 
     def fingerprint(self) -> str:
         """SHA-256 of names and sizes, not of times: a copy of the folder has the same."""
@@ -201,20 +192,18 @@ def index_folder(folder: Path) -> Index:
         return index
     began = time.time_ns()
     found, folders = scan_folder(folder)
-    require_some([one.path for one in found[:1]], f"folder {folder}")
+    require_some(found, f"folder {folder}")
     sizes, times = (np.array([one[i] for one in found], np.int64) for i in (1, 2))
-    index = Index(Names(one.path for one in found), sizes, times, kept)
-    if len(found) >= KEPT_FROM and max(folders.values()) < began - _SETTLED:
+    index = Index(Names.of(one.path for one in found), sizes, times, kept)
+    if kept is not None and len(found) >= KEPT_FROM and max(folders.values()) < began - _SETTLED:
         with suppress(OSError, ResourceError):  # without a cache it is only slower
-            _keep(index, folders)
+            _keep(index, folders, kept)
     return index
 
 
-def _keep(index: Index, folders: dict[str, int]) -> None:
-    if index.kept is None:
-        return
-    tops = Names(folders)
-    with whole(index.kept) as temporary, open(temporary, "wb") as file:
+def _keep(index: Index, folders: dict[str, int], kept: Path) -> None:
+    tops = Names.of(folders)
+    with whole(kept) as temporary, open(temporary, "wb") as file:
         np.savez(
             file, format=np.array(_FORMAT),
             names=index.names.bytes, ends=index.names.ends, sizes=index.sizes, times=index.times,
@@ -228,11 +217,11 @@ def _read(kept: Path, folder: Path) -> Index | None:
         with open(kept, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             if arrays["format"].item() != _FORMAT:
                 return None
-            tops = Names.of(arrays["folders"], arrays["folder_ends"])
+            tops = Names(arrays["folders"], arrays["folder_ends"])
             for top, changed in zip(tops, arrays["folder_times"].tolist(), strict=True):
                 if os.stat(folder / top).st_mtime_ns != changed:
                     return None
-            names = Names.of(arrays["names"], arrays["ends"])
+            names = Names(arrays["names"], arrays["ends"])
             index = Index(names, arrays["sizes"], arrays["times"], kept)
     except _DAMAGED:
         return None

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -34,7 +35,7 @@ from mfimage.datasets.sets import Dataset, ImageSet
 from mfimage.datasets.sources import ImageList, Size, Source, name_of, open_store
 from mfimage.datasets.splits import choose, split_name
 from mfimage.datasets.stored import SAMPLED, StoredSet
-from mfimage.datasets.stores import FileStore, Store
+from mfimage.datasets.stores import Store
 from mfimage.errors import DataError, MixedSizesError, UsageError
 
 Data: TypeAlias = Source | Sequence[Source]
@@ -81,25 +82,18 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: must be at least 1")
-    sources = _sources(data, split)
+    sources, images = _sources(data, split), ImageList(size, channels, reading)
     if (known := _as_it_is(sources, split)) is not None:
-        return _cut(known, size, channels, reading, limit, memory)
-    return _read(sources, split, ImageList(size, channels, reading), limit, memory, root)
+        return _cut(known, images.prepare, limit, memory)
+    return _read(sources, split, images, limit, memory, root)
 
 
-def _cut(
-    data: Dataset,
-    size: Size | None,
-    channels: int | None,
-    reading: Reading,
-    limit: int | None,
-    memory: int | None,
-) -> Dataset:
+def _cut(data: Dataset, asked: Preparation, limit: int | None, memory: int | None) -> Dataset:
     """The first examples of data that are taken as they are; UsageError where something else is asked."""
-    sides = (size, size) if isinstance(size, int) else size
+    channels, sides = asked.channels, asked.sides
     wrong = (channels, sides) != (None, None) and len(data.shape) != 3
     wrong = wrong or channels not in (None, data.shape[0]) or (sides is not None and sides != data.shape[1:])
-    if wrong or reading.value_range:
+    if wrong or asked.value_range:
         raise UsageError(
             f"{data.name}: is taken as it is, of shape {data.shape}, without another size, other channels or "
             "a value range"
@@ -140,15 +134,10 @@ def load_for_training(
     memory: int | None = MEMORY,
     root: str | Path | None = None,
 ) -> tuple[Dataset, Config]:
-    """Load the training split, and settle the size of its images in the configuration.
+    """Load the training split as `load` does, and settle the size of its images in the configuration.
 
-    Args:
-        data: As of `load`.
-        config: Size and channels; without a size, photographs (images of several sizes, or above 128 pixels)
-            are taken at 64 × 64, and other images as they are.
-        reading: As of `load`.
-        memory: As of `load`.
-        root: As of `load`.
+    Without a size, photographs (images of several sizes, or above 128 pixels) are taken at 64 × 64, and other
+    images as they are.
     """
     if (known := _as_it_is(_sources(data, "train"), "train")) is not None:
         data = known
@@ -187,7 +176,7 @@ def load_files(
     if not paths:
         raise DataError(f"{name}: no image files here")
     images = ImageList(size, channels, reading)
-    images.add_store(FileStore(paths, name), range(len(paths)))
+    images.add_files(paths)
     return images.to_set(name, "all")
 
 
@@ -237,11 +226,9 @@ def _points(source: Source, split: str) -> Points | None:
 
 def _fits(store: Store, rows: Sequence[int], prepare: Preparation, memory: int) -> bool:
     """Whether images in colour, of the size asked for or of the first that can be read, fit into memory."""
-    if prepare.size is not None:
-        height, width = (prepare.size, prepare.size) if isinstance(prepare.size, int) else prepare.size
-        return len(rows) * 3 * height * width <= memory
+    if prepare.sides is not None:
+        return len(rows) * 3 * math.prod(prepare.sides) <= memory
     for row in map(int, rows[:SAMPLED]):
         with suppress(DataError):
-            height, width = store.image(row, prepare).shape[:2]
-            return len(rows) * 3 * height * width <= memory
+            return len(rows) * 3 * math.prod(store.image(row, prepare).shape[:2]) <= memory
     return len(rows) <= SAMPLED

@@ -30,7 +30,7 @@ from mfimage.datasets.sets import BadFiles, Skipped
 from mfimage.datasets.shards import FEATURES_KEY, PACK_KEY, Shard, Shards, import_parquet, shard_files
 from mfimage.datasets.sources import open_store
 from mfimage.datasets.splits import class_folders
-from mfimage.datasets.stores import FolderStore, read_rows
+from mfimage.datasets.stores import FolderStore, read_chunks
 from mfimage.errors import DataError, UsageError
 from mfimage.files import file_hash, whole, write_json
 
@@ -121,8 +121,7 @@ class _Plan:
 def _plan(store: FolderStore | Shards, prepare: Preparation, shard_bytes: int) -> _Plan:
     """Divide images into shards of about `shard_bytes`, by their files or, where scaled, by their pixels."""
     divided = {name: np.asarray(store.divided[name], np.int64) for name in _NAMES if name in store.divided}
-    sides = (prepare.size, prepare.size) if isinstance(prepare.size, int) else prepare.size
-    pixels = None if sides is None else math.prod(sides) * (prepare.channels or 3)
+    pixels = prepare.sides and math.prod(prepare.sides) * (prepare.channels or 3)
     shards = {}
     for name, rows in divided.items():
         sizes = [store.stored_bytes(int(row)) if pixels is None else pixels for row in rows]
@@ -212,7 +211,7 @@ def _groups(
 ) -> Iterator[list[dict[str, Any]]]:
     """The row groups of a shard; what cannot be read goes to `skipped`."""
     group: list[dict[str, Any]] = []
-    for chunk in read_rows(plan.row, rows.tolist()):
+    for chunk in read_chunks(plan.row, rows.tolist()):
         bad.count(len(chunk))
         for row, result in chunk:
             if isinstance(result, DataError):

@@ -1,4 +1,13 @@
-"""Write a picture, and put many into one."""
+"""Images as tensors: write them as PNG files, put many into one, damage them to see it undone.
+
+>>> import torch
+>>> from mfimage.datasets.pictures import gaussian_noise, missing_pixels
+>>> x, generator = torch.full((1, 1, 28, 28), 0.5), torch.Generator().manual_seed(0)
+>>> noisy = gaussian_noise(x, 0.1, generator)  # for denoise(noisy, model, sigma=0.1)
+>>> holed, mask = missing_pixels(x, 0.3, generator)  # for inpaint(holed, mask, model)
+>>> f"{(noisy - x).std():.2f} {mask.float().mean():.2f}"
+'0.10 0.30'
+"""
 
 from __future__ import annotations
 
@@ -11,19 +20,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mfimage.errors import DataError
+from mfimage.errors import DataError, UsageError
 from mfimage.files import whole
 
 
 def array_of(image: Tensor, name: str = "image") -> np.ndarray:
-    """Turn an image into the 8-bit array that Pillow takes, (H, W) or (H, W, 3).
+    """Turn an image (C, H, W) or (H, W) into the 8-bit array that Pillow takes, (H, W) or (H, W, 3).
 
-    Args:
-        image: (C, H, W) or (H, W), C = 1 or 3, floats in [0, 1] (others are clipped), rounded to the nearest.
-        name: What an error calls it.
-
-    Raises:
-        DataError: The image has another shape, or values that are not finite.
+    C is 1 or 3; values are clipped to [0, 1] and rounded to the nearest. DataError, with the name, for other
+    shapes and values that are not finite.
     """
     values = image.detach().to("cpu", torch.float32)
     values = values[None] if values.ndim == 2 else values
@@ -92,3 +97,46 @@ def sheet(images: Tensor, columns: int, pad: int = 2) -> Tensor:
         top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
         out[:, top : top + height, left : left + width] = image
     return out
+
+
+def gaussian_noise(x: Tensor, sigma: float, generator: torch.Generator, clip: bool = True) -> Tensor:
+    """Add independent normal noise to every value.
+
+    y = x + σ ε,   ε ~ N(0, 1)
+
+    Args:
+        x: Images of any shape, floats in [0, 1].
+        sigma: Standard deviation σ ≥ 0 on the scale of [0, 1].
+        generator: Draws the noise on its own device, so that a CPU generator gives the same on any.
+        clip: Clip the result to [0, 1], as a camera would; without it the noise stays exactly Gaussian.
+
+    Returns:
+        The shape, type and device of x.
+    """
+    noise = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
+    noisy = x + sigma * noise.to(x.device)
+    return noisy.clamp(0, 1) if clip else noisy
+
+
+def missing_pixels(x: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Lose pixels, in all channels at once.
+
+    y = 0 where the mask m is True, else x;   m ~ Bernoulli(share)
+
+    Args:
+        x: Images (B, C, H, W), floats in [0, 1].
+        share: Of the pixels that are lost, in [0, 1].
+        generator: Draws which.
+
+    Returns:
+        y, like x, and the mask (B, 1, H, W), bool, True where a pixel is missing, as scikit-image has it.
+
+    Raises:
+        UsageError: If the share lies outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(f"share: between 0 and 1, not {share}")
+    size = (x.shape[0], 1, *x.shape[2:])
+    drawn = torch.rand(size, generator=generator, device=generator.device, dtype=x.dtype)
+    mask = (drawn < share).to(x.device)
+    return x.masked_fill(mask, 0.0), mask

@@ -47,21 +47,17 @@ class Points(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one."""
         return tuple(self.x.shape[1:])
 
     def batch(self, rows: Rows) -> Tensor:
-        """Some of them, (B, …) float32."""
         return self.x[rows if isinstance(rows, slice) else self.positions(rows)]
 
     def subset(self, rows: Rows) -> Points:
-        """Some of them as a set."""
         chosen = self.positions(rows)
         changes: dict[str, Any] = {name: tensor[chosen] for name, tensor in self._tensors().items()}
         return replace(self, **changes)
 
     def statistics(self) -> dict[str, Any]:
-        """Of all values of x; sha256 is of all tensors."""
         digest = hashlib.sha256()
         for name, tensor in self._tensors().items():
             digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
@@ -145,8 +141,8 @@ def finite_tensor(array: np.ndarray, name: str, rows: int, where: object) -> Ten
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
         values = array.astype(np.float32) if sound else array
     if not sound or (name != "x" and array.ndim != 2) or not np.isfinite(values).all():
-        wanted = f"{name} must hold {rows} rows of finite numbers"
-        raise DataError(f"{where}: {wanted}, not {array.dtype} of shape {array.shape}")
+        found = f"not {array.dtype} of shape {array.shape}"
+        raise DataError(f"{where}: {name} must hold {rows} rows of finite numbers, {found}")
     if array.ndim == 4 and not (array.min() >= 0 and array.max() <= 1):
         raise DataError(f"{where}: images x hold {array.min():g} … {array.max():g}, not values in [0, 1]")
     return torch.from_numpy(values)
@@ -196,15 +192,18 @@ def write_points(
     for split, number, rows in _shards(manifest):
         path = folder / f"{split}-{number:04d}.npz"
         if not path.exists():
-            digest = hashlib.sha256(f"{seed} {split} {number}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            drawn = sampler.sample(rows, generator)
-            (replace(drawn, x=drawn.x.half()) if drawn.x.ndim == 4 else drawn).save(path)
+            _write_file(sampler, path, rows, f"{seed} {split} {number}")
         files[path.name] = file_hash(path)
         done += rows
         tell(done, count)
     write_json(folder / MANIFEST, {**manifest, "files": files})
     return folder
+
+
+def _write_file(sampler: Sampler, path: Path, rows: int, key: str) -> None:
+    digest = hashlib.sha256(key.encode()).digest()
+    drawn = sampler.sample(rows, torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+    (replace(drawn, x=drawn.x.half()) if drawn.x.ndim == 4 else drawn).save(path)
 
 
 def _shards(manifest: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:

@@ -67,12 +67,7 @@ class Dataset(ABC):
         """What the examples hold: dtype, sha256, mean and std of all values, ready for JSON."""
 
     def summary(self) -> dict[str, Any]:
-        """What a run records of its data, ready for JSON.
-
-        Returns:
-            name, split, count, shape, dtype, skipped (how many), skipped_first (up to 5 of them), and the
-            other `statistics`.
-        """
+        """What a run records of its data, for JSON: name, split, …, skipped (how many), `statistics`."""
         found = self.statistics()
         return {
             "name": self.name,
@@ -104,11 +99,7 @@ class Dataset(ABC):
         return self
 
     def positions(self, rows: Rows) -> Tensor:
-        """Rows as (B,) int64 positions.
-
-        Raises:
-            UsageError: If a mask has another length than the set, or the rows are not integers.
-        """
+        """Rows as (B,) int64; UsageError for a mask of another length, and for what is not integers."""
         if isinstance(rows, slice):
             return torch.arange(*rows.indices(len(self)))
         index = torch.as_tensor(rows)
@@ -143,17 +134,14 @@ class ImageSet(Dataset):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
     def batch(self, rows: Rows) -> Tensor:
-        """Some of the images, (B, C, H, W) float32 in [0, 1]."""
         chosen = self.images[rows if isinstance(rows, slice) else self.positions(rows)]
         return chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen
 
     def subset(self, rows: Rows) -> ImageSet:
-        """Some of the images as a set."""
         chosen = self.positions(rows)
         return replace(
             self,
@@ -163,7 +151,6 @@ class ImageSet(Dataset):
         )
 
     def statistics(self) -> dict[str, Any]:
-        """Of all pixels; sha256 is of their bytes in the order (N, C, H, W)."""
         digest, total, squares = hashlib.sha256(), 0.0, 0.0
         for start in range(0, len(self), 1024):
             digest.update(self.images[start : start + 1024].contiguous().numpy().data)
@@ -188,12 +175,7 @@ class Skipped:
 
 
 class BadFiles:
-    """The files that could not be read so far, and whether they are too many; threads may share it.
-
-    Args:
-        max_bad: Largest share of the files tried, in [0, 1], that may be bad.
-        skipped: Files that are known to be bad.
-    """
+    """The files that could not be read so far, and whether they are too many; threads may share it."""
 
     def __init__(self, max_bad: float, skipped: Iterable[Skipped] = ()) -> None:
         self.max_bad, self.tried = max_bad, 0

@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,8 @@ def import_parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise UsageError(
-            f"Parquet files need pyarrow ({error}): pip install 'mfimage[large]', or pip install pyarrow"
-        ) from error
+        advice = "pip install 'mfimage[large]', or pip install pyarrow"
+        raise UsageError(f"Parquet files need pyarrow ({error}): {advice}") from error
     return pyarrow.parquet
 
 
@@ -128,21 +127,18 @@ class Shards(Store):
         _check_finished(self.shards, name)
         places = [(file, i) for file, shard in enumerate(self.shards) for i in range(len(shard.groups))]
         self._places = np.array(places, np.int64).reshape(-1, 2)  # file and number of each group
-        groups = [rows for shard in self.shards for rows in shard.groups]
-        self._starts = np.cumsum([0, *groups], dtype=np.int64)  # rows at which groups begin, and the end
-        self._firsts = np.cumsum(
-            [0, *(sum(shard.groups) for shard in self.shards)], dtype=np.int64
-        )  # of files
+        files_rows, groups = [sum(one.groups) for one in self.shards], [one.groups for one in self.shards]
+        self._firsts = np.cumsum([0, *files_rows], dtype=np.int64)  # rows at which files begin, and the end
+        self._starts = np.cumsum([0, *chain(*groups)], dtype=np.int64)  # the same of groups
         self._local = threading.local()
         if not len(self):
             raise DataError(f"{name}: holds no images")
+        self.divided = self._divide()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @cached_property
-    def divided(self) -> Divided:  # type: ignore[override]
-        """The rows of each split."""
+    def _divide(self) -> Divided:
         rows: dict[str, list[NDArray[np.int64]]] = {}
         for shard, first, end in zip(self.shards, self._firsts, self._firsts[1:], strict=False):
             if mark := named_split(f"{shard.path.parent.name}/{shard.path.name}"):
@@ -151,12 +147,10 @@ class Shards(Store):
         return {**named, "all": range(len(self))} if named else divide_rows(len(self))
 
     def path(self, row: int) -> str:
-        """The file and the row in it."""
         file = int(np.searchsorted(self._firsts, row, side="right")) - 1
         return f"{self.shards[file].path}[{row - self._firsts[file]}]"
 
     def content(self, row: int, max_bytes: int) -> bytes:
-        """Bytes of one image; DataError if they are absent, cannot be read or are more than allowed."""
         group = self._group(row)
         if getattr(self._local, "group", None) != group:  # in order, each group is read once
             self._local.images, self._local.group = self._read(group, "column"), group
@@ -174,7 +168,6 @@ class Shards(Store):
         return self.shards[file].group_bytes(group) // self.shards[file].groups[group]
 
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """The integers of the column of labels, if every file has one and no row lacks it."""
         if not all(shard.label for shard in self.shards):
             return None
         groups = np.searchsorted(self._starts, rows, side="right") - 1
@@ -187,7 +180,6 @@ class Shards(Store):
         return found
 
     def fingerprint(self) -> str:
-        """Hash of the names, sizes and footers of all files."""
         digest = hashlib.sha256()
         for shard in self.shards:
             with shard.readable(), open(shard.path, "rb") as file:
@@ -228,11 +220,9 @@ class Shards(Store):
 
 def _check_finished(shards: Sequence[Shard], name: str) -> None:
     """Raise DataError where files are missing of what `mfimage pack` meant to write."""
-    wanted = {(shard.pack.get("plan"), shard.pack.get("shards")) for shard in shards if shard.pack}
-    if len(wanted) > 1:
+    packs = {(shard.pack.get("plan"), shard.pack.get("shards")) for shard in shards if shard.pack}
+    if len(packs) > 1:
         raise DataError(f"{name}: holds shards of several packs; keep each in a folder of its own")
-    for _, count in wanted:
-        if count != len(shards):
-            raise DataError(
-                f"{name}: {len(shards)} of {count} shards are there; run `mfimage pack` again to finish"
-            )
+    if packs and (count := packs.pop()[1]) != len(shards):
+        there = f"{len(shards)} of {count} shards are there"
+        raise DataError(f"{name}: {there}; run `mfimage pack` again to finish")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,7 +24,7 @@ from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
 from mfimage.datasets.shards import Shards, shard_files
 from mfimage.datasets.splits import choose, divide_rows
 from mfimage.datasets.stored import StoredSet
-from mfimage.datasets.stores import FolderStore, Store, ZipStore, read_rows
+from mfimage.datasets.stores import FolderStore, Key, Store, ZipStore, read_chunks
 from mfimage.errors import DataError
 
 Size: TypeAlias = int | tuple[int, int]
@@ -101,17 +102,29 @@ class ImageList:
             self._add_array(*read_arrays(path), str(path), split, limit)
 
     def add_store(self, store: Store, rows: Sequence[int]) -> None:
-        """Read rows of a store, with their labels where it knows them; note what cannot be read."""
-        prepare, kept = replace(self.prepare, crop=store.crop), []
-        for chunk in read_rows(lambda row: store.image(row, prepare), rows):
-            for row, image in chunk:
-                if isinstance(image, DataError):
-                    self.bad.add(store.path(row), image)
-                else:
-                    self._pixels.append(image)
-                    self.paths.append(store.path(row))
-                    kept.append(row)
-        self._labels.append(store.labels(np.array(kept, np.int64)))
+        """Read rows of a store, with their labels where it knows them."""
+        prepare = replace(self.prepare, crop=store.crop)
+        good = self._read(lambda row: store.image(row, prepare), list(map(int, rows)), store.path)
+        self._labels.append(store.labels(np.array(good, np.int64)))
+
+    def add_files(self, paths: Sequence[str]) -> None:
+        """Read files as they are named."""
+        self._read(lambda path: self.prepare(Path(path), path), paths, str)
+        self._labels.append(None)
+
+    def _read(
+        self, read: Callable[[Key], Pixels], keys: Sequence[Key], path: Callable[[Key], str]
+    ) -> list[Key]:
+        """Add what can be read, and return its keys; note what cannot."""
+        good = []
+        for key, image in chain.from_iterable(read_chunks(read, keys)):
+            if isinstance(image, DataError):
+                self.bad.add(path(key), image)
+            else:
+                self._pixels.append(image)
+                self.paths.append(path(key))
+                good.append(key)
+        return good
 
     def _add_set(self, images: ImageSet) -> None:
         self._add_pixels(images.images.movedim(1, -1).numpy(), images.paths)

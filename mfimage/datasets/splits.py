@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 from mfimage.errors import DataError
 
 Divided: TypeAlias = Mapping[str, Sequence[int]]
-"""Name of each split, and which rows are in it, ascending; \"all\" is one of them."""
+"""Name of each split, and which rows are in it, ascending; "all" is one of them."""
 
 _Part = TypeVar("_Part", bound=Sequence)
 
@@ -35,7 +35,7 @@ def held_out(key: str) -> bool:
 
 def divide_rows(count: int) -> Divided:
     """The splits of rows that have no names: by the hash of each row's index."""
-    return _hashed(map(str, range(count)), count)
+    return _by_hash(map(str, range(count)), count)
 
 
 def divide_paths(paths: Sequence[str]) -> Divided:
@@ -49,10 +49,10 @@ def divide_paths(paths: Sequence[str]) -> Divided:
         top, _, rest = path.split("/", depth)[-1].partition("/")
         if rest and top.lower() in _FOLDERS:
             marked.setdefault(_FOLDERS[top.lower()], array("q")).append(row)
-    return {**marked, "all": range(len(paths))} if marked else _hashed(paths, len(paths))
+    return {**marked, "all": range(len(paths))} if marked else _by_hash(paths, len(paths))
 
 
-def _hashed(keys: Iterable[str], count: int) -> Divided:
+def _by_hash(keys: Iterable[str], count: int) -> Divided:
     divided = {"train": array("q"), "test": array("q")}
     for row, key in enumerate(keys):
         divided["test" if held_out(key) else "train"].append(row)
@@ -89,23 +89,10 @@ def split_name(name: str) -> str:
 
 
 def choose(divided: Mapping[str, _Part], split: str, name: str) -> _Part:
-    """The part of a divided source that has a name, under any of its spellings.
-
-    Args:
-        divided: Name of each split, and what is in it.
-        split: The name asked for.
-        name: What to call the source in messages.
-
-    Returns:
-        What is in it.
-
-    Raises:
-        DataError: There is no such split, or nothing in it.
-    """
+    """What is in a split of a source called `name`; DataError if there is no such split, or nothing in it."""
     wanted = split_name(split)
-    there = ", ".join(divided)
     if wanted not in divided:
-        raise DataError(f"{name}: has no split {split!r}; there are {there}")
+        raise DataError(f"{name}: has no split {split!r}; there are {', '.join(divided)}")
     if not len(divided[wanted]):
         counts = ", ".join(f"{key} {len(part)}" for key, part in divided.items())
         raise DataError(f"{name}: nothing falls into the split {split!r} ({counts}); ask for 'all'")

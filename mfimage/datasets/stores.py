@@ -70,19 +70,19 @@ def ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def read_rows(
-    read: Callable[[int], Value], rows: Sequence[int]
-) -> Generator[list[tuple[int, Value | DataError]], None, None]:
-    """Read rows ahead, in chunks: each row comes with its value, or with the DataError that it gave."""
+def read_chunks(
+    read: Callable[[Key], Value], keys: Sequence[Key]
+) -> Generator[list[tuple[Key, Value | DataError]], None, None]:
+    """Read ahead, in chunks: each key comes with its value, or with the DataError that it gave."""
 
-    def attempt(row: int) -> tuple[int, Value | DataError]:
+    def attempt(key: Key) -> tuple[Key, Value | DataError]:
         try:
-            return row, read(row)
+            return key, read(key)
         except DataError as error:
-            return row, error
+            return key, error
 
-    chunks = [rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK)]
-    return ahead(lambda chunk: [attempt(int(row)) for row in chunk], chunks)
+    chunks = [keys[begin : begin + CHUNK] for begin in range(0, len(keys), CHUNK)]
+    return ahead(lambda chunk: list(map(attempt, chunk)), chunks)
 
 
 class Store(ABC):
@@ -167,25 +167,6 @@ class FolderStore(Store):
 
     def fingerprint(self) -> str:
         return self.index.fingerprint()
-
-
-class FileStore(Store):
-    """Files as they are named."""
-
-    def __init__(self, paths: Sequence[str], name: str) -> None:
-        self.paths, self.name, self.divided = paths, name, {"all": range(len(paths))}
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def path(self, row: int) -> str:
-        return self.paths[row]
-
-    def content(self, row: int, max_bytes: int) -> Path:
-        return Path(self.paths[row])
-
-    def fingerprint(self) -> str:
-        return hashlib.sha256("\0".join(self.paths).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class ZipStore(Store):

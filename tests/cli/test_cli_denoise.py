@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny import draw_bumps
 
-from mfimage.datasets.noise import gaussian_noise
+from mfimage.datasets import gaussian_noise
 
 
 def write(folder, images):

@@ -128,11 +128,11 @@ def kept(tmp_path):
 
 def test_names_are_a_sequence():
     words = ["a", "", "ü/ß.png", os.fsdecode(b"\xff.png"), "e"]
-    names = Names(words)
+    names = Names.of(words)
     assert list(names) == words
     assert [names[i] for i in range(-5, 5)] == words + words
     assert names[1:4] == words[1:4]
-    assert len(Names([])) == 0
+    assert len(Names.of([])) == 0
     with pytest.raises(IndexError):
         names[5]
 

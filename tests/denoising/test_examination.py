@@ -5,7 +5,7 @@ import torch
 from tiny import bump_images
 
 from mfimage import from_pretrained, save_pretrained
-from mfimage.datasets.noise import gaussian_noise
+from mfimage.datasets import gaussian_noise
 from mfimage.denoising.examination import (
     USUAL,
     examine,

@@ -5,7 +5,7 @@ from laws import perturb
 from tiny import bump_images
 
 from mfimage import ModelConfig, build
-from mfimage.datasets.noise import gaussian_noise
+from mfimage.datasets import gaussian_noise
 from mfimage.denoising.inverse import (
     Downsample,
     Identity,

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from tiny import draw_bumps
 
-from mfimage.datasets.noise import missing_pixels
+from mfimage.datasets.pictures import missing_pixels
 from mfimage.denoising.inverse import Downsample
 from mfimage.denoising.restoring import enlarge, fill, inpaint, super_resolve
 from mfimage.errors import DataError, UsageError
