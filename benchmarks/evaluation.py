@@ -50,7 +50,7 @@ from mfimage.eval import (
 from mfimage.eval.evaluation import evaluate_once
 from mfimage.eval.features import ScatteringFeatures, quantise
 from mfimage.eval.image_metrics import mse
-from mfimage.eval.inception_graph import build_inception
+from mfimage.eval.inception import build_inception
 from mfimage.inputs import in_batches
 
 PARTS = ("parity", "rates", "ordering", "fashion-mnist", "celeba")

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from mfimage.config import Config
-from mfimage.datasets import gaussian_noise, load
+from mfimage.datasets import gaussian_noise
 from mfimage.eval import Evaluation, evaluate
-from mfimage.eval.evaluation_page import sections_of
+from mfimage.eval.evaluation import sections_of
 from mfimage.eval.image_metrics import PCA, mse, psnr, squared_error
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
 from mfimage.eval.plots import curve_plot, histogram_plot
 from mfimage.eval.score_metrics import auroc
 from mfimage.eval.table import Column, Row, Table, marked
 from mfimage.files import read_json
-from mfimage.inputs import in_batches
+from mfimage.inputs import in_batches, load_like
 from mfimage.models import GenerativeModel
 from mfimage.run import Run
 from mfimage.training import hold_out, train_or_reuse
@@ -43,7 +43,7 @@ def run_demo(
     """
     run = Run(outdir)
     model = train_or_reuse(data, outdir, config, device=device, quiet=quiet)
-    training, test = (load(data, split, config.size, config.channels) for split in ("train", "test"))
+    training, test = (load_like(data, split, model) for split in ("train", "test"))
     metrics = evaluate(test, model, training, metrics=("reconstruction", "density"), seed=config.seed)
     pca = PCA.fit(training.batch(slice(None)), model.dim)
     x = test.batch(slice(None))
@@ -52,19 +52,19 @@ def run_demo(
     run.write("metrics.json", {**metrics.as_json(), "auroc": areas, "sentence": lead})
     sections = [
         *sections_of(metrics),
-        _reconstructions(x, _project(model, x)),
+        _reconstructions(x, _project(model, x).clamp(0, 1)),
         _denoising(model, pca, x[:NOISY], config.seed),
         _strange_images(scores, areas),
         _curves(run.directory / "stats.jsonl"),
     ]
-    notes = [f"FID takes many minutes of Inception on a CPU: mfimage evaluate {outdir} {data} --metrics fid"]
-    notes += _NOTES
+    fid = f"FID takes many minutes of Inception on a CPU: mfimage evaluate {outdir} {data} --metrics fid"
+    notes = [fid, *_NOTES]
     page = Page("An image manifold learned from clothes", lead, sections, _settings(run, config), notes)
     return page.write(run.directory / "report.html"), lead
 
 
 def _project(model: GenerativeModel, x: Tensor) -> Tensor:
-    return in_batches(lambda part: model.project(part.to(model.device)), x).clamp(0, 1)
+    return in_batches(lambda part: model.project(part.to(model.device)), x)
 
 
 def _strangers(
@@ -73,16 +73,12 @@ def _strangers(
     """Score the test images and strangers; also the area under each ROC curve (model, PCA)."""
     sets = {
         "clothes (test)": x,
-        "digits": load("digits", "all", (x.shape[2], x.shape[3]), x.shape[1]).batch(slice(None)),
+        "digits": load_like("digits", "all", model).batch(slice(None)),
         "turned by 90°": x.rot90(1, (2, 3)),
         "upside down": x.flip(2),
         "inverted": 1 - x,
     }
-
-    ours = {
-        name: in_batches(lambda part: mse(model.project(part.to(model.device)).cpu(), part), y)
-        for name, y in sets.items()
-    }
+    ours = {name: mse(_project(model, y), y) for name, y in sets.items()}
     theirs = {name: squared_error(y, pca.project(y)) / x[0].numel() for name, y in sets.items()}
     home, *others = sets
     return ours, {name: (auroc(ours[home], ours[name]), auroc(theirs[home], theirs[name])) for name in others}
@@ -115,7 +111,8 @@ def _denoising(model: GenerativeModel, pca: PCA, clean: Tensor, seed: int) -> Se
     parts = []
     for sigma in SIGMAS:
         noisy = gaussian_noise(clean, sigma, torch.Generator().manual_seed(seed))
-        rows = {"noisy": noisy, "M-flow": _project(model, noisy), "PCA": pca.project(noisy).clamp(0, 1)}
+        ours, theirs = _project(model, noisy).clamp(0, 1), pca.project(noisy).clamp(0, 1)
+        rows = {"noisy": noisy, "M-flow": ours, "PCA": theirs}
         cells = marked([float(psnr(y, clean).mean()) for y in rows.values()], "higher", size=10.0)
         named = zip({"clean": clean, **rows}.items(), [None, *cells], strict=True)
         shown = [picture(y[:SHOWN], f"images, {name}", 0, name, cell, "dB") for (name, y), cell in named]
@@ -138,14 +135,14 @@ def _strange_images(scores: dict[str, Tensor], areas: dict[str, tuple[float, flo
 def _curves(path: Path) -> Section:
     records = [json.loads(line) for line in path.read_text().splitlines()]
     curves = []
-    for phase, title, unit, log in (
-        ("manifold", "Phase 1: reconstruction", "squared error an image", True),
-        ("density", "Phase 2: likelihood", "nats an image", False),
+    for phase, title, unit in (
+        ("manifold", "Phase 1: reconstruction", "squared error an image"),
+        ("density", "Phase 2: likelihood", "nats an image"),
     ):
         own = [r for r in records if r["phase"] == phase]
         watched = [(float(r["step"]), r["validation"]) for r in own if "validation" in r]
         line = [float(r["step"]) for r in own], [r["loss"] for r in own]
-        curves.append(curve_plot(title, unit, line, watched, log))
+        curves.append(curve_plot(title, unit, line, watched, log=phase == "manifold"))
     return Section("Training", "", curves)
 
 

@@ -16,7 +16,7 @@ from mfimage.clothes_demo import run_demo
 from mfimage.datasets.sets import ImageSet, Skipped
 from mfimage.eval import compare
 from mfimage.eval.comparison import picture_rows
-from mfimage.eval.evaluation_page import page_of
+from mfimage.eval.evaluation import page_of
 from mfimage.eval.figures import PANEL, plot
 from mfimage.eval.page import strip
 from mfimage.experiments.point_plots import plot_plane

@@ -64,7 +64,7 @@ def evaluate(
     """
     from mfimage.eval import evaluate as evaluate_
     from mfimage.eval.cache import is_main
-    from mfimage.eval.evaluation_page import page_of
+    from mfimage.eval.evaluation import page_of
 
     if model is None:
         model, inputs = ("runs/latest", inputs) if len(inputs) == 1 else (inputs[0], inputs[1:])

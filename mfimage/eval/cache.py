@@ -46,16 +46,9 @@ class FeatureStore:
         self.directory = folder
 
     def features(self, key: str, count: int, images: Callable[[range], Tensor], what: str) -> Tensor:
-        """Compute, or read, the features of a set.
+        """Compute, or read, the features (count, dim) of a set; of several processes the first gets them.
 
-        Args:
-            key: Says everything that the images follow from.
-            count: How many there are.
-            images: Range of positions to images (B, C, H, W) in [0, 1].
-            what: The images are, in words.
-
-        Returns:
-            (count, dim) float32 in the first process. The others compute their share and return none of it.
+        The key says everything that the images follow from; `images` gives those of a range of positions.
         """
         places = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
         chunks = [(self._folder(key) / f"{i:05d}.safetensors", rows) for i, rows in enumerate(places)]

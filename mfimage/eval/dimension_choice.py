@@ -120,7 +120,9 @@ def choose_dimension(
     variance = (rows[:held_out] - mean).double().square().sum(1).mean()
     outside = max(float(variance - test.double().square().sum(1).mean()), 0.0)
     curve = tuple(e + outside for e in _nested_errors(train, test, longest, steps, seed, report))
-    pca = _linear_errors(test, longest, outside)
+    energy = test.double().square().mean(0)
+    left = [energy.sum(), *(energy.sum() - energy.cumsum(0))[:longest]]
+    pca = tuple(float(e) + outside for e in left)
     elbow = find_elbow(curve)
     verdict = recommend(plain.dimension, equalised.dimension, elbow, curve)
     most = min(max_dim, rows.shape[1] - 1)
@@ -177,12 +179,6 @@ def _nested_errors(
         except Interrupted as stop:
             raise Interrupted(stop.exit_code - 128, "stopped before anything could be recommended") from stop
     return [unit**2 * error(k) for k in range(longest + 1)]
-
-
-def _linear_errors(codes: Tensor, longest: int, outside: float) -> tuple[float, ...]:
-    energy = codes.double().square().mean(0)
-    left = energy.sum() - energy.cumsum(0)
-    return tuple(float(e) + outside for e in [energy.sum(), *left[:longest]])
 
 
 def _notes(verdict: Verdict, most: int, examples: int, features: int) -> tuple[str, ...]:

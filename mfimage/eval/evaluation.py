@@ -1,4 +1,4 @@
-"""How good a model is: what it reconstructs, samples and thinks likely, measured by a named protocol."""
+"""How good a model is: what it reconstructs, samples and thinks likely, by a named protocol; its page."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from mfimage.errors import UsageError
 from mfimage.eval.cache import FeatureStore, is_main
 from mfimage.eval.features import FeatureExtractor, InceptionFeatures, ScatteringFeatures
 from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
-from mfimage.eval.metrics import FEATURE_METRICS, METRICS, MODEL_METRICS, FeatureSets, Numbers, Pictures
+from mfimage.eval.metrics import FEATURE_METRICS, METRICS, MODEL_METRICS, FeatureSets, Numbers
 from mfimage.eval.numbers import Evaluation, read_evaluation
+from mfimage.eval.page import Page, Pictures, Section, picture, strip
 from mfimage.eval.protocols import MOST, PROTOCOLS, Setup
+from mfimage.eval.table import number
 from mfimage.inputs import load_like
 from mfimage.models import GenerativeModel
 from mfimage.pretrained import weights_hash
@@ -86,7 +88,7 @@ def evaluate(
         skipped |= {name: reason for name, reason in _OF_A_MANIFOLD.items() if name in metrics}
     summaries = {"test": test.summary(), "train": train.summary()}
     numbers: Numbers = {}
-    pictures: Pictures = {}
+    pictures: dict[str, Tensor] = {}
     for name, measure in MODEL_METRICS.items():
         if name in metrics and name not in skipped and is_main():
             more, shown = measure(s)
@@ -197,3 +199,50 @@ def _feature_numbers(
     for name in space.metrics if is_main() else ():
         numbers |= FEATURE_METRICS[name](s, FeatureSets(space.name, space.extractor.weights, sets))
     return numbers
+
+
+def page_of(evaluation: Evaluation, name: str) -> Page:
+    """Put an evaluation on a page, under the name of its model."""
+    model, data, rules = evaluation.model, evaluation.data, evaluation.protocol
+    count = f"{data['test']['count']:,}"
+    lead = (
+        f"{len(evaluation.numbers)} numbers of a model of {model['dim']} dimensions and "
+        f"{model['parameters']:,} parameters on {count} held-out images.{_verdict(evaluation)}"
+    )
+    settings = {
+        "weights": evaluation.weights_text(), "kind": model["kind"],
+        "held-out images": f"{count}, sha256 {data['test']['sha256']}",
+        "training images": f"{data['train']['count']:,}, sha256 {data['train']['sha256']}",
+        "protocol": f"{rules['name']}: {rules['says']}", "seed": evaluation.asked.get("seed", 0),
+    }  # fmt: skip
+    notes = [f"no {metric}: {reason}" for metric, reason in evaluation.skipped.items()]
+    return Page(f"Evaluation of {name}", lead, sections_of(evaluation), settings, notes)
+
+
+def _verdict(evaluation: Evaluation) -> str:
+    """Say how good reconstructions and samples are, as far as that was measured."""
+    words, numbers = [], evaluation.numbers
+    if psnr := numbers.get("psnr"):
+        pca = f" (principal components: {number(psnr.beside['pca'])})" if "pca" in psnr.beside else ""
+        words.append(f"reconstructs them at {number(psnr.value)} dB{pca}")
+    for name in [name for name in ("fid", "fd-scattering") if name in numbers][:1]:
+        words.append(f"draws samples at a distance of {number(numbers[name].value)} ({name})")
+    return f" It {' and '.join(words)}." if words else ""
+
+
+def sections_of(evaluation: Evaluation) -> list[Section]:
+    """Put the numbers, and each kind of pictures, under a heading."""
+    shown = dict(evaluation.pictures)
+    samples, near = shown.pop("samples", None), shown.pop("nearest training images", None)
+    sections = [
+        Section("Numbers", "", [evaluation.table(narrow=True)]),
+        Section("Reconstructions", "Drawn at random, unselected.", [strip(shown)]),
+    ]
+    if samples is not None:
+        said = f"The first {len(samples)} samples of seed {evaluation.asked.get('seed', 0)}, unselected."
+        sections.insert(1, Section("Samples", said, [Pictures([picture(samples, "samples", 8)])]))
+    if samples is not None and near is not None:
+        rows = {"samples": samples[: len(near)], "nearest training images": near}
+        said = "The first samples, and below each the training image of the smallest distance in pixels."
+        sections.append(Section("Nearest training images", said, [strip(rows)]))
+    return sections

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.errors import DataError, UsageError
-from mfimage.eval.inception import InceptionWeights
-from mfimage.eval.inception_graph import build_inception
+from mfimage.eval.inception import InceptionWeights, build_inception
 
 RESIZES = ("pytorch-fid", "clean-fid")
 _CHUNK = 32  # images that pass through the network at once, so that memory stays bounded

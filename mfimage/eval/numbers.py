@@ -84,27 +84,16 @@ def quantiles(values: Tensor) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Number:
-    """A measured number.
-
-    Attributes:
-        value: The number.
-        n: Images that it was measured on.
-        interval: 95 % interval of the value under another draw of the images; None where it makes no sense.
-        unit: Of the value; empty for a pure number.
-        better: "lower", "higher", or None where models cannot be ranked by it.
-        protocol: Name of the protocol.
-        weights: First digits of the hash of weights: the feature network's, else the model's.
-        beside: Other values to read it with, such as PCA's, quantiles, or what chance gives.
-    """
+    """A measured number."""
 
     value: float
-    n: int
-    interval: tuple[float, float] | None = None
+    n: int  # images that it was measured on
+    interval: tuple[float, float] | None = None  # of 95 % under another draw of the images
     unit: str = ""
-    better: Better = None
-    protocol: str = ""
-    weights: str = ""
-    beside: Mapping[str, float] = field(default_factory=dict)
+    better: Better = None  # "lower", "higher", or None where models cannot be ranked by it
+    protocol: str = ""  # its name
+    weights: str = ""  # first digits of the hash of weights: the feature network's, else the model's
+    beside: Mapping[str, float] = field(default_factory=dict)  # PCA's value, quantiles, what chance gives
 
     def label(self, name: str) -> str:
         """Write the name that it has in an evaluation, and its unit."""
@@ -120,25 +109,15 @@ class Number:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The result of `evaluate`.
+    """The result of `evaluate`."""
 
-    Attributes:
-        model: dim, shape, kind, number of parameters, sha256.
-        data: Summaries of the test and the training images.
-        protocol: Of the distances: its name and what it says.
-        numbers: By name.
-        skipped: By name of a metric why it was not measured.
-        asked: The arguments that numbers depend on: metrics, samples, density_images, seed.
-        pictures: Sheets for the page, (N, C, H, W) by name; not in the JSON.
-    """
-
-    model: Mapping[str, Any]
-    data: Mapping[str, Any]
-    protocol: Mapping[str, str]
+    model: Mapping[str, Any]  # dim, shape, kind, number of parameters, sha256
+    data: Mapping[str, Any]  # summaries of the test and the training images
+    protocol: Mapping[str, str]  # of the distances: its name and what it says
     numbers: Mapping[str, Number]
-    skipped: Mapping[str, str]
-    asked: Mapping[str, Any] = field(default_factory=dict)
-    pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    skipped: Mapping[str, str]  # by name of a metric why it was not measured
+    asked: Mapping[str, Any] = field(default_factory=dict)  # metrics, samples, density_images, seed
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)  # (N, C, H, W) for the page; not in the JSON
 
     def as_json(self) -> dict[str, Any]:
         """Return what json.dump takes, without the pictures."""

@@ -15,7 +15,6 @@ from mfimage.eval import (
     find_inception_weights,
     frechet_distance,
     inception,
-    inception_graph,
 )
 from mfimage.eval.features import ScatteringFeatures, clean_resize, quantise, through_jpeg
 
@@ -96,7 +95,7 @@ def test_features_are_pytorch_fids(network, extractor):
 
 def test_building_the_network_draws_no_random_numbers(network):
     state = torch.get_rng_state()
-    built = inception_graph.build_inception(
+    built = inception.build_inception(
         {name: network[0].state_dict()[name] for name in inception.TENSOR_NAMES}
     )
     assert torch.equal(torch.get_rng_state(), state)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mfimage.errors import MfimageError, ModelError
-from mfimage.eval import InceptionUnavailable, find_inception_weights, inception, inception_graph
+from mfimage.eval import InceptionUnavailable, find_inception_weights, inception
 
 NAMES = ("a.bn.bias", "a.conv.weight")
 
@@ -167,15 +167,13 @@ class Evil:
 
 
 def test_layers_are_mapped_one_to_one():
-    assert len(inception_graph.LAYERS) == len(set(inception_graph.LAYERS.values())) == 94
+    assert len(inception.LAYERS) == len(set(inception.LAYERS.values())) == 94
 
 
 def test_tensors_of_fid_helper_get_names_and_a_scale():
     leaves = ("weight", "beta", "mean", "var")
-    theirs = {
-        f"net.layers.{layer}.{leaf}": torch.rand(2) for layer in inception_graph.LAYERS for leaf in leaves
-    }
-    ours = inception_graph.from_fid_helper(theirs)
+    theirs = {f"net.layers.{layer}.{leaf}": torch.rand(2) for layer in inception.LAYERS for leaf in leaves}
+    ours = inception.from_fid_helper(theirs)
     assert set(ours) == set(inception.TENSOR_NAMES)
     assert ours["Mixed_6b.branch7x7dbl_5.bn.running_var"] is theirs["net.layers.mixed_4.tower_1.conv_4.var"]
     assert torch.equal(ours["Mixed_7c.branch_pool.bn.weight"], torch.ones(2))
