@@ -18,23 +18,14 @@ CUT = 1 / 3  # share of noisy images that are cut to [0, 1] in training
 
 
 class Batch(NamedTuple):
-    """Some examples: data or codes, and what belongs to each.
+    """Some examples: data or codes, and what belongs to each."""
 
-    Attributes:
-        x: Data (B, …), or codes (B, d) in a phase on codes.
-        context: θ, shape (B, P).
-        score: The simulator's joint score, shape (B, P).
-        clean: What x was before noise was added.
-        noise: Random numbers of the step, shape (B, d).
-        sigma: Deviation of the noise that was added to each, shape (B,), where it varies.
-    """
-
-    x: Tensor
-    context: Tensor | None = None
-    score: Tensor | None = None
-    clean: Any = None
-    noise: Any = None
-    sigma: Any = None
+    x: Tensor  # data (B, …), or codes (B, d) in a phase on codes
+    context: Tensor | None = None  # θ, shape (B, P)
+    score: Tensor | None = None  # the simulator's joint score, shape (B, P)
+    clean: Any = None  # what x was before noise was added
+    noise: Any = None  # random numbers of the step, shape (B, d)
+    sigma: Any = None  # deviation of the noise that was added to each, shape (B,), where it varies
 
 
 Loss: TypeAlias = Callable[[Any, Batch, Config], Tensor]
@@ -45,28 +36,19 @@ Disturb: TypeAlias = Callable[[Batch, Config, torch.Generator, int], Batch]
 class Phase:
     """A stretch of training with one objective.
 
-    Attributes:
-        name: Of its checkpoints and curves.
-        part: The submodule that is trained; the rest stands still.
-        loss: (submodule, batch, config) to a scalar.
-        start: (model, batch) gives what is trained its first values, from many data or, on codes, from codes.
-        codes: Whether it is trained on the codes of a manifold that stands still, computed once.
-        closed: Whether `start` already solves it, without steps.
-        scores: Whether its loss knows the simulator's joint score.
-        keep_best: Whether the weights of the best validation are kept, or the last: where the objective holds
-            the likelihood of codes that move, its values at different times do not compare.
-        disturb: (batch, config, generator, d) adds the step's random numbers.
+    `keep_best` tells whether the weights of the best validation are kept, or the last: where the objective
+    holds the likelihood of codes that move, its values at different times do not compare.
     """
 
-    name: str
-    part: Callable[[Any], nn.Module]
-    loss: Loss
-    start: Callable[[Any, Batch], None]
-    codes: bool = False
-    closed: bool = False
-    scores: bool = False
+    name: str  # of its checkpoints and curves
+    part: Callable[[Any], nn.Module]  # the submodule that is trained; the rest stands still
+    loss: Loss  # (submodule, batch, config) to a scalar
+    start: Callable[[Any, Batch], None]  # first values, from many data or, on codes, from codes
+    codes: bool = False  # whether it is trained on the codes of a manifold that stands still, computed once
+    closed: bool = False  # whether `start` already solves it, without steps
+    scores: bool = False  # whether its loss knows the simulator's joint score
     keep_best: bool = True
-    disturb: Disturb | None = None
+    disturb: Disturb | None = None  # (batch, config, generator, d) adds the step's random numbers
 
 
 @dataclass(frozen=True)

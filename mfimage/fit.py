@@ -25,11 +25,7 @@ from mfimage.settings import check_name
 
 
 def make_accelerator(device: str, precision: str = "no") -> Accelerator:
-    """Make what knows the device, the processes and the precision.
-
-    Raises:
-        UsageError: If the device is none of auto, cpu and cuda, or is not there.
-    """
+    """Make what knows the device (auto, cpu or cuda), the processes and the precision."""
     check_name("device", device, DeviceName)
     find_device(device)
     # another run of this process may have had another precision or device
@@ -91,21 +87,12 @@ def fit(
     Whoever passes only a part of a model freezes the rest. A resumed run equals an unbroken one bit for bit
     (on one thread), because a batch is a function of the step alone.
 
-    Args:
-        module: What is trained, on the accelerator's device.
-        loss: (module, batch) to a scalar.
-        batches: Step (from 0) to this process's batch on the device: a tensor, or a tuple with one first.
-        validate: The error to watch, lower is better; called after every `schedule.every` steps and the last.
-        schedule: Numbers of the training.
-        snapshots: Where checkpoints lie; the newest one there is continued.
-        accelerator: Device, processes and precision.
-        report: Called after every step with the progress and {loss, grad_norm, lr[, validation]}.
-        keep_best: Whether the best weights are restored at the end.
-
-    Raises:
-        DivergedError: At a non-finite loss or gradient, before it reaches the weights, and at a non-finite
-            validation error, before it is saved.
-        Interrupted: After SIGINT or SIGTERM, once the step is finished and saved.
+    The newest checkpoint of `snapshots` is continued. A non-finite loss or gradient stops it before it
+    reaches the weights, a non-finite validation error before it is saved, SIGINT and SIGTERM once the step is
+    finished and saved. `batches` maps a step (from 0) to this process's batch on the device: a tensor, or a
+    tuple with one first. `validate` gives the error to watch, lower is better, after every `schedule.every`
+    steps and the last; `report` is called after every step with the progress and {loss, grad_norm, lr[,
+    validation]}.
     """
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
@@ -221,15 +208,7 @@ def shuffled(
 ) -> Callable[[int], Tensor]:
     """Make indices of batches a function of (seed, step): every epoch is a permutation of its own.
 
-    Args:
-        count: Number of items.
-        batch_size: Items a step over all processes.
-        seed: Of the permutations.
-        rank: Which process this is, 0 … world − 1.
-        world: Number of processes.
-
-    Returns:
-        Step to int64 indices of this process, shape (batch_size / world,).
+    Process `rank` of `world` gets the int64 indices of its share of a step, shape (batch_size / world,).
     """
     cache: dict[int, Tensor] = {}
 

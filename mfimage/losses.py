@@ -1,4 +1,8 @@
-"""The objectives, one short function each: (module, batch) to a scalar."""
+"""The objectives, one short function each: (module, batch) to a scalar.
+
+x are data, shape (B, …), images in [0, 1]; context are θ, shape (B, P). "Brehmer, Cranmer" is their Flows for
+simultaneous manifold learning and density estimation, 2020, arXiv 2003.13913.
+"""
 
 from __future__ import annotations
 
@@ -11,37 +15,20 @@ from mfimage.models.layers import full_precision
 
 
 def reconstruction(chart: Manifold, x: Tensor, context: Tensor | None = None) -> Tensor:
-    """Mean over data of ‖x − x̂‖², x̂ = decode(codes(x)), summed over pixels.
-
-    Args:
-        chart: Gives codes and decodes them.
-        x: Shape (B, …); images in [0, 1].
-        context: θ, shape (B, P).
-
-    Reference:
-        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (manifold phase).
-    """
+    """Mean over data of ‖x − x̂‖², x̂ = decode(codes(x)), summed over pixels (Brehmer, Cranmer, §2.3)."""
     return _squared_error(chart.decode(chart.codes(x, context), context), x).mean()
 
 
 def nested_reconstruction(chart: Manifold, x: Tensor, kept: Tensor) -> Tensor:
-    """Mean over data of ‖x − decode((u₁ … u_k, 0 …))‖², u = codes(x), k of each example.
+    """Mean over data of ‖x − decode((u₁ … u_k, 0 …))‖², u = codes(x), `kept` the k of each, (B,), 0 … d.
 
     With k drawn at random every leading part of the codes learns to be a manifold, and the first to hold
-    the most.
-
-    Args:
-        chart: Gives codes and decodes them.
-        x: Shape (B, …).
-        kept: k, shape (B,), 0 … d.
-
-    Reference:
-        Rippel, Gelbart, Adams, Learning ordered representations with nested dropout, 2014, arXiv 1402.0915.
+    the most. Rippel, Gelbart, Adams, Learning ordered representations with nested dropout, 2014,
+    arXiv 1402.0915.
     """
     codes = chart.codes(x)
-    return _squared_error(
-        chart.decode(codes * (torch.arange(codes.shape[1], device=x.device) < kept[:, None])), x
-    ).mean()
+    leading = torch.arange(codes.shape[1], device=x.device) < kept[:, None]
+    return _squared_error(chart.decode(codes * leading), x).mean()
 
 
 def noise_aware(chart: Manifold, noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
@@ -52,14 +39,14 @@ def noise_aware(chart: Manifold, noisy: Tensor, clean: Tensor, sigma: Tensor) ->
     which varies less, is of a quarter of the batch.
 
     Args:
-        chart: Gives codes, decodes them, and shrinks noise.
+        chart: One that can `shrink` noise.
         noisy: y, shape (B, C, H, W).
-        clean: x of the same shape, in [0, 1].
+        clean: x.
         sigma: Of the noise in y, shape (B,).
 
     Reference:
-        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (the first term); Liu et al., Invertible denoising
-        network: a light solution for real noise removal, 2021, arXiv 2104.10546 (a flow that denoises).
+        Liu et al., Invertible denoising network: a light solution for real noise removal, 2021,
+        arXiv 2104.10546 (a flow that denoises).
     """
     error = _squared_error(chart.shrink(noisy, sigma), clean)
     part = clean[: max(1, len(clean) // 4)]
@@ -71,10 +58,8 @@ def negative_log_likelihood(
 ) -> Tensor:
     """Mean over data of −log p(x), in nats: of codes under a density, or of data under a model.
 
-    On a frozen manifold, that of the codes is the M-flow's up to a constant, the mean log-volume.
-
-    Reference:
-        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (density phase).
+    On a frozen manifold, that of the codes is the M-flow's up to a constant, the mean log-volume (Brehmer,
+    Cranmer, §2.3).
     """
     with full_precision(x):
         return -module.log_prob(x, context).mean()
@@ -85,14 +70,8 @@ def scandal(
 ) -> Tensor:
     """−log p(x|θ) + α‖∇_θ log p(x|θ) − t‖², where a simulator gives its joint score t.
 
-    For codes on a manifold that does not depend on θ, the volume drops out of the score.
-
-    Args:
-        module: A conditional density or model.
-        x: Codes or data.
-        context: θ, shape (B, P).
-        score: t = ∇_θ log p(x, z|θ), shape (B, P).
-        weight: α; the paper's is 2.
+    Of data, or codes: on a manifold that does not depend on θ, the volume drops out of the score,
+    t = ∇_θ log p(x, z|θ), shape (B, P). The paper's α is 2.
 
     Reference:
         Brehmer, Louppe, Pavez, Cranmer, Mining gold from implicit models to improve likelihood-free
@@ -109,10 +88,7 @@ def alternating(model: ManifoldFlow, x: Tensor, context: Tensor | None = None) -
     """Reconstruction of x for the chart, and likelihood of its codes, held still, for the density.
 
     No parameter has a gradient of both, so a step of this sum is one step of each phase in turn, with one
-    learning rate and one clipping for both.
-
-    Reference:
-        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (M/D training, alternating).
+    learning rate and one clipping for both (Brehmer, Cranmer, §2.3, M/D training, alternating).
     """
     u = model.encode(x, context)
     error = _squared_error(model.decode(u, context), x).mean()
@@ -123,8 +99,8 @@ def simultaneous(model: ManifoldFlow, x: Tensor, context: Tensor | None, weight:
     """w·‖x − x̂‖² − log p(x), with gradients through the exact volume ½ log det(JᵀJ); meant for small d.
 
     Reference:
-        Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (S); Caterini et al., Rectangular flows for manifold
-        learning, 2021, arXiv 2106.01413.
+        Brehmer, Cranmer, §2.3 (S); Caterini et al., Rectangular flows for manifold learning, 2021,
+        arXiv 2106.01413.
     """
     with full_precision(x):
         error = _squared_error(model.project(x, context), x)
@@ -136,18 +112,12 @@ def sinkhorn(
 ) -> Tensor:
     """Sinkhorn divergence, with cost ½‖x − y‖², between data and as many samples of the model.
 
-    Conditional models compare pairs (x, θ) with (y, θ).
-
-    Args:
-        model: Any.
-        x: Data, shape (B, …).
-        noise: Base noise of the samples, shape (B, d).
-        context: θ, shape (B, P).
-        blur: Of the entropic regularisation, in units of the data.
+    Conditional models compare pairs (x, θ) with (y, θ). The samples are of base noise, shape (B, d); the blur
+    is that of the entropic regularisation, in units of the data.
 
     Reference:
         Feydy et al., Interpolating between optimal transport and MMD using Sinkhorn divergences, 2018,
-        arXiv 1810.08278; Brehmer, Cranmer, 2020, arXiv 2003.13913, §2.3 (OT).
+        arXiv 1810.08278; Brehmer, Cranmer, §2.3 (OT).
     """
     from geomloss import SamplesLoss
 
@@ -183,7 +153,7 @@ def free_form(model: ManifoldFlow, x: Tensor, probe: Tensor, context: Tensor | N
 
 
 def volume_surrogate(model: ManifoldFlow, x: Tensor, probe: Tensor, context: Tensor | None = None) -> Tensor:
-    """A scalar an example whose gradient estimates that of ½ log det(JᵀJ) by one jvp and one vjp.
+    """A scalar an example, (B,), whose gradient estimates that of ½ log det(JᵀJ) by one jvp and one vjp.
 
     With e = encode, g = decode, pseudo-inverse to each other at x and moved together, and E[v vᵀ] = I:
     ∇ ½ log det(JᵀJ) = E[ ∇ ⟨sg(vᵀ e′(x)), g′(u) v⟩ ] = −E[ ∇ ⟨vᵀ e′(x), sg(g′(u) v)⟩ ].
@@ -191,16 +161,8 @@ def volume_surrogate(model: ManifoldFlow, x: Tensor, probe: Tensor, context: Ten
     multiplies what is differentiated by the factor below one. The first also follows the codes as the encoder
     moves them, the second holds them still. Of separate networks the first trains the decoder and the second
     the encoder alone; reconstruction ties them. The value itself means nothing, and where e′ is another left
-    inverse of g′ than the pseudo-inverse, as for an M-flow's own codes, the estimate is biased.
-
-    Args:
-        model: Encoder and decoder.
-        x: Shape (B, …), near the manifold.
-        probe: v, shape (B, d), standard normal or orthonormal times √d.
-        context: θ, shape (B, P).
-
-    Returns:
-        Shape (B,).
+    inverse of g′ than the pseudo-inverse, as for an M-flow's own codes, the estimate is biased. x lies near
+    the manifold, and v, shape (B, d), is standard normal or orthonormal times √d.
 
     Reference:
         Sorrenson et al., Lifting architectural constraints of injective flows, 2023, arXiv 2306.01843, eq. 9.

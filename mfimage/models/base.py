@@ -148,7 +148,13 @@ def _outline(module: nn.Module, depth: int) -> Iterator[str]:
 
 
 class ChartedModel(GenerativeModel):
-    """Interface of models that are a manifold and a density h on its codes; they differ in log_prob."""
+    """Interface of models that are a manifold and a density on its codes; they differ in log_prob.
+
+    Args:
+        chart: The manifold.
+        density: h on R^d.
+        shape: Of the data.
+    """
 
     def __init__(self, chart: Manifold, density: Density, shape: tuple[int, ...]) -> None:
         super().__init__(shape, density.dim, max(density.context_features, chart.context_features))

@@ -90,8 +90,13 @@ class Multiscale(Transform):
         super().__init__()
         self.levels = nn.ModuleList(levels)
         self.shapes, self.keep = list(shapes), list(keep)
-        # of what leaves after each level but the last
-        self.details = [(c - kept, h, w) for (c, h, w), kept in zip(shapes[:-1], keep, strict=True)]
+        left = [(c - kept, h, w) for (c, h, w), kept in zip(shapes[:-1], keep, strict=True)]
+        self.blocks = [shapes[-1], *reversed(left)]  # the shapes of what the vector joins
+
+    def _blocks(self, x: Tensor) -> list[Tensor]:
+        """Cut vectors, the last axis, into the coarsest channels and the details that join them."""
+        parts = x.split([math.prod(shape) for shape in self.blocks], -1)
+        return [part.unflatten(-1, shape) for part, shape in zip(parts, self.blocks, strict=True)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         ladj, details = x.new_zeros(x.shape[0]), []
@@ -104,27 +109,21 @@ class Multiscale(Transform):
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
         ladj = x.new_zeros(x.shape[0])
-        size = math.prod(self.shapes[-1])
-        image, rest = x[:, :size].unflatten(1, self.shapes[-1]), x[:, size:]
-        for i in reversed(range(len(self.levels))):
-            level: Any = self.levels[i]
+        image, *details = self._blocks(x)
+        level: Any
+        for i, level in enumerate(reversed(self.levels)):
+            if i > 0:
+                image = torch.cat([image, details[i - 1]], 1)
             image, step = level.inverse(image, context)
             ladj = ladj + step
-            if i > 0:
-                size = math.prod(self.details[i - 1])
-                image = torch.cat([image, rest[:, :size].unflatten(1, self.details[i - 1])], 1)
-                rest = rest[:, size:]
         return image, ladj
 
     def push(self, z: Dual, rotated: bool = False) -> Dual:
-        size = math.prod(self.shapes[-1])
-        image, rest = z.part(None, size).view(self.shapes[-1]), z.part(size, None)
-        for i in reversed(range(len(self.levels))):
-            image = push_inverse(self.levels[i], image, rotated and i == 0)
+        image, *details = map(Dual, self._blocks(z.value), self._blocks(z.tangent))
+        for i, level in enumerate(reversed(self.levels)):
             if i > 0:
-                size = math.prod(self.details[i - 1])
-                image = join(image, rest.part(None, size).view(self.details[i - 1]))
-                rest = rest.part(size, None)
+                image = join(image, details[i - 1])
+            image = push_inverse(level, image, rotated and i == len(details))
         return image
 
 

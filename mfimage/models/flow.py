@@ -122,7 +122,7 @@ class PIE(ChartedModel):
 
     log p(x) = log p_h(u) + log N(v; 0, ε²) + ladj,  (u, v) = f⁻¹(x),  ε > 0.
 
-    `sample` draws from the manifold, v = 0.
+    `sample` draws from the manifold, v = 0. Arguments as of `ChartedModel`, and ε.
 
     Reference:
         Beitler, Sosnovik, Smeulders, PIE: pseudo-invertible encoder, 2018, openreview SkgiX2Aqtm; Brehmer,

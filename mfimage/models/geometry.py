@@ -45,7 +45,14 @@ def _transposed(decode: Decode, u: Tensor, context: Tensor | None, rotated: bool
 
 
 def _push(decode: Decode, u: Dual, context: Tensor | None, rotated: bool = False) -> Dual:
-    return decode.push_codes(u, context, rotated) if isinstance(decode, Manifold) else by_jvp(decode, u)
+    if isinstance(decode, Manifold):
+        return decode.push_codes(u, context, rotated)
+    return by_jvp(_function(decode, context), u)
+
+
+def _function(decode: Decode, context: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The decoder as a function of u alone."""
+    return partial(decode.decode, context=context) if hasattr(decode, "decode") else decode
 
 
 def _at_once(decode: Decode, u: Tensor, others: int) -> int:
@@ -73,7 +80,8 @@ def metric(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
 def log_volume(jacobian: Tensor) -> Tensor:
     """Compute ½ log det(JᵀJ), the log-volume that a unit cube of coordinates has on the manifold.
 
-    Of J, shape (B, D, d), shape (B,), float64, nats; −inf where J has lost rank, NaN where J is.
+    Returns:
+        Of J, shape (B, D, d), shape (B,), float64, nats; −inf where J has lost rank, NaN where J is.
     """
     j = jacobian.double()
     return metric_log_volume(j.mT @ j)
@@ -98,9 +106,13 @@ class VolumeEstimate(NamedTuple):
 
 @torch.no_grad()
 def estimate_log_volume(
-    decode: Decode, u: Tensor, context: Tensor | None = None, probes: int = 32, steps: int = 40,
+    decode: Decode,
+    u: Tensor,
+    context: Tensor | None = None,
+    probes: int = 32,
+    steps: int = 40,
     generator: torch.Generator | None = None,
-) -> VolumeEstimate:  # fmt: skip
+) -> VolumeEstimate:
     """Estimate ½ log det(JᵀJ) without J, by stochastic Lanczos quadrature.
 
     log det G = tr log G = E[zᵀ (log G) z], z of independent signs; each quadratic form by Gauss quadrature
@@ -115,8 +127,7 @@ def estimate_log_volume(
 
     batch, d = u.shape
     signs = torch.randint(0, 2, (batch, probes, d), generator=generator).to(u) * 2 - 1
-    function = partial(decode.decode, context=context) if isinstance(decode, Manifold) else decode
-    pull = vmap(vjp(function, u)[1], in_dims=1, out_dims=1)
+    pull = vmap(vjp(_function(decode, context), u)[1], in_dims=1, out_dims=1)
     alphas, betas = _lanczos(
         lambda z: pull(_push(decode, Dual(u, z), context).tangent)[0], signs, min(steps, d)
     )

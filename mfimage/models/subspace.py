@@ -26,19 +26,10 @@ def enough_rows(features: int, dim: int) -> int:
 def principal_components(rows: Tensor, dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Find the best d-dimensional affine subspace for a set of vectors.
 
-    Up to 4,096 features by the eigenvectors of the float64 covariance; above, by subspace iteration from a
-    random start, with a Rayleigh–Ritz step last.
-
-    Args:
-        rows: Vectors, shape (N, D), with N > d.
-        dim: Dimension d of the subspace, 1 … D.
-        seed: Of the random start.
-
-    Returns:
-        The mean, shape (D,), and orthonormal columns by falling variance, shape (D, d).
-
-    Reference:
-        Halko, Martinsson, Tropp, Finding structure with randomness, 2009, arXiv 0909.4061.
+    Rows (N, D), N > d, give their mean, (D,), and orthonormal columns by falling variance, (D, d). Up to
+    4,096 features by the eigenvectors of the float64 covariance; above, by subspace iteration from a random
+    start, with a Rayleigh–Ritz step last. Halko, Martinsson, Tropp, Finding structure with randomness, 2009,
+    arXiv 0909.4061.
     """
     count, features = rows.shape
     if not 1 <= dim <= min(count - 1, features):
@@ -186,13 +177,9 @@ class BentSubspace(Subspace):
     the split into coefficients on the image grid and back. Each starts at zero and Q at the principal
     components, so training begins exactly at the best linear manifold.
 
-    Args:
-        features: D.
-        dim: d.
-        grid: (C, H, W) of the leading C·H·W ≤ D coefficients that the networks see and draw.
-        width: Channels of the convolutions, in units (2, 4 and 8 times as many are used).
-        hidden: Features of the fully connected layer.
-        steps: Pairs of networks; 0 leaves the subspace straight.
+    The networks see and draw the leading C·H·W ≤ D coefficients, the `grid`. Their convolutions have 2, 4 and
+    8 times `width` channels, their fully connected layers `hidden` features; no `steps` leave the subspace
+    straight.
 
     Reference:
         Dinh, Krueger, Bengio, NICE: non-linear independent components estimation, 2014, arXiv 1410.8516
