@@ -12,12 +12,16 @@ import io
 import json
 import os
 import secrets
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,6 +29,7 @@ from torch import Tensor, nn
 from mfimage.console import json_text
 from mfimage.errors import DataError, MfimageError, ModelError, ResourceError
 
+NPZ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _LONGEST = 40  # characters of a file's name that its temporary name keeps: file systems limit both
 
 
@@ -92,6 +97,17 @@ def read_json(
         kind = type(values).__name__
         raise error(f"{path}: not a readable {what} (one JSON object is expected, not {kind})")
     return values
+
+
+@contextmanager
+def open_npz(path: str | Path) -> Iterator[NpzFile]:
+    """Open the arrays of an .npz file, no pickles; a damaged one raises NPZ_ERRORS, now or when read."""
+    with open(path, "rb") as stream:  # opened here because numpy leaves a damaged one open
+        arrays = np.load(stream, allow_pickle=False)
+        if not isinstance(arrays, NpzFile):
+            raise ValueError("not an .npz file")
+        with arrays:
+            yield arrays
 
 
 def file_hash(path: Path) -> str:

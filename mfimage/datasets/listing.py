@@ -14,8 +14,6 @@ import os
 import re
 import stat
 import time
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,23 +25,22 @@ from numpy.typing import NDArray
 
 from mfimage.datasets.decode import IMAGE_SUFFIXES
 from mfimage.errors import DataError, ResourceError
-from mfimage.files import cache_folder, whole
+from mfimage.files import NPZ_ERRORS, cache_folder, open_npz, whole
 
 KEPT_FROM = 10_000  # images; fewer are listed sooner than they are looked up
 _SETTLED = 2_000_000_000  # ns; a folder that changed later could change again within its clock's tick
 _FORMAT = "1"
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def natural(path: str) -> tuple[str, str]:
     """Sort key that puts `img2` before `img10`; equal ones are ordered by their plain text."""
-    return re.sub(r"[0-9]+", _number, path.lower()), path
 
+    def number(match: re.Match[str]) -> str:
+        # NUL, which is in no path, puts a number before any letter; its length puts 9 before 10.
+        digits = match[0].lstrip("0")
+        return f"\0{chr(len(digits))}{digits}"
 
-def _number(match: re.Match[str]) -> str:
-    # NUL, which is in no path, puts a number before any letter; its length puts 9 before 10.
-    digits = match[0].lstrip("0")
-    return f"\0{chr(len(digits))}{digits}"
+    return re.sub(r"[0-9]+", number, path.lower()), path
 
 
 def image_paths(paths: Iterable[str]) -> list[str]:
@@ -89,11 +86,11 @@ def _expand(one: str | Path) -> list[Path]:
 
 
 class ListedFile(NamedTuple):
-    """A file in a folder: its relative path ("/" between folders), size in bytes, time of change in ns."""
+    """A file in a folder."""
 
-    path: str
-    size: int
-    time: int
+    path: str  # relative, "/" between folders
+    size: int  # bytes
+    time: int  # of change, ns
 
 
 def scan_folder(folder: Path) -> tuple[list[ListedFile], dict[str, int]]:
@@ -214,7 +211,7 @@ def _keep(index: Index, folders: dict[str, int], kept: Path) -> None:
 def _read(kept: Path, folder: Path) -> Index | None:
     """The kept list if it is there, whole, and right."""
     try:
-        with open(kept, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with open_npz(kept) as arrays:
             if arrays["format"].item() != _FORMAT:
                 return None
             tops = Names(arrays["folders"], arrays["folder_ends"])
@@ -223,7 +220,7 @@ def _read(kept: Path, folder: Path) -> Index | None:
                     return None
             names = Names(arrays["names"], arrays["ends"])
             index = Index(names, arrays["sizes"], arrays["times"], kept)
-    except _DAMAGED:
+    except NPZ_ERRORS:
         return None
     complete = len(names) == len(index.sizes) == len(index.times) and names.ends[-1:] == len(names.bytes)
     return index if complete else None

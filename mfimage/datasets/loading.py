@@ -59,8 +59,7 @@ def load(
     """Load images or points, into memory if they fit.
 
     Args:
-        data: A named set, folder, .zip, .parquet, .npy or .npz file, an array, a tensor, a data set of
-            PyTorch or Hugging Face, or a list of these: see `mfimage.datasets.loading`.
+        data: A named set, folder, file, array, data set or a list of these: see `mfimage.datasets.loading`.
         split: "train", "valid", "test" or "all". Folders of these names at the top of a source are its
             splits; without them a tenth is held out as "test" (see `splits`).
         size: (height, width) or one number for both, in pixels: images are scaled to cover it and cut to the
@@ -116,7 +115,7 @@ def _read(
         rows, prepare = choose(store.divided, split, store.name)[:limit], replace(prepare, crop=store.crop)
         if memory is not None and not _fits(store, rows, prepare, memory):
             stored = StoredSet.open(store, rows, prepare, split, images.bad.max_bad)
-            if stored.nbytes > memory:
+            if len(rows) * math.prod(stored.shape) > memory:
                 return stored
         images.add_store(store, rows)
         return images.to_set(name, split)

@@ -66,8 +66,7 @@ def pack(
         tell: Is told of every shard.
 
     Returns:
-        The manifest, also written: shards with hashes, classes, what was skipped, how many images were left
-        out because they lie beside folders of splits.
+        The manifest, also written: shards, hashes, classes, skipped files; images left out beside splits.
 
     Raises:
         DataError: There are no images, or too many are bad.
@@ -79,8 +78,7 @@ def pack(
     prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
     plan = _plan(store, prepare, shard_bytes)
     _write_missing(plan, outdir, BadFiles(reading.max_bad), tell)
-    manifest = _manifest(plan, [Shard(outdir / file) for file in plan.shards])
-    BadFiles(reading.max_bad, [Skipped(**one) for one in manifest["skipped"]]).check(manifest["images"])
+    manifest = _manifest(plan, [Shard(outdir / file) for file in plan.shards], reading.max_bad)
     write_json(outdir / MANIFEST, manifest)
     return manifest
 
@@ -161,7 +159,8 @@ def _write_missing(plan: _Plan, outdir: Path, bad: BadFiles, tell: Callable[[str
         tell(f"{file}, {number} of {len(plan.shards)}")
 
 
-def _manifest(plan: _Plan, written: Sequence[Shard]) -> dict[str, Any]:
+def _manifest(plan: _Plan, written: Sequence[Shard], max_bad: float) -> dict[str, Any]:
+    """What was written; DataError if too many files are bad."""
     skipped = [one for shard in written for one in json.loads(shard.metadata.metadata[_SKIPPED.encode()])]
     shards = [
         {
@@ -170,10 +169,12 @@ def _manifest(plan: _Plan, written: Sequence[Shard]) -> dict[str, Any]:
         }
         for shard in written
     ]  # fmt: skip
+    images = sum(one["images"] for one in shards)
+    BadFiles(max_bad, [Skipped(**one) for one in skipped]).check(images)
     return {
         "source": plan.store.name, "plan": plan.code,
         "size": plan.prepare.size, "channels": plan.prepare.channels,
-        "classes": list(plan.classes), "images": sum(one["images"] for one in shards), "shards": shards,
+        "classes": list(plan.classes), "images": images, "shards": shards,
         "skipped": skipped, "left_out": plan.left_out,
     }  # fmt: skip
 

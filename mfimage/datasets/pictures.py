@@ -40,18 +40,12 @@ def array_of(image: Tensor, name: str = "image") -> np.ndarray:
     return np.ascontiguousarray(pixels[..., 0] if len(values) == 1 else pixels)
 
 
-def png_bytes(image: Tensor, name: str = "image") -> bytes:
-    """Encode an image as an 8-bit PNG; see `array_of`."""
-    stream = io.BytesIO()
-    Image.fromarray(array_of(image, name)).save(stream, "PNG")
-    return stream.getvalue()
-
-
 def save_png(image: Tensor, path: str | Path) -> None:
     """Write an image as an 8-bit PNG, whole or not at all; see `array_of`, and `files.whole` for errors."""
-    content = png_bytes(image, str(path))
+    stream = io.BytesIO()
+    Image.fromarray(array_of(image, str(path))).save(stream, "PNG")
     with whole(Path(path)) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(stream.getvalue())
 
 
 def save_pngs(
@@ -119,20 +113,11 @@ def gaussian_noise(x: Tensor, sigma: float, generator: torch.Generator, clip: bo
 
 
 def missing_pixels(x: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Lose pixels, in all channels at once.
+    """Lose pixels of images (B, C, H, W), in all channels at once; UsageError for a share outside [0, 1].
 
     y = 0 where the mask m is True, else x;   m ~ Bernoulli(share)
 
-    Args:
-        x: Images (B, C, H, W), floats in [0, 1].
-        share: Of the pixels that are lost, in [0, 1].
-        generator: Draws which.
-
-    Returns:
-        y, like x, and the mask (B, 1, H, W), bool, True where a pixel is missing, as scikit-image has it.
-
-    Raises:
-        UsageError: If the share lies outside [0, 1].
+    Returns y, like x, and m, (B, 1, H, W) bool, True where a pixel is missing, as scikit-image has it.
     """
     if not 0 <= share <= 1:
         raise UsageError(f"share: between 0 and 1, not {share}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -18,12 +17,11 @@ from torch import Tensor
 from mfimage.datasets.sets import Dataset, Rows
 from mfimage.datasets.splits import choose
 from mfimage.errors import DataError, UsageError
-from mfimage.files import file_hash, read_json, whole, write_json
+from mfimage.files import NPZ_ERRORS, file_hash, open_npz, read_json, whole, write_json
 
 FIELDS = ("x", "theta", "score", "latents")
 MANIFEST = "points.json"  # of a folder
 _SPLITS = ("train", "test")
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +96,10 @@ def holds_points(path: str | Path) -> bool:
     if Path(path).suffix.lower() != ".npz" or not is_zipfile(path):
         return False
     try:
-        with open(path, "rb") as stream, np.load(stream) as arrays:
+        with open_npz(path) as arrays:
             x = arrays["x"]
             return x.ndim == 2 or (x.ndim == 4 and x.dtype.kind == "f" and x.shape[1] in (1, 3))
-    except _UNREADABLE:
+    except NPZ_ERRORS:
         return False  # whoever reads images will say what is wrong with it
 
 
@@ -122,11 +120,10 @@ def load_points(path: str | Path, split: str = "train") -> Points:
     choose({"train": [path], "all": [path]}, split, str(path))
     try:
         if not is_zipfile(path) and Path(path).is_file():
-            raise BadZipFile("not an .npz file, or cut off")
-        # Opened here because numpy leaves a damaged one open.
-        with open(path, "rb") as stream, np.load(stream) as arrays:
+            raise ValueError("not an .npz file, or cut off")
+        with open_npz(path) as arrays:
             found = {name: arrays[name] for name in FIELDS if name in arrays.files}
-    except _UNREADABLE as error:
+    except NPZ_ERRORS as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     if "x" not in found or found["x"].ndim not in (2, 4):
         raise DataError(f"{path}: an array x of shape (N, D) or (N, C, H, W) is expected")
@@ -193,8 +190,7 @@ def write_points(
         path = folder / f"{split}-{number:04d}.npz"
         if not path.exists():
             _write_file(sampler, path, rows, f"{seed} {split} {number}")
-        files[path.name] = file_hash(path)
-        done += rows
+        files[path.name], done = file_hash(path), done + rows
         tell(done, count)
     write_json(folder / MANIFEST, {**manifest, "files": files})
     return folder

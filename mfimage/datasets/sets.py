@@ -76,7 +76,7 @@ class Dataset(ABC):
             "shape": list(self.shape),
             "dtype": found.pop("dtype"),
             "skipped": len(self.skipped),
-            "skipped_first": [{"path": one.path, "reason": one.reason} for one in self.skipped[:5]],
+            "skipped_first": [vars(one) for one in self.skipped[:5]],
             **found,
         }
 

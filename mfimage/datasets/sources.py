@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -26,6 +24,7 @@ from mfimage.datasets.splits import choose, divide_rows
 from mfimage.datasets.stored import StoredSet
 from mfimage.datasets.stores import FolderStore, Key, Store, ZipStore, read_chunks
 from mfimage.errors import DataError
+from mfimage.files import NPZ_ERRORS, open_npz
 
 Size: TypeAlias = int | tuple[int, int]
 Source: TypeAlias = (
@@ -182,8 +181,7 @@ def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
     try:
         if path.suffix.lower() == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False), None
-        # Opened here because numpy leaves a damaged one open.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with open_npz(path) as arrays:
             for key in ("images", "arr_0"):
                 if key in arrays:
                     return arrays[key], arrays.get("labels")
@@ -192,5 +190,5 @@ def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
                 names = ", ".join(arrays.files)
                 raise DataError(f"{path}: name the array of images `images`; there are {names}")
             return likely[0], arrays.get("labels")
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_ERRORS as error:
         raise DataError(f"{path}: cannot be read as arrays (pickles are never loaded): {error}") from error

@@ -98,11 +98,6 @@ class StoredSet(Dataset):
     def skipped(self) -> tuple[Skipped, ...]:
         return self.bad.skipped
 
-    @property
-    def nbytes(self) -> int:
-        """What the images would take in memory at 8 bits."""
-        return len(self) * math.prod(self.shape)
-
     def read(self, positions: Tensor) -> Tensor:
         """Some of the images, read one after the other in this thread; else as `batch`."""
         self.bad.count(len(positions))

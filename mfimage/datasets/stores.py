@@ -42,26 +42,17 @@ def workers() -> int:
     return min(8, cores)
 
 
-def ahead(
-    read: Callable[[Key], Value], keys: Iterable[Key], threads: int | None = None, depth: int | None = None
-) -> Generator[Value, None, None]:
-    """Read values in threads, in the order of their keys, never more than a few before they are wanted.
+def ahead(read: Callable[[Key], Value], keys: Iterable[Key]) -> Generator[Value, None, None]:
+    """Read values in threads, in the order of their keys, at most two a thread before they are wanted.
 
     Keys are drawn in the caller's thread, as the values are taken. An error in `read` is raised where its
     value would have come. Closing the generator waits for what is being read and drops what is not yet begun.
-
-    Args:
-        read: Key to value; called by several threads at once.
-        keys: What is read.
-        threads: `workers()` if None.
-        depth: Values that are read or wait to be taken, two a thread if None.
     """
-    threads = threads or workers()
-    left = iter(keys)
+    threads, left = workers(), iter(keys)
     waiting: deque[Future[Value]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="mfimage-read")
     try:
-        waiting.extend(pool.submit(read, key) for key in islice(left, depth or 2 * threads))
+        waiting.extend(pool.submit(read, key) for key in islice(left, 2 * threads))
         while waiting:
             value = waiting.popleft().result()
             waiting.extend(pool.submit(read, key) for key in islice(left, 1))
@@ -100,8 +91,8 @@ class Store(ABC):
         """What to call an image."""
 
     @abstractmethod
-    def content(self, row: int, max_bytes: int) -> bytes | Path | Pixels:
-        """An image: its file's content or path, or pixels; DataError if it is gone, changed or too large."""
+    def content(self, row: int, max_bytes: int) -> bytes | Pixels:
+        """An image: its file's content, or pixels; DataError if it is gone, changed or too large."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -47,3 +47,10 @@ def test_truncated_and_empty_arrays(tmp_path, name):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=str(path)):
             read_arrays(path)
+
+
+def test_an_npz_that_holds_no_archive_is_refused(tmp_path):
+    with open(tmp_path / "x.npz", "wb") as file:
+        np.save(file, np.zeros((4, 3, 3)))
+    with pytest.raises(DataError, match=r"x\.npz: cannot be read as arrays .*: not an \.npz file"):
+        read_arrays(tmp_path / "x.npz")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mfimage.datasets import StoredSet, load
+from mfimage.datasets import StoredSet, load, stores
 from mfimage.datasets.stores import ZipStore, ahead, workers
 from mfimage.errors import DataError
 
@@ -61,21 +61,32 @@ def test_a_zip_that_does_not_fit_into_memory_is_read_in_place(tmp_path):
     assert torch.equal(torch.cat(list(loader)), memory.batch(slice(None)))
 
 
+@pytest.fixture
+def threads(monkeypatch):
+    return lambda count: monkeypatch.setattr(stores, "workers", lambda: count)
+
+
 def readers():
     return [t for t in threading.enumerate() if t.name.startswith("mfimage-read")]
 
 
-def test_the_order_stays_whoever_is_first():
+def test_the_order_stays_whoever_is_first(threads):
+    threads(4)
+
     def slow(i):
         time.sleep(0.002 * (i % 3))
         return i
 
-    assert list(ahead(slow, range(30), threads=4)) == list(range(30))
+    assert list(ahead(slow, range(30))) == list(range(30))
     assert not readers()
+
+
+def test_at_least_one_thread_decodes():
     assert workers() >= 1
 
 
-def test_no_more_is_read_than_the_depth():
+def test_no_more_is_read_than_two_a_thread(threads):
+    threads(2)
     begun, drawn = [], []
 
     def keys():
@@ -83,34 +94,37 @@ def test_no_more_is_read_than_the_depth():
             drawn.append(i)
             yield i
 
-    values = ahead(lambda i: begun.append(i) or i, keys(), threads=2, depth=3)
+    values = ahead(lambda i: begun.append(i) or i, keys())
     assert not begun  # nothing happens before the first is asked for
     assert [next(values) for _ in range(5)] == [0, 1, 2, 3, 4]
     time.sleep(0.02)
-    assert len(drawn) == 5 + 3
-    assert len(begun) <= 5 + 3
+    assert len(drawn) == 5 + 4
+    assert len(begun) <= 5 + 4
     values.close()
     assert not readers()
 
 
-def test_an_error_comes_where_its_value_would_have():
+def test_an_error_comes_where_its_value_would_have(threads):
+    threads(3)
+
     def read(i):
         if i == 3:
             raise DataError("three is bad")
         return i
 
-    values, taken = ahead(read, range(10), threads=3), []
+    values, taken = ahead(read, range(10)), []
     with pytest.raises(DataError, match="three is bad"):
         taken.extend(values)
     assert taken == [0, 1, 2]
-    values = ahead(read, range(10), threads=3)
+    values = ahead(read, range(10))
     assert [next(values) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(DataError, match="three is bad"):
         next(values)
     assert not readers()
 
 
-def test_keys_are_drawn_by_the_caller():
+def test_keys_are_drawn_by_the_caller(threads):
+    threads(2)
     here, seen = threading.get_ident(), set()
 
     def keys():
@@ -118,5 +132,5 @@ def test_keys_are_drawn_by_the_caller():
             seen.add(threading.get_ident())
             yield i
 
-    list(ahead(lambda i: i, keys(), threads=2))
+    list(ahead(lambda i: i, keys()))
     assert seen == {here}
