@@ -141,8 +141,8 @@ class Comparison:
                 lead += f" Not told apart by {name}."
             elif best:
                 lead += f" Best by {name}: {', '.join(best)}."
-        pictures = Section("Pictures", "Unselected.", [strip(self.pictures)])
         numbers = Section("Numbers", "", [self.table()])
+        pictures = Section("Pictures", "Unselected.", [strip(self.pictures)])
         return Page("Models side by side", lead, [numbers, pictures], notes=self.notes())
 
     def save(self, outdir: str | Path) -> Path:

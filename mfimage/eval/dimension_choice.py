@@ -121,8 +121,8 @@ def choose_dimension(
     outside = max(float(variance - test.double().square().sum(1).mean()), 0.0)
     curve = tuple(e + outside for e in _nested_errors(train, test, longest, steps, seed, report))
     energy = test.double().square().mean(0)
-    left = [energy.sum(), *(energy.sum() - energy.cumsum(0))[:longest]]
-    pca = tuple(float(e) + outside for e in left)
+    left = (energy.sum() - energy.cumsum(0))[:longest]
+    pca = tuple(float(e) + outside for e in (energy.sum(), *left))
     elbow = find_elbow(curve)
     verdict = recommend(plain.dimension, equalised.dimension, elbow, curve)
     most = min(max_dim, rows.shape[1] - 1)

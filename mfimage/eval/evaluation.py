@@ -5,16 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from mfimage.datasets.loading import Data
 from mfimage.errors import UsageError
 from mfimage.eval.cache import FeatureStore, is_main
-from mfimage.eval.features import FeatureExtractor, InceptionFeatures, ScatteringFeatures
+from mfimage.eval.features import InceptionFeatures, ScatteringFeatures
 from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
-from mfimage.eval.metrics import FEATURE_METRICS, METRICS, MODEL_METRICS, FeatureSets, Numbers
+from mfimage.eval.metrics import FEATURE_METRICS, METRICS, MODEL_METRICS, FeatureSpace, Numbers
 from mfimage.eval.numbers import Evaluation, read_evaluation
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
 from mfimage.eval.protocols import MOST, PROTOCOLS, Setup
@@ -140,14 +140,6 @@ def _described(model: GenerativeModel, weights: str) -> dict[str, Any]:
     return dict(dim=model.dim, shape=list(model.shape), kind=kind, parameters=size, sha256=weights)
 
 
-class FeatureSpace(NamedTuple):
-    """A feature space, under the name that its distances have, and the metrics that are measured in it."""
-
-    name: str
-    extractor: FeatureExtractor
-    metrics: list[str]
-
-
 def _feature_spaces(
     s: Setup, metrics: Sequence[str], inception_weights: str | Path | None
 ) -> tuple[list[FeatureSpace], dict[str, str]]:
@@ -197,7 +189,7 @@ def _feature_numbers(
         store.forget(key)
     numbers: Numbers = {}
     for name in space.metrics if is_main() else ():
-        numbers |= FEATURE_METRICS[name](s, FeatureSets(space.name, space.extractor.weights, sets))
+        numbers |= FEATURE_METRICS[name](s, space, sets)
     return numbers
 
 

@@ -88,10 +88,9 @@ def _key(artist: Any, label: str) -> Key:
         shape = {"None": "dot", "-": "line"}.get(str(artist.get_linestyle()), "dash")
         return Key(label, shape, _css(to_hex(artist.get_color())))
     if isinstance(artist, Patch):
-        shape, colour = (
-            ("area", artist.get_facecolor()) if artist.get_fill() else ("line", artist.get_edgecolor())
-        )
-        return Key(label, shape, _css(to_hex(colour)))
+        filled = artist.get_fill()
+        colour = artist.get_facecolor() if filled else artist.get_edgecolor()
+        return Key(label, "area" if filled else "line", _css(to_hex(colour)))
     shape = "dot" if isinstance(artist, PathCollection) else "area"
     return Key(label, shape, _css(to_hex(artist.get_facecolor()[0])))
 

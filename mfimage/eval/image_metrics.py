@@ -69,12 +69,9 @@ class PCA:
 
     @classmethod
     def fit(cls, x: Tensor, dim: int, seed: int = 0) -> PCA:
-        """Find the principal components of images (N, C, H, W), on the CPU.
+        """Find d principal components, at most min(N − 1, C·H·W), of images (N, C, H, W), on the CPU.
 
-        Args:
-            x: Images in [0, 1].
-            dim: d, at most min(N − 1, C·H·W).
-            seed: Of the random start that is used above 4096 pixels.
+        The seed is that of the random start that is used above 4096 pixels.
 
         Raises:
             DataError: There are too few images for `dim` components.

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias, cast
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
+from mfimage.eval.features import FeatureExtractor
 from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
 from mfimage.eval.numbers import Interval, Number, bootstrap, mean_interval
 from mfimage.eval.protocols import MOST, Setup
@@ -141,51 +141,51 @@ def measure_memorisation(s: Setup) -> tuple[Numbers, Pictures]:
     }, {"nearest training images": s.train.batch(rows[which[:_NEAREST]])}
 
 
-@dataclass(frozen=True, eq=False)
-class FeatureSets:
-    """Features of the sets of images that are compared."""
+class FeatureSpace(NamedTuple):
+    """A feature space, and the metrics that are measured in it."""
 
-    space: str  # its name: "fid", or another that is not to be called so
-    weights: str  # first digits of their hash
-    sets: Mapping[
-        str, Tensor
-    ]  # (N, dim): "real", "samples", perhaps "reconstructions" and "floor" (training)
+    name: str  # of its distances: "fid", or another that is not to be called so
+    extractor: FeatureExtractor
+    metrics: list[str]
 
 
-def measure_frechet(s: Setup, features: FeatureSets) -> Numbers:
+# Features (N, dim): "real", "samples", perhaps "reconstructions" and "floor", which are training images
+FeatureSets: TypeAlias = dict[str, Tensor]
+
+
+def measure_frechet(s: Setup, space: FeatureSpace, sets: FeatureSets) -> Numbers:
     """Measure Fréchet distances to the held-out images: of samples, reconstructions, training images."""
-    real, numbers = features.sets["real"], {}
+    real, numbers = sets["real"], {}
     for kind, ending in (("samples", ""), ("reconstructions", "_reconstructions"), ("floor", "_floor")):
-        if kind in features.sets:
-            found, name = features.sets[kind], f"{features.space}{ending}"
+        if kind in sets:
+            found, name = sets[kind], f"{space.name}{ending}"
             s.tell(f"{name} of {len(found)} {'training images' if kind == 'floor' else kind}")
             distance = bootstrap(frechet_distance, found, real, repeats=_DRAWS, seed=s.seed).cut(0.0)
-            numbers[name] = s.number(
-                distance, len(found), better=None if kind == "floor" else "lower",
-                beside={"real images": len(real)}, weights=features.weights,
-            )  # fmt: skip
+            better: Better = None if kind == "floor" else "lower"
+            beside, weights = {"real images": len(real)}, space.extractor.weights
+            numbers[name] = s.number(distance, len(found), "", better, beside, weights)
     return numbers
 
 
-def measure_kid(s: Setup, features: FeatureSets) -> Numbers:
+def measure_kid(s: Setup, space: FeatureSpace, sets: FeatureSets) -> Numbers:
     """Measure the kernel distance of samples, with its deviation over subsets."""
-    samples, real = features.sets["samples"], features.sets["real"]
+    samples, real = sets["samples"], sets["real"]
     least = min(len(samples), len(real))
     size = max(2, min(1000, least // 2))
     value, spread = kernel_distance(samples, real, _SUBSETS, size)
     half = 1.96 * spread * (size / least) ** 0.5
     beside = {"deviation over subsets": spread, "subset": size}
     distance = Interval(value, value - half, value + half)
-    return {"kid": s.number(distance, len(samples), "", "lower", beside, features.weights)}
+    return {"kid": s.number(distance, len(samples), "", "lower", beside, space.extractor.weights)}
 
 
-def measure_prdc(s: Setup, features: FeatureSets) -> Numbers:
+def measure_prdc(s: Setup, space: FeatureSpace, sets: FeatureSets) -> Numbers:
     """Measure precision, recall, density and coverage of samples by five neighbours."""
     numbers = {}
-    for name, values in coverage(features.sets["real"], features.sets["samples"])._asdict().items():
+    for name, values in coverage(sets["real"], sets["samples"])._asdict().items():
         share = mean_interval(values).cut(0.0, math.inf if name == "density" else 1.0)
         name = "prdc_density" if name == "density" else name
-        numbers[name] = s.number(share, len(values), better="higher", weights=features.weights)
+        numbers[name] = s.number(share, len(values), better="higher", weights=space.extractor.weights)
     return numbers
 
 
@@ -196,7 +196,7 @@ MODEL_METRICS: dict[str, Callable[[Setup], tuple[Numbers, Pictures]]] = {
     "latent": measure_latent,
     "memorisation": measure_memorisation,
 }
-FEATURE_METRICS: dict[str, Callable[[Setup, FeatureSets], Numbers]] = {
+FEATURE_METRICS: dict[str, Callable[[Setup, FeatureSpace, FeatureSets], Numbers]] = {
     "fd": measure_frechet, "fid": measure_frechet, "kid": measure_kid, "prdc": measure_prdc,
 }  # fmt: skip
 METRICS = (*MODEL_METRICS, *FEATURE_METRICS)

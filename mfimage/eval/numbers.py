@@ -100,12 +100,6 @@ class Number:
         arrow = ARROWS.get(self.better or "", "")
         return name.replace("_", " ") + arrow + (f", {self.unit}" if self.unit else "")
 
-    def cells(self) -> tuple[Cell, Cell, Cell]:
-        """Write the value and that of principal components, the better one marked, and the interval."""
-        own, pca = marked([self.value, self.beside.get("pca")], self.better)
-        ends = self.interval if self.interval and all(map(math.isfinite, self.interval)) else ()
-        return own, pca if "pca" in self.beside else Cell(""), Cell(" … ".join(map(number, ends)))
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -132,9 +126,12 @@ class Evaluation:
         """Put the numbers, beside those of principal components, into a table; `narrow`: intervals below."""
         rows, pca = [], any("pca" in n.beside for n in self.numbers.values())
         for name, n in self.numbers.items():
-            value, other, ends = n.cells()
-            shown = [replace(value, small=(ends.text,) * bool(ends.text)) if narrow else value]
-            shown += [other] * pca + [ends] * (not narrow) + [Cell(f"{n.n:,}")]
+            value, other = marked([n.value, n.beside.get("pca")], n.better)
+            known = n.interval is not None and all(map(math.isfinite, n.interval))
+            ends = " … ".join(map(number, n.interval or ())) if known else ""
+            shown = [replace(value, small=(ends,) * bool(ends)) if narrow else value]
+            shown += [other if "pca" in n.beside else Cell("")] * pca
+            shown += [Cell(ends)] * (not narrow) + [Cell(f"{n.n:,}")]
             beside = ", ".join(f"{k} {number(v)}" for k, v in n.beside.items() if k != "pca")
             rows.append(Row(n.label(name), shown, words=beside))
         columns = [Column(""), Column("value", "95 % interval" if narrow else "")]

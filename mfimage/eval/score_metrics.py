@@ -75,11 +75,7 @@ def roc_curve(in_scores: Tensor, out_scores: Tensor, points: int = 200) -> tuple
 
 
 def separation(in_scores: Tensor, out_scores: Tensor, seed: int = 0) -> dict[str, Any]:
-    """Measure `auroc`, `aupr` and `fpr95`, the rate at 95 %, each with a 95 % bootstrap interval.
-
-    Returns:
-        By name the value, and as name_interval its two ends, cut to [0, 1]; `n_in` and `n_out`.
-    """
+    """Measure auroc, aupr and fpr95, each with NAME_interval, the ends of 95 %, in [0, 1]; n_in, n_out."""
     found: dict[str, Any] = {"n_in": len(in_scores), "n_out": len(out_scores)}
     for name, measure in (("auroc", auroc), ("aupr", aupr), ("fpr95", fpr_at_tpr)):
         value, *ends = bootstrap(measure, in_scores, out_scores, seed=seed).cut(0.0, 1.0)
