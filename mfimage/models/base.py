@@ -23,35 +23,24 @@ class GenerativeModel(nn.Module):
         shape: Of the data: (C, H, W) for images, (D,) for vectors.
         dim: Length of the codes u and of the base noise.
         context_features: Number of parameters θ on which it is conditioned; 0 for none.
-
-    Attributes:
-        has_manifold: Whether it has fewer coordinates than the data, so that projection changes an image.
-        has_ambient_density: Whether `log_prob` is a density on the whole space R^D, not on a manifold in it.
-        has_manifold_density: Whether it is a density per volume on the manifold.
-        config: What it was built from; None for one put together by hand.
-        measured: What was measured of it after training, as JSON takes it; saved beside the weights.
     """
 
-    has_manifold = True
-    has_ambient_density = False
-    has_manifold_density = False
-    config: ModelConfig | None
+    has_manifold = True  # it has fewer coordinates than the data, so that projection changes an image
+    has_ambient_density = False  # `log_prob` is a density on the whole space R^D, not on a manifold in it
+    has_manifold_density = False  # `log_prob` is a density per volume on the manifold
+    noise_aware = False  # the chart can remove noise too, as `ImageChart.shrink` does
+    config: ModelConfig | None  # what it was built from; None for one put together by hand
+    measured: dict[str, Any]  # what was measured of it after training, as JSON takes it; saved with it
 
     def __init__(self, shape: tuple[int, ...], dim: int, context_features: int = 0) -> None:
         super().__init__()
         self.shape, self.dim, self.context_features = tuple(shape), dim, context_features
-        self.config = None
-        self.measured: dict[str, Any] = {}
+        self.config, self.measured = None, {}
 
     @property
     def conditional(self) -> bool:
         """Whether the density depends on parameters θ, which are then to be given as context."""
         return self.context_features > 0
-
-    @property
-    def noise_aware(self) -> bool:
-        """Whether the chart can remove noise too, as `ImageChart.shrink` does."""
-        return False
 
     @property
     def device(self) -> torch.device:
@@ -158,11 +147,7 @@ class ChartedModel(GenerativeModel):
 
     def __init__(self, chart: Manifold, density: Density, shape: tuple[int, ...]) -> None:
         super().__init__(shape, density.dim, max(density.context_features, chart.context_features))
-        self.chart, self.density = chart, density
-
-    @property
-    def noise_aware(self) -> bool:
-        return self.chart.noise_aware
+        self.chart, self.density, self.noise_aware = chart, density, chart.noise_aware
 
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:

@@ -28,11 +28,7 @@ class Manifold(nn.Module):
     dim: int  # d
     features: int  # D, the number of elements of an example
     context_features: int = 0  # number of parameters θ that it depends on
-
-    @property
-    def noise_aware(self) -> bool:
-        """Whether it can `shrink` noise."""
-        return False
+    noise_aware: bool = False  # whether it can `shrink` noise
 
     def initialise(self, x: Tensor) -> None:
         """Start from data, shape (N, …) with N > d; one that is prescribed stays as it is."""
@@ -158,11 +154,7 @@ class ImageChart(Chart):
     ) -> None:
         super().__init__()
         self.pad, self.multiscale, self.subspace, self.gains = pad, multiscale, subspace, gains
-        self.dim, self.features = subspace.dim, subspace.features
-
-    @property
-    def noise_aware(self) -> bool:
-        return self.gains is not None
+        self.dim, self.features, self.noise_aware = subspace.dim, subspace.features, gains is not None
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:

@@ -29,11 +29,7 @@ class EncodedChart(Manifold):
         super().__init__()
         self.encoder, self.chart = encoder, chart
         self.dim, self.features = chart.dim, chart.features
-        self.context_features = chart.context_features
-
-    @property
-    def noise_aware(self) -> bool:
-        return self.chart.noise_aware
+        self.context_features, self.noise_aware = chart.context_features, chart.noise_aware
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:

@@ -92,7 +92,7 @@ class ManifoldFlow(ChartedModel):
                 "method must be auto, exact or lanczos and measure manifold or latent, "
                 f"not {method!r} and {measure!r}"
             )
-        u = in_rows(self.encode, x, context) if len(x) else self.encode(x, context)
+        u = in_rows(self.encode, x, context)
         value = self.density.log_prob(u, context).double()
         none = torch.zeros_like(value)
         if measure == "latent":

@@ -72,8 +72,6 @@ def metric(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
         j = _transposed(decode, u, context, rotated=True).double()
         return j @ j.mT
 
-    if not len(u):
-        return u.new_zeros(0, u.shape[1], u.shape[1], dtype=torch.float64)
     return in_rows(product, u, context, _at_once(decode, u, u.shape[1]))
 
 

@@ -50,7 +50,7 @@ def in_rows(
 ) -> Tensor:
     """Apply a function of (x, θ) to many rows, `size` at a time."""
     parts = []
-    for begin in range(0, len(x), size):
+    for begin in range(0, max(1, len(x)), size):
         rows = slice(begin, begin + size)
         parts.append(function(x[rows], None if context is None else context[rows]))
     return torch.cat(parts)

@@ -42,11 +42,8 @@ class LevenbergMarquardt:
 
     Where it falls, λ is lowered; where not, λ is raised and u stays. So no row ever gets worse. `settled`
     tells which rows are done, (B,), from (B,) each: by how much the value fell in this iteration, the most
-    that moving one coordinate promised to gain, and the value now.
-
-    Reference:
-        Moré, The Levenberg–Marquardt algorithm: implementation and theory, 1978, Lecture Notes in Mathematics
-        630.
+    that moving one coordinate promised to gain, and the value now. Moré, The Levenberg–Marquardt algorithm:
+    implementation and theory, 1978, Lecture Notes in Mathematics 630.
     """
 
     settled: Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -90,7 +90,7 @@ class Encoder(_Net):
             nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
             nn.SiLU(),
             nn.Flatten(),
-            nn.Linear(4 * width * _half(height) * _half(width_px), hidden),
+            nn.Linear(4 * width * ((height + 1) // 2) * ((width_px + 1) // 2), hidden),
             nn.SiLU(),
             nn.Linear(hidden, out_features),
         )
@@ -104,7 +104,7 @@ class Decoder(_Net):
 
     def __init__(self, in_features: int, shape: tuple[int, int, int], width: int, hidden: int) -> None:
         channels, height, width_px = shape
-        inner = (4 * width, _half(height), _half(width_px))
+        inner = (4 * width, (height + 1) // 2, (width_px + 1) // 2)
         super().__init__(
             nn.Linear(in_features, hidden),
             nn.SiLU(),
@@ -128,10 +128,6 @@ class Decoder(_Net):
 
     def push(self, x: Dual) -> Dual:
         return push(self.layers, x).both(self._crop)
-
-
-def _half(size: int) -> int:
-    return (size + 1) // 2
 
 
 class LinearPlus(nn.Module):
@@ -185,11 +181,8 @@ class Gains(nn.Module):
 
     It starts as Wiener's filter, z·s²/(s² + σ²), that is a = log s² and b = 2, with s² the coordinate's mean
     square on clean data: noise that reaches an orthonormal coordinate keeps its σ. Training moves both. At
-    σ → 0 every coordinate is kept, at σ → ∞ none.
-
-    Reference:
-        Donoho, Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, Biometrika 81 (this oracle);
-        Liu et al., Invertible denoising network, 2021, arXiv 2104.10546 (learned end to end).
+    σ → 0 every coordinate is kept, at σ → ∞ none. Donoho, Johnstone, Ideal spatial adaptation by wavelet
+    shrinkage, 1994, Biometrika 81 (this oracle); Liu et al., 2021, arXiv 2104.10546 (learned end to end).
     """
 
     def __init__(self, features: int) -> None:

@@ -75,11 +75,9 @@ class Householder(Transform):
 
     Q is orthogonal for every V with non-zero columns, and costs O(D·d) to apply. It depends on the columns'
     directions alone; their length, √D/4, makes the entries of order one, so that a step of an optimiser that
-    normalises gradients turns the subspace little, whatever D.
-
-    Reference:
-        Tomczak, Welling, Improving variational auto-encoders using Householder flow, 2016, arXiv 1611.09630;
-        Joffrain et al., Accumulating Householder transformations, revisited, 2006 (the form of T).
+    normalises gradients turns the subspace little, whatever D. Tomczak, Welling, Improving variational
+    auto-encoders using Householder flow, 2016, arXiv 1611.09630; Joffrain et al., Accumulating Householder
+    transformations, revisited, 2006 (the form of T).
     """
 
     def __init__(self, features: int, dim: int) -> None:
@@ -179,11 +177,8 @@ class BentSubspace(Subspace):
 
     The networks see and draw the leading C·H·W ≤ D coefficients, the `grid`. Their convolutions have 2, 4 and
     8 times `width` channels, their fully connected layers `hidden` features; no `steps` leave the subspace
-    straight.
-
-    Reference:
-        Dinh, Krueger, Bengio, NICE: non-linear independent components estimation, 2014, arXiv 1410.8516
-        (the additive coupling); its split along principal components is ours.
+    straight. The additive coupling is that of Dinh, Krueger, Bengio, NICE: non-linear independent components
+    estimation, 2014, arXiv 1410.8516; its split along principal components is ours.
     """
 
     def __init__(
