@@ -27,7 +27,7 @@ from harness import put, say, start
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from mfimage.config import ModelConfig, preset_config
+from mfimage.config import ModelConfig, presets
 from mfimage.datasets import load
 from mfimage.fit import shuffled
 from mfimage.losses import negative_log_likelihood, reconstruction
@@ -126,7 +126,7 @@ def peak_mb() -> float:
 def trained(seconds: float) -> tuple[ManifoldFlow, Tensor]:
     """An M-flow of clothes at 32 × 32, d = 32, and images it has not seen."""
     images = load("fashion-mini", "train", 32)
-    config = preset_config("demo")
+    config = presets["demo"]
     model = build(config.model_config(images.shape), seed=0)
     assert isinstance(model, ManifoldFlow)
     model.initialise(images.batch(range(2000)))

@@ -13,7 +13,7 @@ from harness import celeba, put, say, start, train_for
 from nflows.transforms import Transform
 from torch import Tensor
 
-from mfimage.config import ModelConfig, preset_config
+from mfimage.config import ModelConfig, presets
 from mfimage.datasets import ImageSet, load
 from mfimage.losses import reconstruction
 from mfimage.models import image_chart
@@ -82,7 +82,7 @@ def main() -> None:
         say(f"{name:20} {worst:.2e}")
     faces = celeba()
     training, unseen = faces or (colour_clothes(), load("fashion-mini", "test", 64, 3))
-    config = preset_config("default")
+    config = presets["default"]
     chart = build(ModelConfig((3, 64, 64), 64), seed=0).chart
     chart.initialise(training.batch(range(2000)))
     steps, seconds = train_for(2 if quick else 200, chart, reconstruction, training, config.lr, 64)

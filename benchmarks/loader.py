@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfimage.config import ModelConfig, preset_config
+from mfimage.config import ModelConfig, presets
 from mfimage.datasets import StoredSet, load
 from mfimage.datasets.decode import decode
 from mfimage.datasets.listing import index_folder
@@ -154,7 +154,7 @@ def threads_and_processes(contents: list[bytes]) -> dict[str, float]:
 
 def training_rate(images: StoredSet, threads: int, steps: int) -> dict[str, float]:
     """Images a second of the manifold phase: on a batch in memory, and read ahead while it trains."""
-    config = preset_config("default")
+    config = presets["default"]
     chart = build(ModelConfig((3, SIDE, SIDE), DIM), seed=0).chart
     chart.initialise(images.batch(range(4 * DIM)))
     torch.set_num_threads(threads)

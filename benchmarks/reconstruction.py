@@ -11,7 +11,7 @@ import time
 import torch
 from harness import put, say, start, train_for
 
-from mfimage.config import ModelConfig, preset_config
+from mfimage.config import ModelConfig, presets
 from mfimage.datasets import load
 from mfimage.eval.image_metrics import PCA, squared_error
 from mfimage.losses import reconstruction
@@ -31,7 +31,7 @@ def main() -> None:
     say(f"PCA-{DIM}: {baseline:.3f} squared error an image")
     results: dict[str, float | int] = {"pca": baseline}
     for budget in (2, 4) if quick else (300, 1200):
-        config = preset_config("default")
+        config = presets["default"]
         chart = build(ModelConfig(training.shape, DIM), seed=0).chart
         began = time.process_time()
         chart.initialise(training.batch(slice(None)))

@@ -33,7 +33,7 @@ from nflows.utils import create_mid_split_binary_mask
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfimage.config import ModelConfig, preset_config
+from mfimage.config import ModelConfig, presets
 from mfimage.datasets import ImageSet
 from mfimage.losses import reconstruction
 from mfimage.models.build import build
@@ -140,7 +140,7 @@ def main() -> None:
 
 def _equal_time(faces: tuple[ImageSet, ImageSet], seconds: float = 300) -> dict[str, float]:
     training, unseen = faces
-    config = preset_config("default")
+    config = presets["default"]
     chart, old = build(ModelConfig(training.shape, DIM), seed=0).chart, original(training.shape)
     began = time.process_time()
     chart.initialise(training.batch(range(4000)))

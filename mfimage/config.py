@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from mfimage.errors import UsageError
-from mfimage.settings import check_fields, check_name, check_number, from_json, is_number, whole_numbers
+from mfimage.settings import check_fields, check_number, from_json, is_number, whole_numbers
 
 AlgorithmName = Literal[
     "m-flow", "m-flow-a", "m-flow-s", "m-flow-ot", "me-flow", "me-flow-a", "me-flow-s", "free-form",
@@ -260,39 +259,20 @@ class Config:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
-def read_config(path: Path) -> Config:
-    """Read a Config from a JSON file, UsageError if it is none; missing settings keep their defaults."""
-    from mfimage.files import read_json  # here, because it imports torch
-
-    values = read_json(path, "JSON configuration", UsageError)
-    try:
-        return from_json(Config, values)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-
-
 presets: dict[PresetName, Config] = {
-    # On CelebA faces (16,000, d = 64, batch 64), 300 CPU seconds of one core of a Xeon leave a squared error
-    # of 106.2 on 256 unseen ones (benchmarks/step_cost.py); PCA-64 leaves 118.9 on the whole split.
+    # d = 64 on 16,000 CelebA faces, 300 CPU seconds of one Xeon core: a squared error of 106.2 on 256 unseen
+    # ones (benchmarks/step_cost.py); PCA-64 leaves 118.9 on the whole split.
     "default": Config(),
-    # 3 min 27 s and 0.69 GB on two idle cores of a Xeon, report included: 0.68 of PCA-32's squared error on
-    # the 2,000 test images of the bundled clothes (benchmarks/README.md). More steps overfit 9,000 images.
+    # 3 min 27 s and 0.69 GB on two Xeon cores: 0.68 of PCA-32's squared error on the 2,000 test images of the
+    # bundled clothes (benchmarks/README.md). More steps overfit 9,000 images.
     "demo": Config(steps=1000, density_steps=800, every=200),
-    # d = 32 on all 60,000 clothes, as many steps as 1,200 CPU seconds of one core of a Xeon hold: 0.446 of
-    # PCA-32's squared error on the first 2,000 test images (benchmarks/reconstruction.py, which holds no
-    # image out). The preset itself was not run.
+    # As many steps as 1,200 CPU seconds of one Xeon core hold: 0.446 of PCA-32's squared error on the first
+    # 2,000 test images (benchmarks/reconstruction.py, which holds no image out; the preset was not run).
     "fashion-mnist": Config(steps=9500, density_steps=3000, every=1000),
-    # A manifold that also removes noise up to σ = 0.5. On fashion-mnist, 28 minutes of one core of a Xeon:
-    # 26.8, 23.3 and 21.5 dB at σ = 0.1, 0.2 and 0.3 on unseen clothes (benchmarks/denoising.md). The loss is
-    # of logarithms and its gradient small, hence the tight clip.
+    # Removes noise up to σ = 0.5; after 28 minutes of one Xeon core 26.8, 23.3 and 21.5 dB at σ = 0.1, 0.2
+    # and 0.3 on unseen clothes (benchmarks/denoising.md). Its loss of logarithms wants a tight clip.
     "denoising": Config(
         steps=4400, batch_size=32, lr=8e-3, warmup=300, clip=5.0, noise=(0.0, 0.5), every=1000,
         model={"width": 16, "hidden": 256},
     ),
 }  # fmt: skip
-
-
-def preset_config(name: PresetName) -> Config:
-    """Return a preset by name; UsageError if there is none."""
-    check_name("preset", name, PresetName)
-    return presets[name]

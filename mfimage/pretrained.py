@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mfimage.errors import ModelError, UsageError
 from mfimage.files import load_state, read_json, read_tensors, save_tensors, write_json, write_text
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
-from mfimage.settings import from_json, to_json
+from mfimage.settings import from_json
 
 FORMAT = "mfimage-1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -37,7 +38,7 @@ def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
         raise ModelError("only a model that mfimage.build or train made has a configuration to be saved with")
     directory = Path(directory)
     save_tensors(model.state_dict(), directory / WEIGHTS, {})
-    write_json(directory / CONFIG, {"format": FORMAT, **to_json(model.config)})
+    write_json(directory / CONFIG, {"format": FORMAT, **asdict(model.config)})
     write_calibration(directory, model.measured)
     return directory
 
@@ -77,11 +78,7 @@ def write_calibration(directory: str | Path, sections: dict[str, Any]) -> Path:
 
 
 def read_calibration(directory: str | Path) -> dict[str, Any]:
-    """Read what was found out about the model in a directory, by section; nothing if there is no file.
-
-    Raises:
-        ModelError: If the file is no JSON object.
-    """
+    """Read what was found out about the model in a directory, by section; nothing if there is no file."""
     path = Path(directory) / CALIBRATION
     if not path.exists():
         return {}
@@ -94,11 +91,7 @@ def read_calibration(directory: str | Path) -> dict[str, Any]:
 
 
 def find_device(name: str | torch.device) -> str | torch.device:
-    """Name a device as torch does; "auto" is a GPU if there is one.
-
-    Raises:
-        UsageError: If "cuda" is asked for and there is none.
-    """
+    """Name a device as torch does; "auto" is a GPU if there is one. UsageError for "cuda" without one."""
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
@@ -115,11 +108,7 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def locate(source: str | Path) -> Path:
-    """Find the directory that holds a model's files; one of the Hub is fetched first.
-
-    Raises:
-        ModelError: If there is no finished model there.
-    """
+    """Find the directory that holds a model's files, ModelError if none does; one of the Hub is fetched."""
     directory = Path(source)
     for candidate in (directory, directory / "model"):
         if (candidate / CONFIG).exists() and (candidate / WEIGHTS).exists():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mfimage import __version__
-from mfimage.config import Config, read_config
+from mfimage.config import Config
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.files import (
@@ -29,6 +29,7 @@ from mfimage.files import (
     write_text,
 )
 from mfimage.pretrained import CONFIG, WEIGHTS
+from mfimage.settings import read_settings
 
 
 class Run:
@@ -40,9 +41,6 @@ class Run:
     model/                                                  model.safetensors, config.json, calibration.json
     pictures/                                               PNG sheets while it trains
     metrics.json                                            what `evaluate` measured last
-
-    Args:
-        directory: Made when something is first written.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -72,7 +70,7 @@ class Run:
         path = self.directory / "config.json"
         if not path.exists():
             raise UsageError(f"{self.directory}: nothing to resume here (config.json is missing)")
-        return read_config(path)
+        return read_settings(Config, path)
 
     def require_same_data(self, data: dict[str, Any]) -> None:
         """Raise DataError unless these are the images that the run began with."""
@@ -141,21 +139,13 @@ def _later(line: str, phase: str, step: int) -> bool:
 class Snapshots:
     """The checkpoints of one training phase: the newest three, and a copy of the best.
 
-    Each is one safetensors file with the module, the optimiser's moments, and the progress in its header.
-
-    Args:
-        directory: Where they lie; made when the first is written.
-        phase: Leading part of their names.
-        keep: How many of the newest stay.
+    Each is one safetensors file with the module, the optimiser's moments, and the progress in its header. The
+    phase is the leading part of their names; the directory is made when the first is written.
     """
 
     def __init__(self, directory: Path, phase: str, keep: int = 3) -> None:
         self.directory, self.phase, self.keep = directory, phase, keep
-
-    @property
-    def best(self) -> Path:
-        """Where the copy of the best checkpoint lies."""
-        return self.directory / f"best-{self.phase}.safetensors"
+        self.best = directory / f"best-{phase}.safetensors"  # the copy
 
     def all(self) -> list[Path]:
         """List the checkpoints by step."""
@@ -187,24 +177,17 @@ class Snapshots:
             old.unlink()
 
     def restore(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-        """Load the newest checkpoint in place and return its progress; an empty dict if there is none.
-
-        Raises:
-            ModelError: If it is damaged or of another model.
-        """
+        """Load the newest checkpoint in place and return its progress; an empty dict if there is none."""
         path = self.newest()
         if path is None:
             return {}
         try:
-            return self._restore(path, module, optimiser)
+            tensors, progress = read_tensors(path), read_metadata(path).get("progress")
+            if progress is None:
+                raise ModelError(f"{path}: not a checkpoint of a training run")
+            load_state(module, part(tensors, "module."), path)
         except ModelError as error:
             raise ModelError(f"{error}; remove this file to resume from the checkpoint before it") from error
-
-    def _restore(self, path: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-        tensors, progress = read_tensors(path), read_metadata(path).get("progress")
-        if progress is None:
-            raise ModelError(f"{path}: not a checkpoint of a training run")
-        load_state(module, part(tensors, "module."), path)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in part(tensors, "optimiser.").items():
             index, key = name.split(".")

@@ -1,26 +1,19 @@
-"""Dataclasses of settings: checked by the types of their fields, read from JSON and written to it."""
+"""Dataclasses of settings: checked by the types of their fields, and read from JSON."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
 from mfimage.errors import UsageError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 Settings = TypeVar("Settings")
 
 
 def from_json(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """Make a configuration of a kind from what json.load gave.
-
-    Raises:
-        UsageError: If a name is unknown or a value out of range.
-    """
+    """Make settings from what json.load gave; UsageError for what is unknown or out of range."""
     if unknown := sorted(set(values) - (known := set(get_type_hints(kind)))):
         raise UsageError(
             f"unknown setting {', '.join(unknown)}: {kind.__name__} knows {', '.join(sorted(known))}"
@@ -32,15 +25,21 @@ def from_json(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
         raise UsageError(f"{kind.__name__}: {what}") from error
 
 
-def to_json(config: DataclassInstance) -> dict[str, Any]:
-    """Return a configuration as what json.dump takes."""
-    return asdict(config)
+def read_settings(kind: type[Settings], path: Path) -> Settings:
+    """Read settings from a JSON file, UsageError if it holds none; what is missing keeps its default."""
+    from mfimage.files import read_json  # here, because it imports torch
+
+    values = read_json(path, "JSON configuration", UsageError)
+    try:
+        return from_json(kind, values)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _tuples(part) for name, part in value.items()}
-    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def check_name(what: str, name: object, names: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,6 @@ from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 from mfimage.pretrained import WEIGHTS, from_pretrained, save_pretrained
 from mfimage.run import Run
-from mfimage.settings import to_json
 from mfimage.trainer import Trainer
 
 
@@ -80,7 +79,7 @@ def train(
     if resume:
         run.require_same_data(images.summary())
     elif main:
-        run.begin(to_json(config), {"data": images.name, **images.summary()})
+        run.begin(asdict(config), {"data": images.name, **images.summary()})
     trainer = Trainer(model.to(accelerator.device), config, run, accelerator, quiet)
     trainer.run_phases(training, held_out)
     list_skipped(images.skipped[len(known) :])  # what a stored set met later
@@ -98,12 +97,7 @@ def train_or_reuse(
     quiet: bool = True,
     reading: Reading = Reading(),
 ) -> GenerativeModel:
-    """Train a model, go on with a run that was broken off, or read the model of a finished one; see `train`.
-
-    Raises:
-        UsageError: If outdir holds a run with other settings.
-        DataError: If it holds a run of other images; and as `train`.
-    """
+    """Train a model, go on with a run that was broken off, or read that of a finished one; see `train`."""
     run = Run(outdir)
     if not run.begun:
         return train(data, outdir, config, device=device, quiet=quiet, reading=reading)
@@ -169,10 +163,6 @@ def baseline(
         outdir: Of the baseline's own run; see `train_or_reuse`.
         device: As of `train`.
         quiet: As of `train`.
-
-    Raises:
-        UsageError: If there is no such baseline, no run, or another run in outdir.
-        DataError: If the run was trained on other images.
     """
     if name not in BASELINES:
         raise UsageError(f"no baseline {name!r}: there are {', '.join(BASELINES)}")

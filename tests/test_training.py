@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny import ONE_THREAD, TINY, draw_bumps, run_command
 
-from mfimage import from_pretrained, load, train
-from mfimage.config import Reading, read_config
+from mfimage import Config, from_pretrained, load, train
+from mfimage.config import Reading
 from mfimage.errors import DataError, DivergedError, UsageError
 from mfimage.eval import PCA
 from mfimage.pretrained import weights_hash
 from mfimage.run import Run, trim_stats
-from mfimage.settings import to_json
+from mfimage.settings import read_settings
 from mfimage.training import train_or_reuse
 
 SHORT = replace(TINY, steps=4, density_steps=4, every=2)
@@ -45,7 +45,7 @@ def test_a_run_writes_what_it_promises(tiny_run, bumps):
     promised = {"config.json", "command.txt", "environment.json", "data.json", "stats.jsonl", "tensorboard"}
     measured = {"metrics.json", "evaluation.html"}  # where a test evaluated this run before
     assert names - measured == promised | {"checkpoints", "model", "pictures"}
-    assert read_config(tiny_run / "config.json") == TINY
+    assert read_settings(Config, tiny_run / "config.json") == TINY
     data = json.loads((tiny_run / "data.json").read_text())
     assert data["data"] == str(bumps)
     assert data["sha256"] == load(bumps, "train").summary()["sha256"]
@@ -246,7 +246,7 @@ def test_a_real_signal_saves_and_the_resumed_run_equals_an_unbroken_one(
     bumps, tiny_run, tmp_path, number, code, phase
 ):
     outdir, settings = tmp_path / "run", tmp_path / "tiny.json"
-    settings.write_text(json.dumps(to_json(TINY)))
+    settings.write_text(json.dumps(asdict(TINY)))
     process = run_command("train", bumps, "--outdir", outdir, "--config", settings, "--device", "cpu", "-q")
     wait_for_checkpoint(outdir / "checkpoints", phase, process)
     process.send_signal(number)
@@ -264,7 +264,7 @@ def test_a_real_signal_saves_and_the_resumed_run_equals_an_unbroken_one(
 def test_two_processes_share_one_run_and_give_what_one_gives(bumps, tmp_path):
     outdir, settings = tmp_path / "two", tmp_path / "tiny.json"
     config = replace(TINY, steps=20, density_steps=10, every=10)
-    settings.write_text(json.dumps(to_json(config)))
+    settings.write_text(json.dumps(asdict(config)))
     launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command = ["-m", "mfimage", "train", bumps, "-o", outdir, "--config", settings, "--json"]

@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 from cyclopts import App, CycloptsError, Parameter
 
 from mfimage import __version__, console
-from mfimage.cli import data, denoise, evaluate, model, score, stylegan, train
+from mfimage.cli import denoise, evaluate, model, score, stylegan, train
 from mfimage.cli.options import Talk
 from mfimage.errors import UsageError
 
@@ -28,7 +28,7 @@ app = App(
 )
 for verb in (
     train.train, model.sample, denoise.denoise, score.calibrate, score.score, model.log_prob,
-    model.directions, model.interpolate, data.dimension, evaluate.evaluate, evaluate.compare, data.pack,
+    model.directions, model.interpolate, train.dimension, evaluate.evaluate, evaluate.compare, train.pack,
     train.reproduce, train.demo,
 ):  # fmt: skip
     app.command(verb)

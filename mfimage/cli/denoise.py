@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,10 +37,8 @@ def denoise(
     factor: Annotated[int | None, Parameter(name="--super"), opt.at_least(2)] = None,
     clean: Path | None = None,
     report: Path | None = None,
-    reading: opt.ReadingOptions = opt.ReadingOptions(),
-    device: opt.Device = "auto",
     batch_size: opt.BatchSize = 256,
-    talk: opt.Talk = opt.Talk(),
+    options: opt.Options = opt.Options(),
 ) -> None:
     """Remove noise from images, fill in what a mask hides, or enlarge, and write PNG under their own names.
 
@@ -58,69 +56,77 @@ def denoise(
         report: Folder for denoised.csv and sheet.png (before, after).
     """
     from mfimage.datasets import iter_files
-    from mfimage.denoising import files
+    from mfimage.denoising.files import FileReader, find_clean
     from mfimage.denoising.inverse import Downsample
     from mfimage.denoising.tiles import Restorer
-    from mfimage.files import write_csv
     from mfimage.inputs import require_images
 
     if resize and tile:
         raise UsageError("--resize and --tile: choose one")
     listed = _listed(inputs)
-    flow = opt.load_model(model, device)
+    flow = options.load(model)
     require_images(flow)
     channels, height, width = flow.shape
     size = (height, width) if factor is None else Downsample(factor).size(height, width)
-    reader = files.FileReader(channels, size, reading, resize, tile)
+    reader = FileReader(channels, size, options.reading, resize, tile)
     missing = None if mask is None else reader.mask(mask)
     restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size)
     paths = [str(path) for path in iter_files(listed)]
-    truths = None if clean is None else dict(zip(paths, files.find_clean(clean, paths), strict=True))
-    opt.check_outdir([*paths, *(truths or {}).values(), *([mask] if mask else [])], outdir)
-    skipped: list[Skipped] = []
-    rows: list[dict[str, Any]] = []
-    groups: list[Tensor] = []
-    for found, shown in _restored(restorer, reader, paths, truths, outdir, skipped):
-        rows += found
-        groups += shown[: files.SHOWN - len(groups)]
-    console.list_skipped(skipped)
-    if report is not None:
-        write_csv(report / "denoised.csv", rows, digits=6)
-        files.save_sheet(groups, report / "sheet.png")
-    talk.say(f"{len(rows)} images in {outdir}")
-    if truths is not None:
-        talk.say(files.mean_quality(rows))
-    _warn([row["warning"] for row in rows if row["warning"]])
-    pairs = [{"input": row.pop("path"), **row} for row in rows]
-    talk.put({"images": pairs, "skipped": skipped}, "\n".join(row["output"] for row in rows))
+    truths = None if clean is None else dict(zip(paths, find_clean(clean, paths), strict=True))
+    _check_outdir(outdir, [*paths, *(truths or {}).values(), *([mask] if mask else [])])
+    rows, skipped = _restore(restorer, reader, paths, truths, outdir, report)
+    _tell(rows, skipped, outdir, truths is not None, options)
 
 
-def _restored(
+def _restore(
     restorer: Restorer,
     reader: FileReader,
     paths: list[str],
     truths: dict[str, Path] | None,
     outdir: Path,
-    skipped: list[Skipped],
-) -> Iterator[tuple[list[dict[str, Any]], list[Tensor]]]:
-    """Read, restore and write, batch by batch: rows of the table, and groups for the sheet."""
+    report: Path | None,
+) -> tuple[list[dict[str, Any]], list[Skipped]]:
+    """Read, restore and write, batch by batch; return the rows of the table, and the files that are bad."""
     from mfimage.datasets import save_pngs
     from mfimage.denoising import files
+    from mfimage.files import write_csv
 
-    device = restorer.model.device
-    used: set[str] = set()
     height, width = restorer.model.shape[1:]
+    used: set[str] = set()
+    skipped: list[Skipped] = []
+    rows: list[dict[str, Any]] = []
+    groups: list[Tensor] = []
     for y, names in reader.batches(paths, skipped):
-        restored = restorer(y.to(device))
-        truth = None
+        restored, truth = restorer(y.to(restorer.model.device)), None
         if truths is not None:
-            rows, columns = restored.after.shape[-2:]
-            truth = reader.clean([truths[name] for name in names], (rows, columns))
+            above, across = restored.after.shape[-2:]
+            truth = reader.clean([truths[name] for name in names], (above, across))
         written = save_pngs(restored.after, [Path(name).stem for name in names], outdir, used)
-        yield (
-            files.rows_of(restored, names, written, truth),
-            files.thumbnails(restored, truth, (height, width), files.SHOWN),
-        )
+        rows += files.rows_of(restored, names, written, truth)
+        groups += files.thumbnails(restored, truth, (height, width), files.SHOWN - len(groups))
+    if report is not None:
+        write_csv(report / "denoised.csv", rows, digits=6)
+        files.save_sheet(groups, report / "sheet.png")
+    return rows, skipped
+
+
+def _tell(
+    rows: list[dict[str, Any]], skipped: list[Skipped], outdir: Path, measured: bool, options: opt.Options
+) -> None:
+    """Say what was done; name the strangest few on standard error, quiet or not: they may be invented."""
+    from mfimage.denoising.files import mean_quality
+
+    console.list_skipped(skipped)
+    options.say(f"{len(rows)} images in {outdir}")
+    if measured:
+        options.say(mean_quality(rows))
+    warnings = [row["warning"] for row in rows if row["warning"]]
+    if len(warnings) > _WARNED:
+        warnings = [*warnings[:_WARNED], f"and {len(warnings) - _WARNED} more"]
+    for message in warnings:
+        print(f"warning: {message}", file=sys.stderr)
+    pairs = [{"input": row.pop("path"), **row} for row in rows]
+    options.put({"images": pairs, "skipped": skipped}, "\n".join(row["output"] for row in rows))
 
 
 def _listed(inputs: Sequence[str]) -> list[str]:
@@ -136,9 +142,9 @@ def _listed(inputs: Sequence[str]) -> list[str]:
     return listed
 
 
-def _warn(messages: list[str]) -> None:
-    """Name the strangest few on standard error, quiet or not: what they became is not to be trusted."""
-    for message in messages[:_WARNED]:
-        print(f"warning: {message}", file=sys.stderr)
-    if len(messages) > _WARNED:
-        print(f"warning: and {len(messages) - _WARNED} more", file=sys.stderr)
+def _check_outdir(outdir: Path, paths: list[str | Path]) -> None:
+    """Refuse an output folder in which a result, named as its input, would overwrite a file that is read."""
+    files = [Path(path) for path in paths]
+    targets = {(outdir / f"{path.stem}.png").resolve() for path in files}
+    if targets & {path.resolve() for path in files}:
+        raise UsageError(f"--outdir {outdir}: the inputs lie there and would be overwritten; choose another")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from cyclopts import Parameter
 
 from mfimage.cli import options as opt
-from mfimage.config import DeviceName, MetricName, ProtocolName, Reading
+from mfimage.config import MetricName, ProtocolName
 from mfimage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def evaluate(
     model: Annotated[str | None, Parameter(alias="-m")] = None,
     outdir: opt.OwnOutdir = None,
     measuring: Measuring = Measuring(),
-    reading: opt.ReadingOptions = opt.ReadingOptions(),
-    device: opt.Device = "auto",
-    talk: opt.Talk = opt.Talk(),
+    options: opt.Options = opt.Options(),
 ) -> None:
     """Measure a model on the test split: samples, reconstruction, density, geometry, with intervals.
 
@@ -69,11 +67,10 @@ def evaluate(
     if model is None:
         model, inputs = ("runs/latest", inputs) if len(inputs) == 1 else (inputs[0], inputs[1:])
     _choose_gpu()
-    flow = opt.load_model(model, device)
-    test, training = (opt.load_split(inputs, split, flow, reading) for split in ("test", "train"))
-    report = evaluate_(
-        test, flow, training, **asdict(measuring), tell=talk.say if is_main() else lambda message: None
-    )
+    flow = options.load(model)
+    test, training = (options.split(inputs, split, flow) for split in ("test", "train"))
+    tell = options.say if is_main() else lambda message: None
+    report = evaluate_(test, flow, training, **asdict(measuring), tell=tell)
     if not is_main():
         return
     if outdir is None and (Path(model) / "checkpoints").is_dir():
@@ -82,7 +79,7 @@ def evaluate(
     if outdir is not None:
         report.save(outdir / "metrics.json")
         text += f"\n{page_of(report, Path(model).name).write(outdir / 'evaluation.html')}"
-    talk.put(report.as_json(), text)
+    options.put(report.as_json(), text)
 
 
 def compare(
@@ -91,9 +88,7 @@ def compare(
     by: str | None = None,
     outdir: opt.Outdir = Path("comparison"),
     measuring: Measuring = Measuring(),
-    reading: opt.ReadingOptions = opt.ReadingOptions(),
-    device: opt.Device = "auto",
-    talk: opt.Talk = opt.Talk(),
+    options: opt.Options = opt.Options(),
 ) -> None:
     """Put models side by side: a table (also as JSON, Markdown, HTML) and a sheet of pictures.
 
@@ -111,24 +106,18 @@ def compare(
     if data is None:
         compared = compare_({run: read_evaluation(Path(run) / "metrics.json") for run in runs})
     else:
-        compared = _evaluated(runs, data, outdir, device, measuring, reading, talk)
+        compared = _evaluated(runs, data, outdir, measuring, options)
     if by is not None:
         ranked = compared.ranking(by)
         rows = [{"run": run, by: value} for run, value in ranked]
-        talk.put({"ranking": rows}, "\n".join(f"{value:.6g}\t{run}" for run, value in ranked))
+        options.put({"ranking": rows}, "\n".join(f"{value:.6g}\t{run}" for run, value in ranked))
         return
     page = compared.save(outdir)
-    talk.put(compared.as_json(), f"{compared.text()}\n{page}")
+    options.put(compared.as_json(), f"{compared.text()}\n{page}")
 
 
 def _evaluated(
-    runs: Sequence[str],
-    data: list[str],
-    outdir: Path,
-    device: DeviceName,
-    measuring: Measuring,
-    reading: Reading,
-    talk: opt.Talk,
+    runs: Sequence[str], data: list[str], outdir: Path, measuring: Measuring, options: opt.Options
 ) -> Comparison:
     """Evaluate runs and baselines, which are trained first; what was evaluated so before is read."""
     from mfimage.eval import compare as compare_
@@ -139,19 +128,19 @@ def _evaluated(
     wanted = [run for run in runs if Path(run).exists() or run not in BASELINES]
     if not wanted:
         raise UsageError("baselines are trained with the settings of a run: name one before them")
-    first = opt.load_model(wanted[0], device)
-    test, training = (opt.load_split(data, split, first, reading) for split in ("test", "train"))
+    first = options.load(wanted[0])
+    test, training = (options.split(data, split, first) for split in ("test", "train"))
     reports: dict[str, Any] = {}
     models = {}
     for run in runs:
-        talk.say(run)
+        options.say(run)
         if run not in wanted:
-            flow = baseline(run, wanted[0], training, outdir / run, device, talk.quiet)
+            flow = baseline(run, wanted[0], training, outdir / run, options.device, options.quiet)
         else:
-            flow = first if run == wanted[0] else opt.load_model(run, device)
+            flow = first if run == wanted[0] else options.load(run)
         file = outdir / f"{run.strip('/').replace('/', '-')}.json"
         models[run] = flow
-        reports[run] = evaluate_once(file, test, flow, training, **asdict(measuring), tell=talk.say)
+        reports[run] = evaluate_once(file, test, flow, training, **asdict(measuring), tell=options.say)
     return compare_(reports, picture_rows(models, test, measuring.seed))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Parameter
 
@@ -11,7 +11,6 @@ from mfimage.cli import options as opt
 from mfimage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mfimage.config import DeviceName
     from mfimage.models.flow import ManifoldFlow
 
 _MEASURES = {"manifold": "{d}-dimensional volume in the image space", "latent": "du in R^{d}"}
@@ -37,8 +36,9 @@ def sample(
     import torch
 
     from mfimage.datasets import Points, save_png, save_pngs, sheet
+    from mfimage.pretrained import from_pretrained
 
-    flow = opt.load_model(model, device)
+    flow = from_pretrained(model, device)
     if len(theta) != flow.context_features:
         raise UsageError(f"--theta: the model takes {flow.context_features} parameters, not {len(theta)}")
     context = torch.tensor([theta]) if theta else None
@@ -60,11 +60,9 @@ def log_prob(
     model: opt.Model = "runs/latest",
     method: Literal["auto", "exact", "lanczos"] = "auto",
     measure: Literal["manifold", "latent"] = "manifold",
-    reading: opt.ReadingOptions = opt.ReadingOptions(),
     seed: opt.Seed = 0,
-    device: opt.Device = "auto",
     batch_size: opt.BatchSize = 64,
-    talk: opt.Talk = opt.Talk(),
+    options: opt.Options = opt.Options(),
 ) -> None:
     """Give the exact log-density of images on the manifold, in nats: path, value and standard error a line.
 
@@ -76,8 +74,8 @@ def log_prob(
     """
     import torch
 
-    flow = _manifold_flow(model, device)
-    files = opt.load_inputs(inputs, flow, reading)
+    flow = _manifold_flow(model, options)
+    files = options.inputs(inputs, flow)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for begin in range(0, len(files), batch_size):
@@ -87,9 +85,9 @@ def log_prob(
         for path, value, error in zip(files.paths[part], found.log_prob, found.standard_error, strict=True):
             rows.append({"path": str(path), "log_prob": float(value), "standard_error": float(error)})
     lines = "\n".join(f"{row['path']}\t{row['log_prob']:.6g}\t{row['standard_error']:.2g}" for row in rows)
-    talk.say(f"{found.method}; nats with respect to {_MEASURES[measure].format(d=flow.dim)}")
+    options.say(f"{found.method}; nats with respect to {_MEASURES[measure].format(d=flow.dim)}")
     head = {"method": found.method, "measure": measure, "dim": flow.dim}
-    talk.put({**head, "densities": rows, "skipped": files.skipped}, lines)
+    options.put({**head, "densities": rows, "skipped": files.skipped}, lines)
 
 
 def directions(
@@ -97,9 +95,7 @@ def directions(
     model: opt.Model = "runs/latest",
     count: Annotated[int, opt.at_least(1)] = 8,
     outdir: opt.Outdir = Path("directions"),
-    reading: opt.ReadingOptions = opt.ReadingOptions(),
-    device: opt.Device = "auto",
-    talk: opt.Talk = opt.Talk(),
+    options: opt.Options = opt.Options(),
 ) -> None:
     """Draw in which ways images can change most on the manifold; strongest first, a row an image.
 
@@ -113,8 +109,8 @@ def directions(
 
     from mfimage.datasets import save_png, sheet
 
-    flow = _manifold_flow(model, device)
-    files = opt.load_inputs(inputs, flow, reading)
+    flow = _manifold_flow(model, options)
+    files = options.inputs(inputs, flow)
     x = files.batch(slice(None)).to(flow.device)
     count = min(count, flow.dim)
     found = [flow.principal_directions(part, count) for part in x.split(16)]
@@ -127,9 +123,9 @@ def directions(
     path = outdir / "directions.png"
     save_png(sheet(picture, count + 1), path)
     rows = [{"path": source, "strength": s} for source, s in zip(files.paths, strengths, strict=True)]
-    talk.say("strength: change of the image (root of the summed squares) a unit of u")
+    options.say("strength: change of the image (root of the summed squares) a unit of u")
     lines = ["\t".join([row["path"], *(f"{s:.4g}" for s in row["strength"])]) for row in rows]
-    talk.put({"sheet": path, "directions": rows}, "\n".join([*lines, str(path)]))
+    options.put({"sheet": path, "directions": rows}, "\n".join([*lines, str(path)]))
 
 
 def interpolate(
@@ -140,9 +136,7 @@ def interpolate(
     model: opt.Model = "runs/latest",
     points: Annotated[int, opt.at_least(2)] = 9,
     outdir: opt.Outdir = Path("interpolated"),
-    reading: opt.ReadingOptions = opt.ReadingOptions(),
-    device: opt.Device = "auto",
-    talk: opt.Talk = opt.Talk(),
+    options: opt.Options = opt.Options(),
 ) -> None:
     """Go from one image to another on a shortest way along the manifold, in equal steps.
 
@@ -153,21 +147,19 @@ def interpolate(
     """
     from mfimage.datasets import save_png, save_pngs, sheet
 
-    flow = _manifold_flow(model, device)
-    ends = opt.load_inputs([str(first), str(last)], flow, reading)
+    flow = _manifold_flow(model, options)
+    ends = options.inputs([str(first), str(last)], flow)
     if len(ends) != 2:
         raise DataError(f"{first}, {last}: two images are needed, not {len(ends)}")
     x = ends.batch(slice(None)).to(flow.device)
     way = flow.interpolate(x[0], x[1], points).clamp(0, 1).cpu()
     paths = save_pngs(way, [f"step-{i:02d}" for i in range(points)], outdir)
     save_png(sheet(way, points), outdir / "sheet.png")
-    talk.put({"images": paths}, "\n".join(map(str, paths)))
+    options.put({"images": paths}, "\n".join(map(str, paths)))
 
 
-def _manifold_flow(source: str, device: DeviceName) -> ManifoldFlow:
-    from mfimage.models import ManifoldFlow
-
-    flow = opt.load_model(source, device, projects=True)
-    if not isinstance(flow, ManifoldFlow) or flow.conditional:
+def _manifold_flow(source: str, options: opt.Options) -> ManifoldFlow:
+    flow = options.load(source, projects=True)
+    if not flow.has_manifold_density or flow.conditional:
         raise UsageError(f"{source}: this needs an M-flow or Me-flow of images without parameters")
-    return flow
+    return cast("ManifoldFlow", flow)

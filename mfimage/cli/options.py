@@ -1,10 +1,10 @@
-"""Options that several verbs share, and what they name: settings as flags, a model, images."""
+"""Options that several verbs share: what is said, how models and images are read, settings as flags."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from docstring_parser import parse
 
 from mfimage import console
 from mfimage.config import DeviceName, Reading
-from mfimage.errors import UsageError
 
 if TYPE_CHECKING:
     from mfimage.datasets import Dataset, ImageSet
@@ -76,6 +75,14 @@ BatchSize = Annotated[int, at_least(1), Parameter(help="Images at a time.")]
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class ReadingOptions(Reading):
+    """How image files are read; see `Reading`."""
+
+    value_range: Annotated[tuple[float, float] | None, _PAIR] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Talk:
     """What a verb says, and where.
 
@@ -103,14 +110,51 @@ class Talk:
         return console.progress(what, total, self.quiet)
 
 
-def flags(settings: type, leave_out: Container[str] = (), keep_defaults: bool = False, **nested: type) -> Any:
-    """Make of a dataclass of settings one of flags, None where a flag is not given.
+@dataclass(frozen=True)
+class _Source:
+    reading: ReadingOptions = ReadingOptions()
+    device: Device = "auto"
 
-    Args:
-        settings: Whose docstring says in its Args what each field means.
-        leave_out: Fields that get no flag.
-        keep_defaults: Whether what is not given is the default, instead of None.
-        nested: Flags of fields that are settings themselves: --FIELD.NAME.
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options(Talk, _Source):
+    """What most verbs share: how images are read, where a model computes, and what is said."""
+
+    def load(self, source: str, projects: bool = False) -> GenerativeModel:
+        """Read the model that --model names; with `projects`, refuse one that cannot project images."""
+        from mfimage.inputs import require_image_manifold
+        from mfimage.pretrained import from_pretrained
+
+        model = from_pretrained(source, self.device)
+        if projects:
+            require_image_manifold(model)
+        return model
+
+    def split(
+        self, data: Sequence[str], split: str, model: GenerativeModel, limit: int | None = None
+    ) -> Dataset:
+        """Load the images of a split in a model's shape, and list what is skipped."""
+        from mfimage.inputs import load_like
+
+        images = load_like(data, split, model, self.reading, limit)
+        console.list_skipped(images.skipped)
+        return images
+
+    def inputs(self, paths: Sequence[str], model: GenerativeModel) -> ImageSet:
+        """Load the images that files, folders and patterns name, in a model's shape; list what is skipped."""
+        from mfimage.datasets import load_files
+
+        channels, height, width = model.shape
+        images = load_files(paths, (height, width), channels, reading=self.reading)
+        console.list_skipped(images.skipped)
+        return images
+
+
+def flags(settings: type, leave_out: Container[str] = (), **nested: type) -> Any:
+    """Make of a dataclass of settings one of flags, explained by its docstring; None where one is not given.
+
+    Fields in `leave_out` get none; those that are settings themselves are `nested`: --FIELD.NAME.
     """
     helps = {one.arg_name: one.description or "" for one in parse(settings.__doc__ or "").params}
     hints = get_type_hints(settings)
@@ -122,62 +166,7 @@ def flags(settings: type, leave_out: Container[str] = (), keep_defaults: bool = 
         elif name not in leave_out:
             shown = False if default is None or default is False else str(default)
             parameter = Parameter(help=" ".join(helps[name].split()), negative_bool="no-", show_default=shown)
-            kind: Any = Annotated[hint | None, _OF_TYPE.get(hint, Parameter()), parameter]
-            made.append((name, kind, field(default=default if keep_defaults else None)))
-    bases = (settings,) if keep_defaults else ()
+            special = _NUMBER_OR_RANGE if hint == float | tuple[float, float] else Parameter()
+            made.append((name, Annotated[hint | None, special, parameter], field(default=None)))
     names = {"__module__": __name__}  # else it passes for a class of the standard library
-    return make_dataclass(f"{settings.__name__}Flags", made, bases=bases, frozen=True, namespace=names)
-
-
-_OF_TYPE = {tuple[float, float] | None: _PAIR, float | tuple[float, float]: _NUMBER_OR_RANGE}
-_Reading: Any = flags(Reading, keep_defaults=True)
-
-
-@Parameter(name="*")
-class ReadingOptions(_Reading):
-    """How image files are read."""
-
-
-def given(chosen: Any) -> dict[str, Any]:
-    """Take what was given of flags, by field; see `flags`."""
-    return {name: value for name, value in vars(chosen).items() if value is not None}
-
-
-def load_model(source: str, device: DeviceName, projects: bool = False) -> GenerativeModel:
-    """Read the model that --model names; with `projects`, refuse one that cannot project images."""
-    from mfimage.inputs import require_image_manifold
-    from mfimage.pretrained import from_pretrained
-
-    model = from_pretrained(source, device)
-    if projects:
-        require_image_manifold(model)
-    return model
-
-
-def load_split(
-    data: Sequence[str], split: str, model: GenerativeModel, reading: Reading, limit: int | None = None
-) -> Dataset:
-    """Load the images of a split in a model's shape, and list what is skipped."""
-    from mfimage.inputs import load_like
-
-    images = load_like(data, split, model, reading, limit)
-    console.list_skipped(images.skipped)
-    return images
-
-
-def load_inputs(inputs: Sequence[str], model: GenerativeModel, reading: Reading) -> ImageSet:
-    """Load the images that files, folders and patterns name, in a model's shape, and list what is skipped."""
-    from mfimage.datasets import load_files
-
-    channels, height, width = model.shape
-    images = load_files(inputs, (height, width), channels, reading=reading)
-    console.list_skipped(images.skipped)
-    return images
-
-
-def check_outdir(paths: Iterable[str | Path], outdir: Path) -> None:
-    """Refuse an output folder in which a result, named as its input, would overwrite a file that is read."""
-    files = [Path(path) for path in paths]
-    targets = {(outdir / f"{path.stem}.png").resolve() for path in files}
-    if targets & {path.resolve() for path in files}:
-        raise UsageError(f"--outdir {outdir}: the inputs lie there and would be overwritten; choose another")
+    return make_dataclass(f"{settings.__name__}Flags", made, frozen=True, namespace=names)

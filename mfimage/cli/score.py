@@ -16,7 +16,6 @@ from mfimage.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from mfimage.datasets import ImageSet
-    from mfimage.models import GenerativeModel
     from mfimage.ood import Detector, Verdicts
 
 _STRANGE = 10  # exit code of --fail-on-ood
@@ -29,11 +28,9 @@ def calibrate(
     alpha: float = 0.01,
     kind: Annotated[ScoreName, Parameter(name="--score")] = "auto",
     split: str = "test",
-    reading: opt.ReadingOptions = opt.ReadingOptions(),
     seed: opt.Seed = 0,
-    device: opt.Device = "auto",
     batch_size: opt.BatchSize = 256,
-    talk: opt.Talk = opt.Talk(),
+    options: opt.Options = opt.Options(),
 ) -> None:
     """Learn from familiar images what is usual, and write calibration.json beside the model.
 
@@ -51,17 +48,16 @@ def calibrate(
         raise UsageError(
             f"--model {model}: a calibration lies beside the weights: give a directory of this machine"
         )
-    flow = opt.load_model(model, device, projects=True)
+    flow = options.load(model, projects=True)
     detector, density = Detector(flow, kind, batch_size), None
     if split != "all":
-        most = min(_DENSITY, _BYTES // math.prod(flow.shape))
-        density = opt.load_split(data, "train", flow, reading, most)
-    detector.calibrate(opt.load_split(data, split, flow, reading), alpha, density, seed)
+        density = options.split(data, "train", flow, min(_DENSITY, _BYTES // math.prod(flow.shape)))
+    detector.calibrate(options.split(data, split, flow), alpha, density, seed)
     path = detector.save(locate(model))
     known = detector.calibration
     values = {"calibration": str(path), "threshold": known.threshold, "images": len(known.scores)}
-    talk.say(f"threshold {known.threshold:.6g} from {len(known.scores)} images, alpha {alpha:g}")
-    talk.put(values, str(path))
+    options.say(f"threshold {known.threshold:.6g} from {len(known.scores)} images, alpha {alpha:g}")
+    options.put(values, str(path))
 
 
 def score(
@@ -74,10 +70,8 @@ def score(
     ood: list[str] | None = None,
     batch: opt.Flag = False,
     fail_on_ood: opt.Flag = False,
-    reading: opt.ReadingOptions = opt.ReadingOptions(),
-    device: opt.Device = "auto",
     batch_size: opt.BatchSize = 256,
-    talk: opt.Talk = opt.Talk(),
+    options: opt.Options = opt.Options(),
 ) -> None:
     """Score images (higher is stranger), a line each; of a calibrated model also p-value, verdict and reason.
 
@@ -92,86 +86,75 @@ def score(
         batch: Test whether the set has shifted.
         fail_on_ood: Exit with code 10 if any image is strange.
     """
-    from mfimage.datasets import save_pngs
-    from mfimage.ood import drift_of
-    from mfimage.ood.verdict_page import score_page
+    from mfimage.files import write_csv
+    from mfimage.ood import Detector
+    from mfimage.ood.detector import DETECTOR
+    from mfimage.ood.scores import score as score_
+    from mfimage.pretrained import locate
 
-    if jsonl and talk.json:
+    if jsonl and options.json:
         raise UsageError("--json and --jsonl: choose one")
     if ood and report is None:
         raise UsageError("--ood is for the curves of a page: say where with --report")
-    flow = opt.load_model(model, device, projects=True)
-    detector = _detector(model, flow, batch_size)
+    flow = options.load(model, projects=True)
+    detector = Detector.load(locate(model), flow) if DETECTOR in flow.measured else None
     if detector is None and (heatmaps or batch or fail_on_ood or report):
         raise ModelError(f"{model}: not calibrated: mfimage calibrate comes before verdicts")
-    files = opt.load_inputs(inputs, flow, reading)
+    files, more = options.inputs(inputs, flow), {}
     if detector is None:
-        _put(_errors(files, flow, batch_size), files, talk, jsonl, table)
-        return
-    found = detector.score(files)
-    rows, more = _rows(files, found), {}
-    drift = drift_of(found, detector.calibration) if batch else None
-    if drift is not None:
-        more["drift"] = vars(drift)
-        talk.say(f"the set has {drift.outcome}; {drift.is_ood:.1%} of its images are strange")
-    if heatmaps is not None:
-        paths = save_pngs(found.heatmaps, [Path(path).stem for path in files.paths], heatmaps)
-        rows = [row | {"heatmap": str(path)} for row, path in zip(rows, paths, strict=True)]
-    if report is not None:
-        strange = {name: detector.score(opt.load_inputs([name], flow, reading)).scores for name in ood or []}
-        page = score_page(files, found, detector.calibration, drift, strange)
-        talk.say(f"{page.write(report)}: the page")
-    _put(rows, files, talk, jsonl, table, more)
-    if fail_on_ood and bool(found.is_ood.any()):
+        errors = [float(error) for x in files.batches(batch_size) for error in score_(x, flow, batch_size)]
+        rows = [{"path": path, "score": error} for path, error in zip(files.paths, errors, strict=True)]
+    else:
+        detector.batch_size = batch_size
+        found = detector.score(files)
+        rows = _judged(files, found, heatmaps)
+        more = _of_the_set(detector, files, found, batch, report, ood or [], options)
+    if table is not None:
+        write_csv(table, rows)
+    lines = [console.json_text(row) if jsonl else "\t".join(map(_word, row.values())) for row in rows]
+    options.put({"scores": rows, "skipped": files.skipped, **more}, "\n".join(lines))
+    if fail_on_ood and any(row["verdict"] == "strange" for row in rows):
         sys.exit(_STRANGE)
 
 
-def _detector(model: str, flow: GenerativeModel, batch_size: int) -> Detector | None:
-    """Read the calibration beside a model, if there is one."""
-    from mfimage.ood import Detector
-    from mfimage.ood.detector import DETECTOR
-    from mfimage.pretrained import locate
+def _judged(files: ImageSet, found: Verdicts, heatmaps: Path | None) -> list[dict[str, Any]]:
+    """Give the row of each image, and draw its heat map where they are asked for."""
+    from mfimage.datasets import save_pngs
 
-    if DETECTOR not in flow.measured:
-        return None
-    detector = Detector.load(locate(model), flow)
-    detector.batch_size = batch_size
-    return detector
-
-
-def _errors(files: ImageSet, flow: GenerativeModel, batch_size: int) -> list[dict[str, Any]]:
-    """Give rows of reconstruction errors, for a model without a calibration."""
-    from mfimage.ood.scores import score as score_
-
-    values = [value for x in files.batches(batch_size) for value in score_(x, flow, batch_size).tolist()]
-    return [{"path": path, "score": float(s)} for path, s in zip(files.paths, values, strict=True)]
+    columns: dict[str, Any] = {
+        "path": files.paths,
+        "score": found.scores.tolist(),
+        "p_value": found.p_values.tolist(),
+        "verdict": ["strange" if strange else "familiar" for strange in found.is_ood],
+        "reason": found.reasons,
+    }
+    if heatmaps is not None:
+        paths = save_pngs(found.heatmaps, [Path(path).stem for path in files.paths], heatmaps)
+        columns["heatmap"] = [str(path) for path in paths]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _rows(files: ImageSet, found: Verdicts) -> list[dict[str, Any]]:
-    verdicts = ["strange" if strange else "familiar" for strange in found.is_ood.tolist()]
-    columns = (files.paths, found.scores.tolist(), found.p_values.tolist(), verdicts, found.reasons)
-    names = ("path", "score", "p_value", "verdict", "reason")
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _put(
-    rows: list[dict[str, Any]],
+def _of_the_set(
+    detector: Detector,
     files: ImageSet,
-    talk: opt.Talk,
-    jsonl: bool,
-    table: Path | None,
-    more: dict[str, Any] | None = None,
-) -> None:
-    """Print the rows, and write them as CSV where that is asked for."""
-    if table is not None:
-        from mfimage.files import write_csv
+    found: Verdicts,
+    batch: bool,
+    report: Path | None,
+    ood: list[str],
+    options: opt.Options,
+) -> dict[str, Any]:
+    """Tell whether the set has shifted, and write its page, where they are asked for."""
+    from mfimage.ood import drift_of
+    from mfimage.ood.verdict_page import score_page
 
-        write_csv(table, rows)
-    if jsonl:
-        text = "\n".join(console.json_text(row) for row in rows)
-    else:
-        text = "\n".join("\t".join(_word(value) for value in row.values()) for row in rows)
-    talk.put({"scores": rows, "skipped": files.skipped, **(more or {})}, text)
+    drift = drift_of(found, detector.calibration) if batch else None
+    if drift is not None:
+        options.say(f"the set has {drift.outcome}; {drift.is_ood:.1%} of its images are strange")
+    if report is not None:
+        strange = {name: detector.score(options.inputs([name], detector.model)).scores for name in ood}
+        page = score_page(files, found, detector.calibration, drift, strange)
+        options.say(f"{page.write(report)}: the page")
+    return {} if drift is None else {"drift": vars(drift)}
 
 
 def _word(value: object) -> str:

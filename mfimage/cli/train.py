@@ -1,7 +1,8 @@
-"""The verbs that train: train, demo, reproduce."""
+"""The verbs from data to a model: pack, dimension, train, demo, reproduce."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,18 +10,9 @@ from cyclopts import Parameter
 
 from mfimage import console
 from mfimage.cli import options as opt
-from mfimage.config import (
-    SETTLED,
-    BudgetName,
-    Config,
-    ExperimentName,
-    ModelConfig,
-    PresetName,
-    preset_config,
-    read_config,
-)
+from mfimage.config import SETTLED, BudgetName, Config, ExperimentName, ModelConfig, PresetName, presets
 from mfimage.errors import UsageError
-from mfimage.settings import to_json
+from mfimage.settings import read_settings
 
 _Flags: Any = opt.flags(Config, model=opt.flags(ModelConfig, SETTLED))
 
@@ -31,12 +23,84 @@ class Settings(_Flags):
 
     def over(self, base: Config) -> Config:
         """Put what is given in the place of what a configuration says."""
-        changes = opt.given(self)
-        changes["model"] = {**base.model, **opt.given(changes["model"])}
-        return base.with_(**changes)
+        model = {name: value for name, value in vars(self.model).items() if value is not None}
+        return base.with_(**{**vars(self), "model": {**base.model, **model}})
 
 
 NONE = Settings()
+
+
+def pack(
+    source: str,
+    outdir: Path,
+    /,
+    *,
+    size: opt.Size = None,
+    channels: opt.Channels = None,
+    shard_mb: Annotated[int, opt.at_least(1)] = 256,
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    talk: opt.Talk = opt.Talk(),
+) -> None:
+    """Write images as Parquet shards, for `train` and for Hugging Face datasets.
+
+    Without --size and --channels the files are copied as they are, else they become PNG. What is broken off
+    goes on where it stopped when it is asked for again.
+
+    Args:
+        source: Folder, Parquet files, celeba, celeba-178 or imagenet.
+        outdir: Where the shards go.
+        shard_mb: Megabytes a shard, at most about.
+    """
+    from mfimage.datasets import Skipped
+    from mfimage.datasets.packing import pack as pack_
+
+    manifest = pack_(
+        source, outdir, size, channels, shard_bytes=shard_mb * 1_000_000, reading=reading, tell=talk.say
+    )
+    console.list_skipped([Skipped(**bad) for bad in manifest["skipped"]])
+    if manifest["left_out"]:
+        talk.say(f"{manifest['left_out']} images lie beside the folders of splits: left out")
+    talk.put(manifest, str(outdir))
+
+
+def dimension(
+    *data: opt.Data,
+    max_dim: Annotated[int, opt.at_least(1)] = 64,
+    examples: Annotated[int, opt.at_least(100)] = 10_000,
+    steps: Annotated[int, opt.at_least(1)] = 2000,
+    size: opt.Size = None,
+    channels: opt.Channels = None,
+    outdir: opt.OwnOutdir = None,
+    reading: opt.ReadingOptions = opt.ReadingOptions(),
+    seed: opt.Seed = 0,
+    talk: opt.Talk = opt.Talk(),
+) -> None:
+    """Recommend the dimension of the manifold: by nearest neighbours, and by held-out error against d.
+
+    Args:
+        max_dim: The largest d to consider.
+        examples: At most so many images, drawn at random.
+        steps: Of the short fit behind the curve.
+        outdir: Where dimension.json and dimension.png go; they are not written if none.
+    """
+    from mfimage.eval.dimension_choice import choose_dimension
+    from mfimage.files import whole, write_json
+
+    with talk.progress("fit", steps) as advance:
+        found = choose_dimension(
+            data, max_dim=max_dim, examples=examples, steps=steps, seed=seed, size=size, channels=channels,
+            tell=talk.say, report=lambda step, record: advance(step, note=console.rates(record)),
+            reading=reading,
+        )  # fmt: skip
+    values = found.as_json()
+    if outdir is not None:
+        write_json(outdir / "dimension.json", values)
+        with whole(outdir / "dimension.png") as temporary:
+            temporary.write_bytes(found.figure())
+        talk.say(f"dimension.json and dimension.png in {outdir}")
+    for sentence in (found.reason, *found.notes):
+        talk.say(sentence)
+    talk.put(values, str(found.dim))
 
 
 def train(
@@ -47,9 +111,7 @@ def train(
     settings: Settings = NONE,
     print_config: opt.Flag = False,
     resume: opt.Flag = False,
-    device: opt.Device = "auto",
-    reading: opt.ReadingOptions = opt.ReadingOptions(),
-    talk: opt.Talk = opt.Talk(),
+    options: opt.Options = opt.Options(),
 ) -> None:
     """Learn the manifold of images, and the density on it; the run's directory holds everything.
 
@@ -65,18 +127,22 @@ def train(
         raise UsageError("--resume takes the settings of the run in --outdir; give no others")
     if preset and config:
         raise UsageError("--preset and --config both give settings: choose one")
-    base = read_config(config) if config else preset_config(preset or "default")
-    chosen = None if resume else settings.over(base)
-    if chosen and print_config:
-        console.put(console.json_text(to_json(chosen), indent=2))
-        return
+    chosen = None
+    if not resume:
+        chosen = settings.over(read_settings(Config, config) if config else presets[preset or "default"])
+        if print_config:
+            console.put(console.json_text(asdict(chosen), indent=2))
+            return
     if not data:
         raise UsageError("train: DATA is missing: a named set, folder, zip or array file")
     from mfimage.training import train as train_
 
-    model = train_(data, outdir, chosen, device=device, resume=resume, quiet=talk.quiet, reading=reading)
+    model = train_(
+        data, outdir, chosen, device=options.device, resume=resume, quiet=options.quiet,
+        reading=options.reading,
+    )  # fmt: skip
     path = outdir / "model"
-    talk.put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, str(path))
+    options.put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, str(path))
 
 
 def demo(
@@ -89,7 +155,7 @@ def demo(
     """Train on the bundled clothes, use and measure the model, and write report.html."""
     from mfimage.clothes_demo import run_demo
 
-    settings = read_config(config) if config else preset_config("demo")
+    settings = read_settings(Config, config) if config else presets["demo"]
     report, sentence = run_demo(outdir, settings.with_(seed=seed), device=device, quiet=talk.quiet)
     talk.say(sentence)
     talk.put({"report": str(report), "sentence": sentence}, str(report))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TypeAlias, get_args
 
 import torch
@@ -16,7 +16,7 @@ from mfimage.eval.page import Part
 from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.experiments.tables import Metric
 from mfimage.models import GenerativeModel
-from mfimage.settings import from_json, to_json
+from mfimage.settings import from_json
 
 BUDGETS: tuple[str, ...] = get_args(BudgetName)
 VARIANTS = ("scandal", "theta")  # +scandal has the joint score in the loss, +theta a chart that sees θ
@@ -80,7 +80,7 @@ class Experiment:
                 "the data give a score and +theta for a chart that sees the parameters"
             )
         given = self.budgets[budget]
-        values = {**to_json(given.config), **given.changes.get(base, {}), "algorithm": base, "seed": seed}
+        values = {**asdict(given.config), **given.changes.get(base, {}), "algorithm": base, "seed": seed}
         if "theta" in variants:
             values["model"] = {**values["model"], "chart_context": True}
         if "scandal" in variants:

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -22,7 +23,6 @@ from mfimage.files import read_json, write_json
 from mfimage.models import GenerativeModel
 from mfimage.pretrained import from_pretrained
 from mfimage.run import Run, environment
-from mfimage.settings import to_json
 from mfimage.training import train_or_reuse
 
 TEST_SEED = 1_000_000  # of the test data, apart from every run's
@@ -223,6 +223,6 @@ def _models(outdir: Path, results: Results) -> dict[str, GenerativeModel]:
 
 
 def _shared(config: Config) -> dict[str, str]:
-    values = to_json(config)
+    values = asdict(config)
     names = ("dim", "steps", "density_steps", "batch_size", "lr", "density_lr", "model")
     return {name: json.dumps(values[name]) for name in names}

@@ -3,7 +3,7 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from mfimage import Config, ManifoldFlow, ModelConfig, __version__, console, pre
 from mfimage.config import SETTLED
 from mfimage.datasets import Skipped
 from mfimage.errors import Interrupted
-from mfimage.settings import from_json, to_json
+from mfimage.settings import from_json
 
 VERBS = (
     "train", "sample", "denoise", "calibrate", "score", "log-prob", "directions", "interpolate", "evaluate",
@@ -39,7 +39,7 @@ def photos(tmp_path_factory):
 @pytest.fixture
 def short(tmp_path):
     path = tmp_path / "short.json"
-    path.write_text(json.dumps(to_json(TINY) | {"steps": 4, "density_steps": 4, "every": 2}))
+    path.write_text(json.dumps(asdict(TINY) | {"steps": 4, "density_steps": 4, "every": 2}))
     return path
 
 

@@ -1,6 +1,7 @@
 """The verbs of generators as typed, to a training on what they wrote."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from mfimage.cli.stylegan import seed_list
 from mfimage.datasets.points import load_points
 from mfimage.datasets.stylegan import load_generator, save_generator, seeded_generator
 from mfimage.errors import UsageError
-from mfimage.settings import to_json
 
 
 def pixels(path):
@@ -88,7 +88,7 @@ def test_a_file_s_manifold_is_written_and_learned(mfimage):
     assert "card" not in there
     assert load_points("g-2d-8").latents.shape == (40, 2)
     Path("short.json").write_text(
-        json.dumps(to_json(TINY) | {"steps": 2, "density_steps": 2, "validation": 4})
+        json.dumps(asdict(TINY) | {"steps": 2, "density_steps": 2, "validation": 4})
     )
     assert mfimage("train", "g-2d-8", "-o", "run", "--config", "short.json", "-q", "--device", "cpu")[0] == 0
     code, _, err = mfimage(*arguments, "--seed", 1)

@@ -271,7 +271,7 @@ def test_reproduce_prints_a_table_and_is_quiet_when_asked(mfimage):
 
 def test_train_takes_a_file_of_points(mfimage):
     Sphere(1).sample(100, torch.Generator().manual_seed(0)).save("points.npz")
-    Path("short.json").write_text(json.dumps(module.to_json(CONFIG)))
+    Path("short.json").write_text(json.dumps(module.asdict(CONFIG)))
     code, out, _ = mfimage(
         "train", "points.npz", "--algorithm", "pie", "--config", "short.json", "-o", "run", "--json", "-q"
     )
@@ -306,7 +306,7 @@ def test_a_model_of_vectors_is_sampled_and_refused_by_the_verbs_for_images(mfima
 def test_a_model_with_parameters_is_sampled_at_them_and_not_without(mfimage):
     x = torch.from_numpy(draw_bumps(60)).float().div(255)[:, None]
     Points(x, "bumps", torch.linspace(-1, 1, 60)[:, None]).save("points.npz")
-    Path("short.json").write_text(json.dumps(module.to_json(CONFIG)))
+    Path("short.json").write_text(json.dumps(module.asdict(CONFIG)))
     train = ["train", "points.npz", "--algorithm", "pie", "--config", "short.json", "-o", "run", "-q"]
     assert mfimage(*train)[0] == 0
     assert fails(mfimage("sample", "-m", "run"), "--theta", "1 parameters")
