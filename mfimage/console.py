@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from mfimage.errors import MfimageError
 
 if TYPE_CHECKING:
-    from mfimage.datasets.sets import Skipped
+    from mfimage.errors import Skipped
 
 
 def prepare() -> None:

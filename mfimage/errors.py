@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be read."""
+
+    path: str
+    reason: str
+
 
 class MfimageError(Exception):
     """An error whose message says what is wrong, in which file, and what to do."""

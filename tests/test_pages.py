@@ -13,7 +13,7 @@ from tiny import TINY, draw_bumps
 
 from mfimage import Detector, evaluate, from_pretrained, load
 from mfimage.clothes_demo import run_demo
-from mfimage.datasets.sets import ImageSet, Skipped
+from mfimage.datasets import ImageSet, Skipped
 from mfimage.eval import compare
 from mfimage.eval.comparison import picture_rows
 from mfimage.eval.evaluation import page_of

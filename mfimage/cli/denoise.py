@@ -18,9 +18,9 @@ from mfimage.errors import DataError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mfimage.datasets import Skipped
     from mfimage.denoising.files import FileReader
     from mfimage.denoising.tiles import Restorer
+    from mfimage.errors import Skipped
 
 _WARNED = 5  # strange images that are named on stderr
 

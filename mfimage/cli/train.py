@@ -51,8 +51,8 @@ def pack(
         outdir: Where the shards go.
         shard_mb: Megabytes a shard, at most about.
     """
-    from mfimage.datasets import Skipped
     from mfimage.datasets.packing import pack as pack_
+    from mfimage.errors import Skipped
 
     manifest = pack_(
         source, outdir, size, channels, shard_bytes=shard_mb * 1_000_000, reading=reading, tell=talk.say

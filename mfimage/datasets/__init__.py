@@ -10,8 +10,9 @@ from mfimage.datasets.loading import load, load_files, load_for_training
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.pictures import gaussian_noise, save_png, save_pngs, sheet
 from mfimage.datasets.points import Points, load_points
-from mfimage.datasets.sets import Dataset, ImageSet, Skipped
+from mfimage.datasets.sets import Dataset, ImageSet
 from mfimage.datasets.stored import StoredSet
+from mfimage.errors import Skipped
 
 __all__ = [
     "FOLDERS",

@@ -26,12 +26,12 @@ from PIL import Image
 from mfimage.config import Reading
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.pixels import Pixels
-from mfimage.datasets.sets import BadFiles, Skipped
+from mfimage.datasets.sets import BadFiles
 from mfimage.datasets.shards import FEATURES_KEY, PACK_KEY, Shard, Shards, import_parquet, shard_files
 from mfimage.datasets.sources import open_store
 from mfimage.datasets.splits import class_folders
 from mfimage.datasets.stores import FolderStore, read_chunks
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, Skipped, UsageError
 from mfimage.files import file_hash, whole, write_json
 
 MANIFEST = "manifest.json"

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, Skipped, UsageError
 
 Rows: TypeAlias = Sequence[int] | Tensor | slice
 """Positions in any order, repeats allowed, negative ones from the end; or a boolean mask of all examples."""
@@ -164,14 +164,6 @@ class ImageSet(Dataset):
             "mean": mean,
             "std": max(squares / self.images.numel() - mean**2, 0.0) ** 0.5,
         }
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that could not be read."""
-
-    path: str
-    reason: str
 
 
 class BadFiles:

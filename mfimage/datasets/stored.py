@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.pixels import Pixels, as_float, check_size
-from mfimage.datasets.sets import BadFiles, Dataset, ImageSet, Rows, Skipped
+from mfimage.datasets.sets import BadFiles, Dataset, ImageSet, Rows
 from mfimage.datasets.stores import CHUNK, Store, ahead
-from mfimage.errors import DataError
+from mfimage.errors import DataError, Skipped
 
 SAMPLED = 256  # images that a set is judged by before it is used
 

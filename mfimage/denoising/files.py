@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from mfimage.config import Reading
-from mfimage.datasets import Skipped, load_files
+from mfimage.datasets import load_files
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import resize
 from mfimage.datasets.sets import BadFiles
 from mfimage.denoising.tiles import Restored
-from mfimage.errors import DataError, MixedSizesError
+from mfimage.errors import DataError, MixedSizesError, Skipped
 from mfimage.eval.image_metrics import psnr, ssim
 
 Batches: TypeAlias = Iterator[tuple[Tensor, tuple[str, ...]]]  # images with their paths
