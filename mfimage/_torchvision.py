@@ -21,12 +21,6 @@ def import_torchvision() -> ModuleType:
     There its Python side describes operators that its unloadable C++ side should have declared, and the
     import stops with `operator torchvision::nms does not exist`. Declaring them is enough for data sets,
     models and transforms; `torchvision.io` and `torchvision.ops` stay without code.
-
-    Returns:
-        The module `torchvision`.
-
-    Raises:
-        RuntimeError: The import failed for another reason.
     """
     global _declared
     try:

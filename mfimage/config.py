@@ -16,22 +16,11 @@ AlgorithmName = Literal[
 ]  # fmt: skip
 KindName = Literal["manifold-flow", "encoder-flow", "linear", "sphere", "pie", "ambient-flow", "autoencoder"]
 DeviceName = Literal["auto", "cpu", "cuda"]
-MethodName = Literal["auto", "projection", "soft", "cycle-spin", "map", "tweedie"]  # of denoising
-ScoreName = Literal[
-    "auto", "reconstruction", "two-sided", "latent", "density", "joint", "typicality", "complexity",
-    "neighbours", "local-dimension",
-]  # fmt: skip
-MetricName = Literal[
-    "reconstruction", "density", "geometry", "latent", "memorisation", "fd", "fid", "kid", "prdc"
-]
-ProtocolName = Literal["mfimage", "brehmer2020", "clean-fid"]
-ExperimentName = Literal[
-    "circle", "sphere", "surface", "lorenz", "collider", "image-manifold", "stylegan-2d", "stylegan-64d"
-]
 BudgetName = Literal["quick", "paper"]
 PresetName = Literal["default", "demo", "fashion-mnist", "denoising"]
 
 NOISE_AWARE = ("m-flow", "me-flow")  # algorithms whose chart can learn to remove noise
+SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware"})  # of a model, by the data and Config
 
 
 @dataclass(frozen=True)
@@ -50,10 +39,7 @@ class Reading:
     value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse settings outside their range."""
-        check_fields(self, above_zero=("max_pixels",))
-        if self.max_bad > 1:
-            raise UsageError(f"max_bad must lie in [0, 1], not {self.max_bad}")
+        check_fields(self, above_zero=("max_pixels",), shares=("max_bad",))
 
 
 @dataclass(frozen=True)
@@ -95,18 +81,15 @@ class ModelConfig:
     noise_aware: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built, and fill in what depends on the data."""
-        if not (whole_numbers(self.shape, 3) or whole_numbers(self.shape, 1)) or min(self.shape) < 1:
+        if not (whole_numbers(self.shape, 3, 1) or whole_numbers(self.shape, 1, 1)):
             raise UsageError(
                 f"shape must be (channels, height, width) or (features,), all positive, not {self.shape}"
             )
-        check_fields(self, above_zero=("dim", "width", "density_width", "keep", "epsilon"))
+        check_fields(self, ("dim", "width", "density_width", "keep", "epsilon"), shares=("keep",))
         pixels = math.prod(self.shape)
         if not 1 <= self.dim < pixels:
             what = f"images of shape {self.shape}" if self.images else f"vectors of length {pixels}"
             raise UsageError(f"dim must lie in 1 … {pixels - 1} for {what}, not {self.dim}")
-        if self.keep > 1:
-            raise UsageError(f"keep must lie in (0, 1], not {self.keep}")
         if self.kind == "sphere" and self.shape != (self.dim + 1,):
             raise UsageError(f"a sphere of dimension {self.dim} lies in R^{self.dim + 1}, not {self.shape}")
         if self.chart_context and (self.images or self.kind not in ("manifold-flow", "pie", "ambient-flow")):
@@ -137,23 +120,18 @@ class ModelConfig:
     def _check_levels(self) -> None:
         levels = self.levels
         if not isinstance(levels, tuple) or not all(whole_numbers(level, 2) for level in levels):
-            raise UsageError(f"levels must be pairs (halvings, steps) of whole numbers, not {levels!r}")
+            raise UsageError(f"levels must be pairs (halvings, steps) of numbers from 0, not {levels!r}")
         if not levels:
             halvings = max(1, round(math.log2(min(self.shape[1:]) / 8)))
             fine = ((1, 4), *((1, 2),) * (halvings - 1))
             levels = fine if self.noise_aware else ((halvings, 1),)
             object.__setattr__(self, "levels", levels)
-        if min(min(level) for level in levels) < 0:
-            raise UsageError(f"levels must be pairs without negative numbers, not {levels}")
         channels = self.shape[0]
         for halvings, steps in levels:
             channels *= 4**halvings
             if steps and channels < 2:
                 raise UsageError(f"levels {levels}: a single channel has nothing to couple; halve first")
             channels = max(1, round(channels * self.keep))
-
-
-SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware"})  # of a model, by the data and Config
 
 
 @dataclass(frozen=True)
@@ -209,13 +187,18 @@ class Config:
     model: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse settings outside their range."""
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels must be 1 (grey), 3 (colour) or null, not {self.channels!r}")
         check_fields(
             self, above_zero=("dim", "size", "batch_size", "every", "validation", "lr", "density_lr", "clip")
         )
-        self._check_noise()
+        noise = self.noise
+        if not isinstance(noise, tuple):
+            check_number("noise", noise)
+        elif len(noise) != 2 or not all(map(is_number, noise)) or not 0 <= noise[0] < noise[1]:
+            raise UsageError(f"noise must be a number or a range 0 ≤ low < high, not {noise!r}")
+        elif self.algorithm not in NOISE_AWARE:
+            raise UsageError(f"a range of noise is for {' and '.join(NOISE_AWARE)}, not for {self.algorithm}")
         if self.seed >= 2**63:
             raise UsageError(f"seed must lie below 2^63, not {self.seed}")
         if not isinstance(self.model, Mapping) or set(self.model) & SETTLED:
@@ -236,23 +219,12 @@ class Config:
         """The noise where it is one number, else 0."""
         return 0.0 if isinstance(self.noise, tuple) else self.noise
 
-    def _check_noise(self) -> None:
-        if not isinstance(self.noise, tuple):
-            return check_number("noise", self.noise)
-        pair = len(self.noise) == 2 and all(map(is_number, self.noise))
-        if not pair or not 0 <= self.noise[0] < self.noise[1]:
-            raise UsageError(f"noise must be a number or a range 0 ≤ low < high, not {self.noise!r}")
-        if self.algorithm not in NOISE_AWARE:
-            raise UsageError(f"a range of noise is for {' and '.join(NOISE_AWARE)}, not for {self.algorithm}")
-
     def model_config(
         self, shape: tuple[int, ...], kind: KindName = "manifold-flow", context: int = 0
     ) -> ModelConfig:
         """Complete the architecture with the shape of the data, and what the algorithm builds."""
-        known = {
-            "shape": shape, "dim": self.dim, "kind": kind, "context": context, "noise_aware": self.noise_aware
-        }  # fmt: skip
-        return from_json(ModelConfig, {**known, **self.model})
+        known = {"dim": self.dim, "kind": kind, "context": context, "noise_aware": self.noise_aware}
+        return from_json(ModelConfig, {"shape": shape, **known, **self.model})
 
     def with_(self, **changes: Any) -> Config:
         """Return a copy in which the settings given that are not None replace the old."""

@@ -108,13 +108,8 @@ def progress(what: str, total: int | None = None, quiet: bool = False) -> Iterat
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description:9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
+    what_is_done, note = TextColumn("{task.description:9}"), TextColumn("{task.fields[note]}")
+    columns = (what_is_done, BarColumn(), MofNCompleteColumn(), note, TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=2) as bar:
         task = bar.add_task(what, total=total, note="")
 

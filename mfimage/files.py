@@ -37,11 +37,8 @@ _LONGEST = 40  # characters of a file's name that its temporary name keeps: file
 def whole(path: Path) -> Iterator[Path]:
     """Give a temporary name beside a path, whose file takes the path's name if all goes well, else none.
 
-    The name, NAME.RANDOM.tmp, is of this call alone, so that two processes may write the same file.
-
-    Raises:
-        ResourceError: The disk is full.
-        OSError: The file cannot be written for another reason.
+    The name, NAME.RANDOM.tmp, is of this call alone, so that two processes may write the same file. A full
+    disk is a ResourceError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name[:_LONGEST]}.{secrets.token_hex(4)}.tmp")
@@ -82,13 +79,7 @@ def write_json(path: str | Path, values: Any, indent: int | None = 2) -> Path:
 def read_json(
     path: str | Path, what: str = "JSON file", error: type[MfimageError] = DataError
 ) -> dict[str, Any]:
-    """Read a JSON file that holds one object.
-
-    Args:
-        path: Of the file.
-        what: The file is, in words, for the message.
-        error: The kind of error that is raised, as "PATH: not a readable WHAT (REASON)".
-    """
+    """Read a JSON file that holds one object; the error says "PATH: not a readable WHAT (REASON)"."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as problem:
@@ -136,12 +127,7 @@ def stream(seed: int, number: int) -> torch.Generator:
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     """Write tensors and a header of strings as one safetensors file, whole or not at all."""
     with whole(path) as temporary:
-        write_tensors(tensors, temporary, metadata)
-
-
-def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors under a name that the caller makes whole."""
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata)
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

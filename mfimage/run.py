@@ -6,8 +6,8 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,7 @@ from mfimage import __version__
 from mfimage.config import Config
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.errors import DataError, ModelError, UsageError
-from mfimage.files import (
-    load_state,
-    part,
-    read_metadata,
-    read_tensors,
-    whole,
-    write_json,
-    write_tensors,
-    write_text,
-)
+from mfimage.files import load_state, part, read_metadata, read_tensors, save_tensors, write_json, write_text
 from mfimage.pretrained import CONFIG, WEIGHTS
 from mfimage.settings import read_settings
 
@@ -123,17 +114,15 @@ class Run:
 
 def trim_stats(path: Path, phase: str, step: int) -> None:
     """Drop from stats.jsonl what a phase wrote after a step: a resumed run writes it again."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if not _later(line, phase, step)]
-        write_text(path, "".join(line + "\n" for line in lines))
-
-
-def _later(line: str, phase: str, step: int) -> bool:
-    try:
-        record = json.loads(line)
-        return record["phase"] == phase and record["step"] > step
-    except (ValueError, TypeError, KeyError):  # cut off in the middle by a crash
-        return True
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        with suppress(ValueError, TypeError, KeyError):  # of a line that a crash cut off
+            record = json.loads(line)
+            if record["phase"] != phase or record["step"] <= step:
+                kept.append(line + "\n")
+    write_text(path, "".join(kept))
 
 
 class Snapshots:
@@ -168,11 +157,10 @@ class Snapshots:
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
         path = self.directory / f"{self.phase}-{progress.step:08d}.safetensors"
-        with whole(path) as temporary:
-            write_tensors(tensors, temporary, {"progress": json.dumps(vars(progress))})
-            if best:  # first: a crash between the two then repeats this step, and never keeps an older best
-                with whole(self.best) as copy:
-                    shutil.copyfile(temporary, copy)
+        header = {"progress": json.dumps(vars(progress))}
+        if best:  # first: a crash between the two then repeats this step, and never keeps an older best
+            save_tensors(tensors, self.best, header)
+        save_tensors(tensors, path, header)
         for old in self.all()[: -self.keep]:
             old.unlink()
 

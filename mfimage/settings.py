@@ -48,12 +48,14 @@ def check_name(what: str, name: object, names: Any) -> None:
         raise UsageError(f"{what} must be one of {', '.join(get_args(names))}, not {name!r}")
 
 
-def check_fields(config: Any, above_zero: Collection[str]) -> None:
-    """Raise UsageError for a field that is not what it says, or below 0; some must lie above it."""
+def check_fields(config: Any, above_zero: Collection[str], shares: Collection[str] = ()) -> None:
+    """Raise UsageError for a field that is not what it says, or below 0; some lie above it, shares to 1."""
     for name, hint in get_type_hints(type(config)).items():
         value, least = getattr(config, name), int(name in above_zero)
         if hint is float:
             check_number(name, value, bool(least))
+            if name in shares and value > 1:
+                raise UsageError(f"{name} must lie in {'(' if least else '['}0, 1], not {value}")
         elif hint is bool and type(value) is not bool:
             raise UsageError(f"{name} must be true or false, not {value!r}")
         elif get_origin(hint) is Literal:
@@ -72,9 +74,11 @@ def check_number(name: str, value: object, positive: bool = False) -> None:
         )
 
 
-def whole_numbers(values: Any, count: int) -> bool:
-    """Whether values are a tuple of so many whole numbers."""
-    return isinstance(values, tuple) and len(values) == count and all(type(v) is int for v in values)
+def whole_numbers(values: Any, count: int, least: int = 0) -> bool:
+    """Whether values are a tuple of so many whole numbers from `least`."""
+    if not isinstance(values, tuple) or len(values) != count:
+        return False
+    return all(type(value) is int and value >= least for value in values)
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -152,17 +152,11 @@ BASELINES = {"pca": "pca", "ae": "pae", "af": "af", "pie": "pie"}  # algorithms 
 def baseline(
     name: str, run: str | Path, data: Dataset, outdir: str | Path, device: str = "auto", quiet: bool = True
 ) -> GenerativeModel:
-    """Train a baseline with the settings of a run: the same d, steps, widths and images.
+    """Train a baseline with the settings of a run and on its images `data`, as a run of its own in outdir.
 
-    Args:
-        name: "pca": principal components and a Gaussian. "ae": a convolutional autoencoder of networks as
-            wide as the run's, with splines for the density of its codes. "af": a flow on the whole space.
-            "pie": one that is told which coordinates lie on the manifold.
-        run: The run's directory.
-        data: The images that the run was trained on.
-        outdir: Of the baseline's own run; see `train_or_reuse`.
-        device: As of `train`.
-        quiet: As of `train`.
+    "pca" is principal components and a Gaussian; "ae" a convolutional autoencoder of networks as wide as the
+    run's, with splines for the density of its codes; "af" a flow on the whole space; "pie" one that is told
+    which coordinates lie on the manifold.
     """
     if name not in BASELINES:
         raise UsageError(f"no baseline {name!r}: there are {', '.join(BASELINES)}")

@@ -6,6 +6,7 @@ import pytest
 
 from mfimage import Config, ModelConfig, config, presets
 from mfimage.algorithms import ALGORITHMS
+from mfimage.cli import denoise, evaluate, score, train
 from mfimage.config import Reading
 from mfimage.denoising.methods import METHODS
 from mfimage.errors import UsageError
@@ -52,9 +53,9 @@ def test_with_replaces_only_what_is_given():
 def test_every_name_that_can_be_chosen_stands_for_something():
     pairs = [
         (config.AlgorithmName, ALGORITHMS), (config.KindName, KINDS), (config.PresetName, presets),
-        (config.MethodName, {"auto", *METHODS}), (config.ScoreName, {"auto", *SCORES}),
-        (config.MetricName, METRICS), (config.ProtocolName, PROTOCOLS),
-        (config.ExperimentName, EXPERIMENTS), (config.BudgetName, BUDGETS),
+        (denoise.MethodName, {"auto", *METHODS}), (score.ScoreName, {"auto", *SCORES}),
+        (evaluate.MetricName, METRICS), (evaluate.ProtocolName, PROTOCOLS),
+        (train.ExperimentName, EXPERIMENTS), (config.BudgetName, BUDGETS),
     ]  # fmt: skip
     for names, meant in pairs:
         assert set(get_args(names)) == set(meant)
@@ -71,7 +72,7 @@ def test_every_name_that_can_be_chosen_stands_for_something():
         ({"model": {"width": 0}}, "width must be a whole number from 1, not 0"),
         ({"model": {"levels": [[1, 2, 3]]}}, "levels must be pairs"),
         ({"model": {"levels": 2}}, "levels must be pairs"),
-        ({"model": {"levels": [[-1, 1]]}}, "without negative"),
+        ({"model": {"levels": [[-1, 1]]}}, "numbers from 0"),
         ({"model": {"keep": 1.5}}, r"keep must lie in \(0, 1\]"),
         ({"model": {"keep": 0}}, "keep must be a positive number"),
         ({"model": {"bends": -1}}, "bends must be a whole number from 0"),
@@ -90,6 +91,10 @@ def test_every_name_that_can_be_chosen_stands_for_something():
         ({"weight_decay": -0.1}, "weight_decay must be a number from 0"),
         ({"precision": "fp8"}, "precision must be one of no, bf16, not 'fp8'"),
         ({"algorithm": "gan"}, "algorithm must be one of m-flow, .*, not 'gan'"),
+        ({"noise": [0.1, 0.2, 0.3]}, "noise must be a number or a range 0 ≤ low < high"),
+        ({"noise": []}, "noise must be a number or a range"),
+        ({"noise": [0.5, 0.1]}, "noise must be a number or a range"),
+        ({"noise": [0, 0.5], "algorithm": "af"}, "a range of noise is for m-flow and me-flow, not for af"),
         ({"flip": 1}, "flip must be true or false, not 1"),
         ({"seed": 2**63}, "seed must lie below"),
     ],

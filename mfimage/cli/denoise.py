@@ -6,13 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from mfimage import console
 from mfimage.cli import options as opt
-from mfimage.config import MethodName
 from mfimage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from mfimage.denoising.tiles import Restorer
     from mfimage.errors import Skipped
 
+MethodName = Literal["auto", "projection", "soft", "cycle-spin", "map", "tweedie"]
 _WARNED = 5  # strange images that are named on stderr
 
 

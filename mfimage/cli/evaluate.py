@@ -6,16 +6,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
 from mfimage.cli import options as opt
-from mfimage.config import MetricName, ProtocolName
 from mfimage.errors import UsageError
 
 if TYPE_CHECKING:
     from mfimage.eval import Comparison
+
+MetricName = Literal[
+    "reconstruction", "density", "geometry", "latent", "memorisation", "fd", "fid", "kid", "prdc"
+]
+ProtocolName = Literal["mfimage", "brehmer2020", "clean-fid"]
 
 
 @Parameter(name="*")

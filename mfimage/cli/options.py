@@ -57,6 +57,12 @@ def at_least(least: int) -> Parameter:
     return Parameter(validator=validators.Number(gte=least))
 
 
+def _helps(settings: type) -> dict[str, str]:
+    """Take what a docstring says in its Args of each field."""
+    known = parse(settings.__doc__ or "").params
+    return {one.arg_name: " ".join((one.description or "").split()) for one in known}
+
+
 Flag = Annotated[bool, Parameter(show_default=False)]
 Data = Annotated[
     str, Parameter(required=True, help="Named set, folder, zip or array file; several are joined.")
@@ -78,7 +84,9 @@ BatchSize = Annotated[int, at_least(1), Parameter(help="Images at a time.")]
 class ReadingOptions(Reading):
     """How image files are read; see `Reading`."""
 
-    value_range: Annotated[tuple[float, float] | None, _PAIR] = None
+    value_range: Annotated[
+        tuple[float, float] | None, _PAIR, Parameter(help=_helps(Reading)["value_range"])
+    ] = None
 
 
 @Parameter(name="*")
@@ -156,8 +164,7 @@ def flags(settings: type, leave_out: Container[str] = (), **nested: type) -> Any
 
     Fields in `leave_out` get none; those that are settings themselves are `nested`: --FIELD.NAME.
     """
-    helps = {one.arg_name: one.description or "" for one in parse(settings.__doc__ or "").params}
-    hints = get_type_hints(settings)
+    helps, hints = _helps(settings), get_type_hints(settings)
     made: list[tuple[str, Any, Any]] = []
     for one in fields(settings):
         name, hint, default = one.name, hints[one.name], one.default
@@ -165,7 +172,7 @@ def flags(settings: type, leave_out: Container[str] = (), **nested: type) -> Any
             made.append((name, nested[name], field(default_factory=nested[name])))
         elif name not in leave_out:
             shown = False if default is None or default is False else str(default)
-            parameter = Parameter(help=" ".join(helps[name].split()), negative_bool="no-", show_default=shown)
+            parameter = Parameter(help=helps[name], negative_bool="no-", show_default=shown)
             special = _NUMBER_OR_RANGE if hint == float | tuple[float, float] else Parameter()
             made.append((name, Annotated[hint | None, special, parameter], field(default=None)))
     names = {"__module__": __name__}  # else it passes for a class of the standard library

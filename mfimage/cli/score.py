@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from mfimage import console
 from mfimage.cli import options as opt
-from mfimage.config import ScoreName
 from mfimage.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from mfimage.datasets import ImageSet
     from mfimage.ood import Detector, Verdicts
 
+ScoreName = Literal[
+    "auto", "reconstruction", "two-sided", "latent", "density", "joint", "typicality", "complexity",
+    "neighbours", "local-dimension",
+]  # fmt: skip
 _STRANGE = 10  # exit code of --fail-on-ood
 _DENSITY, _BYTES = 60_000, 2**29  # of training images, at most, that the density is fitted on
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from mfimage import console
 from mfimage.cli import options as opt
-from mfimage.config import SETTLED, BudgetName, Config, ExperimentName, ModelConfig, PresetName, presets
+from mfimage.config import SETTLED, BudgetName, Config, ModelConfig, PresetName, presets
 from mfimage.errors import UsageError
 from mfimage.settings import read_settings
 
+ExperimentName = Literal[
+    "circle", "sphere", "surface", "lorenz", "collider", "image-manifold", "stylegan-2d", "stylegan-64d"
+]
 _Flags: Any = opt.flags(Config, model=opt.flags(ModelConfig, SETTLED))
 
 
