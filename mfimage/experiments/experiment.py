@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TypeAlias, get_args
 
 import torch
+from torch import Tensor
 
 from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import BudgetName, Config
 from mfimage.datasets.points import Points
 from mfimage.errors import UsageError
 from mfimage.eval.page import Part
+from mfimage.eval.score_metrics import auroc
 from mfimage.experiments.simulators.simulator import Simulator
 from mfimage.experiments.tables import Metric
+from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
 from mfimage.settings import from_json
 
@@ -23,56 +27,42 @@ VARIANTS = ("scandal", "theta")  # +scandal has the joint score in the loss, +th
 
 Models: TypeAlias = Mapping[str, GenerativeModel]
 Measure: TypeAlias = Callable[[GenerativeModel, Simulator, Points, torch.Generator], dict[str, float]]
-Changes: TypeAlias = Mapping[str, Mapping[str, object]]
+Draw: TypeAlias = Callable[[Models, Simulator, Points], Sequence[Part]]
+
+DISTANCE = Metric("distance", "of samples", "lower")
+RECONSTRUCTION = Metric("reconstruction", "‖x − x̂‖", "lower")
+AUC = Metric("auc", "of strangers", "higher")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """On how many examples, and how long, is trained.
+    """On how many examples, and how long, is trained."""
 
-    Attributes:
-        count: Training examples.
-        config: Settings that all algorithms share.
-        changes: Settings by algorithm that differ from those.
-    """
-
-    count: int
-    config: Config
-    changes: Changes = field(default_factory=dict)
+    count: int  # training examples
+    config: Config  # shared by all algorithms
+    changes: Mapping[str, Mapping[str, object]] = field(
+        default_factory=dict
+    )  # by algorithm, where they differ
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment of the paper, or one of its kind.
-
-    Attributes:
-        title: In words.
-        simulator: The data's truth.
-        budgets: By name, one for each of BUDGETS.
-        algorithms: What "all" means, in the order of the table; names of ALGORITHMS, with variants.
-        metrics: Columns of the table.
-        measure: Gives the metrics' values; what a model does not have is left out.
-        figures: Draws models of the first run.
-        published: Values by algorithm and metric.
-        test_count: Test examples.
-    """
+    """An experiment of the paper, or one of its kind."""
 
     title: str
     simulator: Simulator
-    budgets: Mapping[str, Budget]
-    algorithms: tuple[str, ...]
-    metrics: tuple[Metric, ...]
-    measure: Measure
-    figures: Callable[[Models, Simulator, Points], list[Part]]
-    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    budgets: Mapping[str, Budget]  # one for each of BUDGETS
+    algorithms: tuple[
+        str, ...
+    ]  # what "all" means, in the order of the table; names of ALGORITHMS, with variants
+    metrics: tuple[Metric, ...]  # columns of the table
+    measure: Measure  # gives their values; what a model does not have is left out
+    figures: tuple[Draw, ...]  # of the models of the first run
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by algorithm and metric
     test_count: int = 10_000
 
     def config_of(self, algorithm: str, budget: str, seed: int) -> Config:
-        """Put together the settings of one training.
-
-        Raises:
-            UsageError: If there is no such algorithm in this experiment.
-        """
+        """Put together the settings of one training."""
         base, *variants = algorithm.split("+")
         if base not in ALGORITHMS or not set(variants) <= set(VARIANTS) or len(set(variants)) < len(variants):
             raise UsageError(
@@ -93,3 +83,55 @@ class Experiment:
             raise UsageError(f"{algorithm}: {truth.name} has no parameters")
         check_score(config, truth.scores)
         return config
+
+
+# What is measured
+
+
+def context(simulator: Simulator, n: int) -> Tensor | None:
+    """θ = 0, n times: where the models are compared. None where there are no parameters."""
+    return torch.zeros(n, simulator.parameters) if simulator.parameters else None
+
+
+def samples(model: GenerativeModel, simulator: Simulator, n: int, generator: torch.Generator) -> Tensor:
+    """Draw n points from a model, at θ = 0."""
+    return model.sample(n, generator, 2000, context(simulator, 1)).cpu()
+
+
+def log_prob(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
+    """Compute a model's log-density of points, at θ = 0."""
+    return model.log_prob(x, context(simulator, len(x)))
+
+
+def errors(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
+    """Compute ‖x − x̂‖ of points, shape (n,)."""
+
+    def error(part: Tensor) -> Tensor:
+        projected = model.project(part, context(simulator, len(part)))
+        return (projected - part).flatten(1).norm(dim=1)
+
+    return in_batches(error, x, 2000)
+
+
+def stranger_score(model: GenerativeModel, simulator: Simulator, x: Tensor) -> Tensor:
+    """Score points, higher is stranger: by reconstruction error, or −log p where nothing is projected."""
+    if not model.has_manifold:
+        return -in_batches(partial(log_prob, model, simulator), x, 2000)
+    return errors(model, simulator, x)
+
+
+def common(
+    model: GenerativeModel,
+    simulator: Simulator,
+    test: Points,
+    generator: torch.Generator,
+    most: int | None = None,
+) -> dict[str, float]:
+    """Measure the distance of samples (at most `most`), reconstruction, and the AUC against strangers."""
+    strangers = simulator.sample_ood(len(test), generator)
+    drawn = samples(model, simulator, min(most or len(test), len(test)), generator)
+    return {
+        "distance": float(simulator.distance(drawn).mean()),
+        "reconstruction": float(errors(model, simulator, test.x).mean()),
+        "auc": auroc(stranger_score(model, simulator, test.x), stranger_score(model, simulator, strangers)),
+    }

@@ -100,21 +100,9 @@ def metropolis(
 ) -> tuple[Tensor, float]:
     """Draw by random walks θ′ = θ + s·N(0, I), accepted with probability min(1, p(θ′) / p(θ)) (Metropolis).
 
-    Args:
-        log_prob: Maps θ, shape (chains, P), float64, to log p(θ) + constant, (chains,), −inf where p is 0.
-        start: θ of every chain, shape (chains, P), where log p is finite.
-        steps: Draws of every chain, at least 1, after `burn_in` steps that are not returned.
-        step_size: s > 0, in the unit of θ.
-        generator: Of all randomness, on the CPU.
-        burn_in: See `steps`.
-        target: Share of accepted proposals towards which s is moved in burn-in; None leaves s alone.
-
-    Returns:
-        Draws, shape (chains, steps, P), float64, and the share of proposals accepted in these steps.
-
-    Raises:
-        UsageError: If the arguments make no sense, or p = 0 at a start.
-        ModelError: If log p is NaN or +inf anywhere.
+    `log_prob` maps θ (chains, P), float64, to log p(θ) + constant, (chains,), −inf where p is 0. In burn-in
+    the step size s moves towards the `target` share of accepted proposals, where one is given. Returns draws
+    (chains, steps, P), float64, without the burn-in, and the share of proposals accepted in these steps.
     """
     if steps < 1 or burn_in < 0 or not step_size > 0:
         raise UsageError(f"steps ≥ 1, burn_in ≥ 0, step_size > 0, not {steps}, {burn_in}, {step_size}")
@@ -132,7 +120,7 @@ def metropolis(
 
 
 def _begin(log_prob: LogProb, start: Tensor) -> tuple[Tensor, Tensor]:
-    """A copy of θ at the start, and log p there."""
+    """Copy θ of the start, and compute log p there."""
     if start.ndim != 2 or not start.numel():
         raise UsageError(f"start is (chains, P), both at least 1; got {tuple(start.shape)}")
     theta = start.detach().to("cpu", torch.float64, copy=True)
@@ -153,16 +141,11 @@ def _walk(
     return *chosen, float(take.double().mean())
 
 
-def log_posterior(
-    log_likelihood: Callable[[Tensor, Tensor], Tensor], log_prior: LogProb, observed: Tensor
-) -> LogProb:
+def log_posterior(log_likelihood: LogLikelihood, log_prior: LogProb, observed: Tensor) -> LogProb:
     """Build log p(θ | x_1 … x_n) + constant = log p(θ) + Σ_i log p(x_i | θ), as `metropolis` takes it.
 
-    Args:
-        log_likelihood: Maps x (m, …) and θ (m, P) float64, row by row, to log p(x | θ), (m,), nats; asked
-            only where the prior is positive.
-        log_prior: Maps θ (k, P) to log p(θ), (k,), nats, −inf where it may not be.
-        observed: x_1 … x_n, shape (n, …).
+    The likelihood maps x (m, …) and θ (m, P) float64, row by row, to nats, and is asked only where the prior
+    is positive.
     """
 
     def log_prob(theta: Tensor) -> Tensor:
@@ -195,17 +178,8 @@ def _checked(log_prob: LogProb, theta: Tensor) -> Tensor:
 def posterior_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
     """Estimate `squared_mmd` of draws from two posteriors, with the kernel k(a, b) = exp(−|a − b|² / 2s²).
 
-    Args:
-        x: Draws from one, shape (N, P), N at least 2.
-        y: Draws from the other, the true one, shape (M, P), M at least 2.
-        scale: s > 0; None takes the median distance between two different draws of y.
-
-    Returns:
-        About 0 for equal distributions, below it too; up to 2 for two narrow ones far apart.
-
-    Raises:
-        UsageError: If shapes do not fit.
-        DataError: If a value is not finite, or most draws of y are equal.
+    The scale s is the median distance between two different draws of y, the true ones, where none is given.
+    About 0 for equal distributions, below it too; up to 2 for two narrow ones far apart.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise UsageError(

@@ -18,6 +18,7 @@ from mfimage.config import Config
 from mfimage.datasets.points import Points
 from mfimage.errors import DataError, DivergedError, ModelError, UsageError
 from mfimage.experiments import BUDGETS, EXPERIMENTS, Experiment
+from mfimage.experiments.experiment import Models
 from mfimage.experiments.tables import ExperimentReport, Runs
 from mfimage.files import read_json, write_json
 from mfimage.models import GenerativeModel
@@ -26,6 +27,15 @@ from mfimage.run import Run, environment
 from mfimage.training import train_or_reuse
 
 TEST_SEED = 1_000_000  # of the test data, apart from every run's
+_SHARED = (
+    "dim",
+    "steps",
+    "density_steps",
+    "batch_size",
+    "lr",
+    "density_lr",
+    "model",
+)  # settings that are shown
 _NOTES = (
     "Published numbers are those of Brehmer & Cranmer, 2020, arXiv 2003.13913, where they gave any.",
     "Log-densities of different models are never compared: their manifolds differ.",
@@ -160,24 +170,19 @@ def _finished(experiment: Experiment, outdir: Path) -> dict[str, list[Result]]:
         paths.setdefault(algorithm, {})[int(run.split("-")[1])] = path
     own = [algorithm for algorithm in experiment.algorithms if algorithm in paths]
     return {
-        algorithm: [_read(paths[algorithm][seed]) for seed in sorted(paths[algorithm])]
+        algorithm: [
+            cast(Result, read_json(path, "measurement: remove it to measure again", UsageError))
+            for _, path in sorted(paths[algorithm].items())
+        ]
         for algorithm in dict.fromkeys([*own, *sorted(paths)])
     }
 
 
-def _read(path: Path) -> Result:
-    return cast(Result, read_json(path, "measurement: remove it to measure again", UsageError))
-
-
 def _report(
-    experiment: Experiment,
-    command: str,
-    budget: str,
-    results: Results,
-    test: Points,
-    models: Mapping[str, GenerativeModel],
+    experiment: Experiment, command: str, budget: str, results: Results, test: Points, models: Models
 ) -> ExperimentReport:
     machine, given = environment(), experiment.budgets[budget]
+    shared, drawings = asdict(given.config), experiment.figures if models else ()
     spent = [seconds for found in results.values() for r in found if (seconds := r.get("cpu_seconds"))]
     return ExperimentReport(
         title=experiment.title,
@@ -189,12 +194,12 @@ def _report(
             "longest training, CPU seconds": max(spent, default=math.nan),
             "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads",
             "torch": machine["packages"]["torch"],
-            **{f"shared: {key}": value for key, value in _shared(given.config).items()},
+            **{f"shared: {key}": json.dumps(shared[key]) for key in _SHARED},
         },
         metrics=experiment.metrics,
         rows={algorithm: _row(experiment, algorithm, found) for algorithm, found in results.items()},
         diverged={a: n for a, found in results.items() if (n := sum("diverged" in r for r in found))},
-        figures=experiment.figures(models, experiment.simulator, test) if models else [],
+        figures=[part for draw in drawings for part in draw(models, experiment.simulator, test)],
         notes=_NOTES,
     )
 
@@ -220,9 +225,3 @@ def _models(outdir: Path, results: Results) -> dict[str, GenerativeModel]:
             except ModelError as error:
                 raise ModelError(f"{error}; remove {outdir / algorithm} to train it again") from error
     return models
-
-
-def _shared(config: Config) -> dict[str, str]:
-    values = asdict(config)
-    names = ("dim", "steps", "density_steps", "batch_size", "lr", "density_lr", "model")
-    return {name: json.dumps(values[name]) for name in names}

@@ -46,25 +46,14 @@ class Runs:
 
 @dataclass(frozen=True)
 class ExperimentReport:
-    """What an experiment found.
-
-    Attributes:
-        title: Of the page.
-        sentence: What was run, in one sentence.
-        settings: What was trained, on what, where.
-        metrics: Columns of the table.
-        rows: By the name of an algorithm, its runs by the name of their metric.
-        diverged: How many runs of an algorithm diverged; none where it is not named.
-        figures: Plots and pictures, in order.
-        notes: What else the reader must know.
-    """
+    """What an experiment found: its table and its page."""
 
     title: str
-    sentence: str
-    settings: Mapping[str, object] = field(default_factory=dict)
-    metrics: Sequence[Metric] = ()
-    rows: Mapping[str, Mapping[str, Runs]] = field(default_factory=dict)
-    diverged: Mapping[str, int] = field(default_factory=dict)
+    sentence: str  # what was run
+    settings: Mapping[str, object] = field(default_factory=dict)  # what was trained, on what, where
+    metrics: Sequence[Metric] = ()  # columns of the table
+    rows: Mapping[str, Mapping[str, Runs]] = field(default_factory=dict)  # by algorithm and metric
+    diverged: Mapping[str, int] = field(default_factory=dict)  # runs by algorithm; none where it is not named
     figures: Sequence[Part] = ()
     notes: Sequence[str] = ()
 

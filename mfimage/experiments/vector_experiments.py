@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from mfimage.config import Config
 from mfimage.datasets.points import Points
-from mfimage.eval.page import Part
 from mfimage.experiments import pictures
-from mfimage.experiments.experiment import Budget, Experiment, Models
-from mfimage.experiments.measures import AUC, DISTANCE, RECONSTRUCTION, common
+from mfimage.experiments.experiment import AUC, DISTANCE, RECONSTRUCTION, Budget, Draw, Experiment, common
 from mfimage.experiments.posterior import LOG_POSTERIOR, MMD, TRUE_LOG_POSTERIOR, posterior_metrics
 from mfimage.experiments.simulators import Collider, Lorenz, Simulator, Sphere, Surface
 from mfimage.experiments.tables import Metric
@@ -39,44 +39,25 @@ def _measure_posterior(
     return common(model, simulator, test, generator) | posterior_metrics(model, simulator, test, generator)
 
 
-def _space(models: Models, simulator: Simulator, test: Points) -> list[Part]:
-    return [pictures.space(models, simulator, test)]
-
-
 def circle() -> Experiment:
     """Set up the circle with noise."""
-    config = _SHARED.with_(
-        steps=2000, density_steps=800, model={"density_steps": 2, "density_width": 32, "epsilon": 0.1}
-    )
-
+    network = {"density_steps": 2, "density_width": 32, "epsilon": 0.1}
+    config = _SHARED.with_(steps=2000, density_steps=800, model=network)
     distances = {"af": 0.58, "fom": 0.0, "pie": 0.015, "m-flow": 0.038, "m-flow-ot": 0.007, "pae": 0.029}
-
-    def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
-        return [pictures.plane(name, model, test) for name, model in models.items()]
-
-    return Experiment(
-        title="A circle with noise",
-        simulator=Sphere(1),
-        budgets={
-            "quick": Budget(10_000, config, _changes(2000)),
-            "paper": Budget(100_000, config.with_(steps=10_000), _changes(2000)),
-        },
-        algorithms=("fom", *EVERY),
-        metrics=(DISTANCE, RECONSTRUCTION, AUC),
-        measure=common,
-        figures=figures,
-        published={name: {"distance": value} for name, value in distances.items()},
-    )
+    return _sphere(Sphere(1), config, pictures.planes, distances)
 
 
 def sphere() -> Experiment:
     """Set up the sphere with noise, which the paper does not have."""
-    config = _SHARED.with_(
-        dim=2, steps=3000, density_steps=1500, model={"density_steps": 3, "density_width": 32}
-    )
+    network = {"density_steps": 3, "density_width": 32}
+    config = _SHARED.with_(dim=2, steps=3000, density_steps=1500, model=network)
+    return _sphere(Sphere(2), config, pictures.space, {})
+
+
+def _sphere(simulator: Sphere, config: Config, figure: Draw, distances: Mapping[str, float]) -> Experiment:
     return Experiment(
-        title="A sphere with noise",
-        simulator=Sphere(2),
+        title=f"A {simulator.name} with noise",
+        simulator=simulator,
         budgets={
             "quick": Budget(10_000, config, _changes(2000)),
             "paper": Budget(100_000, config.with_(steps=10_000), _changes(2000)),
@@ -84,7 +65,8 @@ def sphere() -> Experiment:
         algorithms=("fom", *EVERY),
         metrics=(DISTANCE, RECONSTRUCTION, AUC),
         measure=common,
-        figures=_space,
+        figures=(figure,),
+        published={name: {"distance": value} for name, value in distances.items()},
     )
 
 
@@ -98,9 +80,6 @@ def surface() -> Experiment:
     few["af"]["noise"] = many["af"]["noise"] = 2e-3  # the data have none, and the likelihood no bound
     many["af"]["steps"] = many["pie"]["steps"] = 8000
 
-    def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
-        return [pictures.space(models, simulator, test), pictures.posteriors(models, simulator, test)]
-
     return Experiment(
         title="A polynomial surface",
         simulator=Surface(),
@@ -111,7 +90,7 @@ def surface() -> Experiment:
         algorithms=EVERY,
         metrics=(DISTANCE, RECONSTRUCTION, MMD, AUC),
         measure=_measure_posterior,
-        figures=figures,
+        figures=(pictures.space, pictures.posteriors),
         published={
             "af": {"distance": 0.005, "reconstruction": 0.0, "mmd": 0.071, "auc": 0.990},
             "pie": {"distance": 0.006, "reconstruction": 1.253, "mmd": 0.075, "auc": 0.972},
@@ -129,18 +108,13 @@ def surface() -> Experiment:
 
 def lorenz() -> Experiment:
     """Set up the Lorenz attractor."""
-    attractor = Lorenz()
     config = _SHARED.with_(
         dim=2, steps=3000, density_steps=1500,
         model={"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.01},
     )  # fmt: skip
-
-    def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
-        return [pictures.trajectories(models, attractor), pictures.space(models, simulator, test)]
-
     return Experiment(
         title="The Lorenz attractor",
-        simulator=attractor,
+        simulator=Lorenz(),
         budgets={
             "quick": Budget(100_000, config, _changes(2000)),
             "paper": Budget(900_000, config.with_(steps=10_000, density_steps=5000), _changes(5000)),
@@ -148,7 +122,7 @@ def lorenz() -> Experiment:
         algorithms=EVERY,
         metrics=(DISTANCE, RECONSTRUCTION, AUC),
         measure=common,
-        figures=figures,
+        figures=(pictures.trajectories, pictures.space),
     )
 
 
@@ -159,10 +133,6 @@ def collider() -> Experiment:
         model={"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.1},
     )  # fmt: skip
     changes = {"af": {"clip": 1000.0, "noise": 0.01}, "pie": {"clip": 1000.0}}
-
-    def figures(models: Models, simulator: Simulator, test: Points) -> list[Part]:
-        return [pictures.posteriors(models, simulator, test)]
-
     return Experiment(
         title="Higgs bosons at a collider",
         simulator=Collider(),
@@ -174,7 +144,7 @@ def collider() -> Experiment:
                     "pae", "pca"),
         metrics=(CLOSURE, RECONSTRUCTION, LOG_POSTERIOR, TRUE_LOG_POSTERIOR, MMD, AUC),
         measure=_measure_posterior,
-        figures=figures,
+        figures=(pictures.posteriors,),
         published={
             "af": {"distance": 0.0019, "reconstruction": 0.0, "log_posterior": -3.94},
             "pie+theta": {"distance": 0.0023, "reconstruction": 2.05, "log_posterior": -4.68},

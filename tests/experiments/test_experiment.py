@@ -1,11 +1,18 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
+from mfimage import Config, build
 from mfimage.algorithms import ALGORITHMS
 from mfimage.errors import UsageError
 from mfimage.experiments import BUDGETS, EXPERIMENTS
+from mfimage.experiments.experiment import common, errors, stranger_score
 from mfimage.experiments.image_experiments import image_manifold
+from mfimage.experiments.simulators import Sphere, Surface
+from mfimage.models import ManifoldFlow, Spherical, latent_density
+
+MODEL = {"hidden": 8, "density_steps": 1, "density_width": 8}
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -117,3 +124,30 @@ def test_published_numbers_are_those_of_the_paper(name, algorithm, metric, value
 @pytest.mark.parametrize("name", ["sphere", "lorenz", "image-manifold"])
 def test_what_the_paper_does_not_tabulate_has_no_published_numbers(name):
     assert EXPERIMENTS[name]().published == {}
+
+
+def test_the_true_circle_has_no_distance_and_reconstructs_the_noise(generator):
+    flow = ManifoldFlow(Spherical(1), latent_density(1, 1, 8), (2,))
+    data = Sphere(1).sample(2000, generator)
+    flow.initialise(data.x)
+    found = common(flow, Sphere(1), data, generator)
+    assert found["distance"] < 1e-6
+    assert found["reconstruction"] == pytest.approx(0.01 * (2 / torch.pi) ** 0.5, rel=0.1)  # E|N(0, ε²)|
+    assert found["auc"] > 0.6
+
+
+def test_strangeness_is_the_error_or_where_nothing_is_projected_the_density():
+    x = Surface().sample(100, torch.Generator().manual_seed(1), torch.zeros(1, 1)).x
+
+    def strangeness(kind):
+        flow = build(Config(dim=2, model=MODEL).model_config((3,), kind, 1)).eval()
+        flow.initialise(x)
+        with torch.no_grad():
+            return flow, stranger_score(flow, Surface(), x)
+
+    flow, found = strangeness("manifold-flow")
+    torch.testing.assert_close(found, errors(flow, Surface(), x))
+    flow, found = strangeness("ambient-flow")
+    with torch.no_grad():
+        torch.testing.assert_close(found, -flow.log_prob(x, torch.zeros(100, 1)))
+    assert errors(flow, Surface(), x).max() < 1e-4

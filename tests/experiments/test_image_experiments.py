@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from tiny import TINY
 
+from mfimage import Config, build
 from mfimage.datasets.stylegan import manifold_generator, save_generator, seeded_generator
 from mfimage.errors import UsageError
-from mfimage.experiments import EXPERIMENTS
+from mfimage.experiments import EXPERIMENTS, image_experiments
 from mfimage.experiments.experiment import Budget
-from mfimage.experiments.image_experiments import scene, stylegan
+from mfimage.experiments.image_experiments import image_manifold, recovery, scene, stylegan
 from mfimage.experiments.reproduce import reproduce
 
 
@@ -58,3 +60,26 @@ def test_it_runs_and_measures_what_the_truth_allows(tmp_path, monkeypatch):
 def test_settings_of_another_experiment_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"channels: stylegan-2d takes size, weights"):
         reproduce("stylegan-2d", tmp_path, scene={"channels": 1})
+
+
+def test_densities_are_compared_of_manifold_flows_of_images(generator, monkeypatch):
+    monkeypatch.setattr(image_experiments, "RENDERED", 20)
+    experiment = image_manifold()
+    simulator = experiment.simulator
+    test = simulator.sample(40, generator)
+    monkeypatch.setattr(type(simulator), "distance", lambda scene, x: torch.zeros(len(x)))
+    tiny = {"hidden": 8, "density_steps": 1, "density_width": 8, "levels": ((2, 0),), "width": 2}
+    for kind, expected in (("manifold-flow", True), ("autoencoder", False)):
+        flow = build(Config(dim=2, model=tiny).model_config(simulator.shape, kind)).eval()
+        flow.initialise(test.x)
+        found = experiment.measure(flow, simulator, test, generator)
+        assert ("correlation" in found) == ("density_error" in found) == expected
+
+
+def test_codes_that_determine_the_latents_recover_them():
+    torch.manual_seed(0)
+    latents = torch.randn(2000, 2)
+    bent = torch.stack([latents[:, 0] + 0.3 * latents[:, 1] ** 2, 100 * latents[:, 1]], 1)
+    assert recovery(bent, latents) > 0.97
+    assert recovery(torch.randn(2000, 2), latents) < 0.1
+    assert recovery(latents[:, :1], latents) < 0.7
