@@ -66,10 +66,7 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> G
 
 
 def write_calibration(directory: str | Path, sections: dict[str, Any]) -> Path:
-    """Write what was found out about a model after training, as `model.measured` has it; return the path.
-
-    Whole or not at all; without sections a file of a model that was there before goes.
-    """
+    """Write `model.measured` whole or not at all, or remove the file if it is empty; return the path."""
     path = Path(directory) / CALIBRATION
     if sections:
         return write_text(path, json.dumps({"format": _SECTIONS, **sections}) + "\n")

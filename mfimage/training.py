@@ -73,7 +73,9 @@ def train(
     known = images.skipped
     if main:
         list_skipped(known)
-    _check(images, config)
+    check_score(config, images.score is not None)
+    if config.flip and len(images.shape) != 3:
+        raise UsageError(f"{images.name}: flip is for images, not for vectors")
     training, held_out = hold_out(images, config if model is None else replace(config, dim=model.dim))
     model = model or _build(training, config)  # before anything is written: settings may not fit the data
     if resume:
@@ -121,13 +123,6 @@ def hold_out(images: Dataset, config: Config) -> tuple[Dataset, Dataset]:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(config.seed))
     held_out, training = (images.subset(rows.sort().values) for rows in (order[:count], order[count:]))
     return training, held_out.in_memory()  # few, and looked at again and again
-
-
-def _check(data: Dataset, config: Config) -> None:
-    """Raise UsageError where settings do not suit the data."""
-    check_score(config, data.score is not None)
-    if config.flip and len(data.shape) != 3:
-        raise UsageError(f"{data.name}: flip is for images, not for vectors")
 
 
 def _build(data: Dataset, config: Config) -> GenerativeModel:

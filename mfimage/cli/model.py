@@ -108,6 +108,7 @@ def directions(
     import torch
 
     from mfimage.datasets import save_png, sheet
+    from mfimage.inputs import in_batches
 
     flow = _manifold_flow(model, options)
     files = options.inputs(inputs, flow)
@@ -117,8 +118,7 @@ def directions(
     maps = torch.cat([part.images for part in found]).cpu()
     strengths = torch.cat([part.strength for part in found]).tolist()
     peak = maps.abs().flatten(2).amax(2)[..., None, None, None].clamp_min(1e-12)
-    with torch.no_grad():
-        projected = torch.cat([flow.project(part) for part in x.split(256)]).clamp(0, 1).cpu()
+    projected = in_batches(flow.project, x).clamp(0, 1)
     picture = torch.cat([projected[:, None], 0.5 + maps / peak / 2], 1).flatten(0, 1)
     path = outdir / "directions.png"
     save_png(sheet(picture, count + 1), path)
