@@ -22,7 +22,7 @@ from mfimage.eval.page import strip
 from mfimage.experiments.plots import plot_plane
 from mfimage.experiments.tables import ExperimentReport, Metric, Runs
 from mfimage.ood import drift_of
-from mfimage.ood.verdict_page import score_page
+from mfimage.ood.verdicts import score_page
 
 BAD = '<b>&"x"'
 METRICS = ("reconstruction", "density", "memorisation", "fd")

@@ -40,10 +40,9 @@ class PsnrCurve:
 
     def blind(self, estimate: Tensor) -> Tensor:
         """Turn `wavelet_sigma`, shape (B,), into the σ at which images look like this on average."""
-        rising = np.maximum.accumulate(self.wavelet)
-        sigma = torch.from_numpy(np.interp(estimate.double().cpu().numpy(), rising, self.sigmas))
-        beyond = estimate * (self.sigmas[-1] / rising[-1])
-        return torch.where(estimate > rising[-1], beyond, sigma.to(estimate))
+        rising, found = np.maximum.accumulate(self.wavelet), estimate.double().cpu().numpy()
+        sigma = np.interp(found, rising, self.sigmas) * np.maximum(1, found / rising[-1])
+        return torch.from_numpy(sigma).to(estimate)
 
 
 @dataclass(frozen=True)

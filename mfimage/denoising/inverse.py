@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.func import vmap
+from torch.func import grad, vmap
 from torch.nn import functional as F
 
 from mfimage.errors import ModelError, UsageError
@@ -21,23 +21,15 @@ _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs m
 
 
 class LinearOperator:
-    """A linear map A of images to what is seen of them, y = A x + noise, each row of a batch on its own."""
+    """A linear map A of images to what is seen of them, y = A x + noise, each row alone; here A x = x."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to A x."""
-        raise NotImplementedError
+        return x
 
     def rows(self, chosen: Tensor) -> LinearOperator:
         """Take the operator of some rows of the batch, where it differs between them."""
         return self
-
-
-class Identity(LinearOperator):
-    """A x = x."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,16 +116,11 @@ class Posterior:
         seen = vmap(self.operator.forward, in_dims=1, out_dims=1)(columns).flatten(2).double()
         misfit = (self.operator.forward(self.model.decode(u)) - self.y).double().flatten(1)
         weight = self.sigma.double().square().reciprocal()[:, None]
-        gradient = weight * (seen @ misfit[..., None])[..., 0] - self._log_prob_gradient(u)
+        density = grad(lambda v: self.model.density.log_prob(v).sum())(u).double()
+        gradient = weight * (seen @ misfit[..., None])[..., 0] - density
         noise = tangents(lambda v: self.model.density.transform(v)[0], u).double()
         metric = noise.mT @ noise
         return gradient, weight[..., None] * (seen @ seen.mT) + metric, metric
-
-    def _log_prob_gradient(self, u: Tensor) -> Tensor:
-        with torch.enable_grad():
-            u = u.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.model.density.log_prob(u).sum(), u)
-        return gradient.double()
 
 
 @torch.no_grad()
@@ -189,4 +176,4 @@ def map_denoise(y: Tensor, model: GenerativeModel, sigma: Tensor | float) -> Ten
     p_h is the density on coordinates, per du: the maximum is that of the codes' posterior. The density per
     volume on the manifold would add ½ log det(JᵀJ), whose gradient costs more than all else together.
     """
-    return solve(y, Identity(), model, sigma, model.encode(y))
+    return solve(y, LinearOperator(), model, sigma, model.encode(y))

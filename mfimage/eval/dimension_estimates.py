@@ -66,13 +66,9 @@ class EstimatorBias:
         return cls(np.array([0.0, *known]), said[:, 0], said[:, 1])
 
     def correct(self, two: float, mle: float) -> float:
-        """Translate both estimates into dimensions, and average them."""
-        return 0.5 * (self._read_off(two, self.two_nn) + self._read_off(mle, self.mle))
-
-    def _read_off(self, value: float, said: np.ndarray) -> float:
-        if value > said[-1]:
-            return float(value * self.known[-1] / said[-1])
-        return float(np.interp(value, said, self.known))
+        """Translate both estimates into dimensions, beyond the largest known in proportion; average them."""
+        pairs = ((two, self.two_nn), (mle, self.mle))
+        return 0.5 * sum(float(np.interp(v, s, self.known)) * max(1.0, v / s[-1]) for v, s in pairs)
 
 
 def estimate(points: Tensor, bias: EstimatorBias) -> DimensionEstimate:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from mfimage.datasets.loading import Data
+from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
 from mfimage.eval.cache import FeatureStore, is_main
 from mfimage.eval.features import InceptionFeatures, ScatteringFeatures
@@ -163,28 +164,24 @@ def _feature_numbers(
 ) -> Numbers:
     """Measure in one feature space; no numbers in processes that only share the work."""
     store = FeatureStore(space.extractor, cache, s.tell)
-    real_rows, floor_rows = s.drawn(s.test, s.samples), s.drawn(s.train, s.samples)
     held_out, known = (f"{data['sha256']} {s.samples} {s.seed}" for data in summaries.values())
     samples, reconstructions = f"samples {s.weights} {s.seed}", f"reconstructions {s.weights} {held_out}"
 
-    def real(rows: range) -> Tensor:
-        return s.test.batch(real_rows[rows.start : rows.stop])
+    def drawn(data: Dataset) -> tuple[int, Callable[[range], Tensor]]:
+        order = s.drawn(data, s.samples)
+        return len(order), lambda rows: data.batch(order[rows.start : rows.stop])
 
-    def floor(rows: range) -> Tensor:
-        return s.train.batch(floor_rows[rows.start : rows.stop])
-
-    def projected(rows: range) -> Tensor:
-        return s.project(real(rows))
-
-    count, features = len(real_rows), store.features
+    (count, real), (floor_count, floor), features = drawn(s.test), drawn(s.train), store.features
     sets = {
         "real": features(f"test {held_out}", count, real, "held-out images"),
         "samples": features(samples, s.samples, s.sample, "samples"),
     }
     if {"fd", "fid"} & set(space.metrics):
-        sets["floor"] = features(f"train {known}", len(floor_rows), floor, "training images")
+        sets["floor"] = features(f"train {known}", floor_count, floor, "training images")
         if s.model.has_manifold:
-            sets["reconstructions"] = features(reconstructions, count, projected, "reconstructions")
+            sets["reconstructions"] = features(
+                reconstructions, count, lambda rows: s.project(real(rows)), "reconstructions"
+            )
     for key in (samples, reconstructions):
         store.forget(key)
     numbers: Numbers = {}

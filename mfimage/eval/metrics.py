@@ -49,18 +49,16 @@ def measure_reconstruction(s: Setup) -> tuple[Numbers, Pictures]:
     rows = s.drawn(s.train, enough_rows(math.prod(s.test.shape), s.model.dim))
     pca = PCA.fit(s.train.batch(rows), s.model.dim, s.seed)
     errors = {name: error for name, error in ERRORS.items() if name != "norm256" or s.protocol.norm256}
-    ours: dict[str, list[Tensor]] = {name: [] for name in errors}
-    linear: dict[str, list[Tensor]] = {name: [] for name in errors}
+    found: dict[str, list[Tensor]] = {name: [] for name in errors}
     for x in s.test.batches(s.batch_size):
-        projected, on_pca = s.project(x).double(), pca.project(x).clamp(0, 1).double()
+        both = s.project(x).double(), pca.project(x).clamp(0, 1).double()
         for name, (error, _, _) in errors.items():
-            ours[name].append(error(x.double(), projected))
-            linear[name].append(error(x.double(), on_pca))
-    shown = s.test.batch(s.drawn(s.test, _SHOWN))
-    return {
-        name: s.mean(torch.cat(ours[name]), unit, better, {"pca": float(torch.cat(linear[name]).mean())})
-        for name, (_, unit, better) in errors.items()
-    }, {"held-out images": shown, "reconstructions": s.project(shown)}
+            found[name].append(torch.stack([error(x.double(), y) for y in both]))
+    numbers, shown = {}, s.test.batch(s.drawn(s.test, _SHOWN))
+    for name, (_, unit, better) in errors.items():
+        ours, linear = torch.cat(found[name], 1)
+        numbers[name] = s.mean(ours, unit, better, {"pca": float(linear.mean())})
+    return numbers, {"held-out images": shown, "reconstructions": s.project(shown)}
 
 
 def measure_density(s: Setup) -> tuple[Numbers, Pictures]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _REGULAR = 1e-3  # added to variances of standardised features, so that no component collapses
 _PART = 20_000  # examples, about, that one of the mixtures is fitted on
+_POSITIVE = ("spread", "heat", "sigma", "scale")
 _FAR = 1e5  # standard deviations beyond which features are clipped: far enough, and squares stay finite
 
 
@@ -144,8 +145,8 @@ def parse_calibration(values: dict[str, Any]) -> DetectorCalibration:
     return DetectorCalibration(
         str(values["model"]), values["score"], float(values["alpha"]), scores,
         _tensor(values, "values", len(scores), names), _tensor(values, "centre", names),
-        _positive(_tensor(values, "spread", names)), _reference(values["usual"]),
-        float(_positive(_tensor(values, "heat"))), bool(values["full"]),
+        _tensor(values, "spread", names), _reference(values["usual"]),
+        float(_tensor(values, "heat")), bool(values["full"]),
         None if values["mixture"] is None else _mixture(values["mixture"]),
     )  # fmt: skip
 
@@ -153,15 +154,14 @@ def parse_calibration(values: dict[str, Any]) -> DetectorCalibration:
 def _reference(values: dict[str, Any]) -> Reference:
     codes = _tensor(values, "codes", -1, -1)
     numbers = {n: float(_tensor(values, n)) for n in ("residual", "entropy", "sigma", "bits", "dimension")}
-    _positive(_tensor(values, "sigma"))
-    return Reference(**numbers, codes=codes, scale=_positive(_tensor(values, "scale", codes.shape[1])))
+    return Reference(**numbers, codes=codes, scale=_tensor(values, "scale", codes.shape[1]))
 
 
 def _mixture(values: dict[str, Any]) -> Mixture:
     means = _tensor(values, "means", -1, -1)
     count, size = means.shape
     return Mixture(
-        _tensor(values, "shift", size), _positive(_tensor(values, "scale", size)),
+        _tensor(values, "shift", size), _tensor(values, "scale", size),
         _tensor(values, "weights", count), means, _tensor(values, "factors", count, size, size),
     )  # fmt: skip
 
@@ -172,13 +172,9 @@ def _tensor(values: dict[str, Any], name: str, *shape: int) -> Tensor:
     fits = tensor.ndim == len(shape) and all(w in (-1, n) for n, w in zip(tensor.shape, shape, strict=True))
     if not fits or not tensor.isfinite().all():
         raise ValueError(f"{name} is not finite, or not of shape {shape}")
-    return tensor
-
-
-def _positive(values: Tensor) -> Tensor:
-    if not (values > 0).all():
+    if name in _POSITIVE and not (tensor > 0).all():
         raise ValueError("a scale is not positive")
-    return values
+    return tensor
 
 
 def _lists(parts: object) -> dict[str, Any]:

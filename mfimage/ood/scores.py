@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -63,13 +63,13 @@ class Reference:
 def reference_of(s: Statistics) -> Reference:
     """Find what is usual among familiar images."""
     free = max(1, s.pixels - s.u.shape[1])
-    codes = s.u[:_REFERENCES]
-    draft = Reference(
-        float(log_residual(s).mean()), float(s.nll.mean()),
-        max(math.sqrt(float(s.squares.mean()) / free), 1e-4), float(s.bits.mean()), 0.0,
-        codes, s.u.std(0).clamp_min(1e-6),
-    )  # fmt: skip
-    return replace(draft, dimension=float(log_dimension(codes, draft).mean()))
+    codes, scale = s.u[:_REFERENCES], s.u.std(0).clamp_min(1e-6)
+    sigma = max(math.sqrt(float(s.squares.mean()) / free), 1e-4)
+    residual, nll, bits, dimension = (
+        float(values.mean())
+        for values in (log_residual(s), s.nll, s.bits, log_dimension(codes, codes, scale))
+    )
+    return Reference(residual, nll, sigma, bits, dimension, codes, scale)
 
 
 def log_residual(s: Statistics) -> Tensor:
@@ -127,12 +127,12 @@ def neighbours(s: Statistics, usual: Reference) -> Tensor:
 
     Sun, Ming, Zhu, Li, 2022, arXiv 2204.06507.
     """
-    return _distances(s.u, usual)[:, -1]
+    return _distances(s.u, usual.codes, usual.scale)[:, -1]
 
 
 def local_dimension(s: Statistics, usual: Reference) -> Tensor:
     """Compute |log m − E log m| of the dimension m of the familiar codes around u, shape (B,)."""
-    return (log_dimension(s.u, usual) - usual.dimension).abs()
+    return (log_dimension(s.u, usual.codes, usual.scale) - usual.dimension).abs()
 
 
 SCORES: dict[str, Callable[[Statistics, Reference], Tensor]] = {
@@ -150,18 +150,16 @@ VOLUME = ("density", "joint")  # which of them need the volume
 CHOICES = ("auto", *SCORES)  # of a detector
 
 
-def log_dimension(u: Tensor, usual: Reference) -> Tensor:
+def log_dimension(u: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     """Estimate the log of the local dimension at codes (B, d): 1/m = mean over j < k of log(T_k / T_j).
 
     T_j is the distance to the j-th nearest familiar code; see `levina_bickel`.
     """
-    return levina_bickel(_distances(u, usual).clamp_min(1e-9)).clamp_max(1e9).log()
+    return levina_bickel(_distances(u, codes, scale).clamp_min(1e-9)).clamp_max(1e9).log()
 
 
-def _distances(u: Tensor, usual: Reference) -> Tensor:
+def _distances(u: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     """Distances to the nearest familiar codes, ascending (B, k); a code is not its own neighbour."""
-    scale = usual.scale.to(u.device)
-    each = torch.cdist(u.double() / scale, usual.codes.to(u.device) / scale)
+    each = torch.cdist(u.double() / scale, codes / scale)
     each = each.masked_fill(each < 1e-9, torch.inf)
-    nearest = each.topk(min(_NEIGHBOURS, each.shape[1]), largest=False).values
-    return nearest.clamp_max(HUGE)
+    return each.topk(min(_NEIGHBOURS, each.shape[1]), largest=False).values.clamp_max(HUGE)

@@ -8,7 +8,6 @@ from mfimage import ModelConfig, build
 from mfimage.datasets import gaussian_noise
 from mfimage.denoising.inverse import (
     Downsample,
-    Identity,
     LinearOperator,
     Mask,
     Posterior,
@@ -27,7 +26,7 @@ class Blur(LinearOperator):
 
 
 OPERATORS = {
-    "identity": Identity(),
+    "identity": LinearOperator(),
     "mask": Mask(torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(3)) < 0.3),
     "down": Downsample(2),
     "blur": Blur(),
@@ -83,7 +82,7 @@ def test_no_step_makes_any_image_worse(bent, name, sigma):
 
 
 def test_the_gradient_vanishes_at_the_end(bent):
-    x, given = posterior(bent, Identity())
+    x, given = posterior(bent, LinearOperator())
     found = most_probable(given, bent.encode(x).detach(), iterations=60, tolerance=0.0)
     before, after = (given.quadratic(u)[0].norm(dim=1) for u in (bent.encode(x).detach(), found.u))
     assert (after < 0.03 * before).all()  # it stops at a millionth of the objective
@@ -114,7 +113,7 @@ def test_a_linear_model_gives_the_posterior_mean(straight, name):
 
 
 def test_steps_are_no_longer_than_the_limit(straight):
-    x, given = posterior(straight, Identity(), 0.01)
+    x, given = posterior(straight, LinearOperator(), 0.01)
     start = straight.encode(x) + 100
     noise = straight.density.transform(start)[0]
     found = most_probable(given, start, iterations=1, step=0.5)
@@ -158,7 +157,7 @@ def test_a_density_that_sees_parameters_is_refused(model):
 
 
 WIDE = {
-    "identity": Identity(),
+    "identity": LinearOperator(),
     "mask": Mask(torch.rand(3, 1, 12, 8, generator=torch.Generator().manual_seed(0)) < 0.4),
     "down 2": Downsample(2),
     "down 4": Downsample(4),

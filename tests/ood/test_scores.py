@@ -69,7 +69,7 @@ def test_local_dimension_is_that_of_the_codes(dim):
     codes = torch.cat([torch.rand(3000, dim, generator=generator), torch.zeros(3000, 5 - dim)], 1)
     inside = 0.3 + 0.4 * torch.rand(300, dim, generator=generator)
     queries = torch.cat([inside, torch.zeros(300, 5 - dim)], 1)
-    found = log_dimension(queries.double(), reference(codes))
+    found = log_dimension(queries.double(), codes.double(), torch.ones(5, dtype=torch.float64))
     # The mean of 1/m over points is unbiased; its inverse is the pooled estimate.
     assert 1 / float((-found).exp().mean()) == pytest.approx(dim, rel=0.08)
 
