@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,7 +33,6 @@ from mfimage.datasets import StoredSet, load
 from mfimage.datasets.decode import decode
 from mfimage.datasets.listing import index_folder
 from mfimage.datasets.packing import pack
-from mfimage.datasets.stored import Ahead
 from mfimage.datasets.stores import workers
 from mfimage.fit import shuffled
 from mfimage.losses import reconstruction
@@ -94,7 +93,7 @@ def read_all(images: StoredSet) -> dict[str, float]:
     rows, steps = shuffled(len(images), BATCH, seed=0), len(images) // BATCH
     early, late = 0.0, 0.0
     began, cpu = time.perf_counter(), time.process_time()
-    with closing(Ahead(images.read, rows, steps)) as batches:
+    with images.prefetched(rows, steps) as batches:
         for step in range(steps):
             batches(step)
             if step < steps // 10:
@@ -175,7 +174,7 @@ def training_rate(images: StoredSet, threads: int, steps: int) -> dict[str, floa
         return count / (time.perf_counter() - began), count / (time.process_time() - cpu)
 
     memory = train(lambda step: kept)
-    with closing(Ahead(images.read, rows, steps + 1)) as batches:
+    with images.prefetched(rows, steps + 1) as batches:
         stored = train(batches)
     torch.set_num_threads(1)
     return {"memory": memory[0], "memory_cpu": memory[1], "stored": stored[0]}

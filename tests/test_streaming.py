@@ -13,7 +13,6 @@ from tiny import TINY, draw_bumps
 from mfimage import algorithms, load, train, trainer
 from mfimage.config import Config
 from mfimage.datasets import Points, StoredSet, loading
-from mfimage.datasets.stored import Ahead
 from mfimage.errors import DataError, UsageError
 from mfimage.fit import shuffled
 from mfimage.pretrained import weights_hash
@@ -151,6 +150,5 @@ def test_the_batches_of_several_processes_are_read_ahead_alike(photos):
     assert isinstance(images, StoredSet)
     for rank in range(2):
         rows = shuffled(len(images), 16, 3, rank, 2)
-        ahead = Ahead(images.read, rows, 20)
-        assert all(torch.equal(ahead(step), images.batch(rows(step))) for step in range(5, 20))
-        ahead.close()
+        with images.prefetched(rows, 20) as ahead:
+            assert all(torch.equal(ahead(step), images.batch(rows(step))) for step in range(5, 20))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mfimage.datasets.listing import Names, index_folder
 from mfimage.datasets.named import located
 from mfimage.datasets.pixels import Crop
-from mfimage.datasets.splits import Divided
+from mfimage.datasets.splits import Divided, group_rows
 from mfimage.datasets.stores import FolderStore
 from mfimage.errors import DataError
 
@@ -56,10 +56,7 @@ def _divide_celeba(names: Names, path: Path) -> Divided:
         raise DataError(f"{path}: cannot be read: {error}") from error
     # 000001.jpg 0, or with a comma; the images may have been converted to another format
     known = {m[1]: _SPLITS[m[2]] for line in lines if (m := re.match(r"(\d+)\.\w+[\s,]+([012])\s*$", line))}
-    divided = {split: array("q") for split in _SPLITS.values()}
-    for row, name in enumerate(names):
-        if split := known.get(PurePosixPath(name).stem):
-            divided[split].append(row)
+    divided = group_rows((known.get(PurePosixPath(name).stem) for name in names), _SPLITS.values())
     if not any(divided.values()):
         raise DataError(f"{path}: names none of the images in img_align_celeba/")
     return {**divided, "all": range(len(names))}
@@ -87,15 +84,13 @@ def imagenet(root: str | Path | None = None) -> FolderStore:
 
 
 def _divide_imagenet(names: Names) -> tuple[Divided, NDArray[np.int64], list[str]]:
-    rows = {"train": array("q"), "val": array("q")}
-    for row, (top, _) in enumerate(map(_place, names)):
-        if top in rows:
-            rows[top].append(row)
+    parts = {"train": "train", "val": "test"}
+    divided = group_rows((parts.get(top) for top, _ in map(_place, names)), parts.values())
     known = sorted({kind for top, kind in map(_place, names) if top == "train" and kind})
     number = {kind: i for i, kind in enumerate(known)}
     classes = np.fromiter((number.get(kind, -1) for _, kind in map(_place, names)), np.int64, len(names))
-    both = array("q", sorted([*rows["train"], *rows["val"]]))
-    return {"train": rows["train"], "test": rows["val"], "all": both}, classes, known
+    both = array("q", sorted([*divided["train"], *divided["test"]]))
+    return {**divided, "all": both}, classes, known
 
 
 def _place(name: str) -> tuple[str, str]:

@@ -32,7 +32,7 @@ from mfimage.datasets.named import NAMED
 from mfimage.datasets.objects import array_of_images
 from mfimage.datasets.points import Points, finite_tensor, holds_points, join_points, load_points
 from mfimage.datasets.sets import Dataset, ImageSet
-from mfimage.datasets.sources import ImageList, Size, Source, name_of, open_store
+from mfimage.datasets.sources import ImageList, Root, Size, Source, name_of
 from mfimage.datasets.splits import choose, split_name
 from mfimage.datasets.stored import SAMPLED, StoredSet
 from mfimage.datasets.stores import Store
@@ -81,10 +81,10 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: must be at least 1")
-    sources, images = _sources(data, split), ImageList(size, channels, reading)
+    sources, images = _sources(data, split), ImageList(split, size, channels, reading, limit, root)
     if (known := _as_it_is(sources, split)) is not None:
         return _cut(known, images.prepare, limit, memory)
-    return _read(sources, split, images, limit, memory, root)
+    return _read(sources, images, memory)
 
 
 def _cut(data: Dataset, asked: Preparation, limit: int | None, memory: int | None) -> Dataset:
@@ -101,29 +101,20 @@ def _cut(data: Dataset, asked: Preparation, limit: int | None, memory: int | Non
     return data if memory is not None else data.in_memory()
 
 
-def _read(
-    sources: Sequence[Source],
-    split: str,
-    images: ImageList,
-    limit: int | None,
-    memory: int | None,
-    root: str | Path | None,
-) -> Dataset:
+def _read(sources: Sequence[Source], images: ImageList, memory: int | None) -> Dataset:
     """Images of all sources in memory, or of the only one where it lies if they do not fit."""
-    prepare, name = images.prepare, " + ".join(map(name_of, sources))
-    if len(sources) == 1 and (store := open_store(sources[0], root, prepare.value_range, limit)) is not None:
-        rows, prepare = choose(store.divided, split, store.name)[:limit], replace(prepare, crop=store.crop)
+    if len(sources) == 1 and (store := images.open(sources[0])) is not None:
+        rows, prepare = images.rows(store), replace(images.prepare, crop=store.crop)
         if memory is not None and not _fits(store, rows, prepare, memory):
-            stored = StoredSet.open(store, rows, prepare, split, images.bad.max_bad)
+            stored = StoredSet.open(store, rows, prepare, images.split, images.bad.max_bad)
             if len(rows) * math.prod(stored.shape) > memory:
                 return stored
         images.add_store(store, rows)
-        return images.to_set(name, split)
-    for source in sources:
-        left = None if limit is None else limit - len(images.paths) - len(images.bad.skipped)
-        if left != 0:
-            images.add(source, split, left, root)
-    return images.to_set(name, split)
+    else:
+        for source in sources:
+            if images.left != 0:
+                images.add(source)
+    return images.to_set(" + ".join(map(name_of, sources)))
 
 
 def load_for_training(
@@ -151,7 +142,7 @@ def load_for_training(
         return load_for_training(data, replace(config, size=PHOTO_SIZE), reading, memory, root)
 
 
-def _photo_size(data: Data, channels: int | None, reading: Reading, root: str | Path | None) -> int | None:
+def _photo_size(data: Data, channels: int | None, reading: Reading, root: Root) -> int | None:
     """The size of photographs, judged by the first few images; None for others."""
     try:
         few = replace(reading, max_bad=1.0)
@@ -174,9 +165,9 @@ def load_files(
     paths, name = [str(path) for path in iter_files(inputs)], " + ".join(map(str, inputs))
     if not paths:
         raise DataError(f"{name}: no image files here")
-    images = ImageList(size, channels, reading)
+    images = ImageList("all", size, channels, reading)
     images.add_files(paths)
-    return images.to_set(name, "all")
+    return images.to_set(name)
 
 
 def _sources(data: Data, split: str) -> list[Source]:

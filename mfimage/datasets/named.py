@@ -1,4 +1,4 @@
-"""Arrays of images that are known by name: where they lie, and how to get them.
+"""Arrays of images that are known by name: where they lie, how to get them, and the formats of their files.
 
 `fashion-mini` is bundled in data/fashion-mini.npz: the first 10,000 training and the first 2,000 test images
 of Fashion-MNIST, in the order of the original files, with their labels; arrays `train` (10000, 28, 28),
@@ -8,20 +8,21 @@ of Fashion-MNIST, in the order of the original files, with their labels; arrays 
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
-import zipfile
-import zlib
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mfimage._torchvision import import_torchvision
-from mfimage.datasets.formats import read_cifar_binary, read_cifar_pickle, read_idx
+from mfimage.datasets.pickles import ARRAYS, Unpickler
 from mfimage.datasets.pixels import Pixels, resize
 from mfimage.datasets.splits import choose, divide_rows
 from mfimage.errors import DataError, UsageError
-from mfimage.files import cache_folder
+from mfimage.files import NPZ_ERRORS, cache_folder, open_npz
 
 Labelled = tuple[Pixels, np.ndarray]
 
@@ -29,6 +30,8 @@ _MINI = Path(__file__).parent / "data" / "fashion-mini.npz"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _IDX = {"train": "train", "test": "t10k"}
 _BINARY, _PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
+_MOST = 256_000_000  # bytes of an IDX file; what a small gzipped one could unpack to has no end
+_ROW = 3 * 32 * 32  # values of an image of CIFAR-10
 _BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 
 
@@ -66,10 +69,10 @@ def fashion_mini(split: str) -> Labelled:
     Xiao, Rasul, Vollgraf, Fashion-MNIST, 2017, arXiv 1708.07747.
     """
     try:
-        with open(_MINI, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with open_npz(_MINI) as arrays:
             parts = _parts(split, "fashion-mini")
             return _joined([(arrays[part], arrays[f"{part}_labels"]) for part in parts])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_ERRORS as error:
         raise DataError(f"{_MINI}: the bundled file is damaged, install mfimage again: {error}") from error
 
 
@@ -156,9 +159,62 @@ def cifar10(part: str, root: str | Path | None = None) -> Labelled:
         "Unpack the binary or the Python version of https://www.cs.toronto.edu/~kriz/cifar.html there; "
         "torchvision.datasets.CIFAR10(FOLDER, download=True) does",
     )
-    read = read_cifar_binary if folder.name == _BINARY else read_cifar_pickle
-    rows, labels = _joined([read(file) for file in files(folder)])
+    rows, labels = _joined([read_cifar(file) for file in files(folder)])
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
+
+
+def read_idx(path: Path) -> Pixels:
+    """Read an IDX file of unsigned bytes, the format of MNIST, gzipped if it ends in .gz.
+
+    Bytes 0, 0, 8 (unsigned byte) and n; n dimensions as big-endian 32-bit integers; the values.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(_MOST)
+        zero, kind, dimensions = struct.unpack_from(">HBB", content)
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    except (*NPZ_ERRORS, struct.error) as error:
+        packed = "gzipped " if path.suffix == ".gz" else ""
+        raise DataError(f"{path}: is not a readable {packed}IDX file: {error}") from error
+    start = 4 + 4 * dimensions
+    if zero or kind != 8 or len(content) - start != np.prod(shape, dtype=np.int64):
+        raise DataError(f"{path}: is damaged, or no IDX file of bytes")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def read_cifar(path: Path) -> Labelled:
+    """Read a batch of CIFAR-10, of images (N, 3072): .bin is the binary version, others that for Python."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    rows, labels = (_binary if path.suffix == ".bin" else _pickled)(path, content)
+    if rows.shape != (len(labels), _ROW) or labels.ndim != 1 or not ((labels >= 0) & (labels < 10)).all():
+        raise DataError(f"{path}: {rows.shape} pixels and {labels.shape} labels are not a batch of CIFAR-10")
+    return rows, labels
+
+
+def _binary(path: Path, content: bytes) -> Labelled:
+    """Of each image a byte of the label and 3,072 of the pixels."""
+    if not content or len(content) % (1 + _ROW):
+        raise DataError(f"{path}: {len(content)} bytes are not whole images of {1 + _ROW}; it is cut off")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + _ROW)
+    return rows[:, 1:], rows[:, 0]
+
+
+def _pickled(path: Path, content: bytes) -> Labelled:
+    """A pickle {b"data": (N, 3072) uint8, b"labels": [N]}, of which nothing is executed."""
+    try:
+        batch = Unpickler(io.BytesIO(content), ARRAYS).load()
+        batch = {key if isinstance(key, bytes) else str(key).encode(): value for key, value in batch.items()}
+        _, shape, _, in_columns, pixels = batch[b"data"].state
+        if in_columns or not isinstance(pixels, bytes):
+            raise ValueError("its pixels lie in another order than the original's")
+        return np.frombuffer(pixels, np.uint8).reshape(shape), np.array(batch[b"labels"], np.int64)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle raises nearly every type
+        raise DataError(f"{path}: is not a batch of CIFAR-10: {error or type(error).__name__}") from error
 
 
 BUNDLED: dict[str, Callable[[str], Labelled]] = {"fashion-mini": fashion_mini, "digits": digits}

@@ -136,12 +136,8 @@ def _classes(store: FolderStore | Shards) -> tuple[NDArray[np.int64] | None, tup
     labels = store.labels(np.arange(len(store)))
     if labels is not None or not isinstance(store, FolderStore) or store.classes is not None:
         return labels, tuple(store.class_names or ())
-    kinds = class_folders(store.index.names)
-    known = tuple(sorted(set(kinds)))
-    if "" in known:
-        return None, ()
-    number = {kind: i for i, kind in enumerate(known)}
-    return np.array([number[kind] for kind in kinds], np.int64), known
+    known, numbers = np.unique(class_folders(store.index.names), return_inverse=True)
+    return (None, ()) if "" in known else (numbers, tuple(known.tolist()))
 
 
 def _write_missing(plan: _Plan, outdir: Path, bad: BadFiles, tell: Callable[[str], None]) -> None:

@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.listing import natural
-from mfimage.datasets.splits import Divided, divide_rows, named_split
+from mfimage.datasets.splits import Divided, divide_rows, group_rows, named_split
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError, UsageError
 
@@ -139,11 +139,8 @@ class Shards(Store):
         return int(self._starts[-1])
 
     def _divide(self) -> Divided:
-        rows: dict[str, list[NDArray[np.int64]]] = {}
-        for shard, first, end in zip(self.shards, self._firsts, self._firsts[1:], strict=False):
-            if mark := named_split(f"{shard.path.parent.name}/{shard.path.name}"):
-                rows.setdefault(mark, []).append(np.arange(first, end))
-        named: Any = {mark: np.concatenate(parts) for mark, parts in rows.items()}
+        marks = [named_split(f"{shard.path.parent.name}/{shard.path.name}") for shard in self.shards]
+        named = group_rows(chain.from_iterable(map(repeat, marks, np.diff(self._firsts).tolist())))
         return {**named, "all": range(len(self))} if named else divide_rows(len(self))
 
     def path(self, row: int) -> str:

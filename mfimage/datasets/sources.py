@@ -27,6 +27,7 @@ from mfimage.errors import DataError
 from mfimage.files import NPZ_ERRORS, open_npz
 
 Size: TypeAlias = int | tuple[int, int]
+Root: TypeAlias = str | Path | None
 Source: TypeAlias = (
     str | Path | Dataset | np.ndarray | Tensor | torch.utils.data.Dataset | Items | Mapping[str, Items]
 )
@@ -42,10 +43,7 @@ def name_of(source: Source) -> str:
 
 
 def open_store(
-    source: Source,
-    root: str | Path | None = None,
-    value_range: ValueRange | None = None,
-    limit: int | None = None,
+    source: Source, root: Root = None, value_range: ValueRange | None = None, limit: int | None = None
 ) -> Store | None:
     """Open a folder, zip, Parquet shards, named set of photographs or map-style data set.
 
@@ -72,33 +70,55 @@ def open_store(
 
 
 class ImageList:
-    """Images (H, W, C) of one source after the other, not yet of one size, and the files that are bad."""
+    """A split of one source after the other, images (H, W, C) not yet of one size, and the bad files."""
 
-    def __init__(self, size: Size | None, channels: int | None, reading: Reading) -> None:
+    def __init__(
+        self,
+        split: str,
+        size: Size | None,
+        channels: int | None,
+        reading: Reading,
+        limit: int | None = None,
+        root: Root = None,
+    ) -> None:
+        self.split, self.limit, self.root = split, limit, root
         self.prepare = Preparation(size, channels, reading.max_pixels, reading.value_range)
         self.bad = BadFiles(reading.max_bad)
         self.paths: list[str] = []
         self._pixels: list[Pixels] = []
         self._labels: list[np.ndarray | None] = []  # of each source
 
-    def add(self, source: Source, split: str, limit: int | None, root: str | Path | None) -> None:
-        """Read a split of a source, or its first so many images."""
+    @property
+    def left(self) -> int | None:
+        """How many images are still wanted, None for all."""
+        return None if self.limit is None else self.limit - len(self.paths) - len(self.bad.skipped)
+
+    def open(self, source: Source) -> Store | None:
+        """Open a source as a store, see `open_store`."""
+        return open_store(source, self.root, self.prepare.value_range, self.left)
+
+    def rows(self, store: Store) -> Sequence[int]:
+        """The rows of a store that are wanted."""
+        return choose(store.divided, self.split, store.name)[: self.left]
+
+    def add(self, source: Source) -> None:
+        """Read what is wanted of a source."""
         name = name_of(source)
         if isinstance(source, StoredSet):
             source = source.in_memory()
         if isinstance(source, ImageSet):
-            self._add_set(source.subset(slice(limit)))
+            self._add_set(source.subset(slice(self.left)))
         elif isinstance(source, np.ndarray | Tensor):
-            self._add_array(array_of_images(source), None, name, "all", limit)
-        elif (store := open_store(source, root, self.prepare.value_range, limit)) is not None:
-            self.add_store(store, choose(store.divided, split, store.name)[:limit])
+            self._add_array(array_of_images(source), None, name, "all")
+        elif (store := self.open(source)) is not None:
+            self.add_store(store, self.rows(store))
         elif source in NAMED:
-            self._add_array(*read_named(name, split, root), f"{name}/{split}", "all", limit)
+            self._add_array(*read_named(name, self.split, self.root), f"{name}/{self.split}", "all")
         else:
             path = Path(str(source)).expanduser()
             if path.suffix.lower() not in (".npy", ".npz"):
                 raise DataError(f"{source}: is neither a folder nor a .zip, .npy, .npz or .parquet file")
-            self._add_array(*read_arrays(path), str(path), split, limit)
+            self._add_array(*read_arrays(path), str(path), self.split)
 
     def add_store(self, store: Store, rows: Sequence[int]) -> None:
         """Read rows of a store, with their labels where it knows them."""
@@ -129,16 +149,14 @@ class ImageList:
         self._add_pixels(images.images.movedim(1, -1).numpy(), images.paths)
         self._labels.append(None if images.labels is None else images.labels.numpy())
 
-    def _add_array(
-        self, images: Pixels, labels: np.ndarray | None, name: str, split: str, limit: int | None
-    ) -> None:
+    def _add_array(self, images: Pixels, labels: np.ndarray | None, name: str, split: str) -> None:
         """Take the first rows of a split of an array (N, H, W) or (N, H, W, C)."""
         check_images(images, name)
         if labels is not None and labels.shape != images.shape[:1]:
             raise DataError(f"{name}: {labels.shape} labels do not match {len(images)} images")
         if labels is not None and labels.dtype.kind not in "iu":
             raise DataError(f"{name}: labels are {labels.dtype}, not integers")
-        rows = np.asarray(choose(divide_rows(len(images)), split, name)[:limit], np.int64)
+        rows = np.asarray(choose(divide_rows(len(images)), split, name)[: self.left], np.int64)
         values = pixels_of(images[rows], name, self.prepare.value_range)
         self._add_pixels(values, [f"{name}[{i}]" for i in rows])
         self._labels.append(None if labels is None else labels[rows])
@@ -147,14 +165,14 @@ class ImageList:
         self._pixels += [self.prepare(image, path) for image, path in zip(values, paths, strict=True)]
         self.paths += paths
 
-    def to_set(self, name: str, split: str) -> ImageSet:
+    def to_set(self, name: str) -> ImageSet:
         """Put all together, the list is empty afterwards; DataError if sizes differ or too many are bad."""
         self.bad.check(len(self.paths))
         labels = [known for known in self._labels if known is not None]
         joined = np.concatenate(labels).astype(np.int64) if len(labels) == len(self._labels) else None
         known = None if joined is None else torch.from_numpy(joined)
         images = _stack(self._pixels, self.paths)
-        return ImageSet(images, name, split, tuple(self.paths), self.bad.skipped, known)
+        return ImageSet(images, name, self.split, tuple(self.paths), self.bad.skipped, known)
 
 
 def _stack(pixels: list[Pixels], paths: Sequence[str]) -> Tensor:

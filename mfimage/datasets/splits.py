@@ -33,6 +33,15 @@ def held_out(key: str) -> bool:
     return int.from_bytes(digest[:8], "big") % 10 == 0
 
 
+def group_rows(marks: Iterable[str | None], splits: Iterable[str] = ()) -> dict[str, array]:
+    """The rows of each split, given that of every row, None for none; the named ones may be empty."""
+    divided = {split: array("q") for split in splits}
+    for row, mark in enumerate(marks):
+        if mark is not None:
+            divided.setdefault(mark, array("q")).append(row)
+    return divided
+
+
 def divide_rows(count: int) -> Divided:
     """The splits of rows that have no names: by the hash of each row's index."""
     return _by_hash(map(str, range(count)), count)
@@ -43,20 +52,19 @@ def divide_paths(paths: Sequence[str]) -> Divided:
 
     One folder around all of them is looked through.
     """
-    marked: dict[str, array] = {}
     depth = _common_depth(paths)
-    for row, path in enumerate(paths):
+
+    def mark(path: str) -> str | None:
         top, _, rest = path.split("/", depth)[-1].partition("/")
-        if rest and top.lower() in _FOLDERS:
-            marked.setdefault(_FOLDERS[top.lower()], array("q")).append(row)
+        return _FOLDERS.get(top.lower()) if rest else None
+
+    marked = group_rows(map(mark, paths))
     return {**marked, "all": range(len(paths))} if marked else _by_hash(paths, len(paths))
 
 
 def _by_hash(keys: Iterable[str], count: int) -> Divided:
-    divided = {"train": array("q"), "test": array("q")}
-    for row, key in enumerate(keys):
-        divided["test" if held_out(key) else "train"].append(row)
-    return {**divided, "all": range(count)}
+    marks = ("test" if held_out(key) else "train" for key in keys)
+    return {**group_rows(marks, ("train", "test")), "all": range(count)}
 
 
 def class_folders(paths: Sequence[str]) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,32 +21,6 @@ from mfimage.datasets.stores import CHUNK, Store, ahead
 from mfimage.errors import DataError, Skipped
 
 SAMPLED = 256  # images that a set is judged by before it is used
-
-
-class Ahead:
-    """The batches of a training, of which the next are read while the present one trains.
-
-    A batch follows from its step alone: a resumed training gets what an unbroken one would have got there.
-    """
-
-    def __init__(self, read: Callable[[Tensor], Tensor], rows: Callable[[int], Tensor], steps: int) -> None:
-        self._read, self._rows, self._steps = read, rows, steps
-        self._next = -1
-        self._batches: Generator[Tensor, None, None] | None = None
-
-    def __call__(self, step: int) -> Tensor:
-        """The batch of a step; steps in turn are the quick ones."""
-        if step != self._next or self._batches is None:
-            self.close()
-            self._batches = ahead(self._read, map(self._rows, range(step, max(step + 1, self._steps))))
-        self._next = step + 1
-        return next(self._batches)
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        if self._batches is not None:
-            self._batches.close()
-            self._batches = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +101,24 @@ class StoredSet(Dataset):
 
     @contextmanager
     def prefetched(self, rows: Callable[[int], Tensor], steps: int) -> Iterator[Callable[[int], Tensor]]:
-        with closing(Ahead(self.read, rows, steps)) as batches:
-            yield batches
+        """Give the batches of a training, of which the next are read while the present one trains.
+
+        A batch follows from its step alone, as in a resumed training; steps in turn are the quick ones.
+        """
+        batches, due = ahead(self.read, map(rows, range(0))), -1
+
+        def batch(step: int) -> Tensor:
+            nonlocal batches, due
+            if step != due:
+                batches.close()
+                batches = ahead(self.read, map(rows, range(step, max(step + 1, steps))))
+            due = step + 1
+            return next(batches)
+
+        try:
+            yield batch
+        finally:
+            batches.close()
 
     def in_memory(self) -> ImageSet:
         images = self.batch(slice(None))

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from mfimage.config import Reading
 from mfimage.datasets import load, to_batch
-from mfimage.datasets import loading as reading
+from mfimage.datasets import sources as reading
 from mfimage.errors import DataError
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from mfimage.datasets.formats import read_cifar_pickle, read_idx
+from mfimage.datasets.named import read_cifar, read_idx
 from mfimage.errors import DataError
 
 
@@ -78,7 +78,7 @@ def test_a_pickle_executes_nothing(tmp_path, protocol):
     ):
         (tmp_path / "x").write_bytes(pickle.dumps(content, protocol))
         with pytest.raises(DataError, match="x: is not a batch of CIFAR-10"):
-            read_cifar_pickle(tmp_path / "x")
+            read_cifar(tmp_path / "x")
     assert not (tmp_path / "trace").exists()
 
 
@@ -95,7 +95,7 @@ def test_a_pickle_executes_nothing(tmp_path, protocol):
 def test_pickles_of_something_else(tmp_path, rows, labels):
     write_pickle(tmp_path / "x", rows, labels)
     with pytest.raises(DataError, match="CIFAR-10"):
-        read_cifar_pickle(tmp_path / "x")
+        read_cifar(tmp_path / "x")
 
 
 def test_damaged_pickles(tmp_path):
@@ -104,4 +104,4 @@ def test_damaged_pickles(tmp_path):
     for length in (0, 1, 20, 90, len(whole) - 1):
         (tmp_path / "y").write_bytes(whole[:length])
         with pytest.raises(DataError, match="y: is not a batch"):
-            read_cifar_pickle(tmp_path / "y")
+            read_cifar(tmp_path / "y")

@@ -8,7 +8,6 @@ from PIL import Image
 
 from mfimage.config import Reading
 from mfimage.datasets import ImageSet, StoredSet, load
-from mfimage.datasets.stored import Ahead
 from mfimage.errors import DataError, MixedSizesError
 from mfimage.fit import shuffled
 
@@ -151,14 +150,20 @@ def readers():
     return [t for t in threading.enumerate() if t.name.startswith("mfimage-read")]
 
 
+class Numbers(StoredSet):
+    def __init__(self, taken):
+        object.__setattr__(self, "taken", taken)
+
+    def read(self, positions):
+        self.taken.append(positions)
+        return positions * 10
+
+
 @pytest.fixture
 def batches():
     taken = []
-    batches = Ahead(
-        lambda rows: taken.append(rows) or rows * 10, lambda step: torch.tensor([step, step + 1]), 20
-    )
-    yield batches, taken
-    batches.close()
+    with Numbers(taken).prefetched(lambda step: torch.tensor([step, step + 1]), 20) as batches:
+        yield batches, taken
 
 
 def test_a_batch_follows_from_its_step(batches):
@@ -175,10 +180,8 @@ def test_steps_in_turn_are_read_once(batches):
     assert sorted(int(rows[0]) for rows in taken) == list(range(20))
 
 
-def test_closing_ends_the_threads(batches):
-    read, _ = batches
-    read(0)
-    assert readers()
-    read.close()
+def test_leaving_ends_the_threads():
+    with Numbers([]).prefetched(lambda step: torch.tensor([step, step + 1]), 20) as read:
+        read(0)
+        assert readers()
     assert not readers()
-    assert read(1).tolist() == [10, 20]
