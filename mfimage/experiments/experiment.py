@@ -121,15 +121,11 @@ def stranger_score(model: GenerativeModel, simulator: Simulator, x: Tensor) -> T
 
 
 def common(
-    model: GenerativeModel,
-    simulator: Simulator,
-    test: Points,
-    generator: torch.Generator,
-    most: int | None = None,
+    model: GenerativeModel, simulator: Simulator, test: Points, generator: torch.Generator, most: int = 10_000
 ) -> dict[str, float]:
     """Measure the distance of samples (at most `most`), reconstruction, and the AUC against strangers."""
     strangers = simulator.sample_ood(len(test), generator)
-    drawn = samples(model, simulator, min(most or len(test), len(test)), generator)
+    drawn = samples(model, simulator, min(most, len(test)), generator)
     return {
         "distance": float(simulator.distance(drawn).mean()),
         "reconstruction": float(errors(model, simulator, test.x).mean()),

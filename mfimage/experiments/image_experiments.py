@@ -56,18 +56,16 @@ def _measure_rendered(
 
 
 def stylegan(dim: int, size: int = 64, weights: str | None = None) -> Experiment:
-    """Set up the experiment for `dim` latents of a generator; from 3 on with a parameter θ."""
+    """Set up the experiment for `dim` latents of a generator; from 3 on with a parameter θ.
+
+    The generator is seeded, or read from `weights`, a file of `mfimage stylegan import`.
+    """
     published = {
         2: {"pie": 5539.0, "m-flow": 332.0, "me-flow": 303.0},
         64: {"pie": 4155.0, "m-flow": 1432.0, "me-flow": 1559.0},
     }
-    return generated(scene(dim, size, weights), published.get(dim, {}))
-
-
-def scene(dim: int, size: int, weights: str | None = None) -> Generated:
-    """Set up the manifold of `dim` latents of a generator, or of the file of `mfimage stylegan import`."""
     generator = Styled(load_generator(weights)) if weights else manifold_generator(dim, size)
-    return Generated(generator, dim, size, conditional=dim > 2)
+    return generated(Generated(generator, dim, size, conditional=dim > 2), published.get(dim, {}))
 
 
 def generated(made: Generated, published: Mapping[str, float] | None = None) -> Experiment:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,7 +107,12 @@ def metropolis(
     """
     if steps < 1 or burn_in < 0 or not step_size > 0:
         raise UsageError(f"steps ≥ 1, burn_in ≥ 0, step_size > 0, not {steps}, {burn_in}, {step_size}")
-    theta, current = _begin(log_prob, start)
+    if start.ndim != 2 or not start.numel():
+        raise UsageError(f"start is (chains, P), both at least 1; got {tuple(start.shape)}")
+    theta = start.detach().to("cpu", torch.float64, copy=True)
+    current = _checked(log_prob, theta)
+    if current.isneginf().any():
+        raise UsageError(f"{int(current.isneginf().sum())} of {len(theta)} chains start where p = 0")
     samples, shares = theta.new_empty(len(theta), steps, theta.shape[1]), list[float]()
     for step in range(-burn_in, steps):
         theta, current, share = _walk(log_prob, theta, current, step_size, generator)
@@ -117,17 +123,6 @@ def metropolis(
             step_size *= math.exp(2 * (sum(shares) / _ADAPT_EVERY - target))
             shares = []
     return samples, sum(shares[-steps:]) / steps
-
-
-def _begin(log_prob: LogProb, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Copy θ of the start, and compute log p there."""
-    if start.ndim != 2 or not start.numel():
-        raise UsageError(f"start is (chains, P), both at least 1; got {tuple(start.shape)}")
-    theta = start.detach().to("cpu", torch.float64, copy=True)
-    current = _checked(log_prob, theta)
-    if current.isneginf().any():
-        raise UsageError(f"{int(current.isneginf().sum())} of {len(theta)} chains start where p = 0")
-    return theta, current
 
 
 def _walk(
@@ -181,6 +176,8 @@ def posterior_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
     The scale s is the median distance between two different draws of y, the true ones, where none is given.
     About 0 for equal distributions, below it too; up to 2 for two narrow ones far apart.
     """
+    from scipy.spatial.distance import pdist
+
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise UsageError(
             f"two sets of at least 2 draws (N, P) are needed; got {tuple(x.shape)}, {tuple(y.shape)}"
@@ -188,7 +185,7 @@ def posterior_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
     x, y = (values.detach().to("cpu", torch.float64) for values in (x, y))
     if not (x.isfinite().all() and y.isfinite().all()):
         raise DataError("draws that are not finite have no discrepancy; did a chain or a model diverge?")
-    width = median_distance(y) if scale is None else scale
+    width = float(np.median(pdist(y.numpy()), overwrite_input=True)) if scale is None else scale
     if not width > 0:
         raise DataError(f"the kernel needs a scale above 0, not {width}; most draws of y may be equal")
 
@@ -198,11 +195,3 @@ def posterior_mmd(x: Tensor, y: Tensor, scale: float | None = None) -> float:
         return torch.exp(-0.5 * (distances / width).square())
 
     return squared_mmd(x, y, kernel)
-
-
-def median_distance(y: Tensor) -> float:
-    """Compute the median of |y_i − y_j| over all pairs i < j of draws (M, P), M at least 2."""
-    import numpy as np
-    from scipy.spatial.distance import pdist
-
-    return float(np.median(pdist(y.detach().cpu().double().numpy()), overwrite_input=True))

@@ -18,7 +18,7 @@ from mfimage.config import Config
 from mfimage.datasets.points import Points
 from mfimage.errors import DataError, DivergedError, ModelError, UsageError
 from mfimage.experiments import BUDGETS, EXPERIMENTS, Experiment
-from mfimage.experiments.experiment import Models
+from mfimage.experiments.experiment import Models, context
 from mfimage.experiments.tables import ExperimentReport, Runs
 from mfimage.files import read_json, write_json
 from mfimage.models import GenerativeModel
@@ -133,9 +133,8 @@ def _claim(outdir: Path, what: dict[str, str]) -> None:
 
 def _test(experiment: Experiment) -> Points:
     """Draw test data, at θ = 0 where there are parameters."""
-    simulator = experiment.simulator
-    theta = torch.zeros(1, simulator.parameters) if simulator.parameters else None
-    return simulator.sample(experiment.test_count, torch.Generator().manual_seed(TEST_SEED), theta)
+    simulator, generator = experiment.simulator, torch.Generator().manual_seed(TEST_SEED)
+    return simulator.sample(experiment.test_count, generator, context(simulator, 1))
 
 
 def _train_and_measure(
@@ -164,18 +163,16 @@ def _train_and_measure(
 
 def _finished(experiment: Experiment, outdir: Path) -> dict[str, list[Result]]:
     """Read what all finished runs measured, by algorithm, those of the experiment first."""
-    paths: dict[str, dict[int, Path]] = {}
-    for path in outdir.glob("*/run-*/metrics.json"):
+
+    def place(path: Path) -> tuple[str, int]:
         algorithm, run = path.parts[-3:-1]
-        paths.setdefault(algorithm, {})[int(run.split("-")[1])] = path
-    own = [algorithm for algorithm in experiment.algorithms if algorithm in paths]
-    return {
-        algorithm: [
-            cast(Result, read_json(path, "measurement: remove it to measure again", UsageError))
-            for _, path in sorted(paths[algorithm].items())
-        ]
-        for algorithm in dict.fromkeys([*own, *sorted(paths)])
-    }
+        return algorithm, int(run.split("-")[1])
+
+    found: dict[str, list[Result]] = {algorithm: [] for algorithm in experiment.algorithms}
+    for path in sorted(outdir.glob("*/run-*/metrics.json"), key=place):
+        result = read_json(path, "measurement: remove it to measure again", UsageError)
+        found.setdefault(place(path)[0], []).append(cast(Result, result))
+    return {algorithm: results for algorithm, results in found.items() if results}
 
 
 def _report(
@@ -206,12 +203,10 @@ def _report(
 
 def _row(experiment: Experiment, algorithm: str, found: Sequence[Result]) -> dict[str, Runs]:
     """One algorithm's runs by metric: a value of every run, NaN where it has none, and the published one."""
-    published = experiment.published.get(algorithm, {})
-    runs = {}
-    for metric in experiment.metrics:
-        values = [result["metrics"].get(metric.name) for result in found]
-        numbers = tuple(math.nan if value is None else value for value in values)
-        runs[metric.name] = Runs(numbers, published.get(metric.name))
+    published, runs = experiment.published.get(algorithm, {}), {}
+    for name in (metric.name for metric in experiment.metrics):
+        values = (result["metrics"].get(name) for result in found)
+        runs[name] = Runs(tuple(math.nan if v is None else v for v in values), published.get(name))
     return runs
 
 

@@ -16,7 +16,7 @@ from mfimage.datasets.points import FIELDS, Points, holds_points, load_points, w
 from mfimage.datasets.stylegan import Custom
 from mfimage.errors import DataError, ResourceError, UsageError
 from mfimage.experiments.simulators import Rendered, Sphere
-from mfimage.experiments.simulators.generated import Generated
+from mfimage.experiments.simulators.images import Generated
 
 
 @pytest.fixture

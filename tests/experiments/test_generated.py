@@ -7,8 +7,8 @@ import torch
 
 from mfimage.datasets.stylegan import Custom, seeded_generator
 from mfimage.errors import UsageError
-from mfimage.experiments.simulators.generated import Generated
 from mfimage.experiments.simulators.image_manifold import area_weights
+from mfimage.experiments.simulators.images import Generated
 
 SIDE = 8
 

@@ -11,7 +11,7 @@ from mfimage.datasets.stylegan import manifold_generator, save_generator, seeded
 from mfimage.errors import UsageError
 from mfimage.experiments import EXPERIMENTS, image_experiments
 from mfimage.experiments.experiment import Budget
-from mfimage.experiments.image_experiments import image_manifold, recovery, scene, stylegan
+from mfimage.experiments.image_experiments import image_manifold, recovery, stylegan
 from mfimage.experiments.reproduce import reproduce
 
 
@@ -19,15 +19,15 @@ def test_without_weights_the_generator_is_seeded_and_large_enough():
     generator = manifold_generator(2, 24)
     assert generator.shape == (3, 32, 32)
     assert generator.z_dim == 8
-    assert scene(2, 24).shape == (3, 24, 24)
+    assert stylegan(2, 24).simulator.shape == (3, 24, 24)
 
 
 def test_weights_are_read_from_a_file(tmp_path):
     save_generator(seeded_generator(8, 3, channels=1, z_dim=6), tmp_path / "g.safetensors")
-    made = scene(2, 8, str(tmp_path / "g.safetensors"))
+    made = stylegan(2, 8, str(tmp_path / "g.safetensors")).simulator
     assert made.shape == (1, 8, 8)
     assert made.parameters == 0
-    assert scene(3, 8, str(tmp_path / "g.safetensors")).parameters == 1
+    assert stylegan(3, 8, str(tmp_path / "g.safetensors")).simulator.parameters == 1
 
 
 def test_the_paper_s_two_sets_are_there_with_its_numbers():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mfimage.errors import UsageError
-from mfimage.experiments.simulators.rendered import Rendered
+from mfimage.experiments.simulators.images import Rendered
 from mfimage.experiments.simulators.simulator import nearest_point
 
 SCENES = [(2, 32, 1), (2, 64, 3), (8, 32, 1), (8, 32, 3), (16, 32, 1), (64, 32, 1)]

@@ -141,17 +141,11 @@ def draw(theta: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def log_density(z: Tensor, theta: Tensor) -> Tensor:
-    """Compute log p(z|θ), a product of 14 densities with known normalisers.
+    """Compute log p(z|θ) of z (n, 14), a product of 14 densities with known normalisers.
 
     Normal: mean shifted by θ_0. Angles: p(Δ) = 1 / 2π (e^(−2s) cos²(Δ/2) + e^(2s) sin²(Δ/2)), the wrapped
     Cauchy density of concentration tanh s, with s growing with θ_1. Δη_jj: ½ N(−3.2, 0.8²) + ½ N(3.2, 0.8²).
-
-    Args:
-        z: (n, 14).
-        theta: (n, 2) or (1, 2).
-
-    Returns:
-        (n,) nats, with respect to dz; angles count on a circle of length 2π.
+    In nats, with respect to dz; angles count on a circle of length 2π.
 
     Reference:
         Mardia, Jupp, Directional statistics, 2000 (the wrapped Cauchy distribution).

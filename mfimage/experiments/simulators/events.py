@@ -22,7 +22,6 @@ OBSERVABLES = tuple(
     [f"{what}_{who}" for who in ("a1", "a2", "j1", "j2") for what in _PARTICLE]
     + [f"{what}_{who}" for who in ("aa", "jj") for what in _PAIR]
 )
-_WHO = ("a1", "a2", "j1", "j2", "aa", "jj")
 _START = {"a1": 0, "a2": 6, "j1": 12, "j2": 18, "aa": 24, "jj": 32}
 _LARGEST = 1e30  # stands for infinity in garbage, so that no difference of infinities is NaN
 _TINY = 1e-9  # GeV: stays below what is divided by or taken the logarithm of, so that any input ends finite
@@ -80,17 +79,12 @@ def closure(raw: Tensor) -> Tensor:
 
     |pT − √(px² + py²)| of a1, a2, j1, j2, aa, jj;  |η − arsinh(pz/pT)| of the same;  |E − √(p² + m²)| of a1,
     a2, aa, jj;  |pair − first − second| of E (aa, jj), px, py, pz;  ||Δη| − |η_first − η_second|| of aa, jj.
-
-    Args:
-        raw: (n, 40), GeV; any numbers.
-
-    Returns:
-        (n, 26), ≥ 0, GeV, finite; NaN only from NaN.
+    Any numbers (n, 40) in GeV give finite residuals (n, 26) ≥ 0 in GeV; NaN only from NaN.
     """
     value = dict(zip(OBSERVABLES, raw.clamp(-_LARGEST, _LARGEST).unbind(1), strict=True))
     p = {who: raw[:, i : i + 4].clamp(-_LARGEST, _LARGEST) for who, i in _START.items()}
-    residuals = [value[f"pt_{who}"] - transverse_momentum(p[who]) for who in _WHO]
-    residuals += [value[f"eta_{who}"] - pseudorapidity(p[who]) for who in _WHO]
+    residuals = [value[f"pt_{who}"] - transverse_momentum(p[who]) for who in _START]
+    residuals += [value[f"eta_{who}"] - pseudorapidity(p[who]) for who in _START]
     for who in ("a1", "a2", "aa", "jj"):
         mass = value.get(f"m_{who}", torch.zeros_like(raw[:, 0]))
         residuals.append(value[f"e_{who}"] - torch.hypot(p[who][:, 1:].norm(dim=1), mass))
@@ -166,10 +160,7 @@ def to_rest_frame(p: Tensor, frame: Tensor) -> Tensor:
 def two_body_decay(parent: Tensor, eta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
     """Let particles (…, 4) decay into two massless ones, back to back in their rest frame.
 
-    Args:
-        parent: Momenta of the particles, timelike.
-        eta: η* = artanh(cos θ*) of the first daughter in the rest frame, shape (…).
-        phi: Its azimuth φ* there, shape (…).
+    The first has η* = artanh(cos θ*) and the azimuth φ* there, each of shape (…).
     """
     half = invariant_mass(parent) / 2
     daughter = four_vector(half / eta.cosh(), eta, phi, torch.zeros_like(eta))

@@ -20,6 +20,7 @@ class ImageManifold(Simulator):
 
     bank_size: int  # known images among which a search looks for its start
     thumbnail: int  # height and width to which images are shrunk for that
+    rows_at_once: int  # how many Jacobians are held at a time
     bound: float  # the largest |z_k| with which the nearest image is sought
     tolerance: float = 1e-14  # of `nearest_point`: what float64 allows
     floor: float = 1e-24
@@ -39,11 +40,6 @@ class ImageManifold(Simulator):
     @abstractmethod
     def log_density(self, z: Tensor, theta: Tensor | None = None) -> Tensor:
         """Compute log p(z|θ) of latents (n, d): (n,) float64, nats, with respect to dz."""
-
-    @property
-    @abstractmethod
-    def rows_at_once(self) -> int:
-        """How many Jacobians are held at a time."""
 
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
         """Draw n images with their latents, and θ where there is one."""
@@ -76,18 +72,11 @@ class ImageManifold(Simulator):
         return self.project(x)[1]
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the nearest point on the manifold, starting from a known image or from a regression.
+        """Find the nearest point of images (n, C, H, W), starting from a known image or from a regression.
 
-        Args:
-            x: Images, shape (n, C, H, W), any values.
-
-        Returns:
-            z, shape (n, d), and the Euclidean distance of all pixels, shape (n,), float64: a minimum over
-            |z_k| ≤ bound. For images on or near the manifold it is the minimum; far off it may be a local
-            one, as a rule a little above. Both are NaN where an image is not finite.
-
-        Raises:
-            UsageError: If the images have another shape.
+        Returns z (n, d) and the Euclidean distance of all pixels (n,), float64: a minimum over |z_k| ≤ bound.
+        For images on or near the manifold it is the minimum; far off it may be a local one, as a rule a
+        little above. Both are NaN where an image is not finite.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise UsageError(f"images of shape {self.shape} are expected, not {tuple(x.shape[1:])}")
@@ -106,46 +95,31 @@ class ImageManifold(Simulator):
         return self.render(z).double().flatten(1)
 
     def _start(self, x: Tensor) -> Tensor:
-        """Latents (n, d) near those of images (n, C, H, W): the better one of two guesses."""
-        guesses = self._bank.guesses(self._thumbnails(x), _USUAL)
-        first, second = ((x - self.render(z)).flatten(1).square().sum(1) for z in guesses)
-        return torch.where((first < second)[:, None], *guesses)
+        """Latents (n, d) near those of images (n, C, H, W): the better one of two guesses.
+
+        Those of the most similar known image are best where the manifold is strongly curved; those by ridge
+        regression, not far from 0, where d is too large to fill a bank.
+        """
+        small, (features, z, slope) = self._thumbnails(x), self._bank
+        similar = z[torch.cdist(small.float(), features.float()).argmin(1)]
+        regressed = (z.mean(0) + (small - features.mean(0)) @ slope).clamp(-_USUAL, _USUAL)
+        first, second = ((x - self.render(u)).flatten(1).square().sum(1) for u in (similar, regressed))
+        return torch.where((first < second)[:, None], similar, regressed)
 
     @cached_property
-    def _bank(self) -> Bank:
-        z = self.draw(self.bank_size, torch.Generator().manual_seed(0))
-        features = [self._thumbnails(self.render(part)) for part in z.split(self.rows_at_once)]
-        return Bank(torch.cat(features).double(), z.double())
+    def _bank(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Thumbnails (N, F) of N ≫ F images, latents (N, d), and slopes (F, d) of a ridge regression."""
+        drawn = self.draw(self.bank_size, torch.Generator().manual_seed(0))
+        parts = [self._thumbnails(self.render(part)) for part in drawn.split(self.rows_at_once)]
+        features, z = torch.cat(parts).double(), drawn.double()
+        centred = features - features.mean(0)
+        ridge = 1e-6 * centred.square().sum() / features.shape[1] * torch.eye(features.shape[1]).double()
+        slope = torch.linalg.solve(centred.mT @ centred + ridge, centred.mT @ (z - z.mean(0)))
+        return features, z, slope
 
     def _thumbnails(self, x: Tensor) -> Tensor:
         rows = area_weights(x.shape[-1], min(self.thumbnail, x.shape[-1])).to(x)
         return (rows @ x @ rows.mT).flatten(1)
-
-
-class Bank:
-    """Points whose coordinates are known, to start the search for others from.
-
-    Args:
-        features: What is compared, shape (N, F), float64; N well above F.
-        z: Their coordinates, shape (N, d), float64.
-    """
-
-    def __init__(self, features: Tensor, z: Tensor) -> None:
-        self.features, self.z = features, z
-        self.mean, self.mean_z = features.mean(0), z.mean(0)
-        centred = features - self.mean
-        ridge = 1e-6 * centred.square().sum() / features.shape[1] * torch.eye(features.shape[1]).double()
-        self.slope = torch.linalg.solve(centred.mT @ centred + ridge, centred.mT @ (z - self.mean_z))
-
-    def guesses(self, features: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-        """Guess coordinates for features (B, F).
-
-        Returns:
-            Those of the most similar point, (B, d), which are best where the manifold is strongly curved, and
-            those by linear regression with |z_k| ≤ bound, (B, d), best where d is too large to fill a bank.
-        """
-        similar = self.z[torch.cdist(features.float(), self.features.float()).argmin(1)]
-        return similar, (self.mean_z + (features - self.mean) @ self.slope).clamp(-bound, bound)
 
 
 def area_weights(before: int, after: int) -> Tensor:

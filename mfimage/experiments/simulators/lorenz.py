@@ -16,7 +16,7 @@ from torch import Tensor
 from mfimage.datasets.points import Points
 from mfimage.errors import ResourceError, UsageError
 from mfimage.experiments.simulators.simulator import Simulator
-from mfimage.files import cache_folder, whole
+from mfimage.files import cache_folder, open_npz, whole
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
@@ -92,8 +92,7 @@ class Lorenz(Simulator):
         path = self._folder / f"lorenz-{key}.npz"
         # Anything may be raised by a damaged zip; then, or where there is none yet, it is made.
         with suppress(Exception):
-            # A zip for its checksum; opened here because numpy leaves a damaged one open.
-            with open(path, "rb") as file, np.load(file) as arrays:
+            with open_npz(path) as arrays:
                 found = arrays["paths"]
             if found.shape == (*self._settings[:2], 3) and found.dtype == np.float32:
                 return found
@@ -102,17 +101,15 @@ class Lorenz(Simulator):
             with whole(path) as temporary, open(temporary, "wb") as written:
                 np.savez(written, paths=paths)
         except (OSError, ResourceError) as error:
-            warnings.warn(
-                f"{path}: the cache cannot be written ({error}): choose another `cache`", stacklevel=2
-            )
+            message = f"{path}: the cache cannot be written ({error}): choose another `cache`"
+            warnings.warn(message, stacklevel=2)
         return paths
 
 
 def integrate(trajectories: int, steps: int, seed: int) -> np.ndarray:
     """Integrate the system by an explicit Runge–Kutta method of order 8, all trajectories as one.
 
-    Returns:
-        Standardised positions, shape (trajectories, steps, 3), float32.
+    Returns standardised positions, (trajectories, steps, 3), float32.
     """
     from scipy.integrate import solve_ivp
 
@@ -123,8 +120,6 @@ def integrate(trajectories: int, steps: int, seed: int) -> np.ndarray:
         return np.concatenate([_SIGMA * (y - x), x * (_RHO - z) - y, x * y - _BETA * z])
 
     times = np.linspace(_BEGIN, _END, steps)
-    solved = solve_ivp(
-        velocity, (0.0, _END), start.ravel(), method="DOP853", t_eval=times, rtol=1e-8, atol=1e-8
-    )
+    solved = solve_ivp(velocity, (0.0, _END), start.ravel(), "DOP853", times, rtol=1e-8, atol=1e-8)
     paths = solved.y.reshape(3, trajectories, steps).transpose(1, 2, 0)
     return ((paths - _MEAN) / _STD).astype(np.float32)

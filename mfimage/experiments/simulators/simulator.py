@@ -18,31 +18,17 @@ OOD_SCALE = 0.1
 
 
 class Simulator(ABC):
-    """A distribution on a manifold whose truth is known.
-
-    Attributes:
-        name: "circle", "surface", …
-        shape: Of the data, (D,) or (C, H, W).
-        dim: d, the dimension of the manifold.
-        parameters: P, the length of θ; 0 where there are none.
-        scores: Whether samples come with the joint score ∇_θ log p(x, z|θ).
-    """
+    """A distribution on a manifold whose truth is known."""
 
     name: str
-    shape: tuple[int, ...]
-    dim: int
-    parameters: int = 0
-    scores: bool = False
+    shape: tuple[int, ...]  # of the data, (D,) or (C, H, W)
+    dim: int  # d, the dimension of the manifold
+    parameters: int = 0  # P, the length of θ; 0 where there are none
+    scores: bool = False  # whether samples come with the joint score ∇_θ log p(x, z|θ)
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator, theta: Tensor | None = None) -> Points:
-        """Draw n points with their latents z.
-
-        Args:
-            n: How many.
-            generator: Of all randomness.
-            theta: θ, shape (n, P) or (1, P); drawn from the prior where it is None and P > 0.
-        """
+        """Draw n points with their latents z; where θ, (n, P) or (1, P), is None, it is of the prior."""
 
     @abstractmethod
     def distance(self, x: Tensor) -> Tensor:
@@ -118,18 +104,10 @@ def nearest_point(
 ) -> tuple[Tensor, Tensor]:
     """Minimise ‖x − render(z)‖ over |z_k| ≤ bound by `LevenbergMarquardt`, every row on its own.
 
-    Args:
-        render: Maps (B, d) to (B, D), each row on its own.
-        jacobian: Maps (B, d) to J = ∂ render / ∂z, shape (B, D, d).
-        x: Points, shape (B, D), float64, finite.
-        start: Coordinates to start from, shape (B, d), float64; which minimum is found depends on them.
-        bound: The largest |z_k|.
-        iterations: At most so many steps.
-        tolerance: Share of the squared distance that moving one coordinate may still gain at the end.
-        floor: The same as a squared distance: what `render` rounds.
-
-    Returns:
-        z, shape (B, d), and the squared distance, shape (B,): never larger than at the start.
+    `render` maps (B, d) to (B, D), `jacobian` to ∂ render / ∂z, (B, D, d); x (B, D), finite, and the start
+    (B, d), on which it depends which minimum is found, are float64. At the end moving one coordinate gains at
+    most `tolerance` of the squared distance plus `floor`, what `render` rounds. Returns z (B, d) and the
+    squared distance (B,), never larger than at the start.
     """
 
     def settled(gain: Tensor, slope: Tensor, squared: Tensor) -> Tensor:
