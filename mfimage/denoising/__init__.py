@@ -1,7 +1,5 @@
 """Denoising with a manifold-learning flow, and the other inverse problems that it solves."""
 
-from __future__ import annotations
-
 from mfimage.denoising.examination import Examination, examine
 from mfimage.denoising.restoring import denoise, inpaint, super_resolve
 

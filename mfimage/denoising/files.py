@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,10 +24,6 @@ from mfimage.eval.image_metrics import psnr, ssim
 
 Batches: TypeAlias = Iterator[tuple[Tensor, tuple[str, ...]]]  # images with their paths
 
-COLUMNS = (
-    "path", "output", "sigma", "method", "psnr", "ssim", "distance", "residual", "score", "score_after",
-    "warning",
-)  # fmt: skip
 SHOWN = 32  # groups on the sheet, at most
 _GROUPS = 4  # images beside each other on the sheet, each with what it was
 
@@ -125,16 +121,17 @@ def find_clean(folder: Path, paths: Sequence[str]) -> list[Path]:
 def rows_of(
     restored: Restored, paths: Sequence[str], written: Sequence[Path], clean: Tensor | None
 ) -> list[dict[str, Any]]:
-    """Describe each image of a batch by `COLUMNS`; PSNR and SSIM are None without the clean (B, C, H, W)."""
-    found = restored.examination
-    quality: tuple[Sequence[float | None], ...] = ([None] * len(paths),) * 2
-    if clean is not None:
-        quality = psnr(restored.after, clean).tolist(), ssim(restored.after, clean).tolist()
-    columns = (
-        paths, map(str, written), found.sigma.tolist(), restored.methods, *quality, found.distance.tolist(),
-        found.residual.tolist(), found.score.tolist(), found.score_after.tolist(), found.messages(paths),
-    )  # fmt: skip
-    return [dict(zip(COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
+    """Describe each image of a batch for the table; PSNR and SSIM are None without the clean (B, C, H, W)."""
+    found, unknown = restored.examination, [None] * len(paths)
+    columns: dict[str, Iterable[Any]] = {
+        "path": paths, "output": map(str, written), "sigma": found.sigma.tolist(), "method": restored.methods,
+        "psnr": unknown if clean is None else psnr(restored.after, clean).tolist(),
+        "ssim": unknown if clean is None else ssim(restored.after, clean).tolist(),
+        "distance": found.distance.tolist(), "residual": found.residual.tolist(),
+        "score": found.score.tolist(), "score_after": found.score_after.tolist(),
+        "warning": found.messages(paths),
+    }  # fmt: skip
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def thumbnails(restored: Restored, clean: Tensor | None, size: tuple[int, int], most: int) -> list[Tensor]:

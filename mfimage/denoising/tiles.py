@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from mfimage.denoising.curve import Denoised, blind_sigma, denoise_batch
 from mfimage.denoising.examination import Examination, examine, usual_misfit
-from mfimage.denoising.methods import METHODS
 from mfimage.denoising.restoring import enlarge, fill
 from mfimage.errors import DataError, UsageError
 from mfimage.models import GenerativeModel
@@ -95,8 +94,6 @@ class Restorer:
     batch_size: int = 256  # images, or tiles, at a time
 
     def __post_init__(self) -> None:
-        if self.method not in ("auto", *METHODS):
-            raise UsageError(f"--method {self.method}: choose from auto, {', '.join(METHODS)}")
         if self.sigma is not None and not 0 < self.sigma <= 1:
             raise UsageError(
                 f"--sigma {self.sigma}: a deviation above 0 on the scale of [0, 1] (8-bit values: over 255)"
@@ -115,16 +112,15 @@ class Restorer:
             return self._enlarged(y, self.factor)
         if self.missing is not None:
             return self._filled(y, self.missing)
-        if self.tiled:
-            parts = [self._in_tiles(one[None]) for one in y]
-            images, sigmas = (torch.cat([getattr(one, name) for one in parts]) for name in ("image", "sigma"))
-            return self._examined(y, Denoised(images, sigmas, [one.methods[0] for one in parts]))
-        given = None if self.sigma is None else y.new_full((len(y),), self.sigma)
-        return self._examined(y, denoise_batch(y, self.model, given, self.method, self.batch_size))
+        sigma = blind_sigma(y, self.model) if self.sigma is None else y.new_full((len(y),), self.sigma)
+        if not self.tiled:
+            return self._examined(y, denoise_batch(y, self.model, sigma, self.method, self.batch_size))
+        parts = [self._in_tiles(one[None], s) for one, s in zip(y, sigma, strict=True)]
+        images, methods = torch.cat([image for image, _ in parts]), [method for _, method in parts]
+        return self._examined(y, Denoised(images, sigma, methods))
 
-    def _in_tiles(self, y: Tensor) -> Denoised:
+    def _in_tiles(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, str]:
         """Denoise one large image, all tiles at its noise, and so by one method."""
-        sigma = blind_sigma(y, self.model) if self.sigma is None else y.new_full((1,), self.sigma)
         methods: list[str] = []
 
         def function(x: Tensor) -> Tensor:
@@ -132,7 +128,7 @@ class Restorer:
             methods.extend(denoised.methods)
             return denoised.image
 
-        return Denoised(self._everywhere(function, y), sigma, methods[:1])
+        return self._everywhere(function, y), methods[0]
 
     def _filled(self, y: Tensor, missing: Tensor) -> Restored:
         mask = missing.to(y.device).expand(len(y), 1, -1, -1)

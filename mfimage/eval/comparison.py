@@ -78,9 +78,9 @@ class Comparison:
         sign = 1 if next(iter(found.values())).better == "lower" else -1
         return sorted(((run, n.value) for run, n in found.items()), key=lambda row: sign * row[1])
 
-    def best(self, name: str) -> set[str]:
+    def best(self, name: str) -> list[str]:
         """The best model by a number, and those whose intervals reach that of the best."""
-        return {run for run, cell in zip(self.reports, self._cells(name), strict=True) if cell.best}
+        return [run for run, cell in zip(self.reports, self._cells(name), strict=True) if cell.best]
 
     def table(self) -> Table:
         """Put the numbers into a table: on how many images each was measured, and each model's value."""
@@ -136,7 +136,7 @@ class Comparison:
         """Put the table and the rows of pictures on a page."""
         lead = f"{', '.join(self.reports)}, on the same images."
         for name in _HEADLINES:
-            best = [run for run in self.reports if run in self.best(name)]
+            best = self.best(name)
             if len(best) == len(self.reports):
                 lead += f" Not told apart by {name}."
             elif best:

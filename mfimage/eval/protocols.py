@@ -78,12 +78,9 @@ class Setup:
 
     def sample(self, rows: range) -> Tensor:
         """Draw samples, cut to [0, 1]; those of a chunk follow from the seed and its place."""
-        parts = []
-        for chunk in range(rows.start // CHUNK, (rows.stop - 1) // CHUNK + 1):
-            drawn = self.model.sample(CHUNK, stream(self.seed, chunk), self.batch_size).clamp(0, 1).cpu()
-            first = chunk * CHUNK
-            parts.append(drawn[max(rows.start - first, 0) : rows.stop - first])
-        return torch.cat(parts)
+        chunks = range(rows.start // CHUNK, (rows.stop - 1) // CHUNK + 1)
+        drawn = [self.model.sample(CHUNK, stream(self.seed, i), self.batch_size).cpu() for i in chunks]
+        return torch.cat(drawn)[rows.start % CHUNK :][: len(rows)].clamp(0, 1)
 
     def number(
         self,

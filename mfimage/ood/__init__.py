@@ -1,7 +1,5 @@
 """Out-of-distribution detection: scores, a calibrated detector, and a test of whole sets."""
 
-from __future__ import annotations
-
 from mfimage.ood.detector import Detector
 from mfimage.ood.verdicts import Drift, Verdicts, drift_of
 

@@ -189,9 +189,10 @@ def _gallery(images: ImageSet, verdicts: Verdicts, rows: Tensor) -> Pictures:
 
 def _drift(drift: Drift | None) -> Section:
     """Tests of the whole set: corrected p-value, and whether it rejects."""
-    rows = []
-    if drift is not None:
-        for name, p in drift.p_values.items():
-            rows.append(Row(name, [Cell(f"{p:.3g}"), Cell("shifted" if name in drift.changed else "")]))
+    p_values, changed = (drift.p_values, drift.changed) if drift else ({}, ())
+    rows = [
+        Row(name, [Cell(f"{p:.3g}"), Cell("shifted" if name in changed else "")])
+        for name, p in p_values.items()
+    ]
     said = "Kolmogorov–Smirnov tests against the calibration images, corrected for their number after Holm."
     return Section("The set as a whole", said, [Table([Column(name) for name in ("of", "p", "")], rows)])
