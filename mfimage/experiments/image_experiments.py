@@ -34,13 +34,11 @@ def image_manifold(dim: int = 2, size: int = 32, channels: int = 1) -> Experimen
     """Set up the experiment for images of d known factors; see `Rendered` for what there is."""
     network = {"density_steps": 3 if dim == 2 else 8, "density_width": 64}
     config = _SHARED.with_(dim=dim, steps=600, density_steps=600, model=network)
+    long = config.with_(steps=3500, density_steps=6500)
     return Experiment(
         title=f"Rendered images, {dim} factors, {size} × {size}, {'grey' if channels == 1 else 'colour'}",
         simulator=Rendered(dim, size, channels),
-        budgets={
-            "quick": Budget(10_000, config, _CHANGES),
-            "paper": Budget(200_000, config.with_(steps=3500, density_steps=6500), _CHANGES),
-        },
+        budgets={"quick": Budget(10_000, config, _CHANGES), "paper": Budget(200_000, long, _CHANGES)},
         algorithms=ALGORITHMS_OF_IMAGES,
         metrics=(CORRELATION, DENSITY_ERROR, DISTANCE, RECONSTRUCTION, AUC),
         measure=_measure_rendered,

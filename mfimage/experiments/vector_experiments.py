@@ -55,13 +55,11 @@ def sphere() -> Experiment:
 
 
 def _sphere(simulator: Sphere, config: Config, figure: Draw, distances: Mapping[str, float]) -> Experiment:
+    long, changes = config.with_(steps=10_000), _changes(2000)
     return Experiment(
         title=f"A {simulator.name} with noise",
         simulator=simulator,
-        budgets={
-            "quick": Budget(10_000, config, _changes(2000)),
-            "paper": Budget(100_000, config.with_(steps=10_000), _changes(2000)),
-        },
+        budgets={"quick": Budget(10_000, config, changes), "paper": Budget(100_000, long, changes)},
         algorithms=("fom", *EVERY),
         metrics=(DISTANCE, RECONSTRUCTION, AUC),
         measure=common,
@@ -72,10 +70,9 @@ def _sphere(simulator: Sphere, config: Config, figure: Draw, distances: Mapping[
 
 def surface() -> Experiment:
     """Set up the polynomial surface."""
-    quick = _SHARED.with_(
-        dim=2, steps=2500, density_steps=1000, lr=5e-3, density_lr=1e-2, validation=2000,
-        model={"density_steps": 3, "density_width": 32, "epsilon": 0.01},
-    )  # fmt: skip
+    network = {"density_steps": 3, "density_width": 32, "epsilon": 0.01}
+    quick = _SHARED.with_(dim=2, steps=2500, density_steps=1000, lr=5e-3, density_lr=1e-2, model=network)
+    quick = quick.with_(validation=2000)
     few, many = _changes(2000), _changes(3000)
     few["af"]["noise"] = many["af"]["noise"] = 2e-3  # the data have none, and the likelihood no bound
     many["af"]["steps"] = many["pie"]["steps"] = 8000
@@ -108,16 +105,15 @@ def surface() -> Experiment:
 
 def lorenz() -> Experiment:
     """Set up the Lorenz attractor."""
-    config = _SHARED.with_(
-        dim=2, steps=3000, density_steps=1500,
-        model={"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.01},
-    )  # fmt: skip
+    network = {"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.01}
+    config = _SHARED.with_(dim=2, steps=3000, density_steps=1500, model=network)
+    long = config.with_(steps=10_000, density_steps=5000)
     return Experiment(
         title="The Lorenz attractor",
         simulator=Lorenz(),
         budgets={
             "quick": Budget(100_000, config, _changes(2000)),
-            "paper": Budget(900_000, config.with_(steps=10_000, density_steps=5000), _changes(5000)),
+            "paper": Budget(900_000, long, _changes(5000)),
         },
         algorithms=EVERY,
         metrics=(DISTANCE, RECONSTRUCTION, AUC),
@@ -128,18 +124,15 @@ def lorenz() -> Experiment:
 
 def collider() -> Experiment:
     """Set up pp → h(γγ) jj in 40 observables, with two parameters."""
-    config = _SHARED.with_(
-        dim=14, steps=2000, density_steps=1000, lr=6e-3, density_lr=2e-3, weight=100.0,
-        model={"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.1},
-    )  # fmt: skip
+    network = {"bends": 2, "hidden": 128, "density_steps": 5, "density_width": 64, "epsilon": 0.1}
+    config = _SHARED.with_(dim=14, lr=6e-3, density_lr=2e-3, weight=100.0, model=network)
+    quick = config.with_(steps=2000, density_steps=1000)
+    long = config.with_(steps=6000, density_steps=3000)
     changes = {"af": {"clip": 1000.0, "noise": 0.01}, "pie": {"clip": 1000.0}}
     return Experiment(
         title="Higgs bosons at a collider",
         simulator=Collider(),
-        budgets={
-            "quick": Budget(50_000, config, changes),
-            "paper": Budget(500_000, config.with_(steps=6000, density_steps=3000), changes),
-        },
+        budgets={"quick": Budget(50_000, quick, changes), "paper": Budget(500_000, long, changes)},
         algorithms=("af", "pie", "pie+theta", "m-flow", "me-flow", "m-flow+scandal", "me-flow+scandal",
                     "pae", "pca"),
         metrics=(CLOSURE, RECONSTRUCTION, LOG_POSTERIOR, TRUE_LOG_POSTERIOR, MMD, AUC),

@@ -109,10 +109,8 @@ def nearest_point(
     most `tolerance` of the squared distance plus `floor`, what `render` rounds. Returns z (B, d) and the
     squared distance (B,), never larger than at the start.
     """
-
-    def settled(gain: Tensor, slope: Tensor, squared: Tensor) -> Tensor:
-        return slope <= tolerance * squared + floor
-
-    solver = LevenbergMarquardt(settled, iterations, bound=bound)
+    solver = LevenbergMarquardt(
+        lambda gain, slope, squared: slope <= tolerance * squared + floor, iterations, bound=bound
+    )
     found = solver.minimise(_SquaredDistance(x, render, jacobian), start)
     return found.u, found.value
