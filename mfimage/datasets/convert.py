@@ -27,7 +27,8 @@ from PIL import Image
 from torch import Tensor
 
 from mfimage.datasets.decode import decode, open_picture, picture_values, picture_white
-from mfimage.datasets.pixels import Pixels, over_white, type_white, unit, with_channels
+from mfimage.datasets.objects import array_of_images
+from mfimage.datasets.pixels import Pixels, as_float, over_white, type_white, unit, with_channels
 from mfimage.errors import DataError, ModelError
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
@@ -57,10 +58,8 @@ def to_batch(image: ImageLike, beyond: float = 0.0) -> tuple[Tensor, Restore]:
     if isinstance(image, Image.Image):
         mode = _STRAIGHT.get(image.mode, image.mode)
         return _tensor(picture_values(image, "image")[None]), lambda x: _picture(x, mode)
-    if isinstance(image, np.ndarray):
-        return _from_numpy(image, beyond)
-    if isinstance(image, Tensor):
-        return _from_torch(image, beyond)
+    if isinstance(image, np.ndarray | Tensor):
+        return _from_array(image, beyond)
     raise DataError(
         f"an image is a path, a PIL image, a numpy array or a torch tensor, not {type(image).__name__}"
     )
@@ -78,66 +77,52 @@ def white(image: ImageLike) -> float:
     return type_white(image.dtype)
 
 
-def _from_numpy(image: np.ndarray, beyond: float) -> tuple[Tensor, Restore]:
-    if image.dtype.kind != "f" and image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        raise DataError(f"numpy image: type {image.dtype} is not uint8, uint16 or floating; convert it first")
-    batch, back = _from_array(image, "numpy image", "(H, W, C)", image.shape, beyond)
-
-    def restore(x: Tensor) -> np.ndarray:
-        out = back(x)
-        if image.dtype.kind != "f":
-            out = np.rint(out * np.float64(type_white(image.dtype)))
-        return out.astype(image.dtype)
-
-    return batch, restore
-
-
-def _from_torch(image: Tensor, beyond: float) -> tuple[Tensor, Restore]:
-    if image.dtype != torch.uint8 and not image.is_floating_point():
-        raise DataError(f"torch image: type {image.dtype} is not uint8 or floating; convert it first")
-    # Its own dtype may be one that numpy lacks (bfloat16).
-    raw = (image.detach() if image.dtype == torch.uint8 else image.detach().float()).cpu()
-    array = (raw if image.ndim < 3 else raw.movedim(-3, -1)).numpy()
-    batch, back = _from_array(array, "torch image", "(C, H, W)", tuple(image.shape), beyond)
-
-    def restore(x: Tensor) -> Tensor:
-        out = torch.from_numpy(back(x))
-        out = out if image.ndim < 3 else out.movedim(-1, -3)
-        out = (out * 255).round() if image.dtype == torch.uint8 else out
-        return out.contiguous().to(image.device, image.dtype)
-
-    return batch.to(image.device), restore
-
-
-def _from_array(
-    array: Pixels, what: str, order: str, shape: tuple[int, ...], beyond: float
-) -> tuple[Tensor, Callable[[Tensor], Pixels]]:
-    """Make a batch of an array, channels last, and a function that gives a result as floats of its rank."""
-    batch = array[None, ..., None] if array.ndim == 2 else array[None] if array.ndim == 3 else array
+def _from_array(image: np.ndarray | Tensor, beyond: float) -> tuple[Tensor, Restore]:
+    if isinstance(image, Tensor):
+        what, order, types = "torch image", "(C, H, W)", "uint8"
+        sound = image.dtype == torch.uint8 or image.is_floating_point()
+    else:
+        what, order, types = "numpy image", "(H, W, C)", "uint8, uint16"
+        sound = image.dtype.kind == "f" or image.dtype.newbyteorder("=") in (np.uint8, np.uint16)
+    if not sound:
+        raise DataError(f"{what}: type {image.dtype} is not {types} or floating; convert it first")
+    batch = array_of_images(image if image.ndim == 4 else image[None])
+    batch = batch[..., None] if image.ndim == 2 else batch
     channels = batch.shape[-1] if batch.ndim == 4 else 0
     if channels not in (1, 2, 3, 4):
         raise DataError(
-            f"{what}: shape {shape} is not (H, W), {order} or a batch of {order}, with C from 1 to 4"
+            f"{what}: shape {tuple(image.shape)} is not (H, W), {order} or a batch of {order}, "
+            "with C from 1 to 4"
         )
     noisy = beyond > 0 and batch.dtype.kind == "f"
     values = unit(batch, what, (-beyond, 1 + beyond) if noisy else None)  # refuses what lies outside
     values = batch.astype(np.float32) if noisy else values
     values = over_white(values) if channels in (2, 4) else values
 
-    def back(x: Tensor) -> Pixels:
-        out = _array(x) if array.ndim == 4 else _one(x)[None]
-        out = with_channels(out, 1 if channels < 3 else 3)
+    def restore(x: Tensor) -> np.ndarray | Tensor:
+        out = with_channels(_array(x) if image.ndim == 4 else _one(x)[None], 1 if channels < 3 else 3)
         if channels in (2, 4):
             out = np.concatenate([out, np.ones_like(out[..., :1])], axis=-1)
-        return out[0, ..., 0] if array.ndim == 2 else out[0] if array.ndim == 3 else out
+        return _like(image, out[0, ..., 0] if image.ndim == 2 else out[0] if image.ndim == 3 else out)
 
-    return _tensor(values), back
+    device = image.device if isinstance(image, Tensor) else None
+    return _tensor(values).to(device), restore
+
+
+def _like(image: np.ndarray | Tensor, values: Pixels) -> np.ndarray | Tensor:
+    """Floats in [0, 1] of an image's rank, channels last, as a thing of its kind and type."""
+    if isinstance(image, np.ndarray):
+        scaled = values if image.dtype.kind == "f" else np.rint(values * np.float64(white(image)))
+        return scaled.astype(image.dtype)
+    out = torch.from_numpy(values)
+    out = out if image.ndim < 3 else out.movedim(-1, -3)
+    out = (out * 255).round() if image.dtype == torch.uint8 else out
+    return out.contiguous().to(image.device, image.dtype)
 
 
 def _tensor(values: Pixels) -> Tensor:
     """(B, H, W, C) uint8 or float32 as a new (B, C, H, W) float32 in [0, 1]."""
-    scaled = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(scaled, -1, 1)))
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(as_float(values), -1, 1)))
 
 
 def _array(x: Tensor) -> Pixels:

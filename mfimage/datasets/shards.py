@@ -14,9 +14,9 @@ import hashlib
 import json
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,10 @@ class Shard:
             if isinstance(error, MemoryError):
                 raise
             raise DataError(f"{self.path}: is not a readable Parquet file: {error}") from error
+
+    def open(self) -> Any:
+        """Open the file as pyarrow's ParquetFile."""
+        return import_parquet().ParquetFile(self.path, metadata=self.metadata)
 
     def group_bytes(self, number: int) -> int:
         """Bytes of the images in a row group, before compression."""
@@ -199,20 +203,12 @@ class Shards(Store):
                 f"{shard.path}: row groups of {size // 1_000_000} MB are too large to be read at random; "
                 "write it anew with smaller ones (row_group_size)"
             )
+        if not hasattr(self._local, "open"):  # of each thread, as pyarrow's readers are not to be shared
+            self._local.open = lru_cache(_OPEN)(Shard.open)
         with shard.readable():
-            table = self._opened(file).read_row_group(number, [getattr(shard, column)], use_threads=False)
+            opened = self._local.open(shard)
+            table = opened.read_row_group(number, [getattr(shard, column)], use_threads=False)
             return table.column(0).combine_chunks()
-
-    def _opened(self, file: int) -> Any:
-        """A file opened by this thread: pyarrow's readers are not to be shared."""
-        handles: OrderedDict[int, Any] = self._local.__dict__.setdefault("handles", OrderedDict())
-        if file not in handles:
-            if len(handles) >= _OPEN:
-                handles.popitem(last=False)[1].close()
-            shard = self.shards[file]
-            handles[file] = import_parquet().ParquetFile(shard.path, metadata=shard.metadata)
-        handles.move_to_end(file)
-        return handles[file]
 
 
 def _check_finished(shards: Sequence[Shard], name: str) -> None:

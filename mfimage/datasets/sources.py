@@ -107,7 +107,9 @@ class ImageList:
         if isinstance(source, StoredSet):
             source = source.in_memory()
         if isinstance(source, ImageSet):
-            self._add_set(source.subset(slice(self.left)))
+            chosen = source.subset(slice(self.left))
+            self._add_pixels(chosen.images.movedim(1, -1).numpy(), chosen.paths)
+            self._labels.append(None if chosen.labels is None else chosen.labels.numpy())
         elif isinstance(source, np.ndarray | Tensor):
             self._add_array(array_of_images(source), None, name, "all")
         elif (store := self.open(source)) is not None:
@@ -144,10 +146,6 @@ class ImageList:
                 self.paths.append(path(key))
                 good.append(key)
         return good
-
-    def _add_set(self, images: ImageSet) -> None:
-        self._add_pixels(images.images.movedim(1, -1).numpy(), images.paths)
-        self._labels.append(None if images.labels is None else images.labels.numpy())
 
     def _add_array(self, images: Pixels, labels: np.ndarray | None, name: str, split: str) -> None:
         """Take the first rows of a split of an array (N, H, W) or (N, H, W, C)."""
