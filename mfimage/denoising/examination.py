@@ -90,7 +90,7 @@ def measure_misfit(clean: Tensor, model: GenerativeModel) -> dict[str, float]:
     `strangeness`.
     """
     projected = torch.cat([model.project(part) for part in clean.split(256)])
-    coarse = _mean_square(_coarse(clean - projected, min(model.shape[-2:])))
+    coarse = _coarse(clean - projected, min(model.shape[-2:])).square().flatten(1).mean(1)
     return {"score": float(mse(clean, projected).mean()), "coarse": float(coarse.double().quantile(0.99))}
 
 
@@ -120,7 +120,7 @@ def strangeness(y: Tensor, off: Tensor, sigma: Tensor, size: tuple[int, int], us
     sigma = sigma.repeat_interleave(len(y) // count)
     coarse = _coarse(off, side)
     noise = (1 + 2 * (2 / coarse[0].numel()) ** 0.5) * sigma.square() / max(1, side // _CELLS) ** 2
-    excess = (_mean_square(coarse) - noise).clamp_min(0)
+    excess = (coarse.square().flatten(1).mean(1) - noise).clamp_min(0)
     spread = _coarse(y, side).flatten(1).var(1, unbiased=False)
     limit = (_SHARE * spread).clamp_max(torch.inf if usual is None else usual)
     return (excess / limit.clamp_min(1e-6)).view(count, -1).median(1).values
@@ -134,7 +134,3 @@ def _parts(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _coarse(x: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(x, max(1, side // _CELLS))
-
-
-def _mean_square(x: Tensor) -> Tensor:
-    return x.square().flatten(1).mean(1)

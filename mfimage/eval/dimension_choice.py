@@ -206,7 +206,14 @@ def recommend(plain: float, equalised: float, elbow: int | None, errors: Sequenc
     span = f"{low:.1f}" if high - low < 0.15 else f"{low:.1f} to {high:.1f}"
     said = f"Nearest neighbours estimate {span} dimensions"
     if elbow is None:
-        return Verdict(_rounded(plain), None, f"{said}; {_without_bend(_rounded(plain), errors)}")
+        dim, last = _rounded(plain), len(errors) - 1
+        at = min(dim, last)
+        why = (
+            "the held-out error falls without a bend, as that of photographs does, so that they alone decide "
+            f"and d is a choice of fidelity: {errors[at] / errors[0]:.1%} of the variance are left at {at}, "
+            f"{min(errors) / errors[0]:.1%} at best up to {last}."
+        )
+        return Verdict(dim, None, f"{said}; {why}")
     within = min(max(float(elbow), low), high)
     if abs(within - elbow) <= max(1.0, _AGREE * max(within, elbow)):
         bends = f", and the held-out error bends at {elbow}: they agree."
@@ -225,15 +232,6 @@ def _below(elbow: int, low: float, errors: Sequence[float]) -> tuple[int, str]:
     if gain < 0.1:
         return elbow, f"{bends}: further dimensions look like noise, and the curve decides."
     return _rounded(low), f"{bends}: there is more to draw, and the neighbours decide."
-
-
-def _without_bend(dim: int, errors: Sequence[float]) -> str:
-    at, last = min(dim, len(errors) - 1), len(errors) - 1
-    return (
-        "the held-out error falls without a bend, as that of photographs does, so that they alone decide and "
-        f"d is a choice of fidelity: {errors[at] / errors[0]:.1%} of the variance are left at {at}, "
-        f"{min(errors) / errors[0]:.1%} at best up to {last}."
-    )
 
 
 def _rounded(dimension: float) -> int:

@@ -77,74 +77,36 @@ def log_residual(s: Statistics) -> Tensor:
     return (s.squares / s.pixels + TINY).log()
 
 
-def mean_residual(s: Statistics, usual: Reference) -> Tensor:
-    """Compute the mean squared residual a pixel, ‖x − x̂‖²/(C·H·W), shape (B,); see `score`."""
-    return s.squares / s.pixels
-
-
-def two_sided(s: Statistics, usual: Reference) -> Tensor:
-    """Compute |log r − E log r| of the mean squared residual r, shape (B,): too good is strange too."""
-    return (log_residual(s) - usual.residual).abs()
-
-
-def code_nll(s: Statistics, usual: Reference) -> Tensor:
-    """Compute −log p_h(u), shape (B,), nats with respect to du: one pass of the encoder, no Jacobian."""
-    return s.nll
-
-
-def projection_nll(s: Statistics, usual: Reference) -> Tensor:
-    """Compute −log p(x̂) = −log p_h(u) + ½ log det(JᵀJ), shape (B,), nats; d pushes of a tangent an image."""
-    return s.nll + s.volume
-
-
 def joint(s: Statistics, usual: Reference) -> Tensor:
     """Compute −log p(x̂) + ‖x − x̂‖²/2σ² + (D − d) log σ, shape (B,), nats up to a constant.
 
     The density on the manifold times a Gaussian of deviation σ off it; d pushes of a tangent an image.
     """
     free = s.pixels - s.u.shape[1]
-    return projection_nll(s, usual) + s.squares / (2 * usual.sigma**2) + free * math.log(usual.sigma)
+    return s.nll + s.volume + s.squares / (2 * usual.sigma**2) + free * math.log(usual.sigma)
 
 
-def typicality(s: Statistics, usual: Reference) -> Tensor:
-    """Compute |−log p_h(u) − H|, shape (B,), nats: codes too likely are strange too.
-
-    Nalisnick, Matsukawa, Teh, Lakshminarayanan, 2019, arXiv 1906.02994.
-    """
-    return (s.nll - usual.entropy).abs()
-
-
-def complexity(s: Statistics, usual: Reference) -> Tensor:
-    """Compute |b − E b| of the bits a value b that zlib needs for the 8-bit images, shape (B,).
-
-    Serrà, Álvarez, Gómez, Slizovskaia, Núñez, Luque, 2019, arXiv 1909.11480.
-    """
-    return (s.bits - usual.bits).abs()
-
-
-def neighbours(s: Statistics, usual: Reference) -> Tensor:
-    """Compute the distance of u to the tenth nearest familiar code, in deviations, shape (B,).
-
-    Sun, Ming, Zhu, Li, 2022, arXiv 2204.06507.
-    """
-    return _distances(s.u, usual.codes, usual.scale)[:, -1]
-
-
-def local_dimension(s: Statistics, usual: Reference) -> Tensor:
-    """Compute |log m − E log m| of the dimension m of the familiar codes around u, shape (B,)."""
-    return (log_dimension(s.u, usual.codes, usual.scale) - usual.dimension).abs()
-
-
-SCORES: dict[str, Callable[[Statistics, Reference], Tensor]] = {
-    "reconstruction": mean_residual,
-    "two-sided": two_sided,
-    "latent": code_nll,
-    "density": projection_nll,
+SCORES: dict[str, Callable[[Statistics, Reference], Tensor]] = {  # each (B,)
+    # Mean squared residual a pixel, ‖x − x̂‖²/(C·H·W); see `score`.
+    "reconstruction": lambda s, usual: s.squares / s.pixels,
+    # |log r − E log r| of the mean squared residual r: too good is strange too.
+    "two-sided": lambda s, usual: (log_residual(s) - usual.residual).abs(),
+    # −log p_h(u), nats with respect to du: one pass of the encoder, no Jacobian.
+    "latent": lambda s, usual: s.nll,
+    # −log p(x̂) = −log p_h(u) + ½ log det(JᵀJ), nats; d pushes of a tangent an image.
+    "density": lambda s, usual: s.nll + s.volume,
     "joint": joint,
-    "typicality": typicality,
-    "complexity": complexity,
-    "neighbours": neighbours,
-    "local-dimension": local_dimension,
+    # |−log p_h(u) − H|, nats: codes too likely are strange too. Nalisnick, Matsukawa, Teh, Lakshminarayanan,
+    # 2019, arXiv 1906.02994.
+    "typicality": lambda s, usual: (s.nll - usual.entropy).abs(),
+    # |b − E b| of the bits a value b that zlib needs for the 8-bit images. Serrà, Álvarez, Gómez,
+    # Slizovskaia, Núñez, Luque, 2019, arXiv 1909.11480.
+    "complexity": lambda s, usual: (s.bits - usual.bits).abs(),
+    # The distance of u to the tenth nearest familiar code, in deviations. Sun, Ming, Zhu, Li, 2022, arXiv
+    # 2204.06507.
+    "neighbours": lambda s, usual: _distances(s.u, usual.codes, usual.scale)[:, -1],
+    # |log m − E log m| of the dimension m of the familiar codes around u.
+    "local-dimension": lambda s, usual: abs(log_dimension(s.u, usual.codes, usual.scale) - usual.dimension),
 }
 VOLUME = ("density", "joint")  # which of them need the volume
 CHOICES = ("auto", *SCORES)  # of a detector
