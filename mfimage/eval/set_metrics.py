@@ -122,15 +122,11 @@ def kernel_distance(
     _check_features(a, b)
     if min(len(a), len(b)) < 2:
         raise DataError(f"a kernel distance needs at least 2 images of each; got {len(a)} and {len(b)}")
-
-    def kernel(p: Tensor, q: Tensor) -> Tensor:
-        return (p @ q.T / p.shape[1] + 1) ** 3
-
     size, random = min(size, len(a), len(b)), np.random.RandomState(seed)
     values = []
     for _ in range(subsets):
-        rows = [torch.from_numpy(random.choice(len(s), size, replace=False)) for s in (a, b)]
-        values.append(squared_mmd(a[rows[0]].double(), b[rows[1]].double(), kernel))
+        x, y = (s[random.choice(len(s), size, replace=False)].double() for s in (a, b))
+        values.append(squared_mmd(x, y, lambda p, q: (p @ q.T / p.shape[1] + 1) ** 3))
     spread = torch.tensor(values, dtype=torch.float64)
     return float(spread.mean()), float(spread.std()) if subsets > 1 else float("nan")
 
