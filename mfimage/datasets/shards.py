@@ -129,10 +129,10 @@ class Shards(Store):
         self.name, self.shards = name, [Shard(path) for path in files]
         self.class_names = self.shards[0].class_names  # what the labels mean, None if unknown
         _check_finished(self.shards, name)
-        places = [(file, i) for file, shard in enumerate(self.shards) for i in range(len(shard.groups))]
+        groups = [shard.groups for shard in self.shards]
+        places = [(file, i) for file, rows in enumerate(groups) for i in range(len(rows))]
         self._places = np.array(places, np.int64).reshape(-1, 2)  # file and number of each group
-        files_rows, groups = [sum(one.groups) for one in self.shards], [one.groups for one in self.shards]
-        self._firsts = np.cumsum([0, *files_rows], dtype=np.int64)  # rows at which files begin, and the end
+        self._firsts = np.cumsum([0, *map(sum, groups)], dtype=np.int64)  # where files begin, and the end
         self._starts = np.cumsum([0, *chain(*groups)], dtype=np.int64)  # the same of groups
         self._local = threading.local()
         if not len(self):

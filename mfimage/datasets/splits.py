@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 from mfimage.errors import DataError
@@ -52,13 +52,7 @@ def divide_paths(paths: Sequence[str]) -> Divided:
 
     One folder around all of them is looked through.
     """
-    depth = _common_depth(paths)
-
-    def mark(path: str) -> str | None:
-        top, _, rest = path.split("/", depth)[-1].partition("/")
-        return _FOLDERS.get(top.lower()) if rest else None
-
-    marked = group_rows(map(mark, paths))
+    marked = group_rows(split for split, _ in _splits_and_classes(paths))
     return {**marked, "all": range(len(paths))} if marked else _by_hash(paths, len(paths))
 
 
@@ -69,13 +63,15 @@ def _by_hash(keys: Iterable[str], count: int) -> Divided:
 
 def class_folders(paths: Sequence[str]) -> list[str]:
     """The folder of each path that is its class: the first below the split's; "" where there is none."""
-    depth, kinds = _common_depth(paths), []
+    return [kind for _, kind in _splits_and_classes(paths)]
+
+
+def _splits_and_classes(paths: Sequence[str]) -> Iterator[tuple[str | None, str]]:
+    depth = _common_depth(paths)
     for path in paths:
-        folders = path.split("/")[depth:-1]
-        if folders and folders[0].lower() in _FOLDERS:
-            folders = folders[1:]
-        kinds.append(folders[0] if folders else "")
-    return kinds
+        first, second = (*path.split("/")[depth:-1], "", "")[:2]
+        split = _FOLDERS.get(first.lower())
+        yield split, second if split else first
 
 
 def named_split(path: str) -> str | None:
