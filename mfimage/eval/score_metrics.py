@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,8 +98,11 @@ def histogram(groups: Mapping[str, Tensor], bins: int = 40) -> dict[str, Any]:
     pooled = torch.cat(list(scores.values()))
     if not pooled.isfinite().all():
         raise DataError(f"{int((~pooled.isfinite()).sum())} of {len(pooled)} scores are infinite")
-    edges = np.histogram_bin_edges(pooled.numpy(), bins)
-    shares = {name: (np.histogram(v.numpy(), edges)[0] / len(v)).tolist() for name, v in scores.items()}
+    low, high = float(pooled.min()), float(pooled.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
+    shares = {name: (torch.histogram(v, edges).hist / len(v)).tolist() for name, v in scores.items()}
     return {"edges": edges.tolist(), "shares": shares}
 
 
