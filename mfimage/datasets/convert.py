@@ -100,7 +100,7 @@ def _from_array(image: np.ndarray | Tensor, beyond: float) -> tuple[Tensor, Rest
     values = over_white(values) if channels in (2, 4) else values
 
     def restore(x: Tensor) -> np.ndarray | Tensor:
-        out = with_channels(_array(x) if image.ndim == 4 else _one(x)[None], 1 if channels < 3 else 3)
+        out = with_channels(_array(x, image.ndim < 4), 1 if channels < 3 else 3)
         if channels in (2, 4):
             out = np.concatenate([out, np.ones_like(out[..., :1])], axis=-1)
         return _like(image, out[0, ..., 0] if image.ndim == 2 else out[0] if image.ndim == 3 else out)
@@ -125,8 +125,10 @@ def _tensor(values: Pixels) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(as_float(values), -1, 1)))
 
 
-def _array(x: Tensor) -> Pixels:
-    """(B, C, H, W) as (B, H, W, C) float32 clipped to [0, 1]."""
+def _array(x: Tensor, single: bool) -> Pixels:
+    """(B, C, H, W), of a single image with B = 1, as (B, H, W, C) float32 clipped to [0, 1]."""
+    if single and len(x) != 1:
+        raise ValueError(f"one image was given, {len(x)} came back")
     values = x.detach().to("cpu", torch.float32)
     if not values.isfinite().all():
         raise ModelError(
@@ -135,17 +137,10 @@ def _array(x: Tensor) -> Pixels:
     return values.clamp(0, 1).movedim(1, -1).numpy()
 
 
-def _one(x: Tensor) -> Pixels:
-    """(1, C, H, W) as (H, W, C)."""
-    if len(x) != 1:
-        raise ValueError(f"one image was given, {len(x)} came back")
-    return _array(x)[0]
-
-
 def _picture(x: Tensor, mode: str) -> Image.Image:
     """(1, C, H, W) in [0, 1] as a PIL image of a mode."""
     grey = mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16")
-    values = with_channels(_one(x), 1 if grey else 3)
+    values = with_channels(_array(x, single=True)[0], 1 if grey else 3)
     if mode == "F":
         return Image.fromarray(values[..., 0])
     if mode.startswith("I"):

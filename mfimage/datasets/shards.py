@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.listing import natural
-from mfimage.datasets.splits import Divided, divide_rows, group_rows, named_split
+from mfimage.datasets.splits import divide_rows, group_rows, named_split
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError, UsageError
 
@@ -137,15 +137,12 @@ class Shards(Store):
         self._local = threading.local()
         if not len(self):
             raise DataError(f"{name}: holds no images")
-        self.divided = self._divide()
+        marks = [named_split(f"{shard.path.parent.name}/{shard.path.name}") for shard in self.shards]
+        named = group_rows(chain.from_iterable(map(repeat, marks, map(sum, groups))))
+        self.divided = {**named, "all": range(len(self))} if named else divide_rows(len(self))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
-
-    def _divide(self) -> Divided:
-        marks = [named_split(f"{shard.path.parent.name}/{shard.path.name}") for shard in self.shards]
-        named = group_rows(chain.from_iterable(map(repeat, marks, np.diff(self._firsts).tolist())))
-        return {**named, "all": range(len(self))} if named else divide_rows(len(self))
 
     def path(self, row: int) -> str:
         file = int(np.searchsorted(self._firsts, row, side="right")) - 1

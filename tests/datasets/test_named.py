@@ -3,7 +3,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from test_formats import idx, write_pickle
+from test_named_formats import idx, write_pickle
 
 from mfimage.datasets import NAMED, load, named
 from mfimage.errors import DataError, UsageError
