@@ -18,9 +18,9 @@ from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
+from mfimage.phases import Trainer
 from mfimage.pretrained import WEIGHTS, from_pretrained, save_pretrained
 from mfimage.run import Run
-from mfimage.trainer import Trainer
 
 
 def train(

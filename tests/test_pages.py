@@ -19,7 +19,7 @@ from mfimage.eval.comparison import picture_rows
 from mfimage.eval.evaluation import page_of
 from mfimage.eval.figures import PANEL, plot
 from mfimage.eval.page import strip
-from mfimage.experiments.plots import plot_plane
+from mfimage.experiments.manifold_plots import plot_plane
 from mfimage.experiments.tables import ExperimentReport, Metric, Runs
 from mfimage.ood import drift_of
 from mfimage.ood.verdicts import score_page

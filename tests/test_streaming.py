@@ -10,11 +10,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny import TINY, draw_bumps
 
-from mfimage import algorithms, load, train, trainer
+from mfimage import algorithms, load, train
 from mfimage.config import Config
 from mfimage.datasets import Points, StoredSet, loading
 from mfimage.errors import DataError, UsageError
 from mfimage.fit import shuffled
+from mfimage.phases import Trainer
 from mfimage.pretrained import weights_hash
 from mfimage.run import Run
 
@@ -100,7 +101,7 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
             seen.append(batch.x.clone())
         return real(chart, batch, config)
 
-    make = trainer.Trainer._codes
+    make = Trainer._codes
 
     def note(*arguments):
         codes.append(make(*arguments))
@@ -110,7 +111,7 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
     monkeypatch.setitem(
         algorithms.ALGORITHMS, "m-flow", replace(algorithms.ALGORITHMS["m-flow"], phases=phases)
     )
-    monkeypatch.setattr(trainer.Trainer, "_codes", note)
+    monkeypatch.setattr(Trainer, "_codes", note)
     model = train(photos, tmp_path, config, device="cpu", **options)
     monkeypatch.undo()
     return seen, codes, model

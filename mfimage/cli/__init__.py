@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 from cyclopts import App, CycloptsError, Parameter
 
 from mfimage import __version__, console
-from mfimage.cli import denoise, evaluate, model, score, stylegan, train
+from mfimage.cli import denoise, evaluate, manifold, score, stylegan, train
 from mfimage.cli.options import Talk
 from mfimage.errors import UsageError
 
@@ -27,9 +27,9 @@ app = App(
     default_parameter=Parameter(negative_bool=(), negative_iterable=()),
 )
 for verb in (
-    train.train, model.sample, denoise.denoise, score.calibrate, score.score, model.log_prob,
-    model.directions, model.interpolate, train.dimension, evaluate.evaluate, evaluate.compare, train.pack,
-    train.reproduce, train.demo,
+    train.train, manifold.sample, denoise.denoise, score.calibrate, score.score, manifold.log_prob,
+    manifold.directions, manifold.interpolate, train.dimension, evaluate.evaluate, evaluate.compare,
+    train.pack, train.reproduce, train.demo,
 ):  # fmt: skip
     app.command(verb)
 app.command(stylegan.app)

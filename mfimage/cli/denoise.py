@@ -17,7 +17,7 @@ from mfimage.errors import DataError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mfimage.denoising.files import FileReader
+    from mfimage.denoising.image_files import FileReader
     from mfimage.denoising.tiles import Restorer
     from mfimage.errors import Skipped
 
@@ -56,7 +56,7 @@ def denoise(
         report: Folder for denoised.csv and sheet.png (before, after).
     """
     from mfimage.datasets import iter_files
-    from mfimage.denoising.files import FileReader, find_clean
+    from mfimage.denoising.image_files import FileReader, find_clean
     from mfimage.denoising.inverse import Downsample
     from mfimage.denoising.tiles import Restorer
     from mfimage.inputs import require_images
@@ -88,7 +88,7 @@ def _restore(
 ) -> tuple[list[dict[str, Any]], list[Skipped]]:
     """Read, restore and write, batch by batch; return the rows of the table, and the files that are bad."""
     from mfimage.datasets import save_pngs
-    from mfimage.denoising import files
+    from mfimage.denoising import image_files
     from mfimage.files import write_csv
 
     height, width = restorer.model.shape[1:]
@@ -102,11 +102,11 @@ def _restore(
             above, across = restored.after.shape[-2:]
             truth = reader.clean([truths[name] for name in names], (above, across))
         written = save_pngs(restored.after, [Path(name).stem for name in names], outdir, used)
-        rows += files.rows_of(restored, names, written, truth)
-        groups += files.thumbnails(restored, truth, (height, width), files.SHOWN - len(groups))
+        rows += image_files.rows_of(restored, names, written, truth)
+        groups += image_files.thumbnails(restored, truth, (height, width), image_files.SHOWN - len(groups))
     if report is not None:
         write_csv(report / "denoised.csv", rows, digits=6)
-        files.save_sheet(groups, report / "sheet.png")
+        image_files.save_sheet(groups, report / "sheet.png")
     return rows, skipped
 
 
@@ -114,7 +114,7 @@ def _tell(
     rows: list[dict[str, Any]], skipped: list[Skipped], outdir: Path, measured: bool, options: opt.Options
 ) -> None:
     """Say what was done; name the strangest few on standard error, quiet or not: they may be invented."""
-    from mfimage.denoising.files import mean_quality
+    from mfimage.denoising.image_files import mean_quality
 
     console.list_skipped(skipped)
     options.say(f"{len(rows)} images in {outdir}")

@@ -11,7 +11,7 @@ from mfimage.datasets.named import NAMED
 from mfimage.datasets.pictures import gaussian_noise, save_png, save_pngs, sheet
 from mfimage.datasets.points import Points, load_points
 from mfimage.datasets.sets import Dataset, ImageSet
-from mfimage.datasets.stored import StoredSet
+from mfimage.datasets.stored_set import StoredSet
 from mfimage.errors import Skipped
 
 __all__ = [

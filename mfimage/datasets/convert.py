@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from mfimage.datasets.decode import decode, open_picture, picture_values, picture_white
-from mfimage.datasets.objects import array_of_images
+from mfimage.datasets.from_python import array_of_images
 from mfimage.datasets.pixels import Pixels, as_float, over_white, type_white, unit, with_channels
 from mfimage.errors import DataError, ModelError
 

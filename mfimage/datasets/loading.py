@@ -27,14 +27,14 @@ from torch import Tensor
 from mfimage.config import Config, Reading
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
+from mfimage.datasets.from_python import array_of_images
 from mfimage.datasets.listing import iter_files
 from mfimage.datasets.named import NAMED
-from mfimage.datasets.objects import array_of_images
 from mfimage.datasets.points import Points, finite_tensor, holds_points, join_points, load_points
 from mfimage.datasets.sets import Dataset, ImageSet
 from mfimage.datasets.sources import ImageList, Root, Size, Source, name_of
 from mfimage.datasets.splits import choose, split_name
-from mfimage.datasets.stored import SAMPLED, StoredSet
+from mfimage.datasets.stored_set import SAMPLED, StoredSet
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError, MixedSizesError, UsageError
 

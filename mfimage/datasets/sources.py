@@ -15,13 +15,13 @@ from torch import Tensor
 from mfimage.config import Reading
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
+from mfimage.datasets.from_python import Items, ItemStore, array_of_images, check_images, pixels_of
 from mfimage.datasets.named import NAMED, read_named
-from mfimage.datasets.objects import Items, ItemStore, array_of_images, check_images, pixels_of
 from mfimage.datasets.pixels import Pixels, ValueRange, as_float, check_size
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
 from mfimage.datasets.shards import Shards, shard_files
 from mfimage.datasets.splits import choose, divide_rows
-from mfimage.datasets.stored import StoredSet
+from mfimage.datasets.stored_set import StoredSet
 from mfimage.datasets.stores import FolderStore, Key, Store, ZipStore, read_chunks
 from mfimage.errors import DataError
 from mfimage.files import NPZ_ERRORS, open_npz

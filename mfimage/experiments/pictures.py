@@ -10,7 +10,7 @@ from torch import Tensor
 from mfimage.datasets.points import Points
 from mfimage.eval.figures import PANEL, WIDE, Plot, plot
 from mfimage.eval.page import Pictures, picture, strip
-from mfimage.experiments import plots
+from mfimage.experiments import manifold_plots
 from mfimage.experiments.experiment import Models, log_prob, samples
 from mfimage.experiments.posterior import likelihood, posterior_samples
 from mfimage.experiments.simulators.lorenz import Lorenz
@@ -33,7 +33,7 @@ def planes(models: Models, simulator: Simulator, test: Points) -> list[Plot]:
             u = in_batches(model.encode, test.x)
             line = torch.linspace(float(u.quantile(0.001)), float(u.quantile(0.999)), 500)[:, None]
             curve = in_batches(model.decode, line)
-        panels = plots.plot_plane(test.x[:SHOWN], curve, x)
+        panels = manifold_plots.plot_plane(test.x[:SHOWN], curve, x)
         drawn.append(plot(name, panels, "Data, the learned manifold and samples.", PANEL))
     return drawn
 
@@ -46,7 +46,7 @@ def space(models: Models, simulator: Simulator, test: Points) -> list[Plot]:
         colours = in_batches(partial(log_prob, model, simulator), x) if model.has_manifold else None
         panels.append((name, x, colours))
     caption = "Samples at θ = 0, coloured by the model's own log-density, which no other model's compares to."
-    return [plot("Samples in space", plots.plot_space(panels), caption, PANEL)]
+    return [plot("Samples in space", manifold_plots.plot_space(panels), caption, PANEL)]
 
 
 def trajectories(models: Models, simulator: Simulator, test: Points) -> list[Plot]:
@@ -54,7 +54,7 @@ def trajectories(models: Models, simulator: Simulator, test: Points) -> list[Plo
     if not isinstance(simulator, Lorenz):
         return []
     path = simulator.trajectory(0)[:1500]
-    panels = plots.plot_trajectories(
+    panels = manifold_plots.plot_trajectories(
         [(name, path, in_batches(model.project, path)) for name, model in models.items()]
     )
     return [plot("A trajectory", panels, "A trajectory and its projections.", PANEL)]
@@ -69,7 +69,7 @@ def posteriors(models: Models, simulator: Simulator, test: Points) -> list[Plot]
         for name, model in models.items()
         if model.conditional
     }
-    panels = plots.plot_posterior(truth, found, torch.zeros(simulator.parameters))
+    panels = manifold_plots.plot_posterior(truth, found, torch.zeros(simulator.parameters))
     width = WIDE if simulator.parameters == 1 else PANEL
     return [plot("Posterior", panels, "Posterior of θ after 20 data of θ = 0.", width)]
 
@@ -107,6 +107,6 @@ def densities(models: Models, simulator: Simulator, test: Points) -> list[Plot]:
         if model.has_manifold_density:
             true, learned = simulator.log_prob(x), in_batches(model.log_prob, x, 64)
             correlation = float(torch.corrcoef(torch.stack([learned, true]))[0, 1])
-            panels = plots.plot_scatter(true, learned, labels, correlation)
+            panels = manifold_plots.plot_scatter(true, learned, labels, correlation)
             drawn.append(plot(f"Density of {name}", panels, f"{len(x)} held-out images.", PANEL))
     return drawn

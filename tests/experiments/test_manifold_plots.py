@@ -10,7 +10,7 @@ from pages import Drawing
 
 from mfimage.errors import UsageError
 from mfimage.eval.figures import plot
-from mfimage.experiments.plots import (
+from mfimage.experiments.manifold_plots import (
     mass_levels,
     plot_plane,
     plot_posterior,

@@ -1,4 +1,4 @@
-"""The trainer: one model through the phases of its algorithm, with checkpoints, curves and pictures."""
+"""Training by phases: one model through those of its algorithm, with checkpoints, curves and pictures."""
 
 from __future__ import annotations
 
