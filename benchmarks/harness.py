@@ -43,7 +43,7 @@ def training_config(name: str, quick: bool) -> Config:
 def start(description: str) -> bool:
     """Read the command line, go to one thread, and return whether --quick was given."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="a minute or two, for a look")
+    parser.add_argument("--quick", action="store_true", help="seconds, for a look")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     return parser.parse_args().quick
