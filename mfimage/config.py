@@ -49,9 +49,9 @@ class ModelConfig:
     Args:
         shape: Of the data, (C, H, W) for images, (D,) for vectors.
         dim: d, the dimension of the manifold.
-        levels: Of an image chart, (Haar halvings, coupling steps) a level. By default one level of as many
-            halvings as bring the shorter side to about 8, and one step; for noise_aware charts as many levels
-            of one halving, the first of four steps and the others of two.
+        levels: Of an image chart, (Haar halvings, coupling steps) a level: --model.levels 1 2 once for each.
+            By default one level of as many halvings as bring the shorter side to about 8, and one step; for
+            noise_aware charts as many levels of one halving, the first of four steps, the others of two.
         keep: Of an image chart, the share of channels that go on to the next level.
         width: Channels of convolutions, in units.
         hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from mfimage.console import list_skipped
 from mfimage.datasets.loading import MEMORY, Data, load_for_training
 from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import calibrate_denoising
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 from mfimage.phases import Trainer
-from mfimage.pretrained import WEIGHTS, from_pretrained, save_pretrained
+from mfimage.pretrained import WEIGHTS, from_pretrained, read_calibration, save_pretrained
 from mfimage.run import Run
 
 
@@ -138,6 +139,8 @@ def _save(model: GenerativeModel, run: Run, held_out: Dataset) -> None:
         return
     if len(model.shape) == 3:
         calibrate_denoising(held_out, model)
+    with suppress(ModelError):  # a finished run that is resumed keeps its detector, which knows its weights
+        model.measured = read_calibration(run.model) | model.measured
     save_pretrained(model, run.model)
 
 

@@ -17,7 +17,7 @@ from mfimage import Config, from_pretrained, load, train
 from mfimage.config import Reading
 from mfimage.errors import DataError, DivergedError, UsageError
 from mfimage.eval import PCA
-from mfimage.pretrained import weights_hash
+from mfimage.pretrained import weights_hash, write_calibration
 from mfimage.run import Run, trim_stats
 from mfimage.settings import read_settings
 from mfimage.training import train_or_reuse
@@ -223,10 +223,13 @@ def test_a_run_that_crashed_between_checkpoints_is_resumed_from_the_last(
 
 def test_resuming_a_finished_run_changes_nothing(bumps, tmp_path):
     train(bumps, tmp_path / "run", SHORT, device="cpu")
-    files = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.safetensors")}
+    model = from_pretrained(tmp_path / "run")
+    write_calibration(tmp_path / "run" / "model", {**model.measured, "detector": {"threshold": 1.0}})
+    patterns = ("*.safetensors", "calibration.json")
+    files = {p: p.read_bytes() for pattern in patterns for p in (tmp_path / "run").rglob(pattern)}
     lines = curve(tmp_path / "run")
     train(bumps, tmp_path / "run", resume=True, device="cpu")
-    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.safetensors")} == files
+    assert {p: p.read_bytes() for pattern in patterns for p in (tmp_path / "run").rglob(pattern)} == files
     assert curve(tmp_path / "run") == lines
 
 

@@ -22,7 +22,7 @@ app = App(
     help_epilogue="Exit codes: 0 done, 1 internal error, 2 usage, 3 bad data, 4 bad model, 5 training "
     "diverged, 6 disk or memory full, 10 strange images (score --fail-on-ood), 130/143 interrupted (training "
     "has saved its step).",
-    help_format="plaintext",
+    help_format="markdown",
     version=__version__,
     default_parameter=Parameter(negative_bool=(), negative_iterable=()),
 )

@@ -25,14 +25,16 @@ def _numbers(what: str, separator: str = ",", counts: Container[int] = range(1, 
     """Make the parameter of a few numbers in one argument."""
 
     def convert(kind: Any, tokens: Sequence[Token]) -> float | tuple[float, ...]:
-        text = tokens[0].value
+        text = tokens[-1].value
         with suppress(ValueError):
             numbers = tuple(float(part) for part in re.split(rf"(?<![eE]){separator}", text))  # 1e-3 is one
             if len(numbers) in counts:
                 return numbers[0] if numbers[1:] == () and separator == "-" else numbers
         raise ValueError(f"{text}: {what} is expected")
 
-    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar=what)
+    return Parameter(
+        converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar=what, show_default=False
+    )
 
 
 NUMBERS = _numbers("NUMBER,NUMBER,…")
@@ -44,12 +46,12 @@ def comma_separated(names: object = None) -> Parameter:
     """Make the parameter of a list in one argument, separated by commas, of the names of a Literal if any."""
 
     def convert(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-        found = tuple(part.strip() for part in tokens[0].value.split(","))
+        found = tuple(part.strip() for token in tokens for part in token.value.split(","))
         if unknown := [name for name in found if names is not None and name not in get_args(names)]:
             raise ValueError(f"{', '.join(unknown)}: choose from {', '.join(get_args(names))}")
         return found
 
-    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True)
+    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, show_default=False)
 
 
 def at_least(least: int) -> Parameter:

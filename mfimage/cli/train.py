@@ -149,6 +149,7 @@ def train(
 
 
 def demo(
+    *,
     outdir: opt.Outdir = Path("runs/demo"),
     config: opt.ConfigFile = None,
     seed: opt.Seed | None = None,

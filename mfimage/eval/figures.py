@@ -115,6 +115,8 @@ def draw_svg(figure: Figure) -> str:
     used = set(re.findall(r"#([\w-]+)[\")]", text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     text = re.sub(r">\s+<", "><", text)
+    # Room above: browsers cut the name of the axis, which reaches up to the edge.
+    text = re.sub(r'viewBox="0 0 ([\d.]+) (\d+)', lambda v: f'viewBox="0 -4 {v[1]} {int(v[2]) + 4}', text)
     return re.sub(r'="([^"]*)"', lambda found: f'="{_attribute(found[1])}"', text.replace("xlink:", ""))
 
 

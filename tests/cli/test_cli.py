@@ -391,7 +391,8 @@ def test_the_version_is_told(mfimage):
     assert mfimage("--version")[:2] == (0, f"{__version__}\n")
 
 
-def test_completion_can_be_installed(mfimage):
+def test_completion_can_be_installed(mfimage, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # whose .bashrc is told of it
     assert mfimage("--install-completion", "--shell", "bash", "--output", "completion.sh")[0] == 0
     assert "interpolate" in Path("completion.sh").read_text()
 
