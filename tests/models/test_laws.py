@@ -55,6 +55,10 @@ MODELS = {  # name → what `build` makes a model of, or a constructor of one pu
     "by hand, 40, conditional": lambda: permuted(40, 14, 2),
     "vector, 40, chart sees θ": replace(VECTORS, shape=(40,), dim=14, context=2, chart_context=True),
     "by hand, pie": lambda: PIE(permuted(5, 2, 2).chart, latent_density(2, 1, 8, context=2), (5,), 0.3),
+    "by hand, pie, 40": lambda: PIE(
+        permuted(40, 14, 2).chart, latent_density(14, 1, 8, context=2), (40,), 0.3
+    ),
+    "by hand, ambient, 40": lambda: AmbientFlow(splines(40), (40,)),
     "by hand, ambient": lambda: AmbientFlow(splines(5), (5,)),
 }
 MODELS |= {
@@ -66,12 +70,17 @@ MODELS |= {
     for shape, dim in [((2,), 1), ((6,), 3)]
 }
 MODELS |= {
+    f"vector, {kind}, {context}, 40": replace(VECTORS, kind=kind, shape=(40,), dim=14, context=context)
+    for kind in ("encoder-flow", "pie", "ambient-flow")
+    for context in (0, 2)
+}
+MODELS |= {
     f"vector, {kind}, chart sees θ": replace(VECTORS, kind=kind, context=2, chart_context=True)
     for kind in ("manifold-flow", "pie", "ambient-flow")
 }
 MODELS |= {
     f"sphere, {n}, {context}": replace(VECTORS, kind="sphere", shape=(n + 1,), dim=n, context=context)
-    for n in (1, 2, 5)
+    for n in (1, 2, 5, 9)
     for context in (0, 2)
 }
 
