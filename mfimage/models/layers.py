@@ -42,7 +42,7 @@ def push_inverse(transform: Any, z: Dual, rotated: bool = False) -> Dual:
         return z
     if hasattr(transform, "push"):
         return transform.push(z)
-    return by_jvp(lambda value: transform.inverse(value)[0], z)
+    return by_jvp(lambda value: invert(transform, value)[0], z)
 
 
 def in_rows(
