@@ -41,7 +41,7 @@ class Phase:
     """
 
     name: str  # of its checkpoints and curves
-    part: Callable[[Any], nn.Module]  # the submodule that is trained; the rest stands still
+    part: Callable[[Any], nn.Module | None]  # the submodule that is trained; without one there is no phase
     loss: Loss  # (submodule, batch, config) to a scalar
     start: Callable[[Any, Batch], None]  # first values, from many data or, on codes, from codes
     codes: bool = False  # whether it is trained on the codes of a manifold that stands still, computed once
@@ -49,6 +49,7 @@ class Phase:
     scores: bool = False  # whether its loss knows the simulator's joint score
     keep_best: bool = True
     disturb: Disturb | None = None  # (batch, config, generator, d) adds the step's random numbers
+    within: Callable[[Any], nn.Module] | None = None  # what the loss is given instead of the submodule
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,6 @@ class ModelConfig:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """The shape of images, (C, H, W)."""
         return self.shape[0], self.shape[1], self.shape[2]
 
     @property
@@ -118,15 +117,13 @@ class ModelConfig:
         return sum(level[0] for level in self.levels)
 
     def _check_levels(self) -> None:
-        levels = self.levels
+        levels, channels = self.levels, self.shape[0]
         if not isinstance(levels, tuple) or not all(whole_numbers(level, 2) for level in levels):
             raise UsageError(f"levels must be pairs (halvings, steps) of numbers from 0, not {levels!r}")
         if not levels:
             halvings = max(1, round(math.log2(min(self.shape[1:]) / 8)))
-            fine = ((1, 4), *((1, 2),) * (halvings - 1))
-            levels = fine if self.noise_aware else ((halvings, 1),)
+            levels = ((1, 4), *((1, 2),) * (halvings - 1)) if self.noise_aware else ((halvings, 1),)
             object.__setattr__(self, "levels", levels)
-        channels = self.shape[0]
         for halvings, steps in levels:
             channels *= 4**halvings
             if steps and channels < 2:
@@ -155,7 +152,7 @@ class Config:
         flip: Whether images are mirrored left to right at random in training, as suits faces and photographs.
         noise: Standard deviation of the Gaussian noise that af, pie and denoising add to the data in
             training; 0 means 0.1 for denoising, none elsewhere. For m-flow and me-flow of images a range
-            (low, high): the chart also learns to remove noise whose σ is drawn from it.
+            (low, high): the chart also learns to remove noise whose σ is drawn from it. See `settled`.
         weight: Of the squared error beside the likelihood, where one objective holds both.
         scandal: α, the weight of the joint score's error, where the data give a score; 0 leaves it out.
         every: Steps between validations, checkpoints and pictures.
@@ -178,7 +175,7 @@ class Config:
     precision: Literal["no", "bf16"] = "no"
     algorithm: AlgorithmName = "m-flow"
     flip: bool = False
-    noise: float | tuple[float, float] = 0.0
+    noise: float | tuple[float, float] | None = None
     weight: float = 1000.0
     scandal: float = 0.0
     every: int = 500
@@ -192,7 +189,7 @@ class Config:
         check_fields(
             self, above_zero=("dim", "size", "batch_size", "every", "validation", "lr", "density_lr", "clip")
         )
-        noise = self.noise
+        noise = 0.0 if self.noise is None else self.noise
         if not isinstance(noise, tuple):
             check_number("noise", noise)
         elif len(noise) != 2 or not all(map(is_number, noise)) or not 0 <= noise[0] < noise[1]:
@@ -217,14 +214,18 @@ class Config:
     @property
     def sigma(self) -> float:
         """The noise where it is one number, else 0."""
-        return 0.0 if isinstance(self.noise, tuple) else self.noise
+        return self.noise if isinstance(self.noise, int | float) else 0.0
+
+    def settled(self, images: bool) -> Config:
+        """Decide what was left open, for images or for vectors: no noise without a word."""
+        return replace(self, noise=0.0) if self.noise is None else self
 
     def model_config(
         self, shape: tuple[int, ...], kind: KindName = "manifold-flow", context: int = 0
     ) -> ModelConfig:
         """Complete the architecture with the shape of the data, and what the algorithm builds."""
-        known = {"dim": self.dim, "kind": kind, "context": context, "noise_aware": self.noise_aware}
-        return from_json(ModelConfig, {"shape": shape, **known, **self.model})
+        given = {"shape": shape, "dim": self.dim, "kind": kind, "context": context}
+        return from_json(ModelConfig, {**given, "noise_aware": self.noise_aware, **self.model})
 
     def with_(self, **changes: Any) -> Config:
         """Return a copy in which the settings given that are not None replace the old."""
@@ -232,11 +233,10 @@ class Config:
 
 
 presets: dict[PresetName, Config] = {
-    # d = 64 on 16,000 CelebA faces, 300 CPU seconds of one Xeon core: a squared error of 106.2 on 256 unseen
-    # ones (benchmarks/step_cost.py); PCA-64 leaves 118.9 on the whole split.
+    # d = 64 on 16,000 CelebA faces, 300 CPU-s: 106.2 on 256 unseen ones (benchmarks/step_cost.py); PCA 118.9.
     "default": Config(),
-    # 3 min 27 s and 0.69 GB on two Xeon cores: 0.68 of PCA-32's squared error on the 2,000 test images of the
-    # bundled clothes (benchmarks/README.md). More steps overfit 9,000 images.
+    # 3 min 27 s on two Xeon cores: 0.68 of PCA-32's squared error on the bundled test clothes
+    # (benchmarks/README.md). More steps overfit 9,000 images.
     "demo": Config(steps=1000, density_steps=800, every=200),
     # As many steps as 1,200 CPU seconds of one Xeon core hold: 0.446 of PCA-32's squared error on the first
     # 2,000 test images (benchmarks/reconstruction.py, which holds no image out; the preset was not run).

@@ -81,6 +81,7 @@ def fit(
     accelerator: Accelerator,
     report: Callable[[Progress, dict[str, float]], None] = lambda progress, record: None,
     keep_best: bool = True,
+    seed: int = 0,
 ) -> Progress:
     """Minimise a loss with AdamW; at the end the module holds the weights of the best validation or the last.
 
@@ -92,7 +93,8 @@ def fit(
     finished and saved. `batches` maps a step (from 0) to this process's batch on the device: a tensor, or a
     tuple with one first. `validate` gives the error to watch, lower is better, after every `schedule.every`
     steps and the last; `report` is called after every step with the progress and {loss, grad_norm, lr[,
-    validation]}.
+    validation]}. The module is in training mode during a step, where dropout draws from (seed, step), and in
+    evaluation mode else.
     """
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
@@ -109,9 +111,11 @@ def fit(
         while progress.step < schedule.steps and not stop:
             for group in optimiser.param_groups:
                 group["lr"] = schedule.lr_at(progress.step)
-            record = _step(
-                objective, optimiser_, batches(progress.step), schedule, accelerator, progress, snapshots
-            )
+            batch = batches(progress.step)
+            module.train()
+            with _dropout(seed, progress.step, accelerator):
+                record = _step(objective, optimiser_, batch, schedule, accelerator, progress, snapshots)
+            module.eval()
             progress.step += 1
             due = progress.step % schedule.every == 0 or progress.step == schedule.steps
             if due:
@@ -159,6 +163,16 @@ def _step(
     optimiser.step()
     record["images_per_second"] = len(x) * accelerator.num_processes / (time.perf_counter() - started)
     return record
+
+
+@contextmanager
+def _dropout(seed: int, step: int, accelerator: Accelerator) -> Iterator[None]:
+    """Let what a step draws from the global random state follow from (seed, step); it is left as it was."""
+    device = accelerator.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        number = step * accelerator.num_processes + accelerator.process_index
+        torch.manual_seed(stream(seed, number + 2**42).initial_seed())
+        yield
 
 
 def _validated(validate: Callable[[], float], progress: Progress, snapshots: Snapshots) -> float:

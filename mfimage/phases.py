@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -29,7 +30,7 @@ class Trainer:
     def __init__(
         self, model: GenerativeModel, config: Config, run: Run, accelerator: Accelerator, quiet: bool
     ) -> None:
-        self.model, self.config, self.run = model, config, run
+        self.model, self.config, self.run = model.eval(), config, run
         self.accelerator, self.quiet = accelerator, quiet
 
     def run_phases(self, training: Dataset, held_out: Dataset) -> None:
@@ -42,7 +43,7 @@ class Trainer:
 
     def _run_phase(self, phase: Phase, training: Dataset, held_out: Dataset) -> None:
         module = phase.part(self.model)
-        if not any(parameter.requires_grad for parameter in module.parameters()):
+        if module is None or not any(parameter.requires_grad for parameter in module.parameters()):
             return  # a prescribed chart has nothing to learn
         if phase.codes:
             training, held_out = self._codes(training, self.config.flip), self._codes(held_out)
@@ -53,7 +54,9 @@ class Trainer:
         if main and newest is not None:
             trim_stats(self.run.directory / "stats.jsonl", phase.name, snapshots.step_of(newest))
         schedule, rows = self._schedule(phase), self._rows(phase, len(training))
+        whole = phase.within(self.model) if phase.within else None
         with (
+            _alone(self.model, module),
             training.prefetched(rows, schedule.steps) as read,
             progress(phase.name, schedule.steps, self.quiet or not main) as advance,
         ):
@@ -62,10 +65,10 @@ class Trainer:
                 return self._training_batch(phase, training, rows(step), read(step), step)
 
             def loss(module: torch.nn.Module, batch: Batch) -> Tensor:
-                return phase.loss(module, batch, self.config)
+                return phase.loss(whole or module, batch, self.config)
 
             def validate() -> float:
-                return self._validation(phase, module, held_out)
+                return self._validation(phase, whole or module, held_out)
 
             def report(reached: Progress, record: dict[str, float]) -> None:
                 advance(reached.step, note=rates(record))
@@ -74,7 +77,7 @@ class Trainer:
 
             fit(
                 module, loss, batches, validate, schedule, snapshots, self.accelerator, report,
-                phase.keep_best,
+                phase.keep_best, self.config.seed,
             )  # fmt: skip
 
     def _start(self, phase: Phase, training: Dataset) -> None:
@@ -174,3 +177,17 @@ class Trainer:
 
     def _to_device(self, x: Tensor) -> Tensor:
         return x.to(self.accelerator.device)
+
+
+@contextmanager
+def _alone(model: torch.nn.Module, part: torch.nn.Module) -> Iterator[None]:
+    """Compute gradients of no parameters of a model but those of a part."""
+    own = {id(parameter) for parameter in part.parameters()}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)

@@ -175,7 +175,7 @@ def flags(settings: type, leave_out: Container[str] = (), **nested: type) -> Any
         elif name not in leave_out:
             shown = False if default is None or default is False else str(default)
             parameter = Parameter(help=helps[name], negative_bool="no-", show_default=shown)
-            special = _NUMBER_OR_RANGE if hint == float | tuple[float, float] else Parameter()
+            special = _NUMBER_OR_RANGE if hint == float | tuple[float, float] | None else Parameter()
             made.append((name, Annotated[hint | None, special, parameter], field(default=None)))
     names = {"__module__": __name__}  # else it passes for a class of the standard library
     return make_dataclass(f"{settings.__name__}Flags", made, frozen=True, namespace=names)

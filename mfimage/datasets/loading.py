@@ -124,10 +124,10 @@ def load_for_training(
     memory: int | None = MEMORY,
     root: str | Path | None = None,
 ) -> tuple[Dataset, Config]:
-    """Load the training split as `load` does, and settle the size of its images in the configuration.
+    """Load the training split as `load` does, and settle in the configuration what the data decide.
 
     Without a size, photographs (images of several sizes, or above 128 pixels) are taken at 64 × 64, and other
-    images as they are.
+    images as they are; the rest as `Config.settled` says.
     """
     if (known := _as_it_is(_sources(data, "train"), "train")) is not None:
         data = known
@@ -135,7 +135,8 @@ def load_for_training(
         config = replace(config, size=_photo_size(data, config.channels, reading, root))
     size, channels = config.size, config.channels
     try:
-        return load(data, "train", size, channels, reading=reading, memory=memory, root=root), config
+        images = load(data, "train", size, channels, reading=reading, memory=memory, root=root)
+        return images, config.settled(len(images.shape) == 3)
     except MixedSizesError:  # the first few were alike
         if size is not None:
             raise
