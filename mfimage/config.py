@@ -109,6 +109,7 @@ class ModelConfig:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """The shape of images, (C, H, W)."""
         return self.shape[0], self.shape[1], self.shape[2]
 
     @property
