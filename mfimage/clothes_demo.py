@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,22 +13,19 @@ from mfimage.datasets import gaussian_noise
 from mfimage.eval import PCA, Evaluation, auroc, evaluate, mse, psnr, squared_error
 from mfimage.eval.evaluation import sections_of
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
-from mfimage.eval.plots import curve_plot, histogram_plot
-from mfimage.eval.table import Column, Row, Table, marked
-from mfimage.files import read_json
+from mfimage.eval.plots import histogram_plot
+from mfimage.eval.table import Column, Row, Table, marked, number
+from mfimage.eval.verdict import learned_of
 from mfimage.inputs import in_batches, load_like
 from mfimage.models import GenerativeModel
+from mfimage.results import settings_of, training_curves
 from mfimage.run import Run
-from mfimage.training import hold_out, train_or_reuse
+from mfimage.training import train_or_reuse
 
 Areas: TypeAlias = dict[str, tuple[float, float]]  # under ROC curves, of the model and of PCA
 SIGMAS = (0.1, 0.2, 0.3, 0.5)
 SHOWN = 12  # images in a row of the page
 NOISY = 1000  # images that are denoised
-_PHASES = {
-    "manifold": ("Phase 1: reconstruction", "squared error an image", True),
-    "density": ("Phase 2: likelihood", "nats an image", False),
-}
 _NOTES = (
     "All numbers are means over images. Log-densities are exact, by volume on the manifold, and not "
     "comparable with those of other models.",
@@ -46,16 +42,16 @@ def run_demo(
     model = train_or_reuse(data, outdir, config, device=device, quiet=quiet)
     training, test = (load_like(data, split, model) for split in ("train", "test"))
     metrics = evaluate(test, model, training, metrics=("reconstruction", "density"), seed=config.seed)
-    pca, x = PCA.fit(training.batch(slice(None)), model.dim), test.batch(slice(None))
+    pca, x = PCA.of(learned_of(training, model), model.dim), test.batch(slice(None))
     scores, areas = _strangers(model, pca, x)
-    lead = _sentence(metrics, areas["digits"], len(hold_out(training, config)[0]))
+    lead = _sentence(metrics, areas["digits"])
     run.write("metrics.json", {**metrics.as_json(), "auroc": areas, "sentence": lead})
     sections = [*sections_of(metrics), _reconstructions(x, _project(model, x).clamp(0, 1))]
-    sections += [_denoising(model, pca, x[:NOISY], config.seed), _strange_images(scores, areas), _curves(run)]
+    sections += [_denoising(model, pca, x[:NOISY], config.seed), _strange_images(scores, areas)]
+    sections.append(training_curves(run))
     fid = f"FID takes many minutes of Inception on a CPU: mfimage evaluate {outdir} {data} --metrics fid"
-    page = Page(
-        "An image manifold learned from clothes", lead, sections, _settings(run, config), (fid, *_NOTES)
-    )
+    settings = settings_of(run, config, model)
+    page = Page("An image manifold learned from clothes", lead, sections, settings, (fid, *_NOTES))
     return page.write(run.directory / "report.html"), lead
 
 
@@ -78,14 +74,13 @@ def _strangers(model: GenerativeModel, pca: PCA, x: Tensor) -> tuple[dict[str, T
     return ours, {name: (auroc(ours[home], ours[name]), auroc(theirs[home], theirs[name])) for name in others}
 
 
-def _sentence(metrics: Evaluation, digits: tuple[float, float], seen: int) -> str:
-    error, quality, dim = metrics.numbers["mse"], metrics.numbers["psnr"], metrics.model["dim"]
+def _sentence(metrics: Evaluation, digits: tuple[float, float]) -> str:
+    quality, pca = (
+        number(value) for value in (metrics.numbers["psnr"].value, metrics.numbers["psnr"].beside["pca"])
+    )
     return (
-        f"A manifold of {dim} dimensions learned from {seen:,} images reconstructs {quality.n:,} unseen "
-        f"ones at {quality.value:.2f} dB, where {dim} principal components reach "
-        f"{quality.beside['pca']:.2f} dB ({error.value / error.beside['pca']:.2f} of their squared error), "
-        f"and its reconstruction error tells digits from clothes with an AUROC of {digits[0]:.3f} "
-        f"(PCA {digits[1]:.3f})."
+        f"{metrics.verdict} That is {quality} dB against {pca}. Its reconstruction error tells digits from "
+        f"clothes with an AUROC of {digits[0]:.3f} (PCA {digits[1]:.3f})."
     )
 
 
@@ -122,29 +117,3 @@ def _strange_images(scores: dict[str, Tensor], areas: Areas) -> Section:
     table = Table([Column(name) for name in ("AUROC against", "M-flow", "PCA")], rows, below)
     said = "How often each score comes up; higher is stranger, and the filled set is the familiar one."
     return Section("Strange images", said, [histogram_plot(scores), table])
-
-
-def _curves(run: Run) -> Section:
-    records = [json.loads(line) for line in (run.directory / "stats.jsonl").read_text().splitlines()]
-    curves = []
-    for phase, (title, unit, log) in _PHASES.items():
-        own = [r for r in records if r["phase"] == phase]
-        watched = [(float(r["step"]), r["validation"]) for r in own if "validation" in r]
-        line = [float(r["step"]) for r in own], [r["loss"] for r in own]
-        curves.append(curve_plot(title, unit, line, watched, log))
-    return Section("Training", "", curves)
-
-
-def _settings(run: Run, config: Config) -> dict[str, object]:
-    environment, data = (read_json(run.directory / f"{name}.json") for name in ("environment", "data"))
-    codes = 2 * config.batch_size
-    return {
-        "data": f"{data['data']}, {data['count']:,} images of shape {tuple(data['shape'])}",
-        "data sha256": data["sha256"][:16],
-        "dimension": config.dim,
-        "manifold phase": f"{config.steps:,} steps of {config.batch_size} images, lr {config.lr:g}",
-        "density phase": f"{config.density_steps:,} steps of {codes} codes, lr {config.density_lr:g}",
-        "seed": config.seed,
-        "machine": f"{environment['processor']}, {environment['cores']} cores",
-        "torch": environment["packages"]["torch"],
-    }

@@ -84,10 +84,15 @@ def _finite(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
+def counted(n: int, what: str) -> str:
+    """Write a number of things: 1 image, 1,349 images."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def list_skipped(skipped: Sequence[Skipped]) -> None:
     """List skipped files, with the reasons, on stderr."""
     if skipped:
-        print(f"{len(skipped)} files skipped:", file=sys.stderr)
+        print(f"{counted(len(skipped), 'file')} skipped:", file=sys.stderr)
         for bad in skipped:
             print(f"  {bad.path}: {bad.reason}", file=sys.stderr)
 

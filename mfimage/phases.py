@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,7 @@ from mfimage.errors import UsageError
 from mfimage.files import stream
 from mfimage.fit import Progress, Schedule, fit, shuffled
 from mfimage.models import GenerativeModel
-from mfimage.models.subspace import enough_rows
+from mfimage.models.subspace import pca_rows
 from mfimage.run import Run, Snapshots, trim_stats
 
 PREVIEW = 32  # images on a sheet
@@ -82,10 +83,8 @@ class Trainer:
 
     def _start(self, phase: Phase, training: Dataset) -> None:
         """Give what is trained its first values, from examples evenly over all."""
-        count = len(training)
-        features = torch.Size(self.model.shape).numel()
-        most = count if phase.codes else min(count, enough_rows(features, self.model.dim))
-        rows = torch.linspace(0, count - 1, most).round().long()
+        count, features = len(training), math.prod(self.model.shape)
+        rows = torch.arange(count) if phase.codes else pca_rows(count, features, self.model.dim)
         phase.start(self.model, self._batch(training, rows, training.batch(rows)))
 
     def _schedule(self, phase: Phase) -> Schedule:

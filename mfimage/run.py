@@ -31,6 +31,7 @@ class Run:
     checkpoints/                                            to resume from
     model/                                                  model.safetensors, config.json, calibration.json
     pictures/                                               PNG sheets while it trains
+    report.html                                             what was learned, when training ends
     metrics.json                                            what `evaluate` measured last
     """
 

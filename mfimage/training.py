@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-
-import torch
 
 from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import NOISE_AWARE, Config, Reading
 from mfimage.console import list_skipped
 from mfimage.datasets.loading import MEMORY, Data, load_for_training
 from mfimage.datasets.sets import Dataset
-from mfimage.denoising.curve import calibrate_denoising
+from mfimage.datasets.splits import validation_rows
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator
@@ -21,6 +20,7 @@ from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 from mfimage.phases import Trainer
 from mfimage.pretrained import WEIGHTS, from_pretrained, read_calibration, save_pretrained
+from mfimage.results import REPORT, measure_model, write_report
 from mfimage.run import Run
 
 
@@ -87,7 +87,7 @@ def train(
     trainer.run_phases(training, held_out)
     list_skipped(images.skipped[len(known) :])  # what a stored set met later
     if main:
-        _save(model.eval(), run, held_out)
+        _finish(model.eval(), run, config, training, held_out)
     return model.eval()
 
 
@@ -115,15 +115,13 @@ def train_or_reuse(
 
 def hold_out(images: Dataset, config: Config) -> tuple[Dataset, Dataset]:
     """Split off the images that watch the error: `validation` of them, at most a fifth, drawn by the seed."""
-    count = max(1, min(config.validation, len(images) // 5))
-    if len(images) - count <= config.dim:
+    learned, watching = validation_rows(len(images), config.validation, config.seed)
+    if len(learned) <= config.dim:
         raise DataError(
             f"{images.name}: {len(images)} images are too few for a manifold of {config.dim} dimensions: "
             f"give more than {config.dim * 5 // 4 + 1}, or lower --dim"
         )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(config.seed))
-    held_out, training = (images.subset(rows.sort().values) for rows in (order[:count], order[count:]))
-    return training, held_out.in_memory()  # few, and looked at again and again
+    return images.subset(learned), images.subset(watching).in_memory()  # few, looked at again and again
 
 
 def _build(data: Dataset, config: Config) -> GenerativeModel:
@@ -132,16 +130,22 @@ def _build(data: Dataset, config: Config) -> GenerativeModel:
     return build(config.model_config(data.shape, kind, context), config.seed)
 
 
-def _save(model: GenerativeModel, run: Run, held_out: Dataset) -> None:
-    """Write the model, with what is measured of it on images held out."""
+def _finish(model: GenerativeModel, run: Run, config: Config, training: Dataset, held_out: Dataset) -> None:
+    """Write the model, with what is measured of it on images held out, and the page that shows it."""
     if model.config is None:  # put together by hand
         save_tensors(model.state_dict(), run.model / WEIGHTS, {})
         return
-    if len(model.shape) == 3:
-        calibrate_denoising(held_out, model)
+    images = len(model.shape) == 3
+    if images:
+        measure_model(model, run, config, training, held_out)
     with suppress(ModelError):  # a finished run that is resumed keeps its detector, which knows its weights
         model.measured = read_calibration(run.model) | model.measured
     save_pretrained(model, run.model)
+    if images:
+        try:
+            write_report(model, run, config, training, held_out)
+        except Exception as error:  # of an optional last step: the model is saved
+            print(f"warning: no {REPORT}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 BASELINES = {"pca": "pca", "ae": "pae", "af": "af", "pie": "pie"}  # algorithms by name

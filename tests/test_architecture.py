@@ -20,7 +20,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
     {"inputs", "losses", "algorithms", "fit", "run", "pretrained"},
     {"eval"},
     {"denoising", "ood"},
-    {"phases", "training"},
+    {"phases", "results", "training"},
     {"experiments"},
     {"clothes_demo"},
     {"cli", "__main__"},

@@ -77,7 +77,7 @@ def test_bad_files_are_told_when_they_are_met(tmp_path, capfd):
     (tmp_path / names[1]).write_bytes(b"")  # a file that the sample of 256 does not see
     train(tmp_path, tmp_path / "run", replace(SHORT, steps=40), device="cpu", memory=0)
     said = capfd.readouterr().err
-    assert "1 files skipped" in said
+    assert "1 file skipped" in said
     assert f"{names[1]}: is empty (0 bytes)" in said
 
 

@@ -43,6 +43,7 @@ def same_tensors(first, second):
 def test_a_run_writes_what_it_promises(tiny_run, bumps):
     names = {path.name for path in tiny_run.iterdir()}
     promised = {"config.json", "command.txt", "environment.json", "data.json", "stats.jsonl", "tensorboard"}
+    promised |= {"report.html"}
     measured = {"metrics.json", "evaluation.html"}  # where a test evaluated this run before
     assert names - measured == promised | {"checkpoints", "model", "pictures"}
     assert read_settings(Config, tiny_run / "config.json") == TINY

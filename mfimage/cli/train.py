@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -13,6 +13,9 @@ from mfimage.cli import options as opt
 from mfimage.config import SETTLED, BudgetName, Config, ModelConfig, PresetName, presets
 from mfimage.errors import UsageError
 from mfimage.settings import read_settings
+
+if TYPE_CHECKING:
+    from mfimage.models import GenerativeModel
 
 ExperimentName = Literal[
     "circle", "sphere", "surface", "lorenz", "collider", "image-manifold", "stylegan-2d", "stylegan-64d"
@@ -145,7 +148,23 @@ def train(
         reading=options.reading,
     )  # fmt: skip
     path = outdir / "model"
+    for line in _closing(model, outdir):
+        options.say(line)
     options.put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, str(path))
+
+
+def _closing(model: GenerativeModel, outdir: Path) -> list[str]:
+    """What is said of a trained model, and what can be typed next."""
+    from mfimage.eval.verdict import verdict_of
+    from mfimage.results import REPORT, next_commands
+    from mfimage.run import Run
+
+    if len(model.shape) != 3:
+        return []
+    verdict, page = verdict_of(model), outdir / REPORT
+    said = [str(verdict)] if verdict else []
+    said += [f"Page: {page}"] if page.exists() else []
+    return [*said, "Next:", *(f"  {command}" for command in next_commands(Run(outdir)).values())]
 
 
 def demo(

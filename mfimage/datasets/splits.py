@@ -14,6 +14,9 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
+import torch
+from torch import Tensor
+
 from mfimage.errors import DataError
 
 Divided: TypeAlias = Mapping[str, Sequence[int]]
@@ -31,6 +34,16 @@ def held_out(key: str) -> bool:
     """
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") % 10 == 0
+
+
+def validation_rows(count: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide a training split: rows to learn from, and those that watch the error, drawn by the seed.
+
+    The latter are `most`, but at most a fifth, and at least one.
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    watching = max(1, min(most, count // 5))
+    return order[watching:].sort().values, order[:watching].sort().values
 
 
 def group_rows(marks: Iterable[str | None], splits: Iterable[str] = ()) -> dict[str, array]:

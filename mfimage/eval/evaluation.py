@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mfimage.console import counted
 from mfimage.datasets.loading import Data
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
@@ -20,6 +21,7 @@ from mfimage.eval.numbers import Evaluation, read_evaluation
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
 from mfimage.eval.protocols import MOST, PROTOCOLS, Setup
 from mfimage.eval.table import number
+from mfimage.eval.verdict import RATIO, Verdict, is_linear, learned_of, verdict_of
 from mfimage.inputs import load_like
 from mfimage.models import GenerativeModel
 from mfimage.pretrained import weights_hash
@@ -83,7 +85,8 @@ def evaluate(
     test, train = load_like(data, "test", model), load_like(train, "train", model)
     rules, weights = PROTOCOLS[protocol], weights_hash(model)
     count = samples or rules.samples or min(len(test), MOST)
-    s = Setup(model, test, train, rules, count, density_images, seed, batch_size, weights[:12], tell)
+    learned = learned_of(train, model)
+    s = Setup(model, test, train, learned, rules, count, density_images, seed, batch_size, weights[:12], tell)
     spaces, skipped = _feature_spaces(s, metrics, inception_weights)
     if not model.has_manifold:
         skipped |= {name: reason for name, reason in _OF_A_MANIFOLD.items() if name in metrics}
@@ -100,7 +103,9 @@ def evaluate(
         pictures["samples"] = s.sample(range(_SHOWN))
     says = {"name": rules.name, "says": rules.says}
     asked = {"metrics": list(metrics), "samples": samples, "density_images": density_images, "seed": seed}
-    return Evaluation(_described(model, weights), summaries, says, numbers, skipped, asked, pictures)
+    described = {**_described(model, weights), "learned": len(learned)}
+    words = _verdict(model, len(learned), numbers)
+    return Evaluation(described, summaries, says, numbers, skipped, asked, words, pictures)
 
 
 def evaluate_once(path: Path, data: Data, model: GenerativeModel, train: Data, **settings: Any) -> Evaluation:
@@ -194,29 +199,33 @@ def page_of(evaluation: Evaluation, name: str) -> Page:
     """Put an evaluation on a page, under the name of its model."""
     model, data, rules = evaluation.model, evaluation.data, evaluation.protocol
     count = f"{data['test']['count']:,}"
-    lead = (
-        f"{len(evaluation.numbers)} numbers of a model of {model['dim']} dimensions and "
-        f"{model['parameters']:,} parameters on {count} held-out images.{_verdict(evaluation)}"
-    )
+    size = f"A model of {counted(model['dim'], 'dimension')} and {counted(model['parameters'], 'parameter')}"
+    lead = f"{evaluation.verdict} {size}, measured on {count} held-out images.".strip()
     settings = {
         "weights": evaluation.weights_text(), "kind": model["kind"],
         "held-out images": f"{count}, sha256 {data['test']['sha256']}",
         "training images": f"{data['train']['count']:,}, sha256 {data['train']['sha256']}",
+        "principal components": f"of {counted(model['learned'], 'image')}, those that were learned from",
         "protocol": f"{rules['name']}: {rules['says']}", "seed": evaluation.asked.get("seed", 0),
     }  # fmt: skip
     notes = [f"no {metric}: {reason}" for metric, reason in evaluation.skipped.items()]
     return Page(f"Evaluation of {name}", lead, sections_of(evaluation), settings, notes)
 
 
-def _verdict(evaluation: Evaluation) -> str:
+def _verdict(model: GenerativeModel, learned: int, numbers: Numbers) -> str:
     """Say how good reconstructions and samples are, as far as that was measured."""
-    words, numbers = [], evaluation.numbers
-    if psnr := numbers.get("psnr"):
-        pca = f" (principal components: {number(psnr.beside['pca'])})" if "pca" in psnr.beside else ""
-        words.append(f"reconstructs them at {number(psnr.value)} dB{pca}")
+    words = []
+    if ratio := numbers.get(RATIO):
+        error, known = numbers["squared_error"], verdict_of(model)
+        found = Verdict(
+            error.value, error.beside["pca"], ratio.interval, error.n, model.dim, learned, is_linear(model),
+            known.best if known else "",
+        )  # fmt: skip
+        words.append(str(found))
     for name in [name for name in ("fid", "fd-scattering") if name in numbers][:1]:
-        words.append(f"draws samples at a distance of {number(numbers[name].value)} ({name})")
-    return f" It {' and '.join(words)}." if words else ""
+        floor = f", as many training images {number(numbers[f'{name}_floor'].value)}"
+        words.append(f"Samples have a distance of {number(numbers[name].value)} ({name}){floor}.")
+    return " ".join(words)
 
 
 def sections_of(evaluation: Evaluation) -> list[Section]:

@@ -6,13 +6,15 @@ return a value of each, (B,). A DataError says where the shapes differ.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError
-from mfimage.models.subspace import principal_components
+from mfimage.models.subspace import pca_rows, principal_components
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
@@ -78,6 +80,12 @@ class PCA:
         """
         mean, basis = principal_components(x.detach().cpu().float().flatten(1), dim, seed)
         return cls(mean, basis.T.contiguous(), x.shape[1:])
+
+    @classmethod
+    def of(cls, training: Dataset, dim: int) -> PCA:
+        """Find the d principal components of a set, with which everything learned from it is compared."""
+        rows = pca_rows(len(training), math.prod(training.shape), dim)
+        return cls.fit(training.batch(rows), dim)
 
     def encode(self, x: Tensor) -> Tensor:
         """Compute coordinates on the linear manifold: (B, C, H, W) -> (B, d)."""

@@ -12,17 +12,18 @@ from typing import NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from mfimage.console import counted
 from mfimage.eval.features import FeatureExtractor
 from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
-from mfimage.eval.numbers import Interval, Number, bootstrap, mean_interval
+from mfimage.eval.numbers import Interval, Number, bootstrap, mean_interval, ratio_of_means
 from mfimage.eval.protocols import MOST, Setup
 from mfimage.eval.set_metrics import coverage, frechet_distance, kernel_distance, normality
 from mfimage.eval.table import Better
+from mfimage.eval.verdict import RATIO, projections
 from mfimage.inputs import in_batches
 from mfimage.losses import dequantise
 from mfimage.models import ChartedModel, bits_per_dim
 from mfimage.models.geometry import metric
-from mfimage.models.subspace import enough_rows
 
 Numbers: TypeAlias = dict[str, Number]
 Pictures: TypeAlias = dict[str, Tensor]
@@ -45,25 +46,25 @@ _SUBSETS = 100  # of a kernel distance
 
 def measure_reconstruction(s: Setup) -> tuple[Numbers, Pictures]:
     """Measure reconstructions of held-out images, and those by PCA at equal d beside them."""
-    s.tell(f"reconstruction of {len(s.test)} images")
-    rows = s.drawn(s.train, enough_rows(math.prod(s.test.shape), s.model.dim))
-    pca = PCA.fit(s.train.batch(rows), s.model.dim, s.seed)
+    s.tell(f"reconstruction of {counted(len(s.test), 'image')}")
+    pca = PCA.of(s.learned, s.model.dim)
     errors = {name: error for name, error in ERRORS.items() if name != "norm256" or s.protocol.norm256}
     found: dict[str, list[Tensor]] = {name: [] for name in errors}
-    for x in s.test.batches(s.batch_size):
-        both = s.project(x).double(), pca.project(x).clamp(0, 1).double()
+    for x, *both in projections(s.model, pca, s.test, s.batch_size):
         for name, (error, _, _) in errors.items():
-            found[name].append(torch.stack([error(x.double(), y) for y in both]))
+            found[name].append(torch.stack([error(x, y) for y in both]))
     numbers, shown = {}, s.test.batch(s.drawn(s.test, _SHOWN))
     for name, (_, unit, better) in errors.items():
         ours, linear = torch.cat(found[name], 1)
         numbers[name] = s.mean(ours, unit, better, {"pca": float(linear.mean())})
+        if name == "squared_error":
+            numbers[RATIO] = s.number(ratio_of_means(ours, linear), len(ours), better="lower")
     return numbers, {"held-out images": shown, "reconstructions": s.project(shown)}
 
 
 def measure_density(s: Setup) -> tuple[Numbers, Pictures]:
     """Compute the exact log-density of held-out images; on the whole space that of dequantised ones."""
-    s.tell(f"exact log-density of {min(s.density_images, len(s.test))} images")
+    s.tell(f"exact log-density of {counted(min(s.density_images, len(s.test)), 'image')}")
     x = s.test.batch(s.drawn(s.test, s.density_images)).to(s.model.device)
     whole = s.model.has_ambient_density
     if whole:

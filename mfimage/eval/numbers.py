@@ -17,7 +17,7 @@ from mfimage.eval.table import ARROWS, Better, Cell, Column, Row, Table, marked,
 from mfimage.files import write_json
 
 REPEATS = 200  # of a bootstrap
-FORMAT = "mfimage-evaluation-3"
+FORMAT = "mfimage-evaluation-4"
 _PLAIN = ("model", "data", "protocol", "asked", "skipped")  # of an evaluation, as JSON has them
 
 
@@ -27,6 +27,11 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends, None unless they are known."""
+        return (self.low, self.high) if math.isfinite(self.high - self.low) else None
 
     def cut(self, least: float, most: float = math.inf) -> Interval:
         """Cut the ends to what the value can be."""
@@ -75,6 +80,23 @@ def mean_interval(values: Tensor) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def ratio_of_means(a: Tensor, b: Tensor) -> Interval:
+    """Compute the ratio of two means over the same N images, shapes (N,), and its 95 % interval.
+
+        r = ā/b̄ ± 1.96 s/(b̄ √N),   s the standard deviation of aᵢ − r bᵢ
+
+    Pairs that rise and fall together, as errors of two models on the same image do, leave a narrow interval.
+
+    Reference:
+        Cochran, Sampling techniques, 3rd edition, 1977, §2.11.
+    """
+    a, b = a.double(), b.double()
+    mean = b.mean()
+    ratio = float(a.mean() / mean)
+    _, low, high = mean_interval((a - ratio * b) / mean)  # around 0
+    return Interval(ratio, ratio + low, ratio + high)
+
+
 def quantiles(values: Tensor) -> tuple[float, float, float]:
     """Compute the 5 %, 50 % and 95 % quantiles of finite values (N,), N at least 1, linearly interpolated."""
     shares = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
@@ -111,12 +133,14 @@ class Evaluation:
     numbers: Mapping[str, Number]
     skipped: Mapping[str, str]  # by name of a metric why it was not measured
     asked: Mapping[str, Any] = field(default_factory=dict)  # metrics, samples, density_images, seed
+    verdict: str = ""  # the outcome in a few sentences
     pictures: Mapping[str, Tensor] = field(default_factory=dict)  # (N, C, H, W) for the page; not in the JSON
 
     def as_json(self) -> dict[str, Any]:
         """Return what json.dump takes, without the pictures."""
         numbers = {name: asdict(n) for name, n in self.numbers.items()}
-        return {"format": FORMAT, **{name: dict(getattr(self, name)) for name in _PLAIN}, "numbers": numbers}
+        plain = {name: dict(getattr(self, name)) for name in _PLAIN}
+        return {"format": FORMAT, "verdict": self.verdict, **plain, "numbers": numbers}
 
     def save(self, path: str | Path) -> Path:
         """Write it as JSON, whole or not at all; infinite values become null. Return the path."""
@@ -143,8 +167,9 @@ class Evaluation:
         return Table(columns, rows, f"{below} {said}".strip())
 
     def text(self) -> str:
-        """Write it as a table for a terminal."""
-        lines = [self.table().text(), *(f"{name}: {reason}" for name, reason in self.skipped.items())]
+        """Write it for a terminal: the verdict, and a table."""
+        lines = [self.verdict] * bool(self.verdict)
+        lines += [self.table().text(), *(f"{name}: {reason}" for name, reason in self.skipped.items())]
         return "\n".join([*lines, f"protocol {self.protocol['name']}; {self.weights_text()}"])
 
     def weights_text(self) -> str:
@@ -169,7 +194,9 @@ def read_evaluation(path: Path) -> Evaluation:
             raise ValueError(f"format {values['format']!r} is not {FORMAT!r}")
         numbers = {name: _number(n) for name, n in values["numbers"].items()}
         values["data"]["test"]["sha256"], values["model"]["dim"], values["protocol"]["name"]
-        return Evaluation(numbers=numbers, **{name: values[name] for name in _PLAIN})
+        return Evaluation(
+            numbers=numbers, verdict=values["verdict"], **{name: values[name] for name in _PLAIN}
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: no evaluation can be read: run mfimage evaluate ({error})") from error
 

@@ -59,6 +59,7 @@ class Setup:
     model: GenerativeModel
     test: Dataset
     train: Dataset
+    learned: Dataset  # of train, what the model has learned from: without what watched its error
     protocol: Protocol
     samples: int  # how many, and at most how many real images, a distance compares
     density_images: int  # held-out images whose exact log-density is computed

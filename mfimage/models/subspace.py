@@ -17,9 +17,10 @@ EXACT_FEATURES = 4096  # above it the covariance's eigenvectors, of cubic cost, 
 PCA_FLOATS = 50_000_000  # numbers that the principal components are taken from: 200 MB
 
 
-def enough_rows(features: int, dim: int) -> int:
-    """How many vectors give d principal components: as many as `PCA_FLOATS` allows, at least 2 d + 32."""
-    return max(PCA_FLOATS // features, 2 * dim + 32)
+def pca_rows(count: int, features: int, dim: int) -> Tensor:
+    """Choose vectors for d principal components: evenly over all, at most about `PCA_FLOATS` numbers."""
+    most = min(count, max(PCA_FLOATS // features, 2 * dim + 32))
+    return torch.linspace(0, count - 1, most, dtype=torch.float64).round().long()
 
 
 @torch.no_grad()

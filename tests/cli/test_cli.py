@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 from dataclasses import asdict, fields
@@ -64,6 +65,29 @@ def test_train_writes_a_run_and_says_where_the_model_is(mfimage, short, photos):
     assert "density" in err
     assert "images/s" in err
     assert Path("run/command.txt").read_text().startswith(f"mfimage train {photos} --outdir run")
+
+
+def test_train_ends_with_a_verdict_a_page_and_what_to_type_next(mfimage, short, bumps):
+    code, out, err = mfimage("train", bumps, "-o", "my run", "--config", short, "--device", "cpu")
+    assert (code, out) == (0, "my run/model\n")
+    said = err.splitlines()
+    (verdict,) = [i for i, line in enumerate(said) if "2 principal components on unseen images (" in line]
+    assert said[verdict].endswith("Training has not seen every image once: train longer.")
+    assert said[verdict + 1 : verdict + 3] == ["Page: my run/report.html", "Next:"]
+    typed = [line.removeprefix("  mfimage ") for line in said[verdict + 3 :]]
+    assert [line.split()[0] for line in typed] == ["denoise", "sample", "score", "evaluate"]
+    assert all("'my run'" in line for line in typed)
+    assert mfimage(*shlex.split(typed[1]))[0] == 0
+    assert mfimage(*shlex.split(typed[3]), "--metrics", "reconstruction", "-q")[0] == 0
+
+
+def test_a_page_that_fails_loses_no_model(mfimage, short, bumps, monkeypatch):
+    monkeypatch.setattr("mfimage.training.write_report", raising(OSError(errno.ENOSPC, "No space left")))
+    code, out, err = mfimage("train", bumps, "-o", "run", "--config", short, "--device", "cpu")
+    assert (code, out) == (0, "run/model\n")
+    assert "warning: no report.html: OSError: [Errno 28] No space left" in err
+    assert "Page:" not in err
+    assert mfimage("sample", "-m", "run", "-n", 1, "-q")[0] == 0
 
 
 def test_train_in_json_and_quietly(mfimage, short, bumps):
@@ -162,7 +186,7 @@ def test_skipped_files_are_told_on_stderr_and_in_the_result(mfimage, tiny_run, p
     Path("some/zero.png").touch()
     code, out, err = mfimage("score", "some", "-m", tiny_run, "--json", "-q")
     assert code == 0
-    assert err == "1 files skipped:\n  some/zero.png: is empty (0 bytes)\n"
+    assert err == "1 file skipped:\n  some/zero.png: is empty (0 bytes)\n"
     assert json.loads(out)["skipped"] == [{"path": "some/zero.png", "reason": "is empty (0 bytes)"}]
 
 

@@ -26,7 +26,10 @@ def run(tiny_run, tmp_path):
 def test_evaluate_leaves_numbers_and_a_page_in_the_run(mfimage, run, bumps):
     code, out, err = mfimage("evaluate", "run", bumps, *CHEAP)
     assert code == 0
-    assert out.splitlines()[0].split() == ["value", "PCA", "95", "%", "interval", "N"]
+    verdict, head = out.splitlines()[:2]
+    assert verdict.startswith("Reconstructs unseen images with 5")
+    assert "squared error than 2 principal components (0." in verdict
+    assert head.split() == ["value", "PCA", "95", "%", "interval", "N"]
     assert out.splitlines()[-1] == "run/evaluation.html"
     assert "reconstruction of 26 images" in err
     report = json.loads((run / "metrics.json").read_text())
@@ -35,6 +38,8 @@ def test_evaluate_leaves_numbers_and_a_page_in_the_run(mfimage, run, bumps):
     assert report["numbers"]["fd-scattering"]["n"] == 26
     page = (run / "evaluation.html").read_text()
     assert "Evaluation of run" in page
+    assert f'<p class="lead">{verdict}' in page
+    assert report["verdict"] == verdict
     quiet = mfimage("evaluate", "run", bumps, *CHEAP, "--json", "-q")
     assert quiet[2] == ""
     assert json.loads(quiet[1]) == report
@@ -96,7 +101,10 @@ def test_compare_trains_baselines_with_the_settings_of_the_run(mfimage, run, bum
     config = json.loads(Path("out/ae/config.json").read_text())
     assert config == json.loads((run / "config.json").read_text()) | {"algorithm": "pae"}
     found = json.loads(Path("out/comparison.json").read_text())["reports"]
-    assert found["pca"]["numbers"]["mse"]["value"] > 2 * found["run"]["numbers"]["mse"]["value"]
+    pca, ours = (found[name]["numbers"]["squared_error"] for name in ("pca", "run"))
+    assert pca["value"] > 2 * ours["value"]
+    assert pca["value"] == pytest.approx(ours["beside"]["pca"], rel=1e-5)  # one definition
+    assert found["pca"]["verdict"].startswith("Is 2 principal components")
     before = Path("out/ae/model/model.safetensors").stat().st_mtime_ns
     code, again, err = mfimage(*command)
     assert (code, again) == (0, out)

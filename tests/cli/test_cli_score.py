@@ -32,7 +32,7 @@ def test_csv_json_lines_and_text_say_the_same(mfimage, run, tmp_path):
     given = ["score", "same", "odd/*.png", "-m", run, "--max-bad", 0.5]
     code, out, err = mfimage(*given, "--jsonl", "--csv", "out.csv")
     assert code == 0
-    assert "1 files skipped" in err
+    assert "1 file skipped" in err
     assert "broken.png" in err
     rows = [json.loads(line) for line in out.splitlines()]
     assert len(rows) == 36

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import draw_bumps
+from tiny import TINY, draw_bumps
 
 from mfimage import build, evaluate, load
 from mfimage.config import ModelConfig
@@ -25,6 +25,7 @@ from mfimage.eval import (
     read_evaluation,
 )
 from mfimage.eval import cache as store_module
+from mfimage.training import hold_out
 
 CHEAP = ("reconstruction", "density", "geometry", "latent", "memorisation", "fd")
 
@@ -107,7 +108,7 @@ def test_numbers_are_those_of_their_functions(model, sets, faked, tmp_path):
     mse = (x_hat - real).double().square().mean()
     assert found["mse"] == pytest.approx(float(mse), rel=1e-6)
     assert found["squared_error"] == pytest.approx(64 * float(mse), rel=1e-6)
-    pca = PCA.fit(train.batch(slice(None)), model.dim)
+    pca = PCA.of(hold_out(train, TINY)[0], model.dim)
     linear = (pca.project(real).clamp(0, 1) - real).double().square().mean()
     assert report.numbers["mse"].beside["pca"] == pytest.approx(float(linear), rel=1e-4)
 

@@ -1,0 +1,169 @@
+"""The end of a training: what is measured of the model, and the page that shows it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mfimage.algorithms import ALGORITHMS
+from mfimage.config import Config
+from mfimage.console import counted
+from mfimage.datasets.sets import Dataset
+from mfimage.denoising.curve import NOISY, calibrate_denoising, denoise_batch
+from mfimage.eval.image_metrics import PCA, psnr
+from mfimage.eval.page import Files, Page, Part, Pictures, Section, picture, strip
+from mfimage.eval.plots import curve_plot
+from mfimage.eval.table import marked
+from mfimage.eval.verdict import TRAINED, VERDICT, Best, Verdict, judge, verdict_of
+from mfimage.files import read_json, read_metadata
+from mfimage.inputs import in_batches
+from mfimage.models import GenerativeModel
+from mfimage.run import Run, Snapshots
+
+REPORT = "report.html"
+SIGMAS = (25 / 255, 50 / 255)  # of noise on the page
+_WIDTH = 722  # pixels that a row of images may take
+_SAMPLES = 400_000  # values of samples at most
+_LABELS = {  # title, unit and whether on a log scale, of the curve of each phase; others are losses
+    "manifold": ("Reconstruction", "squared error an image", True),
+    "density": ("Likelihood", "nats an image", False),
+}
+
+
+def measure_model(
+    model: GenerativeModel, run: Run, config: Config, training: Dataset, held_out: Dataset
+) -> None:
+    """Measure a model of images on those held out, and keep in `model.measured` what was found."""
+    calibrate_denoising(held_out, model)
+    data = read_json(run.directory / "data.json")
+    model.measured[TRAINED] = {
+        "sha256": data["sha256"], "validation": config.validation, "seed": config.seed
+    }  # fmt: skip
+    if model.has_manifold and not model.conditional:
+        best, passes = _course(run, config, len(training))
+        model.measured[VERDICT] = asdict(judge(model, held_out, training, best, passes))
+
+
+def _course(run: Run, config: Config, count: int) -> tuple[Best, float]:
+    """When in training the manifold came up that is kept, and how often each image was seen."""
+    phase = ALGORITHMS[config.algorithm].phases[0]
+    snapshots = Snapshots(run.checkpoints, phase.name)
+    newest = snapshots.newest()
+    if phase.name != "manifold" or newest is None or not snapshots.best.exists():
+        return "", 0.0
+    step = json.loads(read_metadata(snapshots.best)["progress"])["best_step"]
+    last = snapshots.step_of(newest)
+    best: Best = "start" if step == 0 else "end" if step == last else "middle"
+    return best, last * config.batch_size / count
+
+
+def write_report(
+    model: GenerativeModel, run: Run, config: Config, training: Dataset, held_out: Dataset
+) -> Path:
+    """Write the run's report.html: the verdict, pictures of what the model does, curves, settings."""
+    verdict, count = verdict_of(model), _columns(held_out.shape[-1])
+    x = held_out.batch(torch.arange(min(count, len(held_out))))
+    sections = [Section("Samples", "Unselected.", [_samples(model, config, count)])]
+    if model.has_manifold and not model.conditional:
+        rows = {"unseen images": x, "projections": _project(model, x)}
+        rows["PCA"] = PCA.of(training, model.dim).project(x)
+        said = "Images held out, drawn at random, and what is left of them on the manifold; below by PCA."
+        sections.insert(0, Section("Reconstructions", said, [strip(rows)]))
+        said = "The same images with Gaussian noise, and what denoise makes of them, told σ."
+        sections.insert(1, Section("Denoising", said, [_denoised(model, x, sigma) for sigma in SIGMAS]))
+    commands = Files([(command, f"to {what}") for what, command in next_commands(run).items()])
+    sections += [training_curves(run), Section("What to type next", "", [commands])]
+    page = Page(
+        f"What was learned from {training.name}", _lead(verdict, training, held_out), sections,
+        settings_of(run, config, model),
+    )  # fmt: skip
+    return page.write(run.directory / REPORT)
+
+
+def _lead(verdict: Verdict | None, training: Dataset, held_out: Dataset) -> str:
+    said = f"{counted(len(training), 'image')} to learn from, {len(held_out):,} held out."
+    return f"{verdict} {said}" if verdict else said
+
+
+def _columns(width: int) -> int:
+    """How many images lie in a row."""
+    return max(4, min(12, _WIDTH // (width + 2)))
+
+
+def _project(model: GenerativeModel, x: Tensor) -> Tensor:
+    return in_batches(lambda part: model.project(part.to(model.device)), x).clamp(0, 1)
+
+
+def _samples(model: GenerativeModel, config: Config, columns: int) -> Pictures | None:
+    if model.conditional:
+        return None
+    rows = max(1, min(4, _SAMPLES // (columns * math.prod(model.shape))))
+    drawn = model.sample(rows * columns, torch.Generator().manual_seed(config.seed))
+    return Pictures([picture(drawn.clamp(0, 1), "samples", columns)])
+
+
+@torch.no_grad()
+def _denoised(model: GenerativeModel, x: Tensor, sigma: float) -> Pictures:
+    """Noisy and denoised images below one another, with the mean PSNR."""
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    y = (x + sigma * noise).clamp(0, 1)
+    done = denoise_batch(y.to(model.device), model, y.new_full((len(y),), sigma))
+    rows = {"noisy": y, "denoised": done.image.clamp(0, 1).cpu()}
+    cells = marked([float(psnr(z, x).mean()) for z in rows.values()], "higher", size=10.0)
+    shown = [
+        picture(z, f"{name} images", 0, name, cell, "dB")
+        for (name, z), cell in zip(rows.items(), cells, strict=True)
+    ]
+    left = sum(method == NOISY for method in done.methods)
+    said = f"{left} of {len(x)} are left as they are: no method of this model helps there." if left else ""
+    return Pictures(shown, f"σ = {255 * sigma:.0f}/255", said)
+
+
+def training_curves(run: Run) -> Section:
+    """Plot the loss of each phase, and its validation, from stats.jsonl."""
+    path = run.directory / "stats.jsonl"  # which a model without steps has not
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    curves: list[Part | None] = []
+    for phase in dict.fromkeys(r["phase"] for r in records):
+        title, unit, log = _LABELS.get(phase, (phase.capitalize(), "loss", False))
+        own = [r for r in records if r["phase"] == phase]
+        watched = [(float(r["step"]), r["validation"]) for r in own if "validation" in r]
+        line = [float(r["step"]) for r in own], [r["loss"] for r in own]
+        curves.append(curve_plot(title, unit, line, watched, log))
+    return Section("Training", "", curves)
+
+
+def settings_of(run: Run, config: Config, model: GenerativeModel) -> dict[str, object]:
+    """What was learned from, how, and on which machine, for a page."""
+    environment, data = (read_json(run.directory / f"{name}.json") for name in ("environment", "data"))
+    codes = 2 * config.batch_size
+    return {
+        "data": f"{data['name']}, {counted(data['count'], 'image')} of shape {tuple(data['shape'])}",
+        "data sha256": data["sha256"][:16],
+        "dimension": model.dim,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "algorithm": config.algorithm,
+        "first phase": f"{config.steps:,} steps of {config.batch_size} images, lr {config.lr:g}",
+        "density phase": f"{config.density_steps:,} steps of {codes} codes, lr {config.density_lr:g}",
+        "seed": config.seed,
+        "machine": f"{environment['processor']}, {counted(environment['cores'], 'core')}",
+        "torch": environment["packages"]["torch"],
+    }
+
+
+def next_commands(run: Run) -> dict[str, str]:
+    """What can be typed next, by what it does."""
+    data = shlex.join(read_json(run.directory / "data.json")["data"].split(" + "))
+    where = shlex.quote(str(run.directory))
+    return {
+        "remove noise": f"mfimage denoise noisy/*.png --model {where} --outdir clean",
+        "draw new images": f"mfimage sample -n 64 --model {where} --outdir samples",
+        "find strange images": f"mfimage score new/*.png --model {where}",
+        "measure more": f"mfimage evaluate {where} {data}",
+    }
