@@ -12,7 +12,7 @@ from typing import Any
 
 _HOME = {  # where each public name lives; imported at first use, so that `mfimage --help` is quick
     "Config": "config",
-    "ModelConfig": "config",
+    "ModelConfig": "model_config",
     "Reading": "config",
     "Dataset": "datasets",
     "presets": "config",

@@ -50,6 +50,8 @@ class Phase:
     keep_best: bool = True
     disturb: Disturb | None = None  # (batch, config, generator, d) adds the step's random numbers
     within: Callable[[Any], nn.Module] | None = None  # what the loss is given instead of the submodule
+    share: float = 0.0  # of the time of a training by the clock; the first phase has what the others leave
+    shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,11 @@ def _whole(name: str, loss: Loss, disturb: Disturb | None = None, likelihood: bo
 
 _MANIFOLD = Phase(
     "manifold", lambda m: m.chart, _reconstruction, lambda m, b: m.chart.initialise(b.x),
-    disturb=_of_random_noise,
+    disturb=_of_random_noise, shifts=True,
 )  # fmt: skip
 _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
-    codes=True, scores=True,
+    codes=True, scores=True, share=0.15,
 )  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))

@@ -6,9 +6,8 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from types import FrameType
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +20,9 @@ from mfimage.errors import DivergedError, Interrupted
 from mfimage.files import stream
 from mfimage.pretrained import find_device
 from mfimage.run import Snapshots
+from mfimage.schedule import Average, Progress, Schedule
 from mfimage.settings import check_name
+from mfimage.signals import caught_signals
 
 
 def make_accelerator(device: str, precision: str = "no") -> Accelerator:
@@ -31,32 +32,6 @@ def make_accelerator(device: str, precision: str = "no") -> Accelerator:
     # another run of this process may have had another precision or device
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     return Accelerator(cpu=device == "cpu", mixed_precision=precision)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Steps, learning rate (linear warm-up, then cosine to zero), clipping and how often to validate."""
-
-    steps: int
-    lr: float
-    warmup: int = 100
-    clip: float = 200.0
-    weight_decay: float = 0.0
-    every: int = 500
-
-    def lr_at(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        ramp = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.lr * ramp * 0.5 * (1 + math.cos(math.pi * step / max(1, self.steps)))
-
-
-@dataclass
-class Progress:
-    """Where a phase stands; what a checkpoint remembers beside tensors."""
-
-    step: int = 0
-    best: float = math.inf
-    best_step: int = 0
 
 
 class ModuleWithLoss(nn.Module):
@@ -82,67 +57,86 @@ def fit(
     report: Callable[[Progress, dict[str, float]], None] = lambda progress, record: None,
     keep_best: bool = True,
     seed: int = 0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Progress:
     """Minimise a loss with AdamW; at the end the module holds the weights of the best validation or the last.
 
-    Whoever passes only a part of a model freezes the rest. A resumed run equals an unbroken one bit for bit
-    (on one thread), because a batch is a function of the step alone.
+    With `schedule.ema` these are averages over the steps, which are validated too. Whoever passes only a part
+    of a model freezes the rest. A resumed run equals an unbroken one bit for bit (on one thread, and by the
+    clock if that reads the same), because a batch is a function of the step alone.
 
-    The newest checkpoint of `snapshots` is continued. A non-finite loss or gradient stops it before it
-    reaches the weights, a non-finite validation error before it is saved, SIGINT and SIGTERM once the step is
-    finished and saved. `batches` maps a step (from 0) to this process's batch on the device: a tensor, or a
-    tuple with one first. `validate` gives the error to watch, lower is better, after every `schedule.every`
-    steps and the last; `report` is called after every step with the progress and {loss, grad_norm, lr[,
-    validation]}. The module is in training mode during a step, where dropout draws from (seed, step), and in
-    evaluation mode else.
+    The newest checkpoint of `snapshots` is continued, and a phase that had ended goes on if its schedule has
+    grown. A non-finite loss or gradient stops it before it reaches the weights, a non-finite validation error
+    before it is saved, SIGINT and SIGTERM once the step is finished and saved. `batches` maps a step (from 0)
+    to this process's batch on the device: a tensor, or a tuple with one first. `validate` gives the error to
+    watch, lower is better, whenever `schedule.due`; `report` is called after every step with the progress and
+    {loss, grad_norm, lr[, validation]}, where there is a validation with the weights that it saw. The module
+    is in training mode during a step, where dropout draws from (seed, step), and in evaluation mode else.
+    `clock` gives seconds.
     """
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
-    )
-    progress = Progress(**snapshots.restore(module, optimiser))
-    main, stop = accelerator.is_main_process, 0
+    optimiser = torch.optim.AdamW(_groups(module, schedule.weight_decay), lr=schedule.lr, betas=(0.9, 0.99))
+    average = Average(module, schedule.ema)
+    progress = Progress(**snapshots.restore(module, optimiser, average))
+    progress.go_on(schedule.extent)
+    main, stop, began = accelerator.is_main_process, 0, clock() - progress.seconds
+    watch = partial(_watch, validate, progress, snapshots, accelerator, lambda: clock() - began)
     accelerator.wait_for_everyone()  # no process may write what another still reads
-    if progress.step == 0 and schedule.steps:
-        progress.best = _validated(validate, progress, snapshots)
+    if progress.step == 0 and schedule.extent:
+        watch()
         if main:
-            snapshots.save(module, optimiser, progress, best=True)
+            snapshots.save_best(module, progress)
+            snapshots.save(module, optimiser, progress, average)
     objective, optimiser_ = accelerator.prepare(ModuleWithLoss(module, loss), optimiser)
-    with _signals() as caught:
-        while progress.step < schedule.steps and not stop:
+    progress.ended |= schedule.over(progress, patient=not keep_best)
+    with caught_signals() as caught:
+        while not progress.ended and not stop:
+            lr = schedule.lr_at(progress.step, schedule.planned(progress))
             for group in optimiser.param_groups:
-                group["lr"] = schedule.lr_at(progress.step)
+                group["lr"] = lr
             batch = batches(progress.step)
             module.train()
             with _dropout(seed, progress.step, accelerator):
-                record = _step(objective, optimiser_, batch, schedule, accelerator, progress, snapshots)
+                record = _step(objective, optimiser_, batch, schedule.clip, accelerator, progress, snapshots)
             module.eval()
             progress.step += 1
-            due = progress.step % schedule.every == 0 or progress.step == schedule.steps
-            if due:
-                record["validation"] = _validated(validate, progress, snapshots)
-                if record["validation"] < progress.best:
-                    progress.best, progress.best_step = record["validation"], progress.step
-            stop = _signal_of_any(caught, accelerator)
+            average.update(progress.step)
+            stop, progress.seconds = _agreed(caught, clock() - began, accelerator)
+            if due := schedule.due(progress):
+                with average.applied():
+                    record["validation"] = watch()
+                    if main and progress.best_step == progress.step:
+                        # first: a crash before the checkpoint then repeats this step, and keeps no older best
+                        snapshots.save_best(module, progress)
+                progress.ended = schedule.over(progress, patient=not keep_best)
+                stop = _agreed(caught, 0, accelerator)[0]
             if main and (due or stop):
-                snapshots.save(module, optimiser, progress, best=due and progress.best_step == progress.step)
-            report(progress, record)
+                snapshots.save(module, optimiser, progress, average)
+            with average.applied() if due else nullcontext():
+                report(progress, record)
     accelerator.wait_for_everyone()
-    if stop := stop or _signal_of_any(caught, accelerator):  # also one that came after the last step
-        raise Interrupted(
-            stop,
-            f"{signal.Signals(stop).name}: saved step {progress.step} as {snapshots.newest()}; "
-            "continue with --resume",
-        )
+    if stop := stop or _agreed(caught, 0, accelerator)[0]:  # also one that came after the last step
+        saved = f"saved step {progress.step} as {snapshots.newest()}; continue with --resume"
+        raise Interrupted(stop, f"{signal.Signals(stop).name}: {saved}")
+    average.keep()
     if keep_best:
         snapshots.restore_best(module)
     return progress
+
+
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Apart what decays, matrices and kernels, from what does not."""
+    weights = list(module.parameters())
+    if not weight_decay:
+        return [{"params": weights, "weight_decay": 0.0}]
+    decay = {weight_decay: [p for p in weights if p.dim() > 1], 0.0: [p for p in weights if p.dim() <= 1]}
+    return [{"params": some, "weight_decay": rate} for rate, some in decay.items() if some]
 
 
 def _step(
     objective: nn.Module,
     optimiser: torch.optim.Optimizer,
     batch: Any,
-    schedule: Schedule,
+    clip: float,
     accelerator: Accelerator,
     progress: Progress,
     snapshots: Snapshots,
@@ -152,8 +146,9 @@ def _step(
     optimiser.zero_grad(set_to_none=True)
     value = objective(batch)
     accelerator.backward(value)
-    norm = accelerator.clip_grad_norm_(objective.parameters(), schedule.clip)
-    record = {"loss": float(value.detach()), "grad_norm": float(norm), "lr": schedule.lr_at(progress.step)}
+    norm = accelerator.clip_grad_norm_(objective.parameters(), clip)
+    lr = optimiser.param_groups[0]["lr"]
+    record = {"loss": float(value.detach()), "grad_norm": float(norm), "lr": lr}
     if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
         raise DivergedError(
             f"loss {record['loss']:g}, gradient norm {record['grad_norm']:g} at step {progress.step} "
@@ -175,10 +170,19 @@ def _dropout(seed: int, step: int, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def _validated(validate: Callable[[], float], progress: Progress, snapshots: Snapshots) -> float:
+def _watch(
+    validate: Callable[[], float],
+    progress: Progress,
+    snapshots: Snapshots,
+    accelerator: Accelerator,
+    now: Callable[[], float],
+) -> float:
+    """Validate, and note the error and the time in the progress."""
+    before = _agreed([], now(), accelerator)[1]
     error = validate()
     if not math.isfinite(error):
         raise DivergedError(f"validation error {error:g} after step {progress.step}. {_last_good(snapshots)}")
+    progress.validated(error, before, _agreed([], now(), accelerator)[1])
     return error
 
 
@@ -189,32 +193,14 @@ def _last_good(snapshots: Snapshots) -> str:
     )
 
 
-def _signal_of_any(caught: list[int], accelerator: Accelerator) -> int:
-    """Return the number of a signal that some process has caught, 0 without one: all stop together."""
+def _agreed(caught: list[int], seconds: float, accelerator: Accelerator) -> tuple[int, float]:
+    """Return a signal that some process caught (0: none) and the first one's clock, so that all act alike."""
     number = caught[0] if caught else 0
     if accelerator.num_processes == 1:
-        return number
-    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one is not held back."""
-    caught: list[int] = []
-    previous: dict[int, Any] = {}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        signal.signal(number, previous[number] or signal.SIG_DFL)
-
-    with suppress(ValueError):  # not the main thread: whoever runs it there handles its signals
-        for wanted in (signal.SIGINT, signal.SIGTERM):
-            previous[wanted] = signal.signal(wanted, note)
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+        return number, seconds
+    mine = torch.tensor([[number, seconds]], dtype=torch.float64, device=accelerator.device)
+    all_ = accelerator.gather(mine)
+    return int(all_[:, 0].max()), float(all_[0, 1])
 
 
 def shuffled(

@@ -17,7 +17,7 @@ from mfimage.datasets.points import Points
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
 from mfimage.files import stream
-from mfimage.fit import Progress, Schedule, fit, shuffled
+from mfimage.fit import fit, shuffled
 from mfimage.models import GenerativeModel
 from mfimage.models.subspace import pca_rows
 from mfimage.run import Run, Snapshots, trim_stats

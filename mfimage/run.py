@@ -20,6 +20,7 @@ from mfimage.datasets.pictures import save_png, sheet
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.files import load_state, part, read_metadata, read_tensors, save_tensors, write_json, write_text
 from mfimage.pretrained import CONFIG, WEIGHTS
+from mfimage.schedule import Average
 from mfimage.settings import read_settings
 
 
@@ -129,8 +130,9 @@ def trim_stats(path: Path, phase: str, step: int) -> None:
 class Snapshots:
     """The checkpoints of one training phase: the newest three, and a copy of the best.
 
-    Each is one safetensors file with the module, the optimiser's moments, and the progress in its header. The
-    phase is the leading part of their names; the directory is made when the first is written.
+    Each is one safetensors file with the module, its average, the optimiser's moments, and the progress in
+    its header; the best has no moments. The phase is the leading part of their names; the directory is made
+    when the first is written.
     """
 
     def __init__(self, directory: Path, phase: str, keep: int = 3) -> None:
@@ -150,22 +152,44 @@ class Snapshots:
         """Return the last checkpoint, None before the first."""
         return max(self.all(), default=None)
 
-    def save(self, module: nn.Module, optimiser: torch.optim.Optimizer, progress: Any, best: bool) -> None:
-        """Write a checkpoint, copy it if it is the best, and remove what is older than the newest three."""
+    def progress(self) -> dict[str, Any]:
+        """Return the progress in the newest checkpoint; an empty dict if there is none."""
+        path = self.newest()
+        return {} if path is None else json.loads(read_metadata(path).get("progress", "{}"))
+
+    def save_best(self, module: nn.Module, progress: Any) -> None:
+        """Write a module as the best so far."""
+        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+        save_tensors(tensors, self.best, {"progress": json.dumps(vars(progress))})
+
+    def save(
+        self,
+        module: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        progress: Any,
+        average: Average | None = None,
+    ) -> None:
+        """Write a checkpoint, and remove what is older than the newest three."""
         for left_over in self.directory.glob(f"*{self.phase}*.tmp"):  # of a process that was killed
             left_over.unlink()
         tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+        if average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
         path = self.directory / f"{self.phase}-{progress.step:08d}.safetensors"
-        header = {"progress": json.dumps(vars(progress))}
-        if best:  # first: a crash between the two then repeats this step, and never keeps an older best
-            save_tensors(tensors, self.best, header)
-        save_tensors(tensors, path, header)
+        save_tensors(tensors, path, {"progress": json.dumps(vars(progress))})
         for old in self.all()[: -self.keep]:
             old.unlink()
 
-    def restore(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    def clear(self) -> None:
+        """Remove all checkpoints."""
+        for path in (*self.all(), self.best):
+            path.unlink(missing_ok=True)
+
+    def restore(
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None = None
+    ) -> dict[str, Any]:
         """Load the newest checkpoint in place and return its progress; an empty dict if there is none."""
         path = self.newest()
         if path is None:
@@ -175,6 +199,8 @@ class Snapshots:
             if progress is None:
                 raise ModelError(f"{path}: not a checkpoint of a training run")
             load_state(module, part(tensors, "module."), path)
+            if average is not None:
+                average.load(part(tensors, "average."))
         except ModelError as error:
             raise ModelError(f"{error}; remove this file to resume from the checkpoint before it") from error
         moments: dict[int, dict[str, Tensor]] = {}

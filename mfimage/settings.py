@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
 from mfimage.errors import UsageError
@@ -52,17 +53,17 @@ def check_fields(config: Any, above_zero: Collection[str], shares: Collection[st
     """Raise UsageError for a field that is not what it says, or below 0; some lie above it, shares to 1."""
     for name, hint in get_type_hints(type(config)).items():
         value, least = getattr(config, name), int(name in above_zero)
-        if hint is float:
+        if value is None and NoneType in get_args(hint):
+            continue
+        if hint in (float, float | None):
             check_number(name, value, bool(least))
             if name in shares and value > 1:
                 raise UsageError(f"{name} must lie in {'(' if least else '['}0, 1], not {value}")
-        elif hint is bool and type(value) is not bool:
+        elif hint in (bool, bool | None) and type(value) is not bool:
             raise UsageError(f"{name} must be true or false, not {value!r}")
         elif get_origin(hint) is Literal:
             check_name(name, value, hint)
-        elif (hint is int or (hint == int | None and value is not None)) and (
-            type(value) is not int or value < least
-        ):
+        elif hint in (int, int | None) and (type(value) is not int or value < least):
             raise UsageError(f"{name} must be a whole number from {least}, not {value!r}")
 
 

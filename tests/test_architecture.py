@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mfimage"
 LINKED = ("models", "datasets", "eval")
 FLOORS = (  # from the ground up: a room imports its own files, its floor, and what lies below
-    {"errors", "_torchvision", "settings", "config", "files", "console"},
+    {"errors", "_torchvision", "settings", "model_config", "config", "files", "console", "signals"},
     {"models", "datasets"},
-    {"inputs", "losses", "algorithms", "fit", "run", "pretrained"},
+    {"inputs", "losses", "algorithms", "schedule", "fit", "run", "pretrained"},
     {"eval"},
     {"denoising", "ood"},
     {"phases", "results", "training"},

@@ -19,12 +19,13 @@ from mfimage.errors import DataError, Interrupted
 from mfimage.eval.dimension_estimates import LEAST, DimensionEstimate, EstimatorBias, estimates, find_elbow
 from mfimage.eval.plots import dimension_figure
 from mfimage.files import stream
-from mfimage.fit import Schedule, fit, make_accelerator, shuffled
+from mfimage.fit import fit, make_accelerator, shuffled
 from mfimage.losses import nested_reconstruction
 from mfimage.models import ChartedModel
 from mfimage.models.build import build
 from mfimage.models.subspace import principal_components
 from mfimage.run import Snapshots
+from mfimage.schedule import Schedule
 
 COMPONENTS = 256  # principal components that stand for the data
 HIDDEN = 384

@@ -24,11 +24,13 @@ def pca_rows(count: int, features: int, dim: int) -> Tensor:
 
 
 @torch.no_grad()
-def principal_components(rows: Tensor, dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def principal_components(
+    rows: Tensor, dim: int, seed: int = 0, exact: int = EXACT_FEATURES
+) -> tuple[Tensor, Tensor]:
     """Find the best d-dimensional affine subspace for a set of vectors.
 
     Rows (N, D), N > d, give their mean, (D,), and orthonormal columns by falling variance, (D, d). Up to
-    4,096 features by the eigenvectors of the float64 covariance; above, by subspace iteration from a random
+    `exact` features by the eigenvectors of the float64 covariance; above, by subspace iteration from a random
     start, with a Rayleigh–Ritz step last. Halko, Martinsson, Tropp, Finding structure with randomness, 2009,
     arXiv 0909.4061.
     """
@@ -39,7 +41,7 @@ def principal_components(rows: Tensor, dim: int, seed: int = 0) -> tuple[Tensor,
             "give more images or lower --dim"
         )
     mean = rows.mean(0, dtype=torch.float64)
-    basis = _exact(rows, mean, dim) if features <= EXACT_FEATURES else _iterated(rows, mean, dim, seed)
+    basis = _exact(rows, mean, dim) if features <= exact else _iterated(rows, mean, dim, seed)
     return mean.to(rows), basis.to(rows)
 
 

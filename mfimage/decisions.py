@@ -1,0 +1,117 @@
+"""What a training decides from the data it gets, and why: the dimension, mirroring, shifts, its time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mfimage.algorithms import ALGORITHMS
+from mfimage.config import TIME, Config
+from mfimage.datasets.sets import Dataset
+from mfimage.models.subspace import enough_rows, principal_components
+
+LEFT = 0.12  # share of the variance of images held out that d principal components may leave
+LEFT_OF_VECTORS = 0.05
+LEAST, MOST = 8, 64  # dimensions that are chosen for images
+IMAGES_A_DIMENSION = 20  # at least
+SEEN = 2000  # images held out that decide
+EXACT_FEATURES = 1024  # above it approximate principal components decide: seconds instead of minutes
+FEW = 5000  # images, below which they are shifted
+
+
+def decide(training: Dataset, held_out: Dataset, config: Config) -> tuple[Config, list[str]]:
+    """Decide from the images to learn from and those held out what a configuration leaves open.
+
+    Returns:
+        The settled configuration, and a sentence for everything that was decided from the data.
+    """
+    steps, count = config.steps, len(training)
+    if steps is None:
+        config = replace(config, time=config.seconds)
+    elif config.density_steps is None:
+        config = replace(config, density_steps=steps // 2)
+    said: list[str] = []
+    closed = all(phase.closed for phase in ALGORITHMS[config.algorithm].phases)
+    if len(training.shape) < 3 or training.theta is not None or closed:  # where another image would be wrong
+        config = replace(config, flip=bool(config.flip), shift=config.shift or 0.0)
+    if config.dim is None or config.flip is None:
+        config, found = _from_components(training, held_out, config)
+        said += found
+    if config.shift is None:
+        config = replace(config, shift=augmentation(count))
+        if config.shift:
+            said.append(f"{count:,} images are few: shifted by up to {config.shift:g} pixels in training")
+    return config, said
+
+
+def augmentation(count: int) -> float:
+    """Return by how many pixels so many images are shifted at random in training, at most."""
+    return 1.0 if count < FEW else 0.0
+
+
+def _from_components(training: Dataset, held_out: Dataset, config: Config) -> tuple[Config, list[str]]:
+    """Decide d and mirroring by what principal components leave of images held out."""
+    if ALGORITHMS[config.algorithm].kind == "sphere":
+        return replace(config, dim=math.prod(training.shape) - 1, flip=bool(config.flip)), []
+    most = min(config.dim or MOST, len(training) - 1, math.prod(training.shape) - 1)
+    rows = torch.linspace(0, len(training) - 1, min(len(training), enough_rows(math.prod(training.shape), most)))
+    x, y = training.batch(rows.round().long()), held_out.batch(slice(SEEN))
+    plain = mirrored = _left_over(x, y, most)
+    if config.flip is not False:
+        mirrored = _left_over(torch.cat([x, x.flip(3)]), y, most)
+    said = []
+    if (flip := config.flip) is None:
+        at = config.dim or choose_dim(plain, len(training))[0]
+        at = min(at, most)
+        flip, change = bool(mirrored[at] < plain[at]), float(mirrored[at] / plain[at] - 1)
+        what = "mirroring helps: on" if flip else "mirroring does not help: off"
+        how = f"{abs(change):.1%} {'less' if flip else 'more'}"
+        said.append(f"{what} (with mirror images {at} principal components leave {how} of images held out)")
+    dim = config.dim
+    if dim is None:
+        chosen = mirrored if flip else plain
+        images = len(training.shape) == 3
+        dim, why = choose_dim(chosen, len(training)) if images else _dim_of_vectors(chosen)
+        said.append(why)
+    return replace(config, dim=dim, flip=flip), said
+
+
+def _left_over(x: Tensor, y: Tensor, most: int) -> Tensor:
+    """Return the mean squared error of y by 0, 1, …, `most` principal components of x."""
+    mean, basis = principal_components(x.flatten(1), most, exact=EXACT_FEATURES)
+    centred = y.flatten(1) - mean
+    energy = (centred @ basis).double().square().mean(0)
+    total = centred.double().square().sum(1).mean()
+    return torch.cat([total[None], total - energy.cumsum(0)]).clamp_min(0)
+
+
+def choose_dim(errors: Tensor, count: int) -> tuple[int, str]:
+    """Choose d for so many images, by what 0, 1, … principal components leave of those held out; say why.
+
+    The fewest that leave at most 12 % of the variance, but 8 at least, and at most 64 and one for every 20
+    images.
+    """
+    left = errors / errors[0].clamp_min(1e-12)
+    enough = _fewest(left, LEFT)
+    most = max(1, min(MOST, count // IMAGES_A_DIMENSION, len(errors) - 1))
+    dim = max(min(enough, most), min(LEAST, most))
+    leave = f"{dim} principal components leave {float(left[dim]):.1%} of the variance of images held out"
+    if enough > most:
+        why = f"the most for {count:,} images" if most < MOST else "the most that is chosen"
+    else:
+        why = "the least that is chosen" if dim > enough else f"the fewest below {LEFT:.0%}"
+    return dim, f"d = {dim}: {leave}, {why}"
+
+
+def _dim_of_vectors(errors: Tensor) -> tuple[int, str]:
+    left = errors / errors[0].clamp_min(1e-12)
+    dim = max(1, min(_fewest(left, LEFT_OF_VECTORS), len(errors) - 1))
+    return dim, f"d = {dim}: {dim} principal components leave {float(left[dim]):.1%} of the variance held out"
+
+
+def _fewest(left: Tensor, share: float) -> int:
+    """Return the first position with no more than a share left, or the length."""
+    return int((left > share).sum())
