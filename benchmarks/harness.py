@@ -34,10 +34,12 @@ def training_config(name: str, quick: bool) -> Config:
     """Settings of the models that several benchmarks share, for `trained` by the clock of `BUDGETS`."""
     if quick:
         model = {"width": 4, "hidden": 16, "density_steps": 2, "density_width": 16}
-        return Config(dim=8, density_steps=20, batch_size=32, warmup=5, every=100, validation=50, model=model)
+        return Config(
+            dim=8, steps=20, density_steps=20, batch_size=32, warmup=5, every=100, validation=50, model=model
+        )
     if name == "celeba":
-        return Config(dim=64, batch_size=64, validation=500, every=200)
-    return Config(dim=32, validation=500)
+        return Config(dim=64, steps=2000, density_steps=1000, batch_size=64, validation=500, every=200)
+    return Config(dim=32, steps=2000, density_steps=1000, validation=500)
 
 
 def start(description: str) -> bool:
@@ -126,7 +128,7 @@ def trained(
         if seconds is not None and not begun:
             config = config.with_(steps=_steps_in(images, config, seconds))
         began = time.process_time()
-        train(images, folder, config, device="cpu", resume=begun)
+        train(images, folder, None if begun else config, device="cpu", resume=begun)
         spent.write_text(json.dumps(time.process_time() - began))
     return from_pretrained(folder), json.loads(spent.read_text())
 
@@ -146,7 +148,7 @@ def _steps_in(images: ImageSet, config: Config, seconds: float) -> int:
     fixed = cost(1, 1)
     step = max((cost(31, 1) - fixed) / 30, 1e-3)
     density_step = max((cost(1, 101) - fixed) / 100, 0.0)
-    steps = round((seconds - config.density_steps * density_step) / step)
+    steps = round((seconds - (config.density_steps or 0) * density_step) / step)
     say(
         f"{config.algorithm}: {step:.3f} CPU-seconds a step, {density_step:.4f} of the density: {steps} steps"
     )

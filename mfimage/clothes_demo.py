@@ -40,6 +40,7 @@ def run_demo(
     """Train, if OUTDIR holds no finished run, and write its report.html; give its path and a sentence."""
     run = Run(outdir)
     model = train_or_reuse(data, outdir, config, device=device, quiet=quiet)
+    config = run.config()  # with what was decided
     training, test = (load_like(data, split, model) for split in ("train", "test"))
     metrics = evaluate(test, model, training, metrics=("reconstruction", "density"), seed=config.seed)
     pca, x = PCA.of(learned_of(training, model), model.dim), test.batch(slice(None))

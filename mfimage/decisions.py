@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mfimage.algorithms import ALGORITHMS
-from mfimage.config import TIME, Config
+from mfimage.config import Config
 from mfimage.datasets.sets import Dataset
-from mfimage.models.subspace import enough_rows, principal_components
+from mfimage.models.subspace import pca_rows, principal_components
 
 LEFT = 0.12  # share of the variance of images held out that d principal components may leave
 LEFT_OF_VECTORS = 0.05
@@ -56,9 +56,9 @@ def _from_components(training: Dataset, held_out: Dataset, config: Config) -> tu
     """Decide d and mirroring by what principal components leave of images held out."""
     if ALGORITHMS[config.algorithm].kind == "sphere":
         return replace(config, dim=math.prod(training.shape) - 1, flip=bool(config.flip)), []
-    most = min(config.dim or MOST, len(training) - 1, math.prod(training.shape) - 1)
-    rows = torch.linspace(0, len(training) - 1, min(len(training), enough_rows(math.prod(training.shape), most)))
-    x, y = training.batch(rows.round().long()), held_out.batch(slice(SEEN))
+    features = math.prod(training.shape)
+    most = min(config.dim or MOST, len(training) - 1, features - 1)
+    x, y = training.batch(pca_rows(len(training), features, most)), held_out.batch(slice(SEEN))
     plain = mirrored = _left_over(x, y, most)
     if config.flip is not False:
         mirrored = _left_over(torch.cat([x, x.flip(3)]), y, most)
@@ -99,10 +99,12 @@ def choose_dim(errors: Tensor, count: int) -> tuple[int, str]:
     most = max(1, min(MOST, count // IMAGES_A_DIMENSION, len(errors) - 1))
     dim = max(min(enough, most), min(LEAST, most))
     leave = f"{dim} principal components leave {float(left[dim]):.1%} of the variance of images held out"
-    if enough > most:
+    if dim == enough:
+        why = f"the fewest below {LEFT:.0%}"
+    elif dim == most:
         why = f"the most for {count:,} images" if most < MOST else "the most that is chosen"
     else:
-        why = "the least that is chosen" if dim > enough else f"the fewest below {LEFT:.0%}"
+        why = "the least that is chosen"
     return dim, f"d = {dim}: {leave}, {why}"
 
 

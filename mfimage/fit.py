@@ -100,7 +100,7 @@ def fit(
             module.eval()
             progress.step += 1
             average.update(progress.step)
-            stop, progress.seconds = _agreed(caught, clock() - began, accelerator)
+            stop, progress.seconds = agreed(caught, clock() - began, accelerator)
             if due := schedule.due(progress):
                 with average.applied():
                     record["validation"] = watch()
@@ -108,13 +108,13 @@ def fit(
                         # first: a crash before the checkpoint then repeats this step, and keeps no older best
                         snapshots.save_best(module, progress)
                 progress.ended = schedule.over(progress, patient=not keep_best)
-                stop = _agreed(caught, 0, accelerator)[0]
+                stop = agreed(caught, 0, accelerator)[0]
             if main and (due or stop):
                 snapshots.save(module, optimiser, progress, average)
             with average.applied() if due else nullcontext():
                 report(progress, record)
     accelerator.wait_for_everyone()
-    if stop := stop or _agreed(caught, 0, accelerator)[0]:  # also one that came after the last step
+    if stop := stop or agreed(caught, 0, accelerator)[0]:  # also one that came after the last step
         saved = f"saved step {progress.step} as {snapshots.newest()}; continue with --resume"
         raise Interrupted(stop, f"{signal.Signals(stop).name}: {saved}")
     average.keep()
@@ -178,11 +178,11 @@ def _watch(
     now: Callable[[], float],
 ) -> float:
     """Validate, and note the error and the time in the progress."""
-    before = _agreed([], now(), accelerator)[1]
+    before = agreed([], now(), accelerator)[1]
     error = validate()
     if not math.isfinite(error):
         raise DivergedError(f"validation error {error:g} after step {progress.step}. {_last_good(snapshots)}")
-    progress.validated(error, before, _agreed([], now(), accelerator)[1])
+    progress.validated(error, before, agreed([], now(), accelerator)[1])
     return error
 
 
@@ -193,7 +193,7 @@ def _last_good(snapshots: Snapshots) -> str:
     )
 
 
-def _agreed(caught: list[int], seconds: float, accelerator: Accelerator) -> tuple[int, float]:
+def agreed(caught: list[int], seconds: float, accelerator: Accelerator) -> tuple[int, float]:
     """Return a signal that some process caught (0: none) and the first one's clock, so that all act alike."""
     number = caught[0] if caught else 0
     if accelerator.num_processes == 1:

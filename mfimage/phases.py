@@ -11,55 +11,71 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mfimage.algorithms import ALGORITHMS, Batch, Phase
+from mfimage.augmentation import mirrored, shifted
+from mfimage.budget import Budget
 from mfimage.config import Config
 from mfimage.console import progress, rates
 from mfimage.datasets.points import Points
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
 from mfimage.files import stream
-from mfimage.fit import fit, shuffled
+from mfimage.fit import agreed, fit, shuffled
 from mfimage.models import GenerativeModel
 from mfimage.models.subspace import pca_rows
 from mfimage.run import Run, Snapshots, trim_stats
+from mfimage.schedule import Progress, Schedule
 
 PREVIEW = 32  # images on a sheet
+ENDLESS = 2**62  # steps, as many as the clock allows
 
 
 class Trainer:
     """The phases of an algorithm on one model, sharing the run, the accelerator and the settings."""
 
     def __init__(
-        self, model: GenerativeModel, config: Config, run: Run, accelerator: Accelerator, quiet: bool
+        self,
+        model: GenerativeModel,
+        config: Config,
+        run: Run,
+        accelerator: Accelerator,
+        quiet: bool,
+        began: float | None = None,
     ) -> None:
         self.model, self.config, self.run = model.eval(), config, run
         self.accelerator, self.quiet = accelerator, quiet
+        self.phases = [phase for phase in ALGORITHMS[config.algorithm].phases if self._learns(phase)]
+        self.budget = None if config.seconds is None else Budget(config.seconds, self.phases, run, began)
 
     def run_phases(self, training: Dataset, held_out: Dataset) -> None:
         """Train all phases of the configuration's algorithm, or go on with them where they stopped."""
         try:
-            for phase in ALGORITHMS[self.config.algorithm].phases:
+            for phase in self.phases:
                 self._run_phase(phase, training, held_out)
         finally:
             self.run.close()
 
-    def _run_phase(self, phase: Phase, training: Dataset, held_out: Dataset) -> None:
+    def _learns(self, phase: Phase) -> bool:
+        """Whether a model has what a phase trains: a prescribed chart has nothing to learn."""
         module = phase.part(self.model)
-        if module is None or not any(parameter.requires_grad for parameter in module.parameters()):
-            return  # a prescribed chart has nothing to learn
+        return module is not None and any(p.requires_grad for p in module.parameters())
+
+    def _run_phase(self, phase: Phase, training: Dataset, held_out: Dataset) -> None:
+        if (module := phase.part(self.model)) is None:
+            return
         if phase.codes:
-            training, held_out = self._codes(training, self.config.flip), self._codes(held_out)
+            training, held_out = self._codes(training, bool(self.config.flip)), self._codes(held_out)
         snapshots, main = Snapshots(self.run.checkpoints, phase.name), self.accelerator.is_main_process
-        newest = snapshots.newest()
-        if phase.codes or newest is None:
+        if phase.codes or snapshots.newest() is None:
             self._start(phase, training)
-        if main and newest is not None:
-            trim_stats(self.run.directory / "stats.jsonl", phase.name, snapshots.step_of(newest))
         schedule, rows = self._schedule(phase), self._rows(phase, len(training))
+        if main:
+            self._clear(phase, snapshots, schedule)
         whole = phase.within(self.model) if phase.within else None
+        extent = round(schedule.extent)
         with (
             _alone(self.model, module),
-            training.prefetched(rows, schedule.steps) as read,
-            progress(phase.name, schedule.steps, self.quiet or not main) as advance,
+            training.prefetched(rows, ENDLESS if schedule.steps is None else schedule.steps) as read,
+            progress(phase.name, extent, self.quiet or not main) as advance,
         ):
 
             def batches(step: int) -> Batch:
@@ -72,7 +88,7 @@ class Trainer:
                 return self._validation(phase, whole or module, held_out)
 
             def report(reached: Progress, record: dict[str, float]) -> None:
-                advance(reached.step, note=rates(record))
+                advance(round(extent * schedule.done(reached)), note=rates(record))
                 if main:
                     self._record(phase, reached.step, record, held_out)
 
@@ -81,16 +97,45 @@ class Trainer:
                 phase.keep_best, self.config.seed,
             )  # fmt: skip
 
+    def _clear(self, phase: Phase, snapshots: Snapshots, schedule: Schedule) -> None:
+        """Remove what the curves hold after the checkpoint, and later phases where this one goes on."""
+        curves, newest = self.run.directory / "stats.jsonl", snapshots.newest()
+        if newest is None:
+            return
+        trim_stats(curves, phase.name, snapshots.step_of(newest))
+        reached = Progress(**snapshots.progress())
+        reached.go_on(schedule.extent)
+        if reached.ended or schedule.over(reached, patient=not phase.keep_best):
+            return
+        for later in self.phases[self.phases.index(phase) + 1 :]:
+            Snapshots(self.run.checkpoints, later.name).clear()
+            trim_stats(curves, later.name, -1)
+
     def _start(self, phase: Phase, training: Dataset) -> None:
-        """Give what is trained its first values, from examples evenly over all."""
-        count, features = len(training), math.prod(self.model.shape)
+        """Give what is trained its first values, from examples evenly over all, and their mirror images."""
+        count, mirror = len(training), self._mirrors(phase)
+        features = math.prod(self.model.shape) * (1 + mirror)
         rows = torch.arange(count) if phase.codes else pca_rows(count, features, self.model.dim)
-        phase.start(self.model, self._batch(training, rows, training.batch(rows)))
+        x = training.batch(rows)
+        if mirror:
+            x, rows = torch.cat([x, x.flip(3)]), torch.cat([rows, rows])
+        phase.start(self.model, self._batch(training, rows, x))
+
+    def _mirrors(self, phase: Phase) -> bool:
+        """Whether a phase sees mirror images; codes hold theirs already, and PCA is that of the images."""
+        return bool(self.config.flip) and not phase.codes and not phase.closed
 
     def _schedule(self, phase: Phase) -> Schedule:
         c = self.config
         steps, lr = (c.density_steps, c.density_lr) if phase.codes else (c.steps, c.lr)
-        return Schedule(0 if phase.closed else steps, lr, c.warmup, c.clip, c.weight_decay, c.every)
+        seconds = 0.0
+        if phase.closed:
+            steps = 0
+        elif self.budget is not None:
+            seconds = agreed([], self.budget.grant(phase.name), self.accelerator)[1]
+            if self.accelerator.is_main_process:
+                self.budget.note()
+        return Schedule(steps, lr, c.warmup, c.clip, c.weight_decay, c.every, c.ema, c.patience, seconds)
 
     def _rows(self, phase: Phase, count: int) -> Callable[[int], Tensor]:
         """Step to the rows of this process's share of a batch."""
@@ -107,16 +152,17 @@ class Trainer:
 
     def _training_batch(self, phase: Phase, data: Dataset, rows: Tensor, x: Tensor, step: int) -> Batch:
         batch = self._batch(data, rows, x)
-        if self.config.flip and not phase.codes:
-            batch = batch._replace(x=self._flipped(batch.x, step))
+        if self._mirrors(phase):
+            batch = batch._replace(x=mirrored(batch.x, self._drawn(batch.x, 1, step + 2**41)[:, 0]))
+        if phase.shifts and self.config.shift:
+            draw = self._drawn(batch.x, 4, step + 2**43)
+            batch = batch._replace(x=shifted(batch.x, self.config.shift, draw))
         return self._disturbed(phase, batch, step)
 
-    def _flipped(self, x: Tensor, step: int) -> Tensor:
-        """Mirror half of a batch; which, follows from the seed, the step and the place in the whole batch."""
+    def _drawn(self, x: Tensor, count: int, number: int) -> Tensor:
+        """Draw numbers in [0, 1) for every image, by the seed, a number and its place in the whole batch."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        drawn = torch.rand(len(x) * world, generator=stream(self.config.seed, step + 2**41))
-        mirrored = drawn[rank::world] < 0.5
-        return torch.where(mirrored.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+        return torch.rand(len(x) * world, count, generator=stream(self.config.seed, number))[rank::world]
 
     def _disturbed(self, phase: Phase, batch: Batch, step: int) -> Batch:
         """Add the random numbers of a step, which follow from the seed and the step."""

@@ -149,12 +149,16 @@ def settings_of(run: Run, config: Config, model: GenerativeModel) -> dict[str, o
         "dimension": model.dim,
         "parameters": sum(p.numel() for p in model.parameters()),
         "algorithm": config.algorithm,
-        "first phase": f"{config.steps:,} steps of {config.batch_size} images, lr {config.lr:g}",
-        "density phase": f"{config.density_steps:,} steps of {codes} codes, lr {config.density_lr:g}",
+        "first phase": f"{_steps(config.steps)} of {config.batch_size} images, lr {config.lr:g}",
+        "density phase": f"{_steps(config.density_steps)} of {codes} codes, lr {config.density_lr:g}",
         "seed": config.seed,
         "machine": f"{environment['processor']}, {counted(environment['cores'], 'core')}",
         "torch": environment["packages"]["torch"],
     }
+
+
+def _steps(count: int | None) -> str:
+    return "steps by the clock" if count is None else f"{count:,} steps"
 
 
 def next_commands(run: Run) -> dict[str, str]:

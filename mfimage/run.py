@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Run:
     """A run's directory.
 
     config.json, command.txt, environment.json, data.json   what was asked and given
+    decisions.json, clock.json                              what was decided and why, seconds of each phase
     stats.jsonl, tensorboard/                               a line, and scalars, at every report
     checkpoints/                                            to resume from
     model/                                                  model.safetensors, config.json, calibration.json
@@ -65,6 +67,11 @@ class Run:
             raise UsageError(f"{self.directory}: nothing to resume here (config.json is missing)")
         return read_settings(Config, path)
 
+    def decisions(self) -> list[str]:
+        """Read what was decided from the data when the run began, in words."""
+        path = self.directory / "decisions.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
     def require_same_data(self, data: dict[str, Any]) -> None:
         """Raise DataError unless these are the images that the run began with."""
         path = self.directory / "data.json"
@@ -75,8 +82,9 @@ class Run:
         if began_with != data["sha256"]:
             raise DataError(f"{data['name']}: not the images that the run in {self.directory} began with")
 
-    def begin(self, config: dict[str, Any], data: dict[str, Any]) -> None:
-        """Write down the settings, the command, the environment and the data."""
+    def begin(self, config: dict[str, Any], data: dict[str, Any], decisions: Sequence[str] = ()) -> None:
+        """Write down the settings and why, the command, the environment and the data."""
+        self.write("decisions.json", decisions)
         self.write("config.json", config)
         self.write("data.json", data)
         self.write("environment.json", environment())

@@ -157,7 +157,8 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         learned = {n: p for n, p in module.named_parameters() if p.requires_grad} if decay else {}
-        self.decay, self._weights = decay, list(learned.values())
+        self.decay: float = decay
+        self._weights: list[Tensor] = list(learned.values())
         self.tensors = {name: parameter.detach().clone() for name, parameter in learned.items()}
 
     @torch.no_grad()
@@ -192,6 +193,6 @@ class Average:
 
     @staticmethod
     @torch.no_grad()
-    def _copy(to: list[Tensor] | list[nn.Parameter], source: list[Tensor] | list[nn.Parameter]) -> None:
+    def _copy(to: list[Tensor], source: list[Tensor]) -> None:
         for a, b in zip(to, source, strict=True):
             a.copy_(b)

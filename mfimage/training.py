@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from mfimage.console import list_skipped
 from mfimage.datasets.loading import MEMORY, Data, load_for_training
 from mfimage.datasets.sets import Dataset
 from mfimage.datasets.splits import validation_rows
+from mfimage.decisions import decide
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator
@@ -45,11 +47,13 @@ def train(
             Photographs (images of several sizes, or above 128 pixels) are taken at 64 × 64 if config.size
             does not say otherwise.
         outdir: The run's directory; see `run.Run`.
-        config: Settings; with `resume`, those of the run are taken instead. Its algorithm says what is built.
+        config: Settings; what they leave open is decided from the data. Its algorithm says what is built.
+            With `resume` those of the run, with more steps, density_steps or time; None: as they are.
         model: Train this one instead, put together by hand of what the algorithm trains; only its weights are
             saved.
         device: "auto", "cpu" or "cuda".
-        resume: Continue the run in outdir from its newest checkpoint, bit for bit.
+        resume: Continue the run in outdir from its newest checkpoint, bit for bit. One that is given more
+            goes on as one that was planned so; phases after the first that goes on are trained anew.
         quiet: Without a progress bar on stderr.
         reading: How files are read, and how many may be bad.
         memory: Most bytes of pixels that are held in memory.
@@ -65,7 +69,9 @@ def train(
         Interrupted: After SIGINT or SIGTERM, once the step is saved.
     """
     run = Run(outdir)
-    config = run.config() if resume else config or Config()
+    if resume:
+        config = run.config() if config is None else run.config().longer(**vars(config))
+    config = config or Config()
     accelerator = make_accelerator(device, config.precision)
     main = accelerator.is_main_process
     if main and not resume:
@@ -75,15 +81,22 @@ def train(
     if main:
         list_skipped(known)
     check_score(config, images.score is not None)
-    if config.flip and len(images.shape) != 3:
-        raise UsageError(f"{images.name}: flip is for images, not for vectors")
-    training, held_out = hold_out(images, config if model is None else replace(config, dim=model.dim))
+    began = time.monotonic()
+    if len(images.shape) != 3 and (config.flip or config.shift):
+        raise UsageError(
+            f"{images.name}: {'flip' if config.flip else 'shift'} is for images, not for vectors"
+        )
+    config = config if model is None else replace(config, dim=model.dim)
+    training, held_out = hold_out(images, config)
+    config, decisions = decide(training, held_out, config)
     model = model or _build(training, config)  # before anything is written: settings may not fit the data
     if resume:
         run.require_same_data(images.summary())
+        if main:
+            run.write("config.json", asdict(config))
     elif main:
-        run.begin(asdict(config), {"data": images.name, **images.summary()})
-    trainer = Trainer(model.to(accelerator.device), config, run, accelerator, quiet)
+        run.begin(asdict(config), {"data": images.name, **images.summary()}, decisions)
+    trainer = Trainer(model.to(accelerator.device), config, run, accelerator, quiet, began)
     trainer.run_phases(training, held_out)
     list_skipped(images.skipped[len(known) :])  # what a stored set met later
     if main:
@@ -105,7 +118,7 @@ def train_or_reuse(
     if not run.begun:
         return train(data, outdir, config, device=device, quiet=quiet, reading=reading)
     images, settled = load_for_training(data, config, reading)
-    if run.config() != settled:
+    if not settled.allows(run.config()):
         raise UsageError(f"{outdir} holds a run with other settings: choose another --outdir")
     if not run.finished:
         return train(images, outdir, device=device, resume=True, quiet=quiet)
@@ -116,10 +129,10 @@ def train_or_reuse(
 def hold_out(images: Dataset, config: Config) -> tuple[Dataset, Dataset]:
     """Split off the images that watch the error: `validation` of them, at most a fifth, drawn by the seed."""
     learned, watching = validation_rows(len(images), config.validation, config.seed)
-    if len(learned) <= config.dim:
+    if len(learned) <= (dim := config.dim or 1):
         raise DataError(
-            f"{images.name}: {len(images)} images are too few for a manifold of {config.dim} dimensions: "
-            f"give more than {config.dim * 5 // 4 + 1}, or lower --dim"
+            f"{images.name}: {len(images)} images are too few for a manifold of {dim} dimensions: "
+            f"give more than {dim * 5 // 4 + 1}, or lower --dim"
         )
     return images.subset(learned), images.subset(watching).in_memory()  # few, looked at again and again
 

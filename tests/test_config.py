@@ -47,7 +47,35 @@ def test_without_levels_images_are_halved_to_about_8_pixels(side, halvings):
 
 
 def test_with_replaces_only_what_is_given():
-    assert NESTED.with_(dim=None, steps=3, seed=0) == from_json(Config, {**asdict(NESTED), "steps": 3})
+    assert NESTED.with_(size=None, steps=3, seed=0) == from_json(Config, {**asdict(NESTED), "steps": 3})
+
+
+def test_steps_and_time_replace_each_other():
+    assert Config().seconds == Config().with_(time=600).seconds == 600
+    assert Config(time=60).with_(steps=5) == Config(steps=5)
+    assert Config(steps=5, density_steps=3).with_(time=60) == Config(time=60)
+    assert Config(steps=5).seconds is None
+    with pytest.raises(UsageError, match="both say how long"):
+        Config().with_(steps=5, time=60)
+
+
+def test_what_is_left_open_allows_what_was_decided():
+    settled = Config(dim=9, time=600, flip=True, shift=1.0, noise=0.0, size=64)
+    assert Config().allows(settled)
+    assert Config(dim=9).allows(settled)
+    assert not Config(dim=8).allows(settled)
+    assert not Config(time=60).allows(settled)
+    assert not Config().allows(Config(steps=5))
+    assert not Config(steps=5).allows(settled)
+
+
+def test_a_run_may_be_given_more_and_nothing_else():
+    config = Config(steps=5, density_steps=3)
+    assert config.longer(steps=9, density_steps=None) == Config(steps=9, density_steps=3)
+    assert Config(time=60).longer(time=90, dim=None) == Config(time=90)
+    for changes in ({"steps": 4}, {"time": 60}, {"dim": 3}, {"seed": 1}):
+        with pytest.raises(UsageError, match="can only"):
+            config.longer(**changes)
 
 
 def test_every_name_that_can_be_chosen_stands_for_something():
@@ -82,6 +110,13 @@ def test_every_name_that_can_be_chosen_stands_for_something():
         ({"steps": 2.5}, "steps must be a whole number from 0, not 2.5"),
         ({"steps": -1}, "steps must be a whole number from 0, not -1"),
         ({"every": 0}, "every must be"),
+        ({"time": 0}, "time must be a positive number"),
+        ({"time": "20m"}, "time must be a positive number"),
+        ({"time": 60, "steps": 5}, "time and steps both say how long to train"),
+        ({"density_steps": 5}, "density_steps goes with steps"),
+        ({"ema": 1.5}, r"ema must lie in \[0, 1\]"),
+        ({"patience": -1}, "patience must be a whole number from 0"),
+        ({"shift": -1}, "shift must be a number from 0"),
         ({"size": 0}, "size must be a whole number from 1"),
         ({"channels": 2}, r"channels must be 1 \(grey\), 3 \(colour\) or null, not 2"),
         ({"lr": 0}, "lr must be a positive number, not 0"),

@@ -52,7 +52,9 @@ class Problem:
 
 def untimed(progress):
     """A progress without what the clock said."""
-    return {k: v for k, v in vars(progress).items() if k not in ("seconds", "mark_seconds", "watched", "pace")}
+    return {
+        k: v for k, v in vars(progress).items() if k not in ("seconds", "mark_seconds", "watched", "pace")
+    }
 
 
 def test_least_squares_are_solved(tmp_path):

@@ -43,7 +43,7 @@ def same_tensors(first, second):
 def test_a_run_writes_what_it_promises(tiny_run, bumps):
     names = {path.name for path in tiny_run.iterdir()}
     promised = {"config.json", "command.txt", "environment.json", "data.json", "stats.jsonl", "tensorboard"}
-    promised |= {"report.html"}
+    promised |= {"report.html", "decisions.json"}
     measured = {"metrics.json", "evaluation.html"}  # where a test evaluated this run before
     assert names - measured == promised | {"checkpoints", "model", "pictures"}
     assert read_settings(Config, tiny_run / "config.json") == TINY
@@ -232,6 +232,42 @@ def test_resuming_a_finished_run_changes_nothing(bumps, tmp_path):
     train(bumps, tmp_path / "run", resume=True, device="cpu")
     assert {p: p.read_bytes() for pattern in patterns for p in (tmp_path / "run").rglob(pattern)} == files
     assert curve(tmp_path / "run") == lines
+
+
+def test_a_run_that_is_given_more_steps_equals_one_that_was_planned_so_from_the_checkpoint_on(
+    bumps, tmp_path
+):
+    config = replace(TINY, steps=20, density_steps=20)
+    train(bumps, tmp_path / "short", config, device="cpu")
+    shutil.copytree(tmp_path / "short", tmp_path / "planned")
+    shutil.rmtree(tmp_path / "planned" / "model")
+    planned = replace(config, steps=40, density_steps=30)
+    (tmp_path / "planned" / "config.json").write_text(json.dumps(asdict(planned)))
+    for path in (tmp_path / "planned" / "checkpoints").glob("*density*"):
+        path.unlink()
+    lines = curve(tmp_path / "short")
+    train(bumps, tmp_path / "short", planned, resume=True, device="cpu")
+    train(bumps, tmp_path / "planned", resume=True, device="cpu")
+    assert same_tensors(*(tmp_path / name / "model/model.safetensors" for name in ("short", "planned")))
+    longer = curve(tmp_path / "short")
+    assert longer[:2] == lines[:2]  # of the manifold; what was learned of the density is of another manifold
+    steps = [(line["phase"], line["step"]) for line in longer]
+    assert steps == [("manifold", s) for s in (10, 20, 30, 40)] + [("density", s) for s in (10, 20, 30)]
+    assert Run(tmp_path / "short").config() == planned
+
+
+def test_more_steps_for_the_density_leave_the_manifold_alone(bumps, tmp_path):
+    config = replace(TINY, steps=20, density_steps=20)
+    before = train(bumps, tmp_path / "run", config, device="cpu")
+    longer = replace(config, density_steps=40)
+    after = train(bumps, tmp_path / "run", longer, resume=True, device="cpu")
+    assert weights_hash(before.chart) == weights_hash(after.chart)
+    steps = [line["step"] for line in curve(tmp_path / "run") if line["phase"] == "density"]
+    assert steps == [10, 20, 30, 40]
+    with pytest.raises(UsageError, match="can only grow"):
+        train(bumps, tmp_path / "run", config, resume=True, device="cpu")
+    with pytest.raises(UsageError, match="keeps its settings, seed among them"):
+        train(bumps, tmp_path / "run", replace(longer, seed=3), resume=True, device="cpu")
 
 
 def wait_for_checkpoint(directory, phase, process, seconds=300):

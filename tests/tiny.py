@@ -24,6 +24,8 @@ TINY = Config(
     warmup=10,
     every=10,
     validation=20,
+    flip=False,
+    shift=0.0,
     noise=0.0,
     model={"levels": ((1, 1),), "width": 2, "hidden": 8, "density_steps": 1, "density_width": 8},
 )

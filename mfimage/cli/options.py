@@ -42,6 +42,21 @@ _PAIR = _numbers("LOW,HIGH", counts=(2,))
 _NUMBER_OR_RANGE = _numbers("NUMBER|LOW-HIGH", "-", (1, 2))
 
 
+def _duration() -> Parameter:
+    """Make the parameter of a time in one argument, in seconds, or with s, m or h after it."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> float:
+        text, units = tokens[-1].value, {"": 1, "s": 1, "m": 60, "h": 3600}
+        if found := re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh]?)", text):
+            return float(found[1]) * units[found[2]]
+        raise ValueError(f"{text}: a time is expected, as 90, 90s, 20m or 1.5h")
+
+    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar="SECONDS|20m|1.5h")
+
+
+_DURATION = _duration()
+
+
 def comma_separated(names: object = None) -> Parameter:
     """Make the parameter of a list in one argument, separated by commas, of the names of a Literal if any."""
 
@@ -176,6 +191,7 @@ def flags(settings: type, leave_out: Container[str] = (), **nested: type) -> Any
             shown = False if default is None or default is False else str(default)
             parameter = Parameter(help=helps[name], negative_bool="no-", show_default=shown)
             special = _NUMBER_OR_RANGE if hint == float | tuple[float, float] | None else Parameter()
+            special = _DURATION if name == "time" else special
             made.append((name, Annotated[hint | None, special, parameter], field(default=None)))
     names = {"__module__": __name__}  # else it passes for a class of the standard library
     return make_dataclass(f"{settings.__name__}Flags", made, frozen=True, namespace=names)

@@ -32,8 +32,20 @@ class Settings(_Flags):
         model = {name: value for name, value in vars(self.model).items() if value is not None}
         return base.with_(**{**vars(self), "model": {**base.model, **model}})
 
+    def longer(self, outdir: Path) -> Config:
+        """Take the settings of a run, with more steps or time if they are given."""
+        from mfimage.run import Run
+
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "model"}
+        if self.model != NONE.model or set(given) - {"steps", "density_steps", "time"}:
+            raise UsageError(_RESUMED)
+        return Run(outdir).config().longer(**given)
+
 
 NONE = Settings()
+_RESUMED = (
+    "--resume takes the settings of the run in --outdir; only --steps, --density-steps and --time may grow"
+)
 
 
 def pack(
@@ -127,14 +139,16 @@ def train(
         preset: Settings to start from, by name; flags override them.
         config: Settings to start from, in a JSON file; flags override them.
         print_config: Print the settings as JSON, for --config to read, and stop.
-        resume: Continue the run in --outdir, with its settings.
+        resume: Continue the run in --outdir, with its settings; it may get more --steps, --density-steps or
+            --time.
     """
-    if resume and (preset or config or settings != NONE):
-        raise UsageError("--resume takes the settings of the run in --outdir; give no others")
+    if resume and (preset or config):
+        raise UsageError(_RESUMED)
     if preset and config:
         raise UsageError("--preset and --config both give settings: choose one")
-    chosen = None
-    if not resume:
+    if resume:
+        chosen = settings.longer(outdir)
+    else:
         chosen = settings.over(read_settings(Config, config) if config else presets[preset or "default"])
         if print_config:
             console.put(console.json_text(asdict(chosen), indent=2))

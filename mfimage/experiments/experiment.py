@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from mfimage.models import GenerativeModel
 from mfimage.settings import from_json
 
 BUDGETS: tuple[str, ...] = get_args(BudgetName)
+PAPER: dict[str, Any] = {  # trained plainly, whatever the defaults for photographs
+    "weight_decay": 0.0, "ema": 0.0, "patience": 0, "noise": 0.0, "flip": False, "shift": 0.0,
+}  # fmt: skip
 VARIANTS = ("scandal", "theta")  # +scandal has the joint score in the loss, +theta a chart that sees θ
 
 Models: TypeAlias = Mapping[str, GenerativeModel]

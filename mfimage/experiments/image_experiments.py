@@ -11,7 +11,7 @@ from mfimage.config import Config
 from mfimage.datasets.points import Points
 from mfimage.datasets.stylegan import Styled, load_generator, manifold_generator
 from mfimage.experiments import pictures
-from mfimage.experiments.experiment import AUC, DISTANCE, RECONSTRUCTION, Budget, Experiment, common
+from mfimage.experiments.experiment import AUC, DISTANCE, PAPER, RECONSTRUCTION, Budget, Experiment, common
 from mfimage.experiments.simulators import Generated, Rendered, Simulator
 from mfimage.experiments.tables import Metric
 from mfimage.inputs import in_batches
@@ -26,7 +26,7 @@ DENSITY_ERROR = Metric("density_error", "nats/d", "lower")
 
 RENDERED, GENERATED = 1000, 500  # held-out images whose log-density is compared
 
-_SHARED = Config(dim=2, batch_size=128, lr=3e-3, density_lr=5e-3, every=200)
+_SHARED = Config(dim=2, batch_size=128, lr=3e-3, density_lr=5e-3, every=200, **PAPER)
 _CHANGES = {"af": {"lr": 1e-3}, "pie": {"lr": 1e-3}}
 
 

@@ -142,7 +142,7 @@ def _train_and_measure(
 ) -> None:
     """Train and measure once, unless that is done."""
     begun = run.begun
-    if begun and run.config() != config:
+    if begun and not config.allows(run.config()):
         raise UsageError(f"{run.directory} holds a run with other settings: choose another --outdir")
     if begun and (run.directory / "metrics.json").exists():
         return

@@ -9,7 +9,16 @@ import torch
 from mfimage.config import Config
 from mfimage.datasets.points import Points
 from mfimage.experiments import pictures
-from mfimage.experiments.experiment import AUC, DISTANCE, RECONSTRUCTION, Budget, Draw, Experiment, common
+from mfimage.experiments.experiment import (
+    AUC,
+    DISTANCE,
+    PAPER,
+    RECONSTRUCTION,
+    Budget,
+    Draw,
+    Experiment,
+    common,
+)
 from mfimage.experiments.posterior import LOG_POSTERIOR, MMD, TRUE_LOG_POSTERIOR, posterior_metrics
 from mfimage.experiments.simulators import Collider, Lorenz, Simulator, Sphere, Surface
 from mfimage.experiments.tables import Metric
@@ -19,7 +28,7 @@ CLOSURE = Metric("distance", "closure", "lower")
 EVERY = ("af", "pie", "pae", "m-flow", "m-flow-a", "m-flow-s", "m-flow-ot", "me-flow", "me-flow-a",
          "me-flow-s", "free-form", "denoising", "pca")  # fmt: skip
 JOINT = ("m-flow-a", "m-flow-s", "me-flow-a", "me-flow-s", "free-form")  # chart and density in one phase
-_SHARED = Config(dim=1, batch_size=512, lr=3e-3, density_lr=3e-3, clip=10.0, every=500)
+_SHARED = Config(dim=1, batch_size=512, lr=3e-3, density_lr=3e-3, clip=10.0, every=500, **PAPER)
 
 
 def _changes(joint_steps: int) -> dict[str, dict[str, object]]:

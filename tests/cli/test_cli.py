@@ -403,12 +403,44 @@ def test_settings_are_printed_as_the_configuration_that_they_make(mfimage):
     assert json.loads(again) == json.loads(out) | {"noise": 0.001, "flip": False}
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("1.5h", 5400)])
+def test_a_time_takes_the_place_of_steps(mfimage, text, seconds):
+    out = mfimage("train", "--preset", "demo", "--time", text, "--print-config")[1]
+    config = from_json(Config, json.loads(out))
+    assert (config.time, config.steps, config.density_steps) == (seconds, None, None)
+    assert config.allows(presets["demo"].with_(time=seconds))
+
+
+def test_a_time_that_is_none_and_two_ways_to_say_how_long_are_refused(mfimage):
+    assert fails(mfimage("train", "--time", "soon", "--print-config"), 2, "soon: a time is expected, as 90,")
+    assert fails(mfimage("train", "--time", "-3", "--print-config"), 2, "-3: a time is expected")
+    assert fails(mfimage("train", "--time", "9", "--steps", 3, "--print-config"), 2, "choose one")
+    assert fails(mfimage("train", "--density-steps", 3, "--print-config"), 2, "density_steps goes with steps")
+
+
+def test_a_resumed_run_may_be_given_more(mfimage, short, bumps):
+    assert mfimage("train", bumps, "-o", "run", "--config", short, "-q")[0] == 0
+    resume = ["train", bumps, "-o", "run", "--resume", "-q"]
+    assert fails(mfimage(*resume, "--dim", 3), 2, "only --steps, --density-steps and --time may grow")
+    assert fails(mfimage(*resume, "--model.width", 3), 2, "only --steps")
+    assert fails(mfimage(*resume, "--steps", 2), 2, "steps can only grow: the run was planned for 4")
+    assert fails(mfimage(*resume, "--time", "1m"), 2, "can only be given more steps and density_steps")
+    assert mfimage(*resume, "--steps", 8)[0] == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["steps"], config["density_steps"]) == (8, 4)
+    lines = [json.loads(line) for line in Path("run/stats.jsonl").read_text().splitlines()]
+    assert [(line["phase"], line["step"]) for line in lines] == [
+        *(("manifold", step) for step in (2, 4, 6, 8)), ("density", 2), ("density", 4),
+    ]  # fmt: skip
+
+
 def test_every_setting_has_a_flag_with_its_help(mfimage):
     out = mfimage("train", "--help")[1]
     names = [f"--{one.name}" for one in fields(Config) if one.name != "model"]
     names += [f"--model.{one.name}" for one in fields(ModelConfig) if one.name not in SETTLED]
     assert all(f"{name.replace('_', '-')} " in out for name in names)
-    assert "Dimension d of the manifold. [default: 32]" in out
+    assert "Images a step, over all processes together;" in out
+    assert "[default: 128]" in out
 
 
 def test_the_version_is_told(mfimage):
