@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -97,6 +98,9 @@ def list_skipped(skipped: Sequence[Skipped]) -> None:
             print(f"  {bad.path}: {bad.reason}", file=sys.stderr)
 
 
+INTERVAL = 10.0  # seconds between lines of progress where no bar can be drawn
+
+
 class Advance(Protocol):
     """Tells a progress bar how many are done, of how many, and what else to say."""
 
@@ -105,23 +109,86 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int | None = None, quiet: bool = False) -> Iterator[Advance]:
-    """Show a progress bar on stderr, with the time left."""
+def progress(
+    what: str, total: int | None = None, quiet: bool = False, own_words: bool = False
+) -> Iterator[Advance]:
+    """Show on stderr how much is done: a bar on a terminal, elsewhere a line every ten seconds.
+
+    Nothing is shown before the first call: what has nothing to do says nothing. With `own_words` the notes
+    say how much is done, and how long the rest takes.
+    """
     if quiet:
         yield lambda done, total=None, note="": None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    shown = (_Bar if sys.stderr.isatty() else _Lines)(what, total, own_words)
+    try:
+        yield shown
+    finally:
+        shown.close()
 
-    what_is_done, note = TextColumn("{task.description:9}"), TextColumn("{task.fields[note]}")
-    columns = (what_is_done, BarColumn(), MofNCompleteColumn(), note, TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=2) as bar:
-        task = bar.add_task(what, total=total, note="")
 
-        def advance(done: int, total: int | None = None, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+class _Bar:
+    """A progress bar, of a task that may go on from its middle."""
 
-        yield advance
+    def __init__(self, what: str, total: int | None, own_words: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        note = TextColumn("{task.fields[note]}")
+        said = [note] if own_words else [MofNCompleteColumn(), note, TimeRemainingColumn()]
+        columns = (TextColumn("{task.description:9}"), BarColumn(), *said)
+        self.bar = Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=2)
+        self.what, self.total = what, total
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        self.total = total or self.total
+        if not self.bar.tasks:
+            self.bar.start()
+            self.bar.add_task(self.what, completed=done, total=self.total, note=note)
+        self.bar.update(self.bar.task_ids[0], completed=done, total=self.total, note=note)
+
+    def close(self) -> None:
+        if self.bar.tasks:
+            self.bar.stop()
+
+
+class _Lines:
+    """A line every ten seconds, and one at the end."""
+
+    def __init__(self, what: str, total: int | None, own_words: bool) -> None:
+        self.what, self.total, self.own_words = what, total, own_words
+        self.first: tuple[float, int] | None = None  # when it began, and how much was done then
+        self.said, self.line = time.monotonic(), ""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        now, self.total = time.monotonic(), total or self.total
+        self.first = self.first or (now, done)
+        count = f"{done}/{self.total}" if self.total else f"{done}"
+        words = (note,) if self.own_words else (count, note, self._time_left(now, done))
+        self.line = f"{self.what:9} {'  '.join(filter(None, words))}"
+        if now - self.said >= INTERVAL:
+            self._say(now)
+
+    def _time_left(self, now: float, done: int) -> str:
+        began, before = self.first or (now, done)
+        if not (self.total and before < done < self.total):
+            return ""
+        return f"{duration((now - began) / (done - before) * (self.total - done))} left"
+
+    def _say(self, now: float) -> None:
+        print(self.line, file=sys.stderr, flush=True)
+        self.said, self.line = now, ""
+
+    def close(self) -> None:
+        if self.line:
+            self._say(self.said)
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person would say it: 45 s, 6 min, 1.5 h."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def rates(record: Mapping[str, float]) -> str:
