@@ -76,6 +76,7 @@ def denoise(
     _check_outdir(outdir, [*paths, *(truths or {}).values(), *([mask] if mask else [])])
     rows, skipped = _restore(restorer, reader, paths, truths, outdir, report)
     _tell(rows, skipped, outdir, truths is not None, options)
+    options.caution(flow)
 
 
 def _restore(
@@ -114,10 +115,13 @@ def _tell(
     rows: list[dict[str, Any]], skipped: list[Skipped], outdir: Path, measured: bool, options: opt.Options
 ) -> None:
     """Say what was done; name the strangest few on standard error, quiet or not: they may be invented."""
+    from mfimage.denoising.curve import NOISY
     from mfimage.denoising.image_files import mean_quality
 
     console.list_skipped(skipped)
-    options.say(f"{len(rows)} images in {outdir}")
+    left = sum(row["method"] == NOISY for row in rows)
+    said = f", {left} left as they are: at their noise no method of this model helps" if left else ""
+    options.say(f"{console.counted(len(rows), 'image')} in {outdir}{said}")
     if measured:
         options.say(mean_quality(rows))
     warnings = [row["warning"] for row in rows if row["warning"]]

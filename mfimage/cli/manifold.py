@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from cyclopts import Parameter
 
 from mfimage.cli import options as opt
+from mfimage.console import counted
 from mfimage.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def sample(
     images = drawn.clamp(0, 1)
     paths = save_pngs(images, [f"sample-{seed}-{i:05d}" for i in range(count)], outdir)
     save_png(sheet(images, max(1, round(count**0.5))), outdir / "sheet.png")
-    talk.say(f"{count} samples and sheet.png in {outdir}")
+    talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}")
+    talk.caution(flow)
     talk.put({"images": paths}, "\n".join(map(str, paths)))
 
 
@@ -124,6 +126,7 @@ def directions(
     save_png(sheet(picture, count + 1), path)
     rows = [{"path": source, "strength": s} for source, s in zip(files.paths, strengths, strict=True)]
     options.say("strength: change of the image (root of the summed squares) a unit of u")
+    options.caution(flow)
     lines = ["\t".join([row["path"], *(f"{s:.4g}" for s in row["strength"])]) for row in rows]
     options.put({"sheet": path, "directions": rows}, "\n".join([*lines, str(path)]))
 
@@ -153,6 +156,7 @@ def interpolate(
         raise DataError(f"{first}, {last}: two images are needed, not {len(ends)}")
     x = ends.batch(slice(None)).to(flow.device)
     way = flow.interpolate(x[0], x[1], points).clamp(0, 1).cpu()
+    options.caution(flow)
     paths = save_pngs(way, [f"step-{i:02d}" for i in range(points)], outdir)
     save_png(sheet(way, points), outdir / "sheet.png")
     options.put({"images": paths}, "\n".join(map(str, paths)))

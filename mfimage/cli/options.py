@@ -126,6 +126,14 @@ class Talk:
         if not self.quiet:
             print(message, file=sys.stderr)
 
+    def caution(self, model: GenerativeModel) -> None:
+        """Say where training has found nothing better than principal components."""
+        from mfimage.eval.verdict import verdict_of
+
+        found = verdict_of(model)
+        if found is not None and not (found.better or found.linear):
+            self.say(f"note on this model: {found}")
+
     def put(self, values: Mapping[str, Any], text: str) -> None:
         """Print a result on stdout, as JSON or as text."""
         console.put(console.json_text(values) if self.json else text)

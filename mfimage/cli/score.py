@@ -59,7 +59,8 @@ def calibrate(
     path = detector.save(locate(model))
     known = detector.calibration
     values = {"calibration": str(path), "threshold": known.threshold, "images": len(known.scores)}
-    options.say(f"threshold {known.threshold:.6g} from {len(known.scores)} images, alpha {alpha:g}")
+    images = console.counted(len(known.scores), "image")
+    options.say(f"threshold {known.threshold:.6g} from {images}, alpha {alpha:g}")
     options.put(values, str(path))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter, validators
 
+from mfimage import console
 from mfimage.cli import options as opt
 from mfimage.errors import UsageError
 
@@ -84,7 +85,7 @@ def sample(
         step = max(1, images.shape[-1] // 128)  # else a sheet of large images would not be seen at once
         small.append(torch.nn.functional.avg_pool2d(images, step))
     save_png(sheet(torch.cat(small), max(1, round(len(numbers) ** 0.5))), outdir / "sheet.png")
-    talk.say(f"{len(written)} images and sheet.png in {outdir}")
+    talk.say(f"{console.counted(len(written), 'image')} and sheet.png in {outdir}")
     talk.put({"images": written}, "\n".join(map(str, written)))
 
 

@@ -38,14 +38,15 @@ class Examination:
     score_after: Tensor
     strangeness: Tensor
 
-    def messages(self, names: Sequence[str]) -> list[str]:
+    def messages(self, names: Sequence[str], changed: Sequence[bool] | None = None) -> list[str]:
         """Say in words, an image each, what is wrong; empty where nothing is."""
+        changed = [True] * len(names) if changed is None else changed
         return [
             f"{name}: far from what the model was trained on ({float(s):.1f} times the limit): "
-            "the result may be invented"
+            f"{'the result may be invented' if new else 'it is left as it is'}"
             if s > 1
             else ""
-            for name, s in zip(names, self.strangeness, strict=True)
+            for name, s, new in zip(names, self.strangeness, changed, strict=True)
         ]
 
 

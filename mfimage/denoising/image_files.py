@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from mfimage.config import Reading
+from mfimage.console import counted
 from mfimage.datasets import load_files
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import resize
 from mfimage.datasets.sets import BadFiles
+from mfimage.denoising.curve import NOISY
 from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError, Skipped
 from mfimage.eval.image_metrics import psnr, ssim
@@ -129,7 +131,7 @@ def rows_of(
         "ssim": unknown if clean is None else ssim(restored.after, clean).tolist(),
         "distance": found.distance.tolist(), "residual": found.residual.tolist(),
         "score": found.score.tolist(), "score_after": found.score_after.tolist(),
-        "warning": found.messages(paths),
+        "warning": found.messages(paths, [method != NOISY for method in restored.methods]),
     }  # fmt: skip
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -156,4 +158,5 @@ def mean_quality(rows: Sequence[dict[str, Any]]) -> str:
     if not finite:
         return "PSNR infinite: the results are the clean images"
     similar = sum(row["ssim"] for row in rows) / len(rows)
-    return f"PSNR {sum(finite) / len(finite):.2f} dB, SSIM {similar:.4f}, mean over {len(finite)} images"
+    images = counted(len(finite), "image")
+    return f"PSNR {sum(finite) / len(finite):.2f} dB, SSIM {similar:.4f}, mean over {images}"

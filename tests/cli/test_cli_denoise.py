@@ -216,3 +216,14 @@ def test_clean_images_of_another_kind_of_file_are_found(mfimage, tiny_run, noisy
     out = mfimage("denoise", "noisy", "-m", tiny_run, "--clean", "bmp", "--json")[1]
     again = mfimage("denoise", "noisy", "-m", tiny_run, "--clean", "clean", "--json")[1]
     assert json.loads(out) == json.loads(again)
+
+
+def test_what_no_method_helps_is_left_as_it_is_and_told(mfimage, tiny_run, noisy):
+    write("strange", [1 - noisy[0], noisy[1]])
+    code, out, err = mfimage("denoise", "strange", "-m", tiny_run, "-o", "out", "--sigma", 0.001)
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert "2 images in out, 2 left as they are: at their noise no method of this model helps" in err
+    assert "times the limit): it is left as it is" in err
+    assert "invented" not in err
+    assert np.array_equal(read("out/0.png"), read("strange/0.png"))
+    assert "1 image in one\n" in mfimage("denoise", "noisy/1.png", "-m", tiny_run, "-o", "one")[2]

@@ -1,6 +1,7 @@
 """The verbs that look at the manifold, as typed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,27 @@ def test_log_prob_refuses_what_has_no_manifold(mfimage, tmp_path):
     code, _, err = mfimage("log-prob", tmp_path, "--model", tmp_path / "pie")
     assert code == 2
     assert "M-flow" in err
+
+
+@pytest.fixture
+def as_good_as_pca(tiny_run, tmp_path):
+    """A run whose training found nothing better than principal components."""
+    run = shutil.copytree(tiny_run, tmp_path / "plain")
+    path = run / "model" / "calibration.json"
+    known = json.loads(path.read_text())
+    known["verdict"] |= {"error": known["verdict"]["pca"], "interval": [0.99, 1.01], "best": "start"}
+    path.write_text(json.dumps(known))
+    return run
+
+
+def test_a_model_that_is_principal_components_is_never_so_in_silence(
+    mfimage, as_good_as_pca, tiny_run, pictures
+):
+    verbs = (["sample", "-n", 2], ["directions", pictures], ["denoise", pictures, "-o", "clean"])
+    verbs += (["interpolate", pictures / "0.png", pictures / "1.png"],)
+    for verb in verbs:
+        for run, told in ((as_good_as_pca, True), (tiny_run, False)):
+            code, _, err = mfimage(*verb, "-m", run)
+            assert code == 0
+            assert ("note on this model: Is its start, 2 principal components" in err) == told
+    assert mfimage("sample", "-n", 1, "-m", as_good_as_pca, "-q")[2] == ""
