@@ -50,7 +50,7 @@ class Phase:
     keep_best: bool = True
     disturb: Disturb | None = None  # (batch, config, generator, d) adds the step's random numbers
     within: Callable[[Any], nn.Module] | None = None  # what the loss is given instead of the submodule
-    share: float = 0.0  # of the time of a training by the clock; the first phase has what the others leave
+    share: float = 0.25  # of the time of a training by the clock; the first phase has what the others leave
     shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
 
 

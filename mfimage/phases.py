@@ -56,8 +56,14 @@ class Trainer:
 
     def _learns(self, phase: Phase) -> bool:
         """Whether a model has what a phase trains: a prescribed chart has nothing to learn."""
+        before = [
+            (p, p.requires_grad) for p in self.model.parameters()
+        ]  # a part may wake up when its turn comes
         module = phase.part(self.model)
-        return module is not None and any(p.requires_grad for p in module.parameters())
+        learns = module is not None and any(p.requires_grad for p in module.parameters())
+        for parameter, wanted in before:
+            parameter.requires_grad_(wanted)
+        return learns
 
     def _run_phase(self, phase: Phase, training: Dataset, held_out: Dataset) -> None:
         if (module := phase.part(self.model)) is None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 MARKS = (0.01, 0.02, *(round(0.04 * i, 2) for i in range(1, 26)))  # shares of a phase: 1, 2, 4, 8, 12, … %
 PATIENT = 0.2  # share of a phase before which it does not end
+RISE = 0.05  # share of a phase by the clock that the warm-up takes at most
 WATCHING = 0.1  # share of the clock that validations may take
 
 
@@ -67,9 +68,9 @@ class Schedule:
 
     lr(step) = lr · min(1, (step + 1)/warmup) · ½ (1 + cos π·share)
 
-    By steps, share = step/steps. By the clock it is planned anew at every validation, from the time used and
-    the seconds a step before; in between it follows from the step alone, so that a resumed phase goes on as
-    the unbroken one would have.
+    By steps, share = step/steps. By the clock the warm-up takes at most 5 % of the phase, and share is
+    planned anew at every validation, from the time used and the seconds a step before; in between it follows
+    from the step alone, so that a resumed phase goes on as the unbroken one would have.
 
     Args:
         steps: Optimiser steps; None goes by the clock.
@@ -119,6 +120,8 @@ class Schedule:
         if share is None:
             share = step / max(1, self.steps or 0)
         ramp = min(1.0, (step + 1) / max(1, self.warmup))
+        if self.steps is None:
+            ramp = min(1.0, max(ramp, share / RISE))
         return self.lr * ramp * 0.5 * (1 + math.cos(math.pi * share))
 
     def due(self, progress: Progress) -> bool:

@@ -169,6 +169,21 @@ def test_a_resumed_run_equals_an_unbroken_one_although_its_batches_are_random(
     assert len(watched(tmp_path / "whole", phase)) == 2
 
 
+def test_a_part_that_wakes_up_in_its_phase_sleeps_before(images, tmp_path, monkeypatch):
+    def woken(model):
+        return model.chart.requires_grad_()
+
+    manifold, density = ALGORITHMS["m-flow"].phases
+    late = replace(manifold, name="late", part=woken)
+    monkeypatch.setitem(ALGORITHMS, "m-flow", replace(ALGORITHMS["m-flow"], phases=(manifold, density, late)))
+    model = build(replace(IMAGES, noise=0.0).model_config((1, 8, 8)), 0)
+    model.chart.requires_grad_(False)
+    train(images, tmp_path / "run", IMAGES, model=model, device="cpu")
+    lines = [line["phase"] for line in curve(tmp_path / "run")]
+    assert "late" in lines
+    assert "manifold" not in lines
+
+
 def test_random_numbers_differ_by_step_and_by_seed(circle, tmp_path, monkeypatch):
     from mfimage import losses
 

@@ -193,6 +193,15 @@ def test_only_matrices_decay(tmp_path):
     torch.testing.assert_close(change, torch.tensor([-0.05, -0.05, 0.0]))
 
 
+def test_by_the_clock_the_warm_up_takes_a_twentieth_at_most():
+    schedule = Schedule(None, 2.0, warmup=100, seconds=10.0)
+    assert schedule.lr_at(0, 0.0) == pytest.approx(0.02)
+    assert schedule.lr_at(3, 0.025) == pytest.approx(1.0, rel=0.01)
+    assert schedule.lr_at(4, 0.05) == pytest.approx(2.0, rel=0.01)
+    assert schedule.lr_at(100, 0.01) == pytest.approx(2.0, rel=0.01)
+    assert Schedule(1000, 2.0, warmup=100).lr_at(60) == pytest.approx(1.22, rel=0.02)
+
+
 def test_an_ended_schedule_is_done():
     assert Schedule(0, 1.0).done(Progress()) == 1
     assert Schedule(None, 1.0, seconds=0.0).done(Progress()) == 1
