@@ -43,7 +43,8 @@ def decide(training: Dataset, held_out: Dataset, config: Config) -> tuple[Config
     if config.shift is None:
         config = replace(config, shift=augmentation(count))
         if config.shift:
-            said.append(f"{count:,} images are few: shifted by up to {config.shift:g} pixels in training")
+            pixels = "a pixel" if config.shift == 1 else f"{config.shift:g} pixels"
+            said.append(f"{count:,} images are few: shifted by up to {pixels} in training")
     return config, said
 
 
