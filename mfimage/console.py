@@ -99,6 +99,7 @@ def list_skipped(skipped: Sequence[Skipped]) -> None:
 
 
 INTERVAL = 10.0  # seconds between lines of progress where no bar can be drawn
+FIRST = 2.0  # seconds before the first of them
 
 
 class Advance(Protocol):
@@ -153,12 +154,12 @@ class _Bar:
 
 
 class _Lines:
-    """A line every ten seconds, and one at the end."""
+    """A line soon, one every ten seconds, and one at the end."""
 
     def __init__(self, what: str, total: int | None, own_words: bool) -> None:
         self.what, self.total, self.own_words = what, total, own_words
         self.first: tuple[float, int] | None = None  # when it began, and how much was done then
-        self.said, self.line = time.monotonic(), ""
+        self.said, self.line = time.monotonic() - INTERVAL + FIRST, ""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         now, self.total = time.monotonic(), total or self.total

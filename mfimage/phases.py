@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,11 +12,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from mfimage.account import Account
 from mfimage.algorithms import ALGORITHMS, Batch, Phase
 from mfimage.augmentation import mirrored, shifted
 from mfimage.budget import Budget
 from mfimage.config import Config
-from mfimage.console import progress, rates
 from mfimage.datasets.points import Points
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
@@ -38,21 +40,39 @@ class Trainer:
         config: Config,
         run: Run,
         accelerator: Accelerator,
-        quiet: bool,
+        quiet: bool = True,
+        linear: float | None = None,
         began: float | None = None,
     ) -> None:
-        self.model, self.config, self.run = model.eval(), config, run
-        self.accelerator, self.quiet = accelerator, quiet
+        self.model, self.config, self.run, self.accelerator = model.eval(), config, run, accelerator
         self.phases = [phase for phase in ALGORITHMS[config.algorithm].phases if self._learns(phase)]
+        self.account = Account(config, self.phases, quiet or not accelerator.is_main_process, linear)
         self.budget = None if config.seconds is None else Budget(config.seconds, self.phases, run, began)
 
     def run_phases(self, training: Dataset, held_out: Dataset) -> None:
         """Train all phases of the configuration's algorithm, or go on with them where they stopped."""
+        self.account.density = self._tried()
         try:
             for phase in self.phases:
                 self._run_phase(phase, training, held_out)
         finally:
             self.run.close()
+
+    def _tried(self) -> float:
+        """Try how long a step on codes takes, with a copy and random ones; 0 where nobody is told."""
+        seconds = 0.0
+        if self.account.quiet or self.budget is not None:
+            return seconds
+        for phase in self.phases:
+            if phase.codes:
+                part, count = copy.deepcopy(phase.part(self.model)), 2 * self.config.batch_size
+                theta = torch.zeros(count, self.model.context_features) if self.model.conditional else None
+                batch = Batch(self._to_device(torch.zeros(count, self.model.dim)), theta)
+                for _ in range(2):
+                    began = time.perf_counter()
+                    phase.loss(part, batch, self.config).backward()
+                    seconds = time.perf_counter() - began
+        return seconds
 
     def _learns(self, phase: Phase) -> bool:
         """Whether a model has what a phase trains: a prescribed chart has nothing to learn."""
@@ -77,11 +97,10 @@ class Trainer:
         if main:
             self._clear(phase, snapshots, schedule)
         whole = phase.within(self.model) if phase.within else None
-        extent = round(schedule.extent)
         with (
             _alone(self.model, module),
             training.prefetched(rows, ENDLESS if schedule.steps is None else schedule.steps) as read,
-            progress(phase.name, extent, self.quiet or not main) as advance,
+            self.account.phase(phase, schedule, len(held_out)) as tell,
         ):
 
             def batches(step: int) -> Batch:
@@ -94,7 +113,7 @@ class Trainer:
                 return self._validation(phase, whole or module, held_out)
 
             def report(reached: Progress, record: dict[str, float]) -> None:
-                advance(round(extent * schedule.done(reached)), note=rates(record))
+                tell(reached, record)
                 if main:
                     self._record(phase, reached.step, record, held_out)
 

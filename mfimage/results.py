@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from mfimage.account import found
 from mfimage.algorithms import ALGORITHMS
 from mfimage.config import Config
 from mfimage.console import counted
@@ -20,7 +21,7 @@ from mfimage.eval.image_metrics import PCA, psnr
 from mfimage.eval.page import Files, Page, Part, Pictures, Section, picture, strip
 from mfimage.eval.plots import curve_plot
 from mfimage.eval.table import marked
-from mfimage.eval.verdict import TRAINED, VERDICT, Best, Verdict, judge, verdict_of
+from mfimage.eval.verdict import TRAINED, VERDICT, Best, judge, verdict_of
 from mfimage.files import read_json, read_metadata
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
@@ -36,18 +37,61 @@ _LABELS = {  # title, unit and whether on a log scale, of the curve of each phas
 }
 
 
-def measure_model(
-    model: GenerativeModel, run: Run, config: Config, training: Dataset, held_out: Dataset
-) -> None:
-    """Measure a model of images on those held out, and keep in `model.measured` what was found."""
-    calibrate_denoising(held_out, model)
-    data = read_json(run.directory / "data.json")
-    model.measured[TRAINED] = {
-        "sha256": data["sha256"], "validation": config.validation, "seed": config.seed
-    }  # fmt: skip
-    if model.has_manifold and not model.conditional:
-        best, passes = _course(run, config, len(training))
-        model.measured[VERDICT] = asdict(judge(model, held_out, training, best, passes))
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A trained model of images, and what it was trained on and beside: to be measured and shown.
+
+    Principal components of the images to learn from are None for models without a manifold.
+    """
+
+    model: GenerativeModel
+    run: Run
+    config: Config
+    training: Dataset
+    held_out: Dataset
+    pca: PCA | None
+
+    def measure(self) -> None:
+        """Measure the model on images held out, and keep in `model.measured` what was found."""
+        model, config = self.model, self.config
+        calibrate_denoising(self.held_out, model)
+        images = read_json(self.run.directory / "data.json")["sha256"]
+        model.measured[TRAINED] = {
+            "sha256": images, "validation": config.validation, "seed": config.seed
+        }  # fmt: skip
+        if self.pca is not None:
+            best, passes = _course(self.run, config, len(self.training))
+            verdict = judge(model, self.pca, self.held_out, len(self.training), best, passes)
+            model.measured[VERDICT] = asdict(verdict)
+
+    def write_report(self) -> Path:
+        """Write the run's report.html: the verdict, pictures of what the model does, curves, settings."""
+        count = _columns(self.held_out.shape[-1])
+        x = self.held_out.batch(torch.arange(min(count, len(self.held_out))))
+        commands = [(command, f"to {what}") for what, command in next_commands(self.run).items()]
+        sections = [
+            *self._manifold(x), Section("Samples", "Unselected.", [_samples(self.model, self.config, count)]),
+            training_curves(self.run), Section("What to type next", "", [Files(commands)]),
+        ]  # fmt: skip
+        settings = settings_of(self.run, self.config, self.model)
+        title = f"What was learned from {self.training.name}"
+        return Page(title, self._lead(), sections, settings).write(self.run.directory / REPORT)
+
+    def _lead(self) -> str:
+        said, verdict = found(self.training, self.held_out), verdict_of(self.model)
+        return f"{verdict} {said}." if verdict else f"{said}."
+
+    def _manifold(self, x: Tensor) -> list[Section]:
+        """Show images of the manifold: those held out, projected and denoised."""
+        if self.pca is None:
+            return []
+        rows = {"unseen images": x, "projections": _project(self.model, x), "PCA": self.pca.project(x)}
+        said = "Images held out, drawn at random, and what is left of them on the manifold; below by PCA."
+        noisy = "The same images with Gaussian noise, and what denoise makes of them, told σ."
+        return [
+            Section("Reconstructions", said, [strip(rows)]),
+            Section("Denoising", noisy, [_denoised(self.model, x, sigma) for sigma in SIGMAS]),
+        ]
 
 
 def _course(run: Run, config: Config, count: int) -> tuple[Best, float]:
@@ -61,34 +105,6 @@ def _course(run: Run, config: Config, count: int) -> tuple[Best, float]:
     last = snapshots.step_of(newest)
     best: Best = "start" if step == 0 else "end" if step == last else "middle"
     return best, last * config.batch_size / count
-
-
-def write_report(
-    model: GenerativeModel, run: Run, config: Config, training: Dataset, held_out: Dataset
-) -> Path:
-    """Write the run's report.html: the verdict, pictures of what the model does, curves, settings."""
-    verdict, count = verdict_of(model), _columns(held_out.shape[-1])
-    x = held_out.batch(torch.arange(min(count, len(held_out))))
-    sections = [Section("Samples", "Unselected.", [_samples(model, config, count)])]
-    if model.has_manifold and not model.conditional:
-        rows = {"unseen images": x, "projections": _project(model, x)}
-        rows["PCA"] = PCA.of(training, model.dim).project(x)
-        said = "Images held out, drawn at random, and what is left of them on the manifold; below by PCA."
-        sections.insert(0, Section("Reconstructions", said, [strip(rows)]))
-        said = "The same images with Gaussian noise, and what denoise makes of them, told σ."
-        sections.insert(1, Section("Denoising", said, [_denoised(model, x, sigma) for sigma in SIGMAS]))
-    commands = Files([(command, f"to {what}") for what, command in next_commands(run).items()])
-    sections += [training_curves(run), Section("What to type next", "", [commands])]
-    page = Page(
-        f"What was learned from {training.name}", _lead(verdict, training, held_out), sections,
-        settings_of(run, config, model),
-    )  # fmt: skip
-    return page.write(run.directory / REPORT)
-
-
-def _lead(verdict: Verdict | None, training: Dataset, held_out: Dataset) -> str:
-    said = f"{counted(len(training), 'image')} to learn from, {len(held_out):,} held out."
-    return f"{verdict} {said}" if verdict else said
 
 
 def _columns(width: int) -> int:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from mfimage.account import found, linear_error
 from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import NOISE_AWARE, Config, Reading
 from mfimage.console import list_skipped
@@ -16,13 +17,14 @@ from mfimage.datasets.sets import Dataset
 from mfimage.datasets.splits import validation_rows
 from mfimage.decisions import decide
 from mfimage.errors import DataError, ModelError, UsageError
+from mfimage.eval.image_metrics import PCA
 from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 from mfimage.phases import Trainer
 from mfimage.pretrained import WEIGHTS, from_pretrained, read_calibration, save_pretrained
-from mfimage.results import REPORT, measure_model, write_report
+from mfimage.results import REPORT, Results
 from mfimage.run import Run
 
 
@@ -96,11 +98,16 @@ def train(
             run.write("config.json", asdict(config))
     elif main:
         run.begin(asdict(config), {"data": images.name, **images.summary()}, decisions)
-    trainer = Trainer(model.to(accelerator.device), config, run, accelerator, quiet, began)
+    compared = len(model.shape) == 3 and model.has_manifold and not model.conditional
+    pca = PCA.of(training, model.dim) if compared and main else None
+    linear = linear_error(pca, held_out) if pca else None
+    trainer = Trainer(model.to(accelerator.device), config, run, accelerator, quiet, linear, began)
+    trainer.account.open([found(training, held_out), *(run.decisions() if main else ())])
     trainer.run_phases(training, held_out)
     list_skipped(images.skipped[len(known) :])  # what a stored set met later
     if main:
-        _finish(model.eval(), run, config, training, held_out)
+        trainer.account.say("measuring what was learned")
+        _finish(Results(model.eval(), run, config, training, held_out, pca))
     return model.eval()
 
 
@@ -143,20 +150,21 @@ def _build(data: Dataset, config: Config) -> GenerativeModel:
     return build(config.model_config(data.shape, kind, context), config.seed)
 
 
-def _finish(model: GenerativeModel, run: Run, config: Config, training: Dataset, held_out: Dataset) -> None:
+def _finish(results: Results) -> None:
     """Write the model, with what is measured of it on images held out, and the page that shows it."""
+    model, run = results.model, results.run
     if model.config is None:  # put together by hand
         save_tensors(model.state_dict(), run.model / WEIGHTS, {})
         return
     images = len(model.shape) == 3
     if images:
-        measure_model(model, run, config, training, held_out)
+        results.measure()
     with suppress(ModelError):  # a finished run that is resumed keeps its detector, which knows its weights
         model.measured = read_calibration(run.model) | model.measured
     save_pretrained(model, run.model)
     if images:
         try:
-            write_report(model, run, config, training, held_out)
+            results.write_report()
         except Exception as error:  # of an optional last step: the model is saved
             print(f"warning: no {REPORT}: {type(error).__name__}: {error}", file=sys.stderr)
 

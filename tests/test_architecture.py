@@ -31,7 +31,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
     },
     {"eval"},
     {"denoising", "ood"},
-    {"phases", "results", "training"},
+    {"account", "phases", "results", "training"},
     {"experiments"},
     {"clothes_demo"},
     {"cli", "__main__"},

@@ -32,8 +32,9 @@ def run(clock, seconds, steps, total=100, first=1, **settings):
 def test_without_a_terminal_a_line_is_said_every_ten_seconds_and_at_the_end(clock, capsys):
     run(clock, 2.0, 12)
     assert capsys.readouterr().err.splitlines() == [
-        "manifold  5/100  step 5  3 min left",
-        "manifold  10/100  step 10  3 min left",
+        "manifold  1/100  step 1",
+        "manifold  6/100  step 6  3 min left",
+        "manifold  11/100  step 11  3 min left",
         "manifold  12/100  step 12  3 min left",
     ]
     run(clock, 0.1, 100, own_words=True)

@@ -67,7 +67,7 @@ class Verdict:
         if self.better or self.worse:
             side = "less" if self.better else "more"
             than = f"{percent(share)} {side} squared error than {components} {beside}"
-            advice = "" if self.better and self.best != "end" else _sentence(self.advice)
+            advice = "" if self.better else _sentence(self.advice)
             return f"Reconstructs unseen images with {than}. {advice}".rstrip()
         if self.best == "start":
             return (
@@ -82,9 +82,9 @@ class Verdict:
     def advice(self) -> str:
         """What would help; empty where that is unknown."""
         if 0 < self.passes < 1:
-            return "training has not seen every image once: train longer"
+            return "training has not seen every image once: give it more --time"
         if self.best == "end":
-            return "it was still improving when training ended: train longer"
+            return "it was still improving when training ended: give it more --time"
         too_few = f"{counted(self.learned, 'image')} to learn from are too few for this variety"
         return f"{too_few}: add images or lower --dim" if self.best else ""
 
@@ -100,20 +100,20 @@ def percent(share: float) -> str:
 
 def judge(
     model: GenerativeModel,
+    pca: PCA,
     held_out: Dataset,
-    learned: Dataset,
+    learned: int,
     best: Best = "",
     passes: float = 0.0,
     batch_size: int = 256,
 ) -> Verdict:
-    """Measure a model with a manifold of images beside principal components of what it learned from."""
-    pca = PCA.of(learned, model.dim)
+    """Measure a model with a manifold beside the principal components of the images that it learned from."""
     parts = projections(model, pca, held_out, batch_size)
     both = [torch.stack([squared_error(x, y), squared_error(x, z)]) for x, y, z in parts]
     ours, linear = torch.cat(both, 1)
     ends = ratio_of_means(ours, linear).ends
     error, pca_error = float(ours.mean()), float(linear.mean())
-    return Verdict(error, pca_error, ends, len(ours), model.dim, len(learned), is_linear(model), best, passes)
+    return Verdict(error, pca_error, ends, len(ours), model.dim, learned, is_linear(model), best, passes)
 
 
 def is_linear(model: GenerativeModel) -> bool:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -63,7 +64,12 @@ def test_train_writes_a_run_and_says_where_the_model_is(mfimage, short, photos):
     assert (code, out) == (0, "run/model\n")
     assert "manifold" in err
     assert "density" in err
-    assert "images/s" in err
+    assert "images/s" not in err
+    assert "28 images to learn from, 6 held out, 8×8 colour\n" in err
+    shown = r"^manifold  100 %  step 4  error [\d.]+ \(held out [\d.]+, [\d.]+ of PCA's\)  \d+ s left of "
+    assert re.search(shown, err, re.M)
+    assert re.search(r"^density   100 %  step 4  loss [\d.-]+ \(held out [\d.-]+\)  \d+ s left of", err, re.M)
+    assert "nan" not in err
     assert Path("run/command.txt").read_text().startswith(f"mfimage train {photos} --outdir run")
 
 
@@ -72,7 +78,7 @@ def test_train_ends_with_a_verdict_a_page_and_what_to_type_next(mfimage, short, 
     assert (code, out) == (0, "my run/model\n")
     said = err.splitlines()
     (verdict,) = [i for i, line in enumerate(said) if "2 principal components on unseen images (" in line]
-    assert said[verdict].endswith("Training has not seen every image once: train longer.")
+    assert said[verdict].endswith("Training has not seen every image once: give it more --time.")
     assert said[verdict + 1 : verdict + 3] == ["Page: my run/report.html", "Next:"]
     typed = [line.removeprefix("  mfimage ") for line in said[verdict + 3 :]]
     assert [line.split()[0] for line in typed] == ["denoise", "sample", "score", "evaluate"]
@@ -82,7 +88,9 @@ def test_train_ends_with_a_verdict_a_page_and_what_to_type_next(mfimage, short, 
 
 
 def test_a_page_that_fails_loses_no_model(mfimage, short, bumps, monkeypatch):
-    monkeypatch.setattr("mfimage.training.write_report", raising(OSError(errno.ENOSPC, "No space left")))
+    monkeypatch.setattr(
+        "mfimage.results.Results.write_report", raising(OSError(errno.ENOSPC, "No space left"))
+    )
     code, out, err = mfimage("train", bumps, "-o", "run", "--config", short, "--device", "cpu")
     assert (code, out) == (0, "run/model\n")
     assert "warning: no report.html: OSError: [Errno 28] No space left" in err
@@ -100,7 +108,10 @@ def test_train_in_json_and_quietly(mfimage, short, bumps):
     config = json.loads(Path("run/config.json").read_text())
     assert (config["steps"], config["seed"], config["density_steps"]) == (2, 5, 4)
     again = mfimage("train", bumps, "-o", "run", "--resume", "-q")
-    assert again[:2] == (0, "run/model\n")
+    assert again == (0, "run/model\n", "")
+    said = mfimage("train", bumps, "-o", "run", "--resume")[2].splitlines()
+    assert said[:2] == ["174 images to learn from, 20 held out, 8×8 grey", "measuring what was learned"]
+    assert "2 principal components on unseen images" in said[2]  # and no bars of phases that have ended
 
 
 def test_train_scales_to_a_size(mfimage, short, photos):
