@@ -57,9 +57,10 @@ class Account:
 
     def open(self, lines: Sequence[str]) -> None:
         """Say what was found and decided, and how long it takes where that is known."""
-        seconds = self.config.seconds
-        for line in [*lines, *([f"training for {duration(seconds)}: --time"] if seconds else [])]:
+        for line in lines:
             self.say(line)
+        if self.config.seconds and not all(phase.closed for phase in self.phases):
+            self.say(f"training for {duration(self.config.seconds)}: --time")
 
     @contextmanager
     def phase(self, phase: Phase, schedule: Schedule, held_out: int) -> Iterator[Report]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mfimage.account import found
 from mfimage.algorithms import ALGORITHMS
 from mfimage.config import Config
-from mfimage.console import counted
+from mfimage.console import counted, duration
 from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import NOISY, calibrate_denoising, denoise_batch
 from mfimage.eval.image_metrics import PCA, psnr
@@ -75,7 +75,8 @@ class Results:
         ]  # fmt: skip
         settings = settings_of(self.run, self.config, self.model)
         title = f"What was learned from {self.training.name}"
-        return Page(title, self._lead(), sections, settings).write(self.run.directory / REPORT)
+        page = Page(title, self._lead(), sections, settings, self.run.decisions())
+        return page.write(self.run.directory / REPORT)
 
     def _lead(self) -> str:
         said, verdict = found(self.training, self.held_out), verdict_of(self.model)
@@ -163,10 +164,11 @@ def settings_of(run: Run, config: Config, model: GenerativeModel) -> dict[str, o
         "data": f"{data['name']}, {counted(data['count'], 'image')} of shape {tuple(data['shape'])}",
         "data sha256": data["sha256"][:16],
         "dimension": model.dim,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "algorithm": config.algorithm,
-        "first phase": f"{_steps(config.steps)} of {config.batch_size} images, lr {config.lr:g}",
-        "density phase": f"{_steps(config.density_steps)} of {codes} codes, lr {config.density_lr:g}",
+        **({"time": f"{duration(config.seconds)} in all"} if config.seconds else {}),
+        "first phase": f"{_steps(config.steps)}{config.batch_size} images a step, lr {config.lr:g}",
+        "density phase": f"{_steps(config.density_steps)}{codes} codes a step, lr {config.density_lr:g}",
         "seed": config.seed,
         "machine": f"{environment['processor']}, {counted(environment['cores'], 'core')}",
         "torch": environment["packages"]["torch"],
@@ -174,7 +176,7 @@ def settings_of(run: Run, config: Config, model: GenerativeModel) -> dict[str, o
 
 
 def _steps(count: int | None) -> str:
-    return "steps by the clock" if count is None else f"{count:,} steps"
+    return "" if count is None else f"{count:,} steps, "
 
 
 def next_commands(run: Run) -> dict[str, str]:

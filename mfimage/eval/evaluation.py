@@ -199,8 +199,8 @@ def page_of(evaluation: Evaluation, name: str) -> Page:
     """Put an evaluation on a page, under the name of its model."""
     model, data, rules = evaluation.model, evaluation.data, evaluation.protocol
     count = f"{data['test']['count']:,}"
-    size = f"A model of {counted(model['dim'], 'dimension')} and {counted(model['parameters'], 'parameter')}"
-    lead = f"{evaluation.verdict} {size}, measured on {count} held-out images.".strip()
+    size = f"{counted(model['dim'], 'dimension')} and {counted(model['parameters'], 'parameter')}"
+    lead = f"{evaluation.verdict} The model has {size}.".strip()
     settings = {
         "weights": evaluation.weights_text(), "kind": model["kind"],
         "held-out images": f"{count}, sha256 {data['test']['sha256']}",

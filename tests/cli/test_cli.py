@@ -1,4 +1,5 @@
 import errno
+import html
 import json
 import os
 import re
@@ -96,6 +97,17 @@ def test_a_page_that_fails_loses_no_model(mfimage, short, bumps, monkeypatch):
     assert "warning: no report.html: OSError: [Errno 28] No space left" in err
     assert "Page:" not in err
     assert mfimage("sample", "-m", "run", "-n", 1, "-q")[0] == 0
+
+
+def test_what_was_decided_is_said_and_stands_on_the_page(mfimage, short, bumps):
+    Path("open.json").write_text(json.dumps(json.loads(short.read_text()) | {"flip": None, "dim": None}))
+    code, _, err = mfimage("train", bumps, "-o", "run", "--config", "open.json", "--device", "cpu")
+    assert code == 0
+    decided = json.loads(Path("run/decisions.json").read_text())
+    assert err.splitlines()[1 : 1 + len(decided)] == decided
+    assert any(line.startswith("d = ") for line in decided)
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert all(html.escape(line) in page for line in decided)
 
 
 def test_train_in_json_and_quietly(mfimage, short, bumps):
