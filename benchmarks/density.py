@@ -143,7 +143,7 @@ def _train(
     module: torch.nn.Module, loss: Callable[[Tensor], Tensor], images: object, seconds: float, lr: float
 ) -> None:
     rows, began, step = shuffled(len(images), 128, seed=0), time.process_time(), 0
-    optimiser = torch.optim.AdamW(module.parameters(), lr=lr)
+    optimiser = torch.optim.AdamW(module.train().parameters(), lr=lr)
     while (share := (time.process_time() - began) / seconds) < 1:
         optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * share))
         optimiser.zero_grad()
@@ -151,6 +151,7 @@ def _train(
         torch.nn.utils.clip_grad_norm_(module.parameters(), 200.0)
         optimiser.step()
         step += 1
+    module.eval()
 
 
 def exactness(model: ManifoldFlow, x: Tensor, draws: int) -> tuple[float, float]:

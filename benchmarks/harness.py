@@ -102,12 +102,13 @@ def train_for(
             lr * min(1.0, 20 * done + 0.01) * 0.5 * (1 + math.cos(math.pi * done))
         )
         optimiser.zero_grad(set_to_none=True)
-        loss(module, images.batch(rows(step))).backward()
+        loss(module.train(), images.batch(rows(step))).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 200.0)
         optimiser.step()
         step += 1
         if step % 200 == 0:
             say(f"  step {step}, {spent:.0f} CPU-seconds")
+    module.eval()
     return step, spent
 
 

@@ -17,33 +17,34 @@ from mfimage.config import ModelConfig, presets
 from mfimage.datasets import ImageSet, load
 from mfimage.losses import reconstruction
 from mfimage.models import image_chart
+from mfimage.models.bent import DensePair
 from mfimage.models.build import build
-from mfimage.models.layers import ActNorm, AffineCoupling, Haar, OrthogonalConv1x1
-from mfimage.models.nets import ConvNet
-from mfimage.models.subspace import BentSubspace, Householder
+from mfimage.models.layers import ActNorm
+from mfimage.models.subspace import Householder
+from mfimage.models.wavelets import Haar
 
 
 def bijections() -> dict[str, tuple[tuple[int, ...], Transform]]:
     """Every bijection of the project with the shape of its input."""
     image = (4, 4, 4)
     return {
-        "Haar": (image, Haar()),
+        "Haar": (image, Haar(4, 4)),
         "ActNorm": (image, ActNorm(4)),
-        "OrthogonalConv1x1": (image, OrthogonalConv1x1(4)),
         "Householder": ((24,), Householder(24, 5)),
-        "AffineCoupling": (image, AffineCoupling(2, ConvNet(2, 4, 8))),
-        "BentSubspace": ((64,), BentSubspace(64, 5, image, 2, 16, 2)),
-        "chart, grey": ((1, 8, 8), image_chart((1, 8, 8), 3, ((1, 1), (1, 1)), 0.5, 4, 16, 2)),
-        "chart, colour": ((3, 8, 8), image_chart((3, 8, 8), 6, ((2, 2),), 1.0, 4, 16, 1)),
+        "DensePair": ((24,), DensePair(5, 19, 16)),
+        "chart, grey": ((1, 8, 8), image_chart(ModelConfig((1, 8, 8), 3, levels=2, hidden=16, bends=2))),
+        "chart, colour": ((3, 8, 8), image_chart(ModelConfig((3, 8, 8), 6, steps=2, draw=2, hidden=16))),
+        "chart, odd": ((1, 9, 7), image_chart(ModelConfig((1, 9, 7), 3, levels=2, draw=2, hidden=16))),
     }
 
 
 def errors(shape: tuple[int, ...], bijection: Transform) -> float:
     """Largest error of inverse and ladj over ten inputs, in float64."""
-    bijection = bijection.double().requires_grad_(False)
+    bijection = bijection.double().eval().requires_grad_(False)
     with torch.no_grad():
         for parameter in bijection.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            fan = parameter[0].numel() if parameter.dim() > 1 else 1
+            parameter.add_(0.3 / fan**0.5 * torch.randn_like(parameter))
     worst = 0.0
     for _ in range(10):
         x = torch.randn(1, *shape, dtype=torch.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,25 +89,16 @@ def _disturbed(batch: Batch, sigma: float, generator: torch.Generator) -> Batch:
 
 
 def _of_random_noise(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
-    """Add noise of a random σ to each image, uniform in a range, if the chart is to learn to remove it.
+    """Add noise of a random σ to each image, uniform in a range.
 
     Every third image is cut to [0, 1] after that, as files are: there black and white hold half the noise.
     """
-    if not isinstance(config.noise, tuple):
-        return batch
-    low, high = config.noise
+    low, high = cast("tuple[float, float]", config.noise)
     sigma = (low + (high - low) * torch.rand(len(batch.x), generator=generator)).to(batch.x)
     noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
     noisy = batch.x + sigma.view(-1, 1, 1, 1) * noise
     cut = (torch.rand(len(noisy), generator=generator) < CUT).to(noisy.device).view(-1, 1, 1, 1)
     return batch._replace(x=torch.where(cut, noisy.clamp(0, 1), noisy), clean=batch.x, sigma=sigma)
-
-
-def _reconstruction(chart: Any, batch: Batch, config: Config) -> Tensor:
-    """Squared error of projections, and that of images denoised where noise was added."""
-    if batch.sigma is None:
-        return losses.reconstruction(chart, batch.x, batch.context)
-    return losses.noise_aware(chart, batch.x, batch.clean, batch.sigma)
 
 
 def _draw(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
@@ -124,8 +115,14 @@ def _whole(name: str, loss: Loss, disturb: Disturb | None = None, likelihood: bo
 
 
 _MANIFOLD = Phase(
-    "manifold", lambda m: m.chart, _reconstruction, lambda m, b: m.chart.initialise(b.x),
-    disturb=_of_random_noise, shifts=True,
+    "manifold", lambda m: m.chart, lambda m, b, c: losses.reconstruction(m, b.x, b.context),
+    lambda m, b: m.chart.initialise(b.x), shifts=True,
+)  # fmt: skip
+_NOISE = Phase(
+    "noise", lambda m: m.chart.denoiser.requires_grad_() if m.noise_aware else None,
+    lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma),
+    lambda m, b: m.chart.initialise_denoiser(b.x), disturb=_of_random_noise, within=lambda m: m.chart,
+    shifts=True,
 )  # fmt: skip
 _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
@@ -158,11 +155,11 @@ def check_score(config: Config, known: bool) -> None:
 
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {
-    "m-flow": Algorithm("manifold-flow", (_MANIFOLD, _DENSITY)),  # M-flow, sequential
+    "m-flow": Algorithm("manifold-flow", (_MANIFOLD, _NOISE, _DENSITY)),  # M-flow, sequential
     "m-flow-a": Algorithm("manifold-flow", (_ALTERNATING,)),  # alternating
     "m-flow-s": Algorithm("manifold-flow", (_SIMULTANEOUS,)),  # simultaneous
     "m-flow-ot": Algorithm("manifold-flow", (_TRANSPORT,)),  # by optimal transport
-    "me-flow": Algorithm("encoder-flow", (_MANIFOLD, _DENSITY)),  # Me-flow: a separate encoder
+    "me-flow": Algorithm("encoder-flow", (_MANIFOLD, _NOISE, _DENSITY)),  # Me-flow: a separate encoder
     "me-flow-a": Algorithm("encoder-flow", (_ALTERNATING,)),
     "me-flow-s": Algorithm("encoder-flow", (_SIMULTANEOUS,)),
     "free-form": Algorithm("encoder-flow", (_FREE_FORM,)),  # Me-flow by a surrogate of the volume

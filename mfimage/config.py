@@ -20,6 +20,7 @@ PresetName = Literal["default", "demo", "fashion-mnist", "denoising"]
 
 TIME = 600.0  # seconds of a training where nothing is said
 NOISE_AWARE = ("m-flow", "me-flow")  # algorithms whose chart can learn to remove noise
+NOISE = (0.0, 0.5)  # the range of its σ that they learn where none is given
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,9 @@ class Config:
         return self.noise if isinstance(self.noise, int | float) else 0.0
 
     def settled(self, images: bool) -> Config:
-        """Decide what was left open, for images or for vectors: no noise without a word."""
-        return replace(self, noise=0.0) if self.noise is None else self
+        """Decide what was left open: charts of images learn to remove noise, nothing else has any."""
+        noise = NOISE if images and self.algorithm in NOISE_AWARE else 0.0
+        return replace(self, noise=noise) if self.noise is None else self
 
     @property
     def seconds(self) -> float | None:
@@ -205,11 +207,8 @@ presets: dict[PresetName, Config] = {
     # As many steps as 1,200 CPU seconds of one Xeon core hold: 0.446 of PCA-32's squared error on the first
     # 2,000 test images (benchmarks/reconstruction.py, which holds no image out; the preset was not run).
     "fashion-mnist": Config(dim=32, steps=9500, density_steps=3000, every=1000),
-    # Removes noise up to σ = 0.5; after 28 minutes of one Xeon core 26.8, 23.3 and 21.5 dB at σ = 0.1, 0.2
-    # and 0.3 on unseen clothes (benchmarks/denoising.md). Its loss of logarithms wants a tight clip.
+    # Takes longer over removing noise up to σ = 0.5.
     "denoising": Config(
-        dim=32, steps=4400, density_steps=1000, batch_size=32, lr=8e-3, warmup=300, clip=5.0,
-        noise=(0.0, 0.5), every=1000,
-        model={"width": 16, "hidden": 256},
+        dim=32, steps=4400, density_steps=1000, batch_size=32, warmup=300, noise=NOISE, every=1000
     ),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
@@ -31,7 +31,8 @@ def make_accelerator(device: str, precision: str = "no") -> Accelerator:
     find_device(device)
     # another run of this process may have had another precision or device
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    alike = DistributedDataParallelKwargs(broadcast_buffers=False)  # buffers stand still in training
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[alike])
 
 
 class ModuleWithLoss(nn.Module):

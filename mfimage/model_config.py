@@ -20,13 +20,17 @@ class ModelConfig:
     Args:
         shape: Of the data, (C, H, W) for images, (D,) for vectors.
         dim: d, the dimension of the manifold.
-        levels: Of an image chart, (Haar halvings, coupling steps) a level: --model.levels 1 2 once for each.
-            By default one level of as many halvings as bring the shorter side to about 8, and one step; for
-            noise_aware charts as many levels of one halving, the first of four steps, the others of two.
-        keep: Of an image chart, the share of channels that go on to the next level.
-        width: Channels of convolutions, in units.
+        levels: Of images, how often wavelets halve them; 0 means as often as brings the shorter side to about
+            8, once at least. What follows, to noise_width, is of image charts alone.
+        steps: Rounds of couplings between averages and details at each level.
+        width: Hidden channels of their networks at the finest level; at coarser ones up to four times that.
+        near: Principal coordinates after the first d that the dense networks see and draw.
+        draw: Channels, at full size, of the networks that see and draw images; 0 leaves them out.
+        dropout: Rate at which hidden features of the dense networks are dropped in training.
+        noise_steps: Rounds of the couplings that remove noise.
+        noise_width: Hidden channels of their networks at the finest level.
         hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.
-        bends: Pairs of networks that bend the linear subspace.
+        bends: Pairs of dense networks that bend the linear subspace.
         density_steps: Spline couplings of h; see `models.latent_density`.
         density_width: Width of their networks.
         kind: What is built; see `models.build`.
@@ -38,9 +42,14 @@ class ModelConfig:
 
     shape: tuple[int, ...]
     dim: int = 32
-    levels: tuple[tuple[int, int], ...] = ()
-    keep: float = 1.0
-    width: int = 24
+    levels: int = 0
+    steps: int = 1
+    width: int = 8
+    near: int = 256
+    draw: int = 0
+    dropout: float = 0.1
+    noise_steps: int = 1
+    noise_width: int = 24
     hidden: int = 0
     bends: int = 1
     density_steps: int = 5
@@ -56,7 +65,8 @@ class ModelConfig:
             raise UsageError(
                 f"shape must be (channels, height, width) or (features,), all positive, not {self.shape}"
             )
-        check_fields(self, ("dim", "width", "density_width", "keep", "epsilon"), shares=("keep",))
+        positive = "dim", "width", "noise_width", "density_width", "epsilon"
+        check_fields(self, positive, shares=("dropout",))
         pixels = math.prod(self.shape)
         if not 1 <= self.dim < pixels:
             what = f"images of shape {self.shape}" if self.images else f"vectors of length {pixels}"
@@ -69,7 +79,8 @@ class ModelConfig:
             raise UsageError("noise_aware (a range of noise) is true only for an M-flow or Me-flow of images")
         object.__setattr__(self, "hidden", self.hidden or (512 if self.images else 64))
         if self.images:
-            self._check_levels()
+            levels = self.levels or max(1, round(math.log2(min(self.shape[1:]) / 8)))
+            object.__setattr__(self, "levels", levels)
         elif self.levels:
             raise UsageError(f"levels are of images, not of vectors of length {pixels}")
 
@@ -82,22 +93,3 @@ class ModelConfig:
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of images, (C, H, W)."""
         return self.shape[0], self.shape[1], self.shape[2]
-
-    @property
-    def halvings(self) -> int:
-        """How often an image is halved before the networks see it."""
-        return sum(level[0] for level in self.levels)
-
-    def _check_levels(self) -> None:
-        levels, channels = self.levels, self.shape[0]
-        if not isinstance(levels, tuple) or not all(whole_numbers(level, 2) for level in levels):
-            raise UsageError(f"levels must be pairs (halvings, steps) of numbers from 0, not {levels!r}")
-        if not levels:
-            halvings = max(1, round(math.log2(min(self.shape[1:]) / 8)))
-            levels = ((1, 4), *((1, 2),) * (halvings - 1)) if self.noise_aware else ((halvings, 1),)
-            object.__setattr__(self, "levels", levels)
-        for halvings, steps in levels:
-            channels *= 4**halvings
-            if steps and channels < 2:
-                raise UsageError(f"levels {levels}: a single channel has nothing to couple; halve first")
-            channels = max(1, round(channels * self.keep))

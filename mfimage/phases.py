@@ -53,8 +53,11 @@ class Trainer:
         """Train all phases of the configuration's algorithm, or go on with them where they stopped."""
         self.account.density = self._tried()
         try:
-            for phase in self.phases:
-                self._run_phase(phase, training, held_out)
+            for phase in ALGORITHMS[self.config.algorithm].phases:
+                if phase in self.phases:
+                    self._run_phase(phase, training, held_out)
+                elif not phase.codes and phase.part(self.model) is not None:
+                    self._start(phase, training)  # a chart without networks, or a prescribed one
         finally:
             self.run.close()
 
@@ -76,9 +79,7 @@ class Trainer:
 
     def _learns(self, phase: Phase) -> bool:
         """Whether a model has what a phase trains: a prescribed chart has nothing to learn."""
-        before = [
-            (p, p.requires_grad) for p in self.model.parameters()
-        ]  # a part may wake up when its turn comes
+        before = [(p, p.requires_grad) for p in self.model.parameters()]
         module = phase.part(self.model)
         learns = module is not None and any(p.requires_grad for p in module.parameters())
         for parameter, wanted in before:

@@ -18,7 +18,8 @@ from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 from mfimage.settings import from_json
 
-FORMAT = "mfimage-1"
+FORMAT = "mfimage-2"
+_BEFORE = {"mfimage-1": "0.1.0"}  # format → the last version that reads it
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 CALIBRATION, _SECTIONS = "calibration.json", "mfimage-calibration-3"  # its format: a section for each finding
 
@@ -142,9 +143,13 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     values = read_json(path, "model configuration", ModelError)
     written_by = values.pop("format", None)
     if written_by != FORMAT:
-        raise ModelError(
-            f"{path}: format {written_by!r} is not {FORMAT!r}: written by another program or version"
+        last = _BEFORE.get(str(written_by))
+        why = (
+            f"a model of mfimage ≤ {last}: train it again, or use it with that version"
+            if last
+            else f"format {written_by!r} is not {FORMAT!r}: written by another program or version"
         )
+        raise ModelError(f"{path}: {why}")
     measured = values.pop("measured", {})  # where it stood before there was calibration.json
     if not isinstance(measured, dict):
         raise ModelError(f"{path}: measured is one JSON object, not {type(measured).__name__}")

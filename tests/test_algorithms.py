@@ -173,7 +173,7 @@ def test_a_part_that_wakes_up_in_its_phase_sleeps_before(images, tmp_path, monke
     def woken(model):
         return model.chart.requires_grad_()
 
-    manifold, density = ALGORITHMS["m-flow"].phases
+    manifold, _, density = ALGORITHMS["m-flow"].phases
     late = replace(manifold, name="late", part=woken)
     monkeypatch.setitem(ALGORITHMS, "m-flow", replace(ALGORITHMS["m-flow"], phases=(manifold, density, late)))
     model = build(replace(IMAGES, noise=0.0).model_config((1, 8, 8)), 0)
@@ -232,10 +232,9 @@ def test_images_may_have_parameters(images, tmp_path, algorithm):
     assert (tmp_path / "run" / "pictures").is_dir()
 
 
-def test_padded_images_have_no_density_on_the_whole_space(tmp_path):
-    x = torch.rand(60, 1, 9, 9, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(UsageError, match="without padding"):
-        run(Points(x, "odd"), tmp_path / "run", IMAGES, "pie")
+def test_images_of_odd_sides_have_a_density_on_the_whole_space(tmp_path):
+    odd = Points(torch.rand(60, 1, 9, 7, generator=torch.Generator().manual_seed(0)), "odd")
+    assert holds_a_run_of(tmp_path / "run", run(odd, tmp_path / "run", IMAGES, "pie"), odd)
 
 
 def test_scandal_learns_the_score(scored, tmp_path):
@@ -267,8 +266,48 @@ def test_a_range_of_noise_makes_a_chart_that_shrinks_it(images, tmp_path, algori
         assert torch.equal(stored.chart.shrink(y, sigma), model.chart.shrink(y, sigma))
 
 
+@pytest.mark.parametrize("algorithm", ["m-flow", "me-flow"])
+def test_learning_to_remove_noise_leaves_the_chart_alone(images, tmp_path, algorithm):
+    plain, aware = (
+        run(images, tmp_path / f"{noise}", replace(IMAGES, noise=noise), algorithm)
+        for noise in (0.0, (0.0, 0.5))
+    )
+    with torch.no_grad():
+        assert torch.equal(plain.encode(images.x), aware.encode(images.x))
+        assert torch.equal(plain.project(images.x), aware.project(images.x))
+    assert [line["phase"] for line in curve(tmp_path / "0.0")] == ["manifold", "density"]
+    assert [line["phase"] for line in curve(tmp_path / "(0.0, 0.5)")] == ["manifold", "noise", "density"]
+
+
+def test_charts_of_images_learn_to_remove_noise_without_being_told(images, circle, tmp_path):
+    settings = replace(IMAGES, noise=None)
+    assert run(images, tmp_path / "images", settings).noise_aware
+    assert Run(tmp_path / "images").config().noise == (0.0, 0.5)
+    assert not run(images, tmp_path / "pca", settings, "pca").noise_aware
+    assert not run(circle, tmp_path / "circle", replace(CIRCLE, noise=None)).noise_aware
+    assert Run(tmp_path / "circle").config().noise == 0.0
+
+
+def test_gains_start_from_the_coordinates_of_the_trained_chart(images, tmp_path):
+    settings = replace(IMAGES, noise=(0.0, 0.5), lr=0.05, steps=6, every=6)
+    run(images, tmp_path / "run", settings)
+    start = load_file(tmp_path / "run" / "checkpoints" / "noise-00000000.safetensors")
+    level = next(value for name, value in start.items() if name.endswith("gains.level"))
+    model = from_pretrained(tmp_path / "run")
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(settings.seed))
+    with torch.no_grad():
+        power = model.chart(images.x[order[12:].sort().values])[0].square().mean(0)
+    torch.testing.assert_close(level.exp(), power.clamp_min(1e-6), rtol=1e-3, atol=1e-6)
+
+
+def test_a_chart_without_networks_starts_from_the_data_too(images, tmp_path):
+    straight = {**IMAGES.model, "steps": 0, "bends": 0}
+    model = run(images, tmp_path / "run", replace(IMAGES, noise=0.0, model=straight))
+    assert float((model.project(images.x) - images.x).square().mean()) < 0.5 * float(images.x.var(0).mean())
+
+
 def disturbed_batches(data, settings, algorithm):
-    phase, generator = ALGORITHMS[algorithm].phases[0], torch.Generator().manual_seed(0)
+    phase, generator = ALGORITHMS[algorithm].phases[1], torch.Generator().manual_seed(0)
     return [phase.disturb(Batch(data.x), settings, generator, 2) for _ in range(3)]
 
 
@@ -338,6 +377,8 @@ def test_training_lowers_every_loss(circle, scored, tmp_path, algorithm):
     settings = replace(CIRCLE, steps=20, density_steps=20, every=20, lr=1e-2, density_lr=1e-2, batch_size=64)
     run(scored if straight else circle, tmp_path / "run", settings, algorithm)
     for phase in ALGORITHMS[algorithm].phases:
+        if phase.name == "noise":  # of images
+            continue
         start = tmp_path / "run" / "checkpoints" / f"{phase.name}-00000000.safetensors"
         before = json.loads(read_metadata(start)["progress"])["best"]
         (after,) = watched(tmp_path / "run", phase.name)

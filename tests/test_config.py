@@ -17,11 +17,11 @@ from mfimage.models.build import KINDS
 from mfimage.ood.scores import SCORES
 from mfimage.settings import from_json, read_settings
 
-NESTED = Config(dim=7, size=24, lr=1e-3, precision="bf16", model={"levels": ((1, 2), (1, 1)), "keep": 0.5})
+NESTED = Config(dim=7, size=24, lr=1e-3, precision="bf16", model={"levels": 2, "dropout": 0.5})
 
 
 @pytest.mark.parametrize(
-    "config", [Config(), NESTED, Config(noise=(0.0, 0.5)), ModelConfig((3, 8, 8), 5, levels=((2, 0),))]
+    "config", [Config(), NESTED, Config(noise=(0.0, 0.5)), ModelConfig((3, 8, 8), 5, levels=2, steps=0)]
 )
 def test_a_configuration_survives_json(config):
     assert from_json(type(config), json.loads(json.dumps(asdict(config)))) == config
@@ -29,20 +29,20 @@ def test_a_configuration_survives_json(config):
 
 def test_a_file_gives_what_it_says_and_defaults_for_the_rest(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text('{"dim": 5, "model": {"levels": [[1, 3]]}}')
-    assert read_settings(Config, path) == Config(dim=5, model={"levels": ((1, 3),)})
+    path.write_text('{"dim": 5, "model": {"levels": 3}}')
+    assert read_settings(Config, path) == Config(dim=5, model={"levels": 3})
 
 
 def test_model_settings_reach_the_architecture():
     model = NESTED.model_config((1, 24, 24))
-    assert (model.dim, model.shape, model.levels, model.keep) == (7, (1, 24, 24), ((1, 2), (1, 1)), 0.5)
+    assert (model.dim, model.shape, model.levels, model.dropout) == (7, (1, 24, 24), 2, 0.5)
     assert model.width == ModelConfig((1, 24, 24)).width
 
 
 @pytest.mark.parametrize(("side", "halvings"), [(4, 1), (8, 1), (28, 2), (32, 2), (64, 3)])
 def test_without_levels_images_are_halved_to_about_8_pixels(side, halvings):
     config = ModelConfig((1, side, side), 2)
-    assert config.levels == ((halvings, 1),)
+    assert config.levels == halvings
     assert from_json(ModelConfig, asdict(config)) == config
 
 
@@ -98,11 +98,9 @@ def test_every_name_that_can_be_chosen_stands_for_something():
         ({"model": {"dim": 3}}, "other than shape, dim, kind and context"),
         ({"model": 3}, "model must hold settings"),
         ({"model": {"width": 0}}, "width must be a whole number from 1, not 0"),
-        ({"model": {"levels": [[1, 2, 3]]}}, "levels must be pairs"),
-        ({"model": {"levels": 2}}, "levels must be pairs"),
-        ({"model": {"levels": [[-1, 1]]}}, "numbers from 0"),
-        ({"model": {"keep": 1.5}}, r"keep must lie in \(0, 1\]"),
-        ({"model": {"keep": 0}}, "keep must be a positive number"),
+        ({"model": {"levels": [[1, 1]]}}, "levels must be a whole number from 0"),
+        ({"model": {"dropout": 1.5}}, r"dropout must lie in \[0, 1\]"),
+        ({"model": {"near": -1}}, "near must be a whole number from 0"),
         ({"model": {"bends": -1}}, "bends must be a whole number from 0"),
         ({"dim": 0}, "dim must be a whole number from 1, not 0"),
         ({"dim": "32"}, "dim must be a whole number from 1, not '32'"),
@@ -147,8 +145,7 @@ def test_nonsense_is_refused_when_a_configuration_is_made(values, message):
         ({"shape": [1, 8, 0]}, "shape must be"),
         ({"shape": "188"}, "shape must be"),
         ({"shape": [1, 8, 8], "dim": 64}, r"dim must lie in 1 … 63 for images of shape \(1, 8, 8\), not 64"),
-        ({"shape": [1, 8, 8], "levels": [[0, 1]]}, "a single channel has nothing to couple"),
-        ({"shape": [1, 8, 8], "levels": [[1, 1], [0, 1]], "keep": 0.1}, "a single channel"),
+        ({"shape": [8], "dim": 2, "levels": 1}, "levels are of images"),
     ],
 )
 def test_architectures_that_cannot_be_built_are_refused(values, message):

@@ -17,7 +17,7 @@ from mfimage.settings import from_json
 
 DATA = Path(__file__).parent / "data"
 
-CONFIG = ModelConfig((1, 8, 8), 2, levels=((1, 1),), width=2, hidden=8, density_steps=1, density_width=8)
+CONFIG = ModelConfig((1, 8, 8), 2, width=2, hidden=8, density_steps=1, density_width=8)
 
 
 @pytest.fixture
@@ -118,11 +118,11 @@ def test_damaged_weights_are_named(saved, kind):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "another-1"}, "format 'another-1' is not 'mfimage-1'"),
+        ({"format": "another-1"}, "format 'another-1' is not 'mfimage-2'"),
         ({"format": None}, "format None is not"),
         ({"colour": 1}, "unknown setting colour"),
         ({"dim": 64}, "dim must lie in 1 … 63"),
-        ({"levels": [[1, 2, 3]]}, "levels must be pairs"),
+        ({"levels": [[1, 1]]}, "levels must be a whole number"),
         ({"shape": None}, "shape must be"),
     ],
 )
@@ -142,7 +142,7 @@ def test_a_configuration_that_is_no_json_object_is_named(saved, text):
 
 
 def test_weights_of_another_architecture_do_not_fit(saved):
-    save_pretrained(build(ModelConfig((1, 8, 8), 3, ((1, 1),), 1.0, 2, 8)), saved.parent / "other")
+    save_pretrained(build(ModelConfig((1, 8, 8), 3, width=2, hidden=8)), saved.parent / "other")
     os.replace(saved.parent / "other" / "model.safetensors", saved / "model.safetensors")
     with pytest.raises(ModelError, match="does not fit the model"):
         from_pretrained(saved)
@@ -226,14 +226,23 @@ def test_a_full_disk_met_by_safetensors_is_a_resource_error(tmp_path, monkeypatc
         save_pretrained(build(CONFIG), tmp_path)
 
 
-def test_a_model_saved_by_version_0_1_0_is_read_and_gives_what_it_gave_then():
+def test_a_model_of_the_first_format_says_what_to_do(saved):
+    path = saved / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "mfimage-1", "keep": 1.0}))
+    with pytest.raises(ModelError, match=r"a model of mfimage ≤ 0\.1\.0: train it again, or use it with"):
+        from_pretrained(saved)
+
+
+def test_a_model_saved_before_is_read_and_gives_what_it_gave_then():
     model = from_pretrained(DATA / "old-model")
     expected = json.loads((DATA / "old-model" / "expected.json").read_text())
     x = torch.tensor(expected["x"])
     with torch.no_grad():
         projected, log_prob = model.project(x), model.log_prob(x).tolist()
+        shrunken = model.chart.shrink(x, torch.full((3,), 0.1))
     torch.testing.assert_close(projected, torch.tensor(expected["project"]), atol=1e-6, rtol=0)
-    assert log_prob == pytest.approx(expected["log_prob"], abs=1e-6)
+    torch.testing.assert_close(shrunken, torch.tensor(expected["shrink"]), atol=1e-6, rtol=0)
+    assert log_prob == pytest.approx(expected["log_prob"], abs=1e-5)
     assert model.measured["familiar"] == {"score": 0.01, "coarse": 0.5}
 
 

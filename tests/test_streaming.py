@@ -107,7 +107,7 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
         codes.append(make(*arguments))
         return codes[-1]
 
-    phases = (replace(phase, loss=loss), algorithms.ALGORITHMS["m-flow"].phases[1])
+    phases = (replace(phase, loss=loss), algorithms.ALGORITHMS["m-flow"].phases[-1])
     monkeypatch.setitem(
         algorithms.ALGORITHMS, "m-flow", replace(algorithms.ALGORITHMS["m-flow"], phases=phases)
     )

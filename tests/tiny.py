@@ -27,7 +27,15 @@ TINY = Config(
     flip=False,
     shift=0.0,
     noise=0.0,
-    model={"levels": ((1, 1),), "width": 2, "hidden": 8, "density_steps": 1, "density_width": 8},
+    model={
+        "width": 2,
+        "noise_width": 4,
+        "hidden": 32,
+        "near": 24,
+        "dropout": 0.0,
+        "density_steps": 1,
+        "density_width": 8,
+    },
 )
 
 

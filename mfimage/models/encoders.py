@@ -6,12 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mfimage.models.charts import Chart, Manifold, Shape, crop, padded
+from mfimage.models.charts import Chart, Manifold
 from mfimage.models.duals import Dual, push
-from mfimage.models.layers import CompositeTransform, Haar, push_inverse
-from mfimage.models.nets import MLP, Decoder, Encoder, LinearPlus
+from mfimage.models.nets import MLP, Decoder, Encoder, LinearPlus, Shape
 from mfimage.models.subspace import principal_components
 
 
@@ -48,6 +46,14 @@ class EncodedChart(Manifold):
     def push_codes(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
         return self.chart.push_codes(u, context, rotated)
 
+    @property
+    def denoiser(self) -> nn.Module | None:
+        """What removes noise, the chart's."""
+        return getattr(self.chart, "denoiser", None)
+
+    def initialise_denoiser(self, x: Tensor) -> None:
+        self.chart.initialise_denoiser(x)
+
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
         return self.chart.shrink(y, sigma)
 
@@ -77,43 +83,18 @@ class Autoencoder(Manifold):
         return push(self.decoder, u).view(self.shape)
 
 
-def image_encoder(shape: Shape, dim: int, halvings: int, width: int, hidden: int) -> LinearPlus:
-    """Build a convolutional encoder: images (B, C, H, W) to (B, d), by wavelets and strided convolutions."""
-    analysis = _Analysis(shape, halvings)
-    net = nn.Sequential(analysis, Encoder(analysis.grid, dim, width, hidden))
-    return LinearPlus(math.prod(shape), dim, net)
+def image_encoder(shape: Shape, dim: int, channels: int, halvings: int) -> LinearPlus:
+    """Build a convolutional encoder: images (B, C, H, W) to (B, d); see `Encoder`."""
+    return LinearPlus(math.prod(shape), dim, Encoder(shape, dim, channels, halvings))
 
 
-def image_decoder(shape: Shape, dim: int, halvings: int, width: int, hidden: int) -> LinearPlus:
-    """Build a convolutional decoder: codes (B, d) to images' vectors (B, C·H·W)."""
-    synthesis = _Synthesis(shape, halvings)
-    net = nn.Sequential(Decoder(dim, synthesis.grid, width, hidden), synthesis)
-    return LinearPlus(dim, math.prod(shape), net)
+def image_decoder(
+    shape: Shape, dim: int, channels: int, halvings: int, hidden: int, dropout: float = 0.0
+) -> LinearPlus:
+    """Build a convolutional decoder: codes (B, d) to images' vectors (B, C·H·W); see `Decoder`."""
+    return LinearPlus(dim, math.prod(shape), Decoder(dim, shape, channels, halvings, hidden, dropout))
 
 
 def vector_net(features: int, out_features: int, hidden: int) -> LinearPlus:
     """Build a fully connected encoder or decoder, (B, features) to (B, out_features)."""
     return LinearPlus(features, out_features, MLP(features, out_features, hidden))
-
-
-class _Analysis(nn.Module):
-    """Pad images, and transform them by Haar wavelets to coefficients of shape `grid`."""
-
-    def __init__(self, shape: Shape, halvings: int) -> None:
-        super().__init__()
-        self.pad, (channels, height, width) = padded(shape, halvings)
-        self.grid = channels * 4**halvings, height >> halvings, width >> halvings
-        self.haar = CompositeTransform([Haar() for _ in range(halvings)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.haar(F.pad(x, self.pad))[0]
-
-
-class _Synthesis(_Analysis):
-    """Transform wavelet coefficients to images, and crop these."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return crop(self.haar.inverse(x)[0], self.pad)
-
-    def push(self, x: Dual) -> Dual:
-        return push_inverse(self.haar, x).both(lambda image: crop(image, self.pad))

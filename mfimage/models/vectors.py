@@ -12,10 +12,10 @@ from mfimage.models.charts import Chart
 from mfimage.models.duals import Dual, join, push
 from mfimage.models.layers import Transform, Value, invert
 from mfimage.models.nets import MLP
-from mfimage.models.subspace import Subspace
+from mfimage.models.subspace import Householder, principal_components
 
 
-class VectorChart(Subspace, Chart):
+class VectorChart(Chart):
     """A d-dimensional linear subspace of R^D, bent by affine couplings between it and its complement.
 
     (u, v) = Qᵀ(x − m),  then for each pair of networks
@@ -44,18 +44,39 @@ class VectorChart(Subspace, Chart):
     True
     """
 
+    code_scale: Tensor
+    rest_scale: Tensor
+
     def __init__(
         self, features: int, dim: int, hidden: int = 128, bends: int = 1, context: int = 0, bound: float = 3.0
     ) -> None:
-        super().__init__(features, dim)
-        self.bound, self.context_features = bound, context
-        rest = features - dim
+        super().__init__()
+        self.features, self.dim, self.bound, self.context_features = features, dim, bound, context
+        self.rotation, rest = Householder(features, dim), features - dim
+        self.register_buffer("code_scale", torch.ones(dim))
+        self.register_buffer("rest_scale", torch.ones(()))
         self.encoders = nn.ModuleList(MLP(rest + context, 2 * dim, hidden) for _ in range(bends))
         self.decoders = nn.ModuleList(MLP(dim + context, 2 * rest, hidden) for _ in range(bends))
 
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Start at the principal components of x, shape (N, D), and measure the scales of u and v on it."""
+        self.rotation.initialise(*principal_components(x, self.dim))
+        z, _ = self.rotation(x)
+        self.code_scale.copy_(z[:, : self.dim].std(0, unbiased=False).clamp_min(1e-6))
+        self.rest_scale.copy_(z[:, self.dim :].square().mean().sqrt().clamp_min(1e-6))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        u, v, ladj = self._bend(x, context, len(self.decoders))
+        return torch.cat([u, v], 1), ladj
+
+    def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._bend(x, context, len(self.decoders) - 1)[0]  # only v needs the last decoder
+
     def _bend(self, x: Tensor, context: Tensor | None, decoders: int) -> tuple[Tensor, Tensor, Tensor]:
-        u, v = self.split(x)
-        ladj = x.new_zeros(x.shape[0])
+        """Run all encoders, and as many decoders as are asked for: u, v and ladj."""
+        z, ladj = self.rotation(x)
+        u, v = z[:, : self.dim], z[:, self.dim :]
         for i, (encoder, decoder) in enumerate(zip(self.encoders, self.decoders, strict=True)):
             log_scale, shift = self._affine(encoder, v / self.rest_scale, context, self.code_scale)
             u, ladj = (u - shift) * torch.exp(-log_scale), ladj - log_scale.sum(1)

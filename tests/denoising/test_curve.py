@@ -44,8 +44,8 @@ def aware(tmp_path_factory):
     directory = tmp_path_factory.mktemp("aware")
     path = directory / "bumps.npy"
     np.save(path, draw_bumps(400))
-    levels = {"model": {**TINY.model, "levels": ((1, 2),), "width": 4}}
-    settings = TINY.with_(steps=150, noise=(0.0, 0.5), every=50, lr=1e-2, batch_size=32, **levels)
+    model = {**TINY.model, "noise_width": 8}
+    settings = TINY.with_(steps=150, noise=(0.0, 0.5), every=50, lr=1e-2, batch_size=32, model=model)
     train(path, directory / "run", settings, device="cpu")
     return directory / "run"
 

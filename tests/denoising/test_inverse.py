@@ -36,7 +36,7 @@ OPERATORS = {
 @pytest.fixture(scope="module")
 def bent():
     """A curved manifold with a density that is no Gaussian, neither of them trained, in float64."""
-    model = build(ModelConfig((1, 8, 8), 3, levels=((1, 1),), width=2, hidden=8, density_steps=1))
+    model = build(ModelConfig((1, 8, 8), 3, width=2, hidden=8, density_steps=1))
     model.initialise(bump_images(60, seed=1))
     perturb(model.density, 0.3)
     perturb(model.chart, 0.1)

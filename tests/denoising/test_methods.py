@@ -6,14 +6,17 @@ from mfimage.denoising.methods import METHODS, leave, quick_methods, wavelet_sig
 from mfimage.errors import ModelError
 
 KINDS = ("manifold-flow", "encoder-flow", "pie", "ambient-flow", "autoencoder", "linear")
-SMALL = {"width": 2, "hidden": 8, "density_steps": 1, "density_width": 8}
+SMALL = {"width": 2, "noise_width": 2, "near": 16, "hidden": 8, "density_steps": 1, "density_width": 8}
 
 
 def made(kind="manifold-flow", **changes):
     model = build(ModelConfig((1, 8, 8), 3, kind=kind, **SMALL, **changes)).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        model.initialise(torch.rand(50, 1, 8, 8, dtype=torch.double, generator=generator))
+        x = torch.rand(50, 1, 8, 8, dtype=torch.double, generator=generator)
+        model.initialise(x)
+        if model.noise_aware:
+            model.chart.initialise_denoiser(x)
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
@@ -37,19 +40,20 @@ def test_left_alone_an_image_is_what_it_was(y):
 
 
 @pytest.mark.parametrize("kind", ["manifold-flow", "encoder-flow"])
-def test_soft_shrinks_the_coordinates_of_what_the_noisy_chart_sees(kind, y):
+def test_soft_shrinks_the_coordinates_of_what_the_couplings_leave(kind, y):
     model = made(kind, noise_aware=True)
     chart = model.chart if kind == "manifold-flow" else model.chart.chart
     seen = torch.stack([SIGMA / (SIGMA + c) for c in (0.03, 0.1, 0.3, 1.0)], 1)
-    z = chart.subspace(chart.multiscale(y, seen)[0])[0]
-    gain = torch.sigmoid(chart.gains.level - chart.gains.log_slope.exp() * SIGMA.log()[:, None])
+    z = chart(chart.denoiser.couplings(y, seen)[0])[0]
+    gains = chart.denoiser.gains
+    gain = torch.sigmoid(gains.level - gains.log_slope.exp() * SIGMA.log()[:, None])
     torch.testing.assert_close(METHODS["soft"](y, model, SIGMA), chart.inverse(gain * z)[0])
 
 
 def test_soft_returns_the_image_without_noise_and_the_centre_of_the_chart_at_its_end(y):
     model = made(noise_aware=True)
     with torch.no_grad():
-        model.chart.gains.level.clamp_(min=-2)
+        model.chart.denoiser.gains.level.clamp_(min=-2)
     clean = METHODS["soft"](y, model, torch.zeros(4, dtype=torch.double))
     assert (clean - y).abs().max() < 1e-2
     far = METHODS["soft"](y, model, torch.full((4,), 1e9, dtype=torch.double))
@@ -73,7 +77,7 @@ def test_cycle_spinning_undoes_every_shift_and_averages(y):
         done = torch.cat([done[:, :, down:], done[:, :, :down]], 2) if down else done
         parts.append(torch.cat([done[..., right:], done[..., :right]], 3) if right else done)
     torch.testing.assert_close(METHODS["cycle-spin"](y, model, SIGMA), sum(parts) / 5)
-    model.chart.gains.level.data.fill_(50.0)  # keeps all: what every shift gives back is the image
+    model.chart.denoiser.gains.level.data.fill_(50.0)  # keeps all: what every shift gives back is the image
     torch.testing.assert_close(METHODS["cycle-spin"](y, model, 0 * SIGMA), y, atol=1e-6, rtol=0)
 
 

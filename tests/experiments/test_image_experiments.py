@@ -68,7 +68,7 @@ def test_densities_are_compared_of_manifold_flows_of_images(generator, monkeypat
     simulator = experiment.simulator
     test = simulator.sample(40, generator)
     monkeypatch.setattr(type(simulator), "distance", lambda scene, x: torch.zeros(len(x)))
-    tiny = {"hidden": 8, "density_steps": 1, "density_width": 8, "levels": ((2, 0),), "width": 2}
+    tiny = {"hidden": 8, "density_steps": 1, "density_width": 8, "levels": 2, "steps": 0}
     for kind, expected in (("manifold-flow", True), ("autoencoder", False)):
         flow = build(Config(dim=2, model=tiny).model_config(simulator.shape, kind)).eval()
         flow.initialise(test.x)

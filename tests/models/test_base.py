@@ -17,8 +17,8 @@ from mfimage.models.encoders import image_encoder
 
 @pytest.mark.parametrize("noise", [False, True])
 def test_capabilities_follow_from_the_parts(noise):
-    chart = image_chart((1, 8, 8), 3, width=2, hidden=8, noise=noise)
-    encoded = EncodedChart(image_encoder((1, 8, 8), 3, 2, 2, 8), chart)
+    chart = image_chart(ModelConfig((1, 8, 8), 3, width=2, hidden=8, noise_aware=noise))
+    encoded = EncodedChart(image_encoder((1, 8, 8), 3, 2, 2), chart)
     for manifold in (chart, encoded):
         model = ManifoldFlow(manifold, latent_density(3, 1, 8, context=2 * noise), (1, 8, 8))
         assert model.noise_aware is noise
@@ -51,16 +51,16 @@ def test_the_configuration_and_the_parts_agree():
 
 
 REPR = """\
-ManifoldFlow: shape (1, 8, 8), d = 3, 42,567 parameters, noise-aware
-  chart: ImageChart, 3,323 parameters
-    multiscale: Multiscale, 420 parameters
-    subspace: BentSubspace, 2,775 parameters
-    gains: Gains, 128 parameters
+ManifoldFlow: shape (1, 8, 8), d = 3, 41,196 parameters, noise-aware
+  chart: ImageChart, 1,952 parameters
+    multiscale: Multiscale, 240 parameters
+    subspace: BentSubspace, 1,248 parameters
+    denoiser: Denoiser, 464 parameters
   density: Density, 39,244 parameters"""
 
 
 def test_repr_by_example():
-    config = ModelConfig((1, 8, 8), 3, ((1, 1),), width=2, hidden=8, density_steps=1, noise_aware=True)
+    config = ModelConfig((1, 8, 8), 3, width=2, hidden=8, noise_width=2, density_steps=1, noise_aware=True)
     assert repr(build(config)) == REPR
 
 

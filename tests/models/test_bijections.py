@@ -5,17 +5,18 @@ import warnings
 import pytest
 import torch
 from laws import jacobians, perturb, splines
-from nflows.transforms import CompositeTransform
 from torch.nn import functional as F
 
+from mfimage.config import ModelConfig
 from mfimage.models import Prescribed, Spherical, VectorChart, image_chart, latent_density
-from mfimage.models.build import coupling_steps
-from mfimage.models.charts import Multiscale
+from mfimage.models.bent import BentSubspace, DensePair, DrawnPair
+from mfimage.models.denoiser import noise_features
 from mfimage.models.density import Parted
 from mfimage.models.duals import Dual, by_jvp
-from mfimage.models.layers import ActNorm, AffineCoupling, Haar, OrthogonalConv1x1, push_inverse
-from mfimage.models.nets import ConvNet, noise_features
-from mfimage.models.subspace import BentSubspace, Householder
+from mfimage.models.layers import ActNorm, AffineCoupling, push_inverse
+from mfimage.models.nets import ConvNet
+from mfimage.models.subspace import Householder
+from mfimage.models.wavelets import Haar, Wavelets
 
 pytestmark = pytest.mark.usefixtures("double")
 IMAGE = (4, 4, 4)
@@ -23,10 +24,26 @@ EXACT = {"atol": 1e-9, "rtol": 1e-9}
 SPLINES = {"atol": 1e-6, "rtol": 0}  # of nflows are inverted by the roots of a quadratic
 
 
-def levels(noise=False):
-    fine, coarse = (coupling_steps(c, 1, 8, restore, noise) for c, restore in ((4, True), (8, False)))
-    parts = [CompositeTransform([Haar(), *steps]) for steps in (fine, coarse)]
-    return Multiscale(parts, [(4, 4, 4), (8, 2, 2)], [2])
+def chart(shape, dim, **settings):
+    return image_chart(ModelConfig(shape, dim, width=4, hidden=16, noise_width=4, **settings))
+
+
+def scaled(pair):
+    """A pair whose scales of u and v are not one."""
+    pair.rest_scale.fill_(0.4)
+    pair.code_scale.copy_(torch.linspace(0.5, 2, pair.dim))
+    return pair
+
+
+def bent(near=(), draw=0, shape=(1, 3, 4)):
+    """A bent subspace of three dimensions, with a dense pair for each K given."""
+    drawn = scaled(DrawnPair(Wavelets(shape, 1), 3, draw, 8, 0.1)) if draw else None
+    dense = [scaled(DensePair(3, k, 8, 0.1)) for k in near]
+    subspace = BentSubspace(torch.Size(shape).numel(), 3, dense, drawn)
+    subspace.initialise(torch.randn(30, subspace.features))
+    for pair in [*dense, *([drawn] if draw else [])]:
+        scaled(pair)
+    return subspace
 
 
 def vector_chart(features, dim, bends=2, context=0):
@@ -38,21 +55,31 @@ def vector_chart(features, dim, bends=2, context=0):
 
 
 BIJECTIONS = {  # name → shape of the input, constructor, length of the context
-    "haar": (IMAGE, Haar, 0),
+    "haar": (IMAGE, lambda: Haar(4, 4), 0),
     "actnorm-image": (IMAGE, lambda: ActNorm(4), 0),
     "actnorm-vector": ((6,), lambda: ActNorm(6), 0),
-    "conv1x1": (IMAGE, lambda: OrthogonalConv1x1(4), 0),
     "householder": ((9,), lambda: Householder(9, 3), 0),
     "householder-full": ((5,), lambda: Householder(5, 5), 0),
-    "subspace": ((12,), lambda: BentSubspace(12, 3, (1, 3, 4), 2, 8, 2), 0),
-    "subspace-partial-grid": ((12,), lambda: BentSubspace(12, 3, (2, 2, 2), 2, 8, 1), 0),
-    "affine-image": (IMAGE, lambda: AffineCoupling(2, ConvNet(2, 4, 8)), 0),
-    "affine-vector": ((7,), lambda: AffineCoupling(3, torch.nn.Linear(3, 8)), 0),
-    "steps": (IMAGE, lambda: CompositeTransform(coupling_steps(4, 2, 8, True)), 0),
-    "multiscale": ((1, 8, 8), levels, 0),
-    "multiscale-noise": ((1, 8, 8), lambda: levels(noise=True), "noise"),
-    "chart": ((1, 8, 8), lambda: image_chart((1, 8, 8), 3, ((1, 1), (1, 1)), 0.5, 4, 16, 2), 0),
-    "chart-colour": ((3, 4, 8), lambda: image_chart((3, 4, 8), 5, ((2, 1),), 1.0, 4, 16, 1), 0),
+    "householder-fixed": ((9,), lambda: Householder(9, 3, fixed=True), 0),
+    "dense-pair": ((8,), lambda: scaled(DensePair(3, 5, 8, 0.1)), 0),
+    "subspace-straight": ((12,), bent, 0),
+    "subspace-dense": ((12,), lambda: bent((4,)), 0),
+    "subspace-dense-twice": ((12,), lambda: bent((9, 9)), 0),
+    "subspace-drawn": ((12,), lambda: bent(draw=2), 0),
+    "subspace-both": ((15,), lambda: bent((4,), 2, (1, 5, 3)), 0),
+    "affine-vector": ((4,), lambda: AffineCoupling(torch.nn.Linear(3, 8)), 3),
+    "multiscale": ((1, 8, 8), lambda: chart((1, 8, 8), 3, levels=2, steps=2).multiscale, 0),
+    "multiscale-odd": ((2, 5, 7), lambda: chart((2, 5, 7), 3, levels=2).multiscale, 0),
+    "multiscale-straight": ((1, 3, 8), lambda: chart((1, 3, 8), 3, levels=2, steps=0).multiscale, 0),
+    "noise": ((1, 8, 8), lambda: chart((1, 8, 8), 3, levels=2, noise_aware=True).denoiser.couplings, "noise"),
+    "noise-odd": (
+        (2, 5, 7),
+        lambda: chart((2, 5, 7), 3, levels=2, noise_steps=2, noise_aware=True).denoiser.couplings,
+        "noise",
+    ),
+    "chart": ((1, 8, 8), lambda: chart((1, 8, 8), 3, levels=2, near=9, bends=2), 0),
+    "chart-colour": ((3, 4, 8), lambda: chart((3, 4, 8), 5, near=6, draw=2), 0),
+    "chart-odd": ((1, 7, 6), lambda: chart((1, 7, 6), 3, levels=2, near=6, draw=2, steps=0), 0),
     "parted": ((5,), lambda: Parted(2, latent_density(2, 1, 8).transform, ActNorm(3)), 0),
 }
 BIJECTIONS |= {
@@ -142,8 +169,24 @@ def test_what_it_pushes_is_what_autograd_pushes(name):
     _assert_same(push_inverse(transform, dual), by_jvp(lambda v: _inverse(transform, v)[0], dual))
     if isinstance(transform, BentSubspace):
         u = dual.part(None, 3)
-        expected = by_jvp(lambda v: transform.inverse(F.pad(v, (0, 9)))[0], u)
+        expected = by_jvp(lambda v: transform.inverse(F.pad(v, (0, transform.features - 3)))[0], u)
         _assert_same(transform.push_codes(u), expected)
+
+
+def test_what_an_affine_coupling_pushes_is_what_autograd_pushes():
+    """Of both parts: what is coupled and what it is given, a mask included."""
+    torch.manual_seed(0)
+    mask = torch.ones(4, 3, 2)
+    mask[2:, :, 1:] = 0
+    coupling = perturb(AffineCoupling(ConvNet(2, 8, 6), mask=mask))
+    duals = [Dual(torch.randn(2, c, 3, 2), torch.randn(2, 5, c, 3, 2)) for c in (4, 2)]
+    joined = Dual(
+        *(torch.cat(parts, -3) for parts in zip(*((d.value, d.tangent) for d in duals), strict=True))
+    )
+    expected = by_jvp(lambda both: coupling.inverse(both[:, :4], both[:, 4:])[0], joined)
+    _assert_same(coupling.push(*duals), expected)
+    z = coupling(duals[0].value, duals[1].value)[0]
+    assert torch.equal(z[:, 2:, :, 1:], duals[0].value[:, 2:, :, 1:])
 
 
 @pytest.mark.parametrize("name", CONDITIONAL)

@@ -2,10 +2,14 @@ import pytest
 import torch
 from laws import pca, perturb
 
+from mfimage.config import ModelConfig
 from mfimage.errors import ModelError
-from mfimage.models import image_chart
-from mfimage.models.charts import padded
-from mfimage.models.nets import noise_features
+from mfimage.models import EncodedChart, image_chart
+from mfimage.models.denoiser import noise_features
+from mfimage.models.encoders import image_encoder
+
+SMALL = {"width": 4, "hidden": 16, "near": 6, "noise_width": 4}
+SIZES = [(1, 27, 27), (3, 25, 33), (1, 64, 49), (3, 28, 28)]
 
 
 def images(count=300, shape=(1, 12, 10)):
@@ -16,67 +20,124 @@ def images(count=300, shape=(1, 12, 10)):
     return (0.5 + curve + 0.01 * torch.randn_like(curve)).view(-1, *shape).clamp(0, 1)
 
 
-@pytest.mark.parametrize("keep", [1.0, 0.5])
-def test_training_starts_at_the_principal_components(keep):
+def moved(shape, **settings):
+    """A chart of images away from where it starts."""
+    torch.manual_seed(0)
+    chart = image_chart(ModelConfig(shape, 3, **SMALL, **settings))
+    chart.initialise(images(60, shape))
+    return perturb(chart, 0.3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"steps": 0, "draw": 2}, {"bends": 2}, {"near": 200}], ids=str)
+def test_training_starts_at_the_principal_components(settings):
     x = images()
-    chart = image_chart((1, 12, 10), 3, ((1, 1), (1, 1)), keep, 4, 16, 2)
+    chart = image_chart(ModelConfig((1, 12, 10), 3, **SMALL | settings))
     chart.initialise(x)
     torch.testing.assert_close(chart.decode(chart.codes(x)), pca(x, 3), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 5, 7), (2, 9, 16), (1, 1, 1)])
+def test_few_images_give_the_principal_components_that_there_are():
+    x = images(20)
+    chart = image_chart(ModelConfig((1, 12, 10), 3, **SMALL | {"near": 50}))
+    chart.initialise(x)
+    torch.testing.assert_close(chart.decode(chart.codes(x)), pca(x, 3), atol=1e-4, rtol=0)
+    basis = chart.subspace.rotation.basis
+    assert basis.shape == (120, 53)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(53), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 5, 7), (2, 9, 16), (2, 1, 2)])
 def test_any_shape_comes_back(shape):
     x = torch.rand(4, *shape)
-    chart = image_chart(shape, 1, ((1, 1), (1, 1)), 0.5, 4, 8, 1)
+    chart = image_chart(ModelConfig(shape, 1, levels=2, width=4, hidden=8))
     z, _ = perturb(chart, 0.2)(x)
     assert z.shape == (4, chart.features)
     torch.testing.assert_close(chart.inverse(z)[0], x, atol=1e-5, rtol=0)
 
 
-def noisy_chart():
-    torch.manual_seed(0)
-    chart = image_chart((1, 10, 8), 3, ((1, 2), (1, 1)), 1.0, 4, 16, 1, noise=True)
-    chart.initialise(images(100, (1, 10, 8)))
-    return perturb(chart, 0.3).double()
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=str)
+def test_images_of_any_size_have_exact_codes(shape, dtype, most):
+    """Whatever the sides: codes of what they decode to, images of their coordinates, projections twice."""
+    chart, x = moved(shape, draw=2).to(dtype), images(4, shape).to(dtype)
+    with torch.no_grad():
+        u, (z, ladj) = chart.codes(x), chart(x)
+        on = chart.decode(u)
+        assert (chart.codes(on) - u).abs().max() < most * u.abs().max().clamp_min(1)
+        assert (chart.decode(chart.codes(on)) - on).abs().max() < most
+        back, back_ladj = chart.inverse(z)
+        assert (back - x).abs().max() < most
+        assert (ladj + back_ladj).abs().max() < 100 * most
+        assert (on - x).abs().max() > 0.1
 
 
-def test_told_of_noise_the_couplings_map_otherwise():
-    chart, x = noisy_chart(), torch.rand(4, 1, 12, 8, dtype=torch.double)
+def test_a_fixed_rotation_has_no_gradient_and_follows_its_weights():
+    chart = moved((1, 8, 8))
+    assert not any("rotation" in name for name, _ in chart.named_parameters())
+    x, other = images(5, (1, 8, 8)), moved((1, 8, 8))
+    other.initialise(images(50, (1, 8, 8)))
+    before = other.codes(x)
+    other.load_state_dict(chart.state_dict())
+    assert torch.equal(other.codes(x), chart.codes(x))
+    assert (other.codes(x) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"steps": 0, "bends": 2}, {"steps": 0, "bends": 0}, {}])
+def test_the_squared_error_is_that_of_the_projection(settings):
+    chart, x = moved((1, 9, 8), **settings).double(), images(5, (1, 9, 8)).double()
+    expected = (chart.decode(chart.codes(x)) - x).square().flatten(1).sum(1)
+    torch.testing.assert_close(chart.squared_error(x), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_dropout_is_of_training_alone():
+    chart, x = moved((1, 8, 8), draw=2, dropout=0.3), images(5, (1, 8, 8))
+    assert torch.equal(chart.codes(x), chart.codes(x))
+    chart.train()
+    assert not torch.equal(chart.codes(x), chart.codes(x))
+    assert not torch.equal(chart.decode(torch.zeros(1, 3)), chart.decode(torch.zeros(1, 3)))
+
+
+def test_the_noise_couplings_do_nothing_without_noise():
+    chart, x = moved((2, 9, 8), noise_aware=True).double(), torch.rand(4, 2, 9, 8, dtype=torch.double)
     seen = noise_features(torch.tensor([0.0, 0.1, 0.2, 0.5], dtype=torch.double))
-    vectors, clean = chart.multiscale(x, seen)[0], chart.multiscale(x)[0]
-    torch.testing.assert_close(vectors[0], clean[0])  # σ = 0 is the chart of clean images
-    assert (vectors[1:] - clean[1:]).abs().amax(1).min() > 1e-3
+    cleared = chart.denoiser.couplings(x, seen)[0]
+    torch.testing.assert_close(cleared[0], x[0], atol=1e-12, rtol=0)
+    assert (cleared[1:] - x[1:]).flatten(1).abs().amax(1).min() > 1e-3
 
 
 def test_shrinking_without_noise_is_the_identity_where_nothing_is_dropped():
-    chart, x = noisy_chart(), torch.rand(4, 1, 10, 8, dtype=torch.double)
+    chart, x = moved((1, 10, 9), noise_aware=True).double(), torch.rand(4, 1, 10, 9, dtype=torch.double)
     with torch.no_grad():
-        chart.gains.level.fill_(9.0)
+        chart.denoiser.gains.level.fill_(9.0)
     torch.testing.assert_close(chart.shrink(x, torch.zeros(4)), x, atol=1e-6, rtol=0)
     assert (chart.shrink(x, torch.full((4,), 9.0)) - x).abs().mean() > 1e-2
 
 
-def test_the_gains_start_at_the_spread_of_the_coordinates():
+@pytest.mark.parametrize("encoded", [False, True])
+def test_shrinking_starts_as_the_filter_of_wiener(encoded):
     torch.manual_seed(0)
-    chart, x = image_chart((1, 8, 8), 3, ((1, 1),), 1.0, 4, 16, 1, noise=True), images(300, (1, 8, 8))
-    chart.initialise(x)
-    torch.testing.assert_close(chart.gains.level.exp(), chart(x)[0].square().mean(0).clamp_min(1e-6))
+    x, sigma = images(300, (1, 8, 8)), torch.full((300,), 0.1)
+    chart = image_chart(ModelConfig((1, 8, 8), 3, noise_aware=True, **SMALL))
+    model = EncodedChart(image_encoder((1, 8, 8), 3, 2, 1), chart) if encoded else chart
+    model.initialise(x)
+    model.initialise_denoiser(x)
+    z = chart(x + 0.1)[0]
+    power = chart(x)[0].square().mean(0).clamp_min(1e-6)
+    expected = chart.inverse(z * power / (power + 0.01))[0]
+    torch.testing.assert_close(model.shrink(x + 0.1, sigma), expected, atol=1e-5, rtol=0)
 
 
-def test_a_chart_without_gains_cannot_shrink():
-    with pytest.raises(ModelError, match="train it with --noise"):
-        image_chart((1, 8, 8), 3).shrink(torch.rand(1, 1, 8, 8), torch.ones(1))
+def test_log_densities_and_codes_do_not_ask_what_removes_noise():
+    chart, x = moved((1, 8, 8), noise_aware=True), images(4, (1, 8, 8))
+    before = chart.codes(x), chart(x)[1], chart.shrink(x, torch.full((4,), 0.2))
+    perturb(chart.denoiser, 0.3, seed=1)
+    assert torch.equal(chart.codes(x), before[0])
+    assert torch.equal(chart(x)[1], before[1])
+    assert (chart.shrink(x, torch.full((4,), 0.2)) - before[2]).abs().max() > 1e-3
 
 
-def test_padding_is_split_over_both_sides():
-    assert padded((3, 28, 28), 3) == ((2, 2, 2, 2), (3, 32, 32))
-    assert padded((1, 5, 8), 2) == ((0, 0, 1, 2), (1, 8, 8))
-
-
-@pytest.mark.parametrize("steps", [0, 1, 3])
-def test_coarsest_coordinates_come_first(steps):
-    chart = image_chart((1, 8, 8), 1, ((1, steps), (1, steps), (1, 0)), 0.25, 4, 8, 0)
-    flat = torch.full((1, 1, 8, 8), 0.5)
-    coordinates = chart.multiscale(flat)[0]
-    torch.testing.assert_close(coordinates[0, 0], torch.tensor(4.0))
-    assert coordinates[0, 1:].abs().max() < 1e-6
+def test_a_chart_without_a_denoiser_cannot_shrink():
+    chart, x = image_chart(ModelConfig((1, 8, 8), 3)), torch.rand(1, 1, 8, 8)
+    for use in (lambda: chart.shrink(x, torch.ones(1)), lambda: chart.initialise_denoiser(x)):
+        with pytest.raises(ModelError, match="train it with --noise"):
+            use()

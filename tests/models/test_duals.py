@@ -26,11 +26,12 @@ def assert_same(found, expected):
 
 NETS = {
     "ConvNet": (lambda: ConvNet(2, 4, 6), (2, 4, 4)),
-    "ConvNet, noise": (lambda: ConvNet(2, 4, 6, noise=True), (2, 4, 4)),
     "MLP": (lambda: MLP(5, 4, 8), (5,)),
-    "Encoder": (lambda: Encoder((2, 4, 4), 3, 2, 8), (2, 4, 4)),
-    "Decoder, odd": (lambda: Decoder(3, (2, 5, 3), 2, 8), (3,)),
-    "image decoder, padded": (lambda: image_decoder((1, 5, 6), 3, 2, 2, 8), (3,)),
+    "MLP, dropout": (lambda: MLP(5, 4, 8, 2, 0.5), (5,)),
+    "Encoder, odd": (lambda: Encoder((2, 5, 4), 3, 2, 2), (2, 5, 4)),
+    "Decoder": (lambda: Decoder(3, (2, 8, 4), 2, 2, 8, 0.5), (3,)),
+    "Decoder, odd": (lambda: Decoder(3, (2, 5, 3), 2, 2, 8), (3,)),
+    "image decoder": (lambda: image_decoder((1, 5, 6), 3, 2, 2, 8), (3,)),
     "LinearPlus": (lambda: LinearPlus(5, 2, MLP(5, 2, 8)), (5,)),
     "grouped, dilated": (
         lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2)),
@@ -64,3 +65,9 @@ def test_torchs_forward_mode_keeps_rows_apart():
     x = random_dual(3)
     pushed = by_jvp(lambda v: v.cumsum(1), x)
     torch.testing.assert_close(pushed.tangent, x.tangent.cumsum(2))
+
+
+def test_dropout_drops_the_same_of_a_value_and_its_tangents():
+    x = push(nn.Dropout(0.5), Dual(torch.ones(2, 50), torch.ones(2, 3, 50)))
+    assert set(x.value.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(x.tangent, x.value[:, None].expand(-1, 3, -1))

@@ -2,6 +2,7 @@ import pytest
 import torch
 from laws import pca, perturb
 
+from mfimage.config import ModelConfig
 from mfimage.models import (
     Autoencoder,
     EncodedChart,
@@ -28,15 +29,15 @@ def data(shape, count=60):
 def encoded(shape):
     if len(shape) == 1:
         return EncodedChart(vector_net(*shape, DIM, 16), VectorChart(*shape, DIM, 16, 2))
-    chart = image_chart(shape, DIM, ((1, 1), (1, 1)), 0.5, 4, 16, 2)
-    return EncodedChart(image_encoder(shape, DIM, 2, 4, 16), chart)
+    chart = image_chart(ModelConfig(shape, DIM, levels=2, width=4, hidden=16, near=6, draw=2))
+    return EncodedChart(image_encoder(shape, DIM, 4, 2), chart)
 
 
 def autoencoder(shape):
     if len(shape) == 1:
         nets = vector_net(*shape, DIM, 16), vector_net(DIM, *shape, 16)
     else:
-        nets = image_encoder(shape, DIM, 2, 4, 16), image_decoder(shape, DIM, 2, 4, 16)
+        nets = image_encoder(shape, DIM, 4, 2), image_decoder(shape, DIM, 4, 2, 16)
     return Autoencoder(*nets, shape)
 
 

@@ -41,7 +41,7 @@ def test_log_prob_of_a_linear_gaussian_manifold_in_closed_form():
 
 
 def test_density_integrates_to_one_on_a_curve():
-    chart = image_chart((1, 2, 2), 1, ((1, 0),), 1.0, 2, 8, 1)
+    chart = image_chart(ModelConfig((1, 2, 2), 1, steps=0, hidden=8))
     flow = perturb(ManifoldFlow(chart, latent_density(1, 2, 8), (1, 2, 2)), 0.3)
     with torch.no_grad():
         u = torch.linspace(-12, 12, 4001)[:, None]

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:There is a performance drop"),  # nflows' gate has no batching rule
 ]
 EXACT = {"atol": 1e-9, "rtol": 1e-9}
-SMALL = {"width": 2, "hidden": 8, "density_steps": 1, "density_width": 8}
+SMALL = {"width": 2, "noise_width": 2, "hidden": 8, "near": 9, "density_steps": 1, "density_width": 8}
 VECTORS = ModelConfig((6,), 3, hidden=16, bends=2, density_steps=1, density_width=8)
 IMAGES = ModelConfig((1, 8, 8), 3, **SMALL)
 
@@ -36,15 +36,18 @@ def permuted(features, dim, context):
 
 MODELS = {  # name → what `build` makes a model of, or a constructor of one put together by hand
     "image": IMAGES,
-    "image, padded": ModelConfig((1, 6, 7), 3, **SMALL),
-    "image, colour, levels": ModelConfig((3, 8, 8), 4, ((1, 1), (1, 2)), 0.5, bends=2, **SMALL),
-    "image, no coupling": ModelConfig((1, 8, 8), 3, ((2, 0),), **SMALL),
-    "image, noise": ModelConfig((1, 8, 8), 3, ((1, 2), (1, 1)), noise_aware=True, **SMALL),
+    "image, odd": ModelConfig((1, 7, 6), 3, draw=2, **SMALL),
+    "image, colour, levels": ModelConfig((3, 8, 8), 4, levels=2, steps=2, bends=2, **SMALL),
+    "image, no coupling": ModelConfig((1, 8, 8), 3, steps=0, **SMALL),
+    "image, drawn alone": ModelConfig((1, 8, 8), 3, steps=0, bends=0, draw=2, **SMALL),
+    "image, noise": ModelConfig((1, 8, 8), 3, levels=2, noise_aware=True, **SMALL),
     "image, conditional": replace(IMAGES, context=2),
-    "image, encoder, padded": ModelConfig((1, 5, 7), 3, kind="encoder-flow", noise_aware=True, **SMALL),
+    "image, encoder, odd": ModelConfig((1, 5, 7), 3, kind="encoder-flow", noise_aware=True, **SMALL),
     "image, autoencoder": ModelConfig((3, 8, 8), 3, kind="autoencoder", **SMALL),
     "image, pie": replace(IMAGES, kind="pie", context=1),
     "image, ambient": replace(IMAGES, kind="ambient-flow"),
+    "image, ambient, odd": replace(IMAGES, shape=(1, 5, 7), kind="ambient-flow", levels=2),
+    "image, pie, odd": replace(IMAGES, shape=(2, 3, 5), kind="pie", draw=1),
     "image, ambient, conditional": replace(IMAGES, kind="ambient-flow", context=2),
     "image, linear": replace(IMAGES, kind="linear"),
     "vector, 10": replace(VECTORS, shape=(10,), dim=4),
@@ -99,8 +102,7 @@ class Case:
 
     @property
     def exact(self):
-        chart = isinstance(getattr(self.model, "chart", None), Chart) and self.name != "image, padded"
-        return chart or not self.model.has_manifold  # what padding holds is cropped, and encoded as zero
+        return isinstance(getattr(self.model, "chart", None), Chart) or not self.model.has_manifold
 
 
 def made(name):
@@ -253,7 +255,7 @@ def test_repr_shows_the_parts_and_their_sizes(case):
     assert (
         ("noise-aware" in lines[0])
         is case.model.noise_aware
-        is ("noise" in case.name or "encoder, padded" in case.name)
+        is ("noise" in case.name or "encoder, odd" in case.name)
     )
     parts = dict(line.split(": ", 1) for line in lines[1:] if not line.startswith("    "))
     assert set(parts) <= {"  chart", "  density", "  transform"}

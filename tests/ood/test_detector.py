@@ -184,7 +184,7 @@ def test_a_file_of_a_detector_alone_as_it_was_before_there_were_sections(
 
 def test_a_model_without_a_manifold_is_refused():
     with pytest.raises(ModelError, match="no manifold"):
-        Detector(build(ModelConfig((1, 8, 8), 2, kind="ambient-flow", levels=((1, 1),), width=2, hidden=8)))
+        Detector(build(ModelConfig((1, 8, 8), 2, kind="ambient-flow", width=2, hidden=8)))
 
 
 def test_heatmaps_are_dark_where_images_are_familiar(detector):

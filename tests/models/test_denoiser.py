@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mfimage.models.nets import Gains
+from mfimage.models.denoiser import Gains
 
 
 @pytest.fixture

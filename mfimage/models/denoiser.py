@@ -1,0 +1,117 @@
+"""What removes noise: couplings that depend on it, and gains of the coordinates that they leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mfimage.models.layers import Transform, Value
+from mfimage.models.nets import ConvNet
+from mfimage.models.wavelets import LevelCouplings, Wavelets
+
+NOISE_FEATURES = 4  # length of what `noise_features` gives
+LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
+
+
+def noise_features(sigma: Tensor) -> Tensor:
+    """Describe noise to networks: σ/(σ + c) for c = 0.03, 0.1, 0.3 and 1, (B,) to (B, 4); 0 without noise."""
+    return torch.stack([sigma / (sigma + c) for c in (0.03, 0.1, 0.3, 1.0)], 1)
+
+
+class NoiseConvNet(ConvNet):
+    """3×3 – 3×3 – 3×3 convolutions whose hidden layers `noise_features`, (B, 4), shift; 0 without noise."""
+
+    def __init__(self, in_channels: int, out_channels: int, width: int) -> None:
+        super().__init__(in_channels, out_channels, width, inner=3)
+        shifts = [nn.Linear(NOISE_FEATURES, width, bias=False) for _ in range(2)]
+        for shift in shifts:
+            nn.init.normal_(shift.weight, std=0.3)
+        self.shifts = nn.ModuleList(shifts)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
+        first, activation, second, _, last = self.layers
+        for layer, shift in zip((first, second), self.shifts, strict=True):
+            x = activation(layer(x) + shift(noise)[:, :, None, None])
+        return last(x) * noise[:, :1, None, None]
+
+
+class NoiseCouplings(Transform):
+    """Bijections c_σ of images (B, C, H, W), given `noise_features` of σ; c₀ is the identity.
+
+    The fixed wavelet pyramid; then from the coarsest level to the finest the averages, through the levels
+    below already, and the details are coupled both ways, and joined. So what is coarse and sure is seen where
+    finer details are judged.
+
+    Args:
+        wavelets: The pyramid.
+        couplings: Of each level, the finest first, with networks that take noise.
+    """
+
+    couplings: Any  # a list of LevelCouplings
+
+    def __init__(self, wavelets: Wavelets, couplings: Sequence[LevelCouplings]) -> None:
+        super().__init__()
+        self.wavelets, self.couplings = wavelets, nn.ModuleList(couplings)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        ladj, details = x.new_zeros(len(x)), []
+        for level in range(len(self.couplings)):
+            x, fine = self.wavelets.split(x, level)
+            details.append(fine)
+        for level in reversed(range(len(self.couplings))):
+            x, fine, step = self.couplings[level](x, details[level], context)
+            x, ladj = self.wavelets.join(x, fine, level), ladj + step
+        return x, ladj
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
+        ladj, details = x.new_zeros(len(x)), []
+        for level, couple in enumerate(self.couplings):
+            x, fine = self.wavelets.split(x, level)
+            x, fine, step = couple.inverse(x, fine, context)
+            ladj = ladj + step
+            details.append(fine)
+        for level in reversed(range(len(self.couplings))):
+            x = self.wavelets.join(x, details[level], level)
+        return x, ladj
+
+
+class Gains(nn.Module):
+    """A gain for each coordinate, falling with the noise: ẑ = z·sigmoid(a − b·log σ), b > 0.
+
+    It starts as Wiener's filter, z·s²/(s² + σ²), that is a = log s² and b = 2, with s² the coordinate's mean
+    square on clean data: noise that reaches an orthonormal coordinate keeps its σ. Training moves both. At
+    σ → 0 every coordinate is kept, at σ → ∞ none. Donoho, Johnstone, Ideal spatial adaptation by wavelet
+    shrinkage, 1994, Biometrika 81 (this oracle); Liu et al., 2021, arXiv 2104.10546 (learned end to end).
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.zeros(features))
+        self.log_slope = nn.Parameter(torch.full((features,), math.log(2.0)))
+
+    @torch.no_grad()
+    def initialise(self, z: Tensor) -> None:
+        """Start as Wiener's filter of clean coordinates z, shape (N, D)."""
+        self.level.copy_(z.square().mean(0).clamp_min(1e-6).log())
+        self.log_slope.fill_(math.log(2.0))
+
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Shrink coordinates (B, D) of images with noise σ, shape (B,), in units of the data."""
+        log_sigma = sigma.clamp_min(LEAST_NOISE).log()[:, None]
+        return z * torch.sigmoid(self.level - self.log_slope.exp() * log_sigma)
+
+
+class Denoiser(nn.Module):
+    """What a chart needs to `shrink` noise: couplings c_σ and gains γ(σ).
+
+    No gradients are computed for it but in the training of its own, which turns them on.
+    """
+
+    def __init__(self, couplings: NoiseCouplings, gains: Gains) -> None:
+        super().__init__()
+        self.couplings, self.gains = couplings, gains
+        self.requires_grad_(False)
