@@ -90,6 +90,11 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {what}{'s' * (n != 1)}"
 
 
+def percent(share: float) -> str:
+    """Write a share in percent, with two digits below 10 %."""
+    return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"
+
+
 def list_skipped(skipped: Sequence[Skipped]) -> None:
     """List skipped files, with the reasons, on stderr."""
     if skipped:

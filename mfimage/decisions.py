@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mfimage.algorithms import ALGORITHMS
 from mfimage.config import Config
+from mfimage.console import percent
 from mfimage.datasets.sets import Dataset
 from mfimage.models.subspace import pca_rows, principal_components
 
@@ -69,7 +70,7 @@ def _from_components(training: Dataset, held_out: Dataset, config: Config) -> tu
         at = min(at, most)
         flip, change = bool(mirrored[at] < plain[at]), float(mirrored[at] / plain[at] - 1)
         what = "mirroring helps: on" if flip else "mirroring does not help: off"
-        how = f"{abs(change):.1%} {'less' if flip else 'more'}"
+        how = f"{percent(abs(change))} {'less' if flip else 'more'}"
         said.append(f"{what} (with mirror images {at} principal components leave {how} of images held out)")
     dim = config.dim
     if dim is None:
@@ -99,9 +100,9 @@ def choose_dim(errors: Tensor, count: int) -> tuple[int, str]:
     enough = _fewest(left, LEFT)
     most = max(1, min(MOST, count // IMAGES_A_DIMENSION, len(errors) - 1))
     dim = max(min(enough, most), min(LEAST, most))
-    leave = f"{dim} principal components leave {float(left[dim]):.1%} of the variance of images held out"
+    leave = f"{dim} principal components leave {percent(float(left[dim]))} of the variance of images held out"
     if dim == enough:
-        why = f"the fewest below {LEFT:.0%}"
+        why = f"the fewest below {percent(LEFT)}"
     elif dim == most:
         why = f"the most for {count:,} images" if most < MOST else "the most that is chosen"
     else:
@@ -112,7 +113,8 @@ def choose_dim(errors: Tensor, count: int) -> tuple[int, str]:
 def _dim_of_vectors(errors: Tensor) -> tuple[int, str]:
     left = errors / errors[0].clamp_min(1e-12)
     dim = max(1, min(_fewest(left, LEFT_OF_VECTORS), len(errors) - 1))
-    return dim, f"d = {dim}: {dim} principal components leave {float(left[dim]):.1%} of the variance held out"
+    leave = f"{dim} principal components leave {percent(float(left[dim]))} of the variance held out"
+    return dim, f"d = {dim}: {leave}"
 
 
 def _fewest(left: Tensor, share: float) -> int:

@@ -66,7 +66,7 @@ def test_parameters_and_vectors_are_never_moved():
 @pytest.mark.parametrize(
     ("decay", "count", "dim", "why"),
     [
-        (0.9, 10_000, 21, "the fewest below 12%"),
+        (0.9, 10_000, 21, "the fewest below 12 %"),
         (0.5, 10_000, 8, "the least that is chosen"),
         (0.99, 10_000, 64, "the most that is chosen"),
         (0.99, 1080, 54, "the most for 1,080 images"),

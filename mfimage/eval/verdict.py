@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from mfimage.console import counted
+from mfimage.console import counted, percent
 from mfimage.datasets.sets import Dataset
 from mfimage.datasets.splits import validation_rows
 from mfimage.errors import ModelError, UsageError
@@ -91,11 +91,6 @@ class Verdict:
 
 def _sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}." if words else ""
-
-
-def percent(share: float) -> str:
-    """Write a share in percent, with two digits below 10 %."""
-    return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"
 
 
 def judge(

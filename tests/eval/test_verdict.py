@@ -12,7 +12,7 @@ from mfimage.datasets import ImageSet
 from mfimage.errors import ModelError
 from mfimage.eval import PCA
 from mfimage.eval.numbers import mean_interval, ratio_of_means
-from mfimage.eval.verdict import RATIO, Verdict, judge, learned_of, percent, verdict_of
+from mfimage.eval.verdict import RATIO, Verdict, judge, learned_of, verdict_of
 from mfimage.training import hold_out, train_or_reuse
 
 GOOD = Verdict(137.2, 167.3, (0.80, 0.84), 151, 48, 1349)
@@ -57,10 +57,6 @@ def test_no_better_says_what_would_help(best, passes, words):
     worse = replace(GOOD, error=200.0, interval=(1.1, 1.3), best=best, passes=passes)
     assert str(worse).startswith("Reconstructs unseen images with 20 % more squared error than")
     assert str(worse).endswith(words)
-
-
-def test_shares_are_written_in_percent():
-    assert [percent(x) for x in (0.014, 0.0996, 0.18, 0.6)] == ["1.4 %", "10 %", "18 %", "60 %"]
 
 
 def test_the_interval_of_a_ratio_is_that_of_pairs():
