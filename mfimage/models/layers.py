@@ -100,26 +100,25 @@ class ActNorm(Transform):
 class AffineCoupling(Transform):
     """y = x·exp(s(c)) + t(c), with c, the context, the other part of what is coupled;  ladj = Σ s.
 
-    s is bounded smoothly, s = b·tanh(r/b), so that the inverse stays accurate in float32. Dinh,
+    s is bounded smoothly, s = tanh r nats, so that the inverse stays accurate in float32. Dinh,
     Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, eq. 4.
 
     Args:
         net: (r, t), from the shape of c to twice the size of x in dimension 1; given the noise too, if any.
-        bound: b > 0, in nats an element.
         mask: 1 where x has an element and 0 where there is none, which stays as it is; broadcast to x.
     """
 
     mask: Tensor | None
 
-    def __init__(self, net: nn.Module, bound: float = 1.0, mask: Tensor | None = None) -> None:
+    def __init__(self, net: nn.Module, mask: Tensor | None = None) -> None:
         super().__init__()
-        self.net, self.bound = net, bound
+        self.net = net
         self.register_buffer("mask", mask, persistent=False)
 
     def _affine(self, context: Tensor | None, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """Compute s and t."""
         raw, shift = (self.net(context) if noise is None else self.net(context, noise)).chunk(2, 1)
-        log_scale = self.bound * torch.tanh(raw / self.bound)
+        log_scale = torch.tanh(raw)
         return (log_scale, shift) if self.mask is None else (log_scale * self.mask, shift * self.mask)
 
     def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Value:
@@ -131,13 +130,13 @@ class AffineCoupling(Transform):
         return (x - shift) * torch.exp(-log_scale), -log_scale.flatten(1).sum(1)
 
     def push(self, y: Dual, context: Dual) -> Dual:
-        """Push through `inverse`: x = (y − t)/eˢ,  ẋ = (ẏ − ṫ)/eˢ − x·ṡ,  ṡ = (1 − (s/b)²)·ṙ."""
+        """Push through `inverse`: x = (y − t)/eˢ,  ẋ = (ẏ − ṫ)/eˢ − x·ṡ,  ṡ = (1 − s²)·ṙ."""
         raw = push(self.net, context)
         if (mask := self.mask) is not None:
             raw = raw.both(lambda value: value * torch.cat([mask, mask], -3))
         size = y.value.shape[1]
-        bounded = torch.tanh(raw.value[:, :size] / self.bound)
-        scale = torch.exp(-self.bound * bounded)
+        bounded = torch.tanh(raw.value[:, :size])
+        scale = torch.exp(-bounded)
         x = (y.value - raw.value[:, size:]) * scale
         moved = (y.tangent - raw.tangent[:, :, size:]) * scale[:, None]
         moved = moved - raw.tangent[:, :, :size] * (x * (1 - bounded.square()))[:, None]

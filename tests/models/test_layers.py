@@ -15,8 +15,8 @@ def test_actnorm_initialise_standardises_and_leaves_dead_features_alone():
 
 
 def test_affine_scale_is_bounded():
-    coupling = AffineCoupling(torch.nn.Linear(1, 2), bound=0.5)
+    coupling = AffineCoupling(torch.nn.Linear(1, 2))
     with torch.no_grad():
         for parameter in coupling.parameters():
             parameter.fill_(100.0)
-    assert coupling(torch.ones(1, 1), torch.ones(1, 1))[1].abs().max() <= 0.5
+    assert coupling(torch.ones(1, 1), torch.ones(1, 1))[1].abs().max() <= 1
