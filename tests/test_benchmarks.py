@@ -17,6 +17,7 @@ KEYS = {
         "forwards_d32", "forwards_d64", "peak_mb_d64", "max_error_nats_per_dim", "coverage_2se",
         "exponent_d", "exponent_pixels", "cuda_seconds_10000",
     },
+    "default_model": {"rows", "skipped", "odd", "odd_met", "bars"},
     "denoising": {"data", "bars", "trained_cpu_seconds"},
     "dimension": {"recommended", "worst", "seconds"},
     "ood": {"scores", "mean", "worst", "fpr_5", "fpr_1"},
@@ -29,7 +30,7 @@ KEYS = {
 
 
 def test_every_benchmark_is_listed_here():
-    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"harness"} == set(KEYS)
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"harness", "user_data"} == set(KEYS)
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -46,6 +47,11 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
     results = json.loads(done.stdout.splitlines()[-1])
     assert KEYS[name] <= set(results)
     assert results["quick"] is True
+    if name == "default_model":
+        (row,) = results["rows"]
+        assert row["ratio"] == pytest.approx(row["error"] / row["pca"])
+        assert row["met"]["ratio"] == (row["ratio"] <= 1)
+        assert results["odd_met"] == {"float32": True, "float64": True}
     if name == "invertibility":
         assert results["max_error_float64"] < 1e-9
         assert results["round_trip_float32"] < 1e-4
