@@ -17,9 +17,9 @@ from mfimage.config import ModelConfig, presets
 from mfimage.datasets import ImageSet, load
 from mfimage.losses import reconstruction
 from mfimage.models import image_chart
-from mfimage.models.bent import DensePair
 from mfimage.models.build import build
 from mfimage.models.layers import ActNorm
+from mfimage.models.pairs import DensePair
 from mfimage.models.subspace import Householder
 from mfimage.models.wavelets import Haar
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from mfimage.algorithms import Phase
+from mfimage.algorithms import MANIFOLD, Phase
 from mfimage.budget import MEASURING, shares_of
 from mfimage.config import Config
 from mfimage.console import counted, duration, progress
@@ -76,7 +76,7 @@ class Account:
                     validation = f" (held out {record['validation']:.4g}{self._beside(phase, record)})"
                     self._plan_measuring(phase, reached, held_out)
                 share, left = schedule.done(reached), self._left(phase, schedule, reached)
-                what = "error" if phase.name == "manifold" else "loss"
+                what = "error" if phase.name in MANIFOLD else "loss"
                 words = f"{share:4.0%}".replace("%", " %") + f"  step {reached.step:,}"
                 words += f"  {what} {sum(losses) / len(losses):.4g}{validation}  {self._time(left)}"
                 advance(round(_PARTS * share), note=words)
@@ -85,7 +85,7 @@ class Account:
 
     def _beside(self, phase: Phase, record: dict[str, float]) -> str:
         """Say how a validation error compares with that of principal components."""
-        if self.linear is None or phase.name != "manifold" or isinstance(self.config.noise, tuple):
+        if self.linear is None or phase.name not in MANIFOLD:
             return ""
         return f", {record['validation'] / self.linear:.2f} of PCA's"
 

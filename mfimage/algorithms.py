@@ -14,6 +14,7 @@ from mfimage.config import AlgorithmName, Config, KindName
 from mfimage.errors import UsageError
 
 DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
+MANIFOLD = ("manifold", "refinement")  # phases in which reconstruction is learned
 CUT = 1 / 3  # share of noisy images that are cut to [0, 1] in training
 
 
@@ -45,12 +46,14 @@ class Phase:
     loss: Loss  # (submodule, batch, config) to a scalar
     start: Callable[[Any, Batch], None]  # first values, from many data or, on codes, from codes
     codes: bool = False  # whether it is trained on the codes of a manifold that stands still, computed once
+    points: Callable[[Any, Tensor, Tensor | None], Tensor] | None = None  # (model, data, θ): trained on these
     closed: bool = False  # whether `start` already solves it, without steps
     scores: bool = False  # whether its loss knows the simulator's joint score
     keep_best: bool = True
     disturb: Disturb | None = None  # (batch, config, generator, d) adds the step's random numbers
     within: Callable[[Any], nn.Module] | None = None  # what the loss is given instead of the submodule
     share: float = 0.25  # of the time of a training by the clock; the first phase has what the others leave
+    batch: float = 1.0  # examples a step, in units of the configuration's
     shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
 
 
@@ -114,19 +117,43 @@ def _whole(name: str, loss: Loss, disturb: Disturb | None = None, likelihood: bo
     )  # fmt: skip
 
 
-_MANIFOLD = Phase(
-    "manifold", lambda m: m.chart, lambda m, b, c: losses.reconstruction(m, b.x, b.context),
-    lambda m, b: m.chart.initialise(b.x), shifts=True,
+def _bent(model: Any) -> Any:
+    """The subspace of an image chart that dense pairs bend, None of other models."""
+    subspace = getattr(model.chart, "subspace", None)
+    return subspace if getattr(subspace, "dense", None) and len(model.shape) == 3 else None
+
+
+def _dense(model: Any) -> nn.Module | None:
+    subspace = _bent(model)
+    return None if subspace is None else subspace.dense
+
+
+def _rest(model: Any) -> nn.Module | None:
+    """The chart of images, where it has more networks than the dense pairs."""
+    subspace = _bent(model)
+    bare = subspace is None or (model.chart.multiscale.straight and subspace.drawn is None)
+    return None if bare else model.chart
+
+
+_BENDING = Phase(
+    "manifold", _dense, lambda m, b, c: m.head_error(b.x).mean(), lambda m, b: m.chart.initialise(b.x),
+    points=lambda m, x, c: m.chart.subspace.heads(m.chart.multiscale(x)[0]), within=_bent, batch=2.0,
 )  # fmt: skip
+_MANIFOLD = Phase(
+    "manifold", lambda m: m.chart if _bent(m) is None else None,
+    lambda m, b, c: losses.reconstruction(m, b.x, b.context), lambda m, b: m.chart.initialise(b.x),
+    shifts=True,
+)  # fmt: skip
+_REFINEMENT = replace(_MANIFOLD, name="refinement", part=_rest, start=lambda m, b: None, share=0.45)
 _NOISE = Phase(
     "noise", lambda m: m.chart.denoiser.requires_grad_() if m.noise_aware else None,
     lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma),
     lambda m, b: m.chart.initialise_denoiser(b.x), disturb=_of_random_noise, within=lambda m: m.chart,
-    shifts=True,
+    batch=0.5, shifts=True,
 )  # fmt: skip
 _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
-    codes=True, scores=True, share=0.15,
+    codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.12, batch=2.0,
 )  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))
@@ -155,7 +182,9 @@ def check_score(config: Config, known: bool) -> None:
 
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {
-    "m-flow": Algorithm("manifold-flow", (_MANIFOLD, _NOISE, _DENSITY)),  # M-flow, sequential
+    "m-flow": Algorithm(
+        "manifold-flow", (_BENDING, _MANIFOLD, _REFINEMENT, _NOISE, _DENSITY)
+    ),  # M-flow, sequential
     "m-flow-a": Algorithm("manifold-flow", (_ALTERNATING,)),  # alternating
     "m-flow-s": Algorithm("manifold-flow", (_SIMULTANEOUS,)),  # simultaneous
     "m-flow-ot": Algorithm("manifold-flow", (_TRANSPORT,)),  # by optimal transport

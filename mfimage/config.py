@@ -57,12 +57,13 @@ class Config:
         steps: Optimiser steps of the manifold phase (reconstruction), in the place of time.
         density_steps: Optimiser steps of the density phase (likelihood on fixed codes); half of steps
             without it.
-        batch_size: Images a step, over all processes together; the density phase takes 2 × as many codes.
+        batch_size: Images a step, over all processes together; twice as many codes or principal coordinates,
+            half as many where noise is removed.
         lr: Peak learning rate of AdamW in the manifold phase, before a cosine to 0.
         density_lr: The same in the density phase.
         warmup: Steps of the linear rise to the peak learning rate.
         clip: Largest norm of the gradient of the loss, which is summed over pixels.
-        weight_decay: AdamW's, of matrices and kernels.
+        weight_decay: AdamW's, of matrices and kernels; without it the more the fewer images there are.
         ema: Share of the past in the moving average of the weights, a step, that is kept as the model; 0
             keeps the weights themselves.
         patience: Validations without a better one that end a phase; 0 never does.
@@ -90,12 +91,12 @@ class Config:
     time: float | None = None
     steps: int | None = None
     density_steps: int | None = None
-    batch_size: int = 128
-    lr: float = 4e-3
+    batch_size: int = 64
+    lr: float = 3e-3
     density_lr: float = 2e-3
     warmup: int = 100
     clip: float = 200.0
-    weight_decay: float = 0.05
+    weight_decay: float | None = None
     ema: float = 0.998
     patience: int = 8
     precision: Literal["no", "bf16"] = "no"

@@ -21,6 +21,7 @@ IMAGES_A_DIMENSION = 20  # at least
 SEEN = 2000  # images held out that decide
 EXACT_FEATURES = 1024  # above it approximate principal components decide: seconds instead of minutes
 FEW = 5000  # images, below which they are shifted
+DROPOUT = {True: 0.3, False: 0.1}  # of the dense networks, for few images and for more
 
 
 def decide(training: Dataset, held_out: Dataset, config: Config) -> tuple[Config, list[str]]:
@@ -41,12 +42,21 @@ def decide(training: Dataset, held_out: Dataset, config: Config) -> tuple[Config
     if config.dim is None or config.flip is None:
         config, found = _from_components(training, held_out, config)
         said += found
+    if config.weight_decay is None:
+        config = replace(config, weight_decay=weight_decay(count) if len(training.shape) == 3 else 0.05)
+    if len(training.shape) == 3 and "dropout" not in config.model:
+        config = replace(config, model={**config.model, "dropout": DROPOUT[count < FEW]})
     if config.shift is None:
         config = replace(config, shift=augmentation(count))
         if config.shift:
             pixels = "a pixel" if config.shift == 1 else f"{config.shift:g} pixels"
             said.append(f"{count:,} images are few: shifted by up to {pixels} in training")
     return config, said
+
+
+def weight_decay(count: int) -> float:
+    """Return how much AdamW pulls the weights to zero for so many images: 0.35 up to 1,500, then less."""
+    return round(0.35 * min(1.0, (1500 / count) ** 0.75), 4)
 
 
 def augmentation(count: int) -> float:

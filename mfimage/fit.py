@@ -226,3 +226,17 @@ def shuffled(
         return torch.cat([permutation(e)[positions[positions // count == e] % count] for e in epochs])
 
     return indices
+
+
+@contextmanager
+def alone(model: nn.Module, part: nn.Module) -> Iterator[None]:
+    """Compute gradients of no parameters of a model but those of a part."""
+    own = {id(parameter) for parameter in part.parameters()}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -17,15 +17,15 @@ from mfimage.algorithms import ALGORITHMS, Batch, Phase
 from mfimage.augmentation import mirrored, shifted
 from mfimage.budget import Budget
 from mfimage.config import Config
-from mfimage.datasets.points import Points
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
 from mfimage.files import stream
-from mfimage.fit import agreed, fit, shuffled
+from mfimage.fit import agreed, alone, fit, shuffled
 from mfimage.models import GenerativeModel
 from mfimage.models.subspace import pca_rows
 from mfimage.run import Run, Snapshots, trim_stats
 from mfimage.schedule import Progress, Schedule
+from mfimage.views import copies_of, points_of
 
 PREVIEW = 32  # images on a sheet
 ENDLESS = 2**62  # steps, as many as the clock allows
@@ -89,17 +89,16 @@ class Trainer:
     def _run_phase(self, phase: Phase, training: Dataset, held_out: Dataset) -> None:
         if (module := phase.part(self.model)) is None:
             return
-        if phase.codes:
-            training, held_out = self._codes(training, bool(self.config.flip)), self._codes(held_out)
         snapshots, main = Snapshots(self.run.checkpoints, phase.name), self.accelerator.is_main_process
-        if phase.codes or snapshots.newest() is None:
-            self._start(phase, training)
+        images = held_out
+        if phase.points or snapshots.newest() is None:
+            training, held_out = self._prepared(phase, training, held_out)
         schedule, rows = self._schedule(phase), self._rows(phase, len(training))
         if main:
             self._clear(phase, snapshots, schedule)
         whole = phase.within(self.model) if phase.within else None
         with (
-            _alone(self.model, module),
+            alone(self.model, module),
             training.prefetched(rows, ENDLESS if schedule.steps is None else schedule.steps) as read,
             self.account.phase(phase, schedule, len(held_out)) as tell,
         ):
@@ -116,12 +115,26 @@ class Trainer:
             def report(reached: Progress, record: dict[str, float]) -> None:
                 tell(reached, record)
                 if main:
-                    self._record(phase, reached.step, record, held_out)
+                    self._record(phase, reached.step, record, images)
 
             fit(
                 module, loss, batches, validate, schedule, snapshots, self.accelerator, report,
                 phase.keep_best, self.config.seed,
             )  # fmt: skip
+
+    def _prepared(self, phase: Phase, training: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
+        """Start what a phase trains; and map data to what it is trained on, if that is not the data."""
+        if not phase.codes:
+            self._start(phase, training)
+        if phase.points:
+            view, device, c = partial(phase.points, self.model), self.accelerator.device, self.config
+            shift = 0.0 if phase.codes else c.shift or 0.0
+            copies = copies_of(len(training)) if shift else 0
+            training = points_of(training, view, device, bool(c.flip), shift, copies, c.seed)
+            held_out = points_of(held_out, view, device)
+        if phase.codes:
+            self._start(phase, training)
+        return training, held_out
 
     def _clear(self, phase: Phase, snapshots: Snapshots, schedule: Schedule) -> None:
         """Remove what the curves hold after the checkpoint, and later phases where this one goes on."""
@@ -161,12 +174,14 @@ class Trainer:
             seconds = agreed([], self.budget.grant(phase.name), self.accelerator)[1]
             if self.accelerator.is_main_process:
                 self.budget.note()
-        return Schedule(steps, lr, c.warmup, c.clip, c.weight_decay, c.every, c.ema, c.patience, seconds)
+        return Schedule(
+            steps, lr, c.warmup, c.clip, c.weight_decay or 0.0, c.every, c.ema, c.patience, seconds
+        )
 
     def _rows(self, phase: Phase, count: int) -> Callable[[int], Tensor]:
         """Step to the rows of this process's share of a batch."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        batch_size = self.config.batch_size * (2 if phase.codes else 1)
+        batch_size = max(1, round(self.config.batch_size * phase.batch))
         if batch_size % world:
             raise UsageError(f"--batch-size {batch_size} cannot be shared by {world} processes")
         return shuffled(count, min(batch_size, count // world * world), self.config.seed, rank, world)
@@ -178,7 +193,7 @@ class Trainer:
 
     def _training_batch(self, phase: Phase, data: Dataset, rows: Tensor, x: Tensor, step: int) -> Batch:
         batch = self._batch(data, rows, x)
-        if self._mirrors(phase):
+        if self._mirrors(phase) and not phase.points:
             batch = batch._replace(x=mirrored(batch.x, self._drawn(batch.x, 1, step + 2**41)[:, 0]))
         if phase.shifts and self.config.shift:
             draw = self._drawn(batch.x, 4, step + 2**43)
@@ -231,34 +246,5 @@ class Trainer:
         theta = data.theta
         return None if theta is None else self._to_device(theta[torch.arange(count) % len(theta)])
 
-    @torch.no_grad()
-    def _codes(self, data: Dataset, mirrored: bool = False) -> Points:
-        """Encode all data; `mirrored` adds the codes of their mirror images after those of all."""
-        own: list[Tensor] = []
-        mirror: list[Tensor] = []
-        for rows, x in zip(torch.arange(len(data)).split(512), data.batches(512), strict=True):
-            batch = self._batch(data, rows, x)
-            own.append(self.model.encode(batch.x, batch.context).cpu())
-            if mirrored:
-                mirror.append(self.model.encode(batch.x.flip(-1), batch.context).cpu())
-        theta, score = data.theta, data.score
-        if mirrored:
-            theta, score = (None if t is None else torch.cat([t, t]) for t in (theta, score))
-        return Points(torch.cat(own + mirror), data.name, theta, score)
-
     def _to_device(self, x: Tensor) -> Tensor:
         return x.to(self.accelerator.device)
-
-
-@contextmanager
-def _alone(model: torch.nn.Module, part: torch.nn.Module) -> Iterator[None]:
-    """Compute gradients of no parameters of a model but those of a part."""
-    own = {id(parameter) for parameter in part.parameters()}
-    others = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
-    for parameter in others:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in others:
-            parameter.requires_grad_(True)

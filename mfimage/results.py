@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mfimage.account import found
-from mfimage.algorithms import ALGORITHMS
+from mfimage.algorithms import ALGORITHMS, MANIFOLD
 from mfimage.config import Config
 from mfimage.console import counted, duration
 from mfimage.datasets.sets import Dataset
@@ -33,6 +33,8 @@ _WIDTH = 722  # pixels that a row of images may take
 _SAMPLES = 400_000  # values of samples at most
 _LABELS = {  # title, unit and whether on a log scale, of the curve of each phase; others are losses
     "manifold": ("Reconstruction", "squared error an image", True),
+    "refinement": ("Reconstruction, refined", "squared error an image", True),
+    "noise": ("Denoising", "log of the squared error", False),
     "density": ("Likelihood", "nats an image", False),
 }
 
@@ -97,15 +99,22 @@ class Results:
 
 def _course(run: Run, config: Config, count: int) -> tuple[Best, float]:
     """When in training the manifold came up that is kept, and how often each image was seen."""
-    phase = ALGORITHMS[config.algorithm].phases[0]
-    snapshots = Snapshots(run.checkpoints, phase.name)
-    newest = snapshots.newest()
-    if phase.name != "manifold" or newest is None or not snapshots.best.exists():
-        return "", 0.0
-    step = json.loads(read_metadata(snapshots.best)["progress"])["best_step"]
-    last = snapshots.step_of(newest)
-    best: Best = "start" if step == 0 else "end" if step == last else "middle"
-    return best, last * config.batch_size / count
+    best: Best = ""
+    passes = 0.0
+    for phase in ALGORITHMS[config.algorithm].phases:
+        snapshots = Snapshots(run.checkpoints, phase.name)
+        newest = snapshots.newest()
+        if phase.name not in MANIFOLD or newest is None or not snapshots.best.exists():
+            continue
+        step, last = (
+            json.loads(read_metadata(snapshots.best)["progress"])["best_step"],
+            snapshots.step_of(newest),
+        )
+        if step or not best:
+            best = "start" if step == 0 else "end" if step == last else "middle"
+        if passes == 0 or phase.name != "manifold":
+            passes += last * config.batch_size * phase.batch / count
+    return best, passes
 
 
 def _columns(width: int) -> int:

@@ -134,12 +134,12 @@ def train_or_reuse(
 
 
 def hold_out(images: Dataset, config: Config) -> tuple[Dataset, Dataset]:
-    """Split off the images that watch the error: `validation` of them, at most a fifth, drawn by the seed."""
+    """Split off the images that watch the error: `validation` of them, at most a tenth, drawn by the seed."""
     learned, watching = validation_rows(len(images), config.validation, config.seed)
     if len(learned) <= (dim := config.dim or 1):
         raise DataError(
             f"{images.name}: {len(images)} images are too few for a manifold of {dim} dimensions: "
-            f"give more than {dim * 5 // 4 + 1}, or lower --dim"
+            f"give more than {dim * 10 // 9 + 1}, or lower --dim"
         )
     return images.subset(learned), images.subset(watching).in_memory()  # few, looked at again and again
 

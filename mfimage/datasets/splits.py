@@ -39,10 +39,10 @@ def held_out(key: str) -> bool:
 def validation_rows(count: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
     """Divide a training split: rows to learn from, and those that watch the error, drawn by the seed.
 
-    The latter are `most`, but at most a fifth, and at least one.
+    The latter are `most`, but at most a tenth, and at least one.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    watching = max(1, min(most, count // 5))
+    watching = max(1, min(most, count // 10))
     return order[watching:].sort().values, order[:watching].sort().values
 
 

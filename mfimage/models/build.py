@@ -11,7 +11,7 @@ import torch
 
 from mfimage.config import KindName, ModelConfig
 from mfimage.models.base import GenerativeModel
-from mfimage.models.bent import BentSubspace, DensePair, DrawnPair
+from mfimage.models.bent import BentSubspace
 from mfimage.models.charts import Chart, ImageChart
 from mfimage.models.denoiser import Denoiser, Gains, NoiseConvNet, NoiseCouplings
 from mfimage.models.density import Density, Parted, latent_density
@@ -19,6 +19,7 @@ from mfimage.models.encoders import Autoencoder, EncodedChart, image_decoder, im
 from mfimage.models.flow import PIE, AmbientFlow, ManifoldFlow, ProbabilisticAutoencoder
 from mfimage.models.layers import ActNorm, CompositeTransform
 from mfimage.models.nets import ConvNet, LinearPlus
+from mfimage.models.pairs import DensePair, DrawnPair
 from mfimage.models.vectors import Spherical, VectorChart
 from mfimage.models.wavelets import LevelCouplings, Multiscale, Wavelets
 

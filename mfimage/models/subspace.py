@@ -11,7 +11,7 @@ from mfimage.errors import DataError
 from mfimage.models.duals import Dual
 from mfimage.models.layers import Transform, Value, full_precision
 
-EXACT_FEATURES = 4096  # above it the covariance's eigenvectors, of cubic cost, give way to subspace iteration
+EXACT_FEATURES = 2048  # above it the covariance's eigenvectors, of cubic cost, give way to subspace iteration
 PCA_FLOATS = 50_000_000  # numbers that the principal components are taken from: 200 MB
 
 

@@ -68,7 +68,7 @@ class Haar(Transform):
 class Wavelets(nn.Module):
     """The orthonormal Haar pyramid of images (C, H, W) of any size, as a map to vectors and back.
 
-    A vector holds C·H·W coefficients: the coarsest averages first, then the details from coarse to fine.
+    A vector holds C·H·W coefficients: the coarsest averages, then the details from coarse to fine.
     """
 
     haar: Any  # a list of Haar

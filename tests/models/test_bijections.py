@@ -9,12 +9,13 @@ from torch.nn import functional as F
 
 from mfimage.config import ModelConfig
 from mfimage.models import Prescribed, Spherical, VectorChart, image_chart, latent_density
-from mfimage.models.bent import BentSubspace, DensePair, DrawnPair
+from mfimage.models.bent import BentSubspace
 from mfimage.models.denoiser import noise_features
 from mfimage.models.density import Parted
 from mfimage.models.duals import Dual, by_jvp
 from mfimage.models.layers import ActNorm, AffineCoupling, push_inverse
 from mfimage.models.nets import ConvNet
+from mfimage.models.pairs import DensePair, DrawnPair
 from mfimage.models.subspace import Householder
 from mfimage.models.wavelets import Haar, Wavelets
 
