@@ -168,11 +168,14 @@ class Config:
 
     def allows(self, settled: Config) -> bool:
         """Whether settings are these, with what is None here decided."""
-        pairs = [(mine, getattr(settled, name)) for name, mine in vars(self).items()]
+        open_ = replace(self, model={**settled.model, **self.model})
+        pairs = [(mine, getattr(settled, name)) for name, mine in vars(open_).items()]
         return self.seconds == settled.seconds and all(mine in (None, theirs) for mine, theirs in pairs)
 
     def longer(self, **changes: Any) -> Config:
         """Return a copy with more steps, density_steps or time; UsageError for anything else."""
+        if "model" in changes:  # what it leaves out was decided from the data
+            changes["model"] = {**self.model, **changes["model"]}
         given = {name: value for name, value in changes.items() if value not in (None, getattr(self, name))}
         own = [name for name in ("steps", "density_steps", "time") if getattr(self, name) is not None]
         for name, value in given.items():

@@ -10,9 +10,12 @@ from mfimage.algorithms import ALGORITHMS
 from mfimage.augmentation import mirrored, shifted
 from mfimage.budget import MEASURING, Budget, shares_of
 from mfimage.datasets.points import Points
-from mfimage.decisions import augmentation, choose_dim, decide
+from mfimage.decisions import DROPOUT, augmentation, choose_dim, decide, weight_decay
 from mfimage.errors import UsageError
 from mfimage.run import Run
+
+_BENT, _, *_REST = ALGORITHMS["m-flow"].phases  # the second is for other charts, in the place of the first
+OF_IMAGES = (_BENT, *_REST)
 
 
 def bumps(count, seed=0):
@@ -38,12 +41,25 @@ def test_everything_left_open_is_decided_and_said():
     assert None not in (config.dim, config.flip, config.shift, config.time)
     assert config.time == 600
     assert Config().allows(replace(config, noise=0.0))
+    assert not Config(model={"dropout": 0.2}).allows(replace(config, noise=0.0))
+    assert config.weight_decay == weight_decay(400) == 0.35
+    assert config.model == {"dropout": DROPOUT[True]}
     assert config.flip  # bumps are anywhere
     assert config.shift == augmentation(400) == 1.0
     assert [sentence.split()[0] for sentence in said] == ["mirroring", "d", "400"]
     assert said[0].startswith("mirroring helps: on (with mirror images 8 principal components leave ")
     assert f"d = {config.dim}: {config.dim} principal components leave" in said[1]
     assert decide(bumps(400), bumps(100, 1), Config(steps=10))[0].density_steps == 5
+
+
+def test_few_images_are_learned_with_more_decay_and_dropout():
+    decays = [weight_decay(count) for count in (100, 1500, 3000, 60_000)]
+    assert decays == [0.35, 0.35, pytest.approx(0.35 / 2**0.75, abs=1e-4), pytest.approx(0.022, abs=1e-4)]
+    many = decide(bumps(5000), bumps(20, 1), Config(dim=2, flip=False))[0]
+    assert (many.shift, many.model["dropout"]) == (0.0, DROPOUT[False])
+    given = Config(weight_decay=0.0, model={"dropout": 0.0})
+    few = decide(bumps(100), bumps(20, 1), given)[0]
+    assert (few.weight_decay, few.model) == (0.0, {"dropout": 0.0})
 
 
 def test_mirroring_is_off_where_it_does_not_help():
@@ -59,6 +75,7 @@ def test_parameters_and_vectors_are_never_moved():
     for data in (with_theta, vectors):
         config, _ = decide(data, data, Config())
         assert (config.flip, config.shift) == (False, 0.0)
+    assert decide(vectors, vectors, Config())[0].weight_decay == 0.05
     assert 1 <= decide(vectors, vectors, Config())[0].dim < 64
     assert decide(Points(torch.randn(50, 4), "sphere"), vectors, Config(algorithm="fom"))[0].dim == 3
 
@@ -110,7 +127,7 @@ def test_images_are_mirrored_where_the_number_is_below_a_half():
 
 
 def test_time_is_shared_and_what_is_left_over_goes_on(tmp_path):
-    phases = ALGORITHMS["m-flow"].phases
+    phases = OF_IMAGES
     shares = shares_of(phases)
     assert sum(shares.values()) + MEASURING == pytest.approx(1)
     assert list(shares) == [phase.name for phase in phases]
@@ -130,7 +147,7 @@ def test_time_is_shared_and_what_is_left_over_goes_on(tmp_path):
 
 def test_a_late_phase_still_gets_half_of_its_share(tmp_path):
     clock = iter([0.0, 5000.0]).__next__
-    budget = Budget(1000.0, ALGORITHMS["m-flow"].phases, Run(tmp_path), clock=clock)
+    budget = Budget(1000.0, OF_IMAGES, Run(tmp_path), clock=clock)
     assert budget.grant("density") == pytest.approx(1000 * budget.shares["density"] / 2)
 
 

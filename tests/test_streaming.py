@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 from tiny import TINY, draw_bumps
 
 from mfimage import algorithms, load, train
+from mfimage import phases as phases_module
 from mfimage.config import Config
 from mfimage.datasets import Points, StoredSet, loading
 from mfimage.errors import DataError, UsageError
 from mfimage.fit import shuffled
-from mfimage.phases import Trainer
 from mfimage.pretrained import weights_hash
 from mfimage.run import Run
+from mfimage.views import points_of
 
 SHORT = replace(TINY, steps=12, density_steps=6, every=4)
 
@@ -43,13 +44,14 @@ def test_it_is_the_training_of_a_set_in_memory(photos, tmp_path):
     assert not read_by_threads()
 
 
-def test_a_resumed_run_equals_an_unbroken_one(photos, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["manifold", "refinement"])
+def test_a_resumed_run_equals_an_unbroken_one(photos, tmp_path, monkeypatch, name):
     train(photos, tmp_path / "unbroken", SHORT, device="cpu", memory=0)
     scalars = Run.scalars
 
     def crash(run, phase, step, values):
         scalars(run, phase, step, values)
-        if (phase, step) == ("manifold", 8):
+        if (phase, step) == (name, 8):
             raise RuntimeError("crashed")
 
     monkeypatch.setattr(Run, "scalars", crash)
@@ -59,7 +61,7 @@ def test_a_resumed_run_equals_an_unbroken_one(photos, tmp_path, monkeypatch):
     monkeypatch.undo()
     train(photos, tmp_path / "run", resume=True, device="cpu", memory=0)
     first, second = (load_file(tmp_path / name / "model/model.safetensors") for name in ("run", "unbroken"))
-    assert all(torch.equal(first[name], second[name]) for name in second)
+    assert all(torch.equal(first[key], second[key]) for key in second)
 
 
 def test_other_images_are_not_resumed_with(photos, tmp_path):
@@ -91,9 +93,10 @@ def test_photographs_of_mixed_sizes_are_scaled(tmp_path, monkeypatch):
 
 
 def taken(photos, tmp_path, monkeypatch, config, **options):
-    """What the steps of the manifold phase see, and the codes that the density is trained on."""
+    """What the steps of the manifold phase on images see, and the codes that the density is trained on."""
     seen, codes = [], []
-    phase = algorithms.ALGORITHMS["m-flow"].phases[0]
+    phase = algorithms.ALGORITHMS["m-flow"].phases[1]
+    config = replace(config, model={**config.model, "bends": 0})  # there are no dense pairs
     real = phase.loss
 
     def loss(chart, batch, config):
@@ -101,17 +104,15 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
             seen.append(batch.x.clone())
         return real(chart, batch, config)
 
-    make = Trainer._codes
-
     def note(*arguments):
-        codes.append(make(*arguments))
+        codes.append(points_of(*arguments))
         return codes[-1]
 
     phases = (replace(phase, loss=loss), algorithms.ALGORITHMS["m-flow"].phases[-1])
     monkeypatch.setitem(
         algorithms.ALGORITHMS, "m-flow", replace(algorithms.ALGORITHMS["m-flow"], phases=phases)
     )
-    monkeypatch.setattr(Trainer, "_codes", note)
+    monkeypatch.setattr(phases_module, "points_of", note)
     model = train(photos, tmp_path, config, device="cpu", **options)
     monkeypatch.undo()
     return seen, codes, model

@@ -60,14 +60,14 @@ def test_a_run_writes_what_it_promises(tiny_run, bumps):
 
 def test_three_checkpoints_and_the_best_of_each_phase_stay(tiny_run):
     assert sorted(path.name for path in (tiny_run / "checkpoints").iterdir()) == sorted(
-        [f"manifold-{step:08d}.safetensors" for step in (40, 50, 60)]
+        [f"{name}-{step:08d}.safetensors" for name in ("manifold", "refinement") for step in (40, 50, 60)]
         + [f"density-{step:08d}.safetensors" for step in (60, 70, 80)]
-        + ["best-manifold.safetensors", "best-density.safetensors"]
+        + [f"best-{name}.safetensors" for name in ("manifold", "refinement", "density")]
     )
 
 
 def test_the_error_is_watched_and_falls(tiny_run):
-    for phase, steps in (("manifold", 60), ("density", 80)):
+    for phase, steps in (("manifold", 60), ("refinement", 60), ("density", 80)):
         lines = [line for line in stats(tiny_run) if line["phase"] == phase]
         assert [line["step"] for line in lines] == list(range(10, steps + 1, 10))
         watched = [line["validation"] for line in lines]
@@ -93,11 +93,34 @@ def test_the_manifold_reconstructs_unseen_images_better_than_pca(model, bumps):
 
 def test_the_model_is_that_of_the_best_validation(tiny_run):
     model = load_file(tiny_run / "model" / "model.safetensors")
-    for phase, part in (("manifold", "chart"), ("density", "density")):
+    for phase, part in (("refinement", "chart"), ("density", "density")):
         best = load_file(tiny_run / "checkpoints" / f"best-{phase}.safetensors")
         weights = {n.removeprefix("module."): t for n, t in best.items() if n.startswith("module.")}
         assert weights
         assert all(torch.equal(model[f"{part}.{name}"], tensor) for name, tensor in weights.items())
+
+
+def test_refinement_begins_with_the_best_of_the_manifold_phase(bumps, tmp_path):
+    train(bumps, tmp_path / "run", SHORT, device="cpu")
+    saved = tmp_path / "run" / "checkpoints"
+    best, start = (
+        load_file(saved / f"{n}.safetensors") for n in ("best-manifold", "refinement-00000000")
+    )
+    weights = {n.removeprefix("module."): t for n, t in best.items() if n.startswith("module.")}
+    assert weights
+    assert all(torch.equal(start[f"module.subspace.dense.{name}"], t) for name, t in weights.items())
+
+
+def test_a_chart_of_dense_pairs_alone_has_nothing_to_refine(bumps, tmp_path):
+    config = replace(SHORT, model={**SHORT.model, "steps": 0})
+    train(bumps, tmp_path / "run", config, device="cpu")
+    assert {line["phase"] for line in curve(tmp_path / "run")} == {"manifold", "density"}
+    train(bumps, tmp_path / "run", replace(config, density_steps=8), resume=True, device="cpu")
+    train(bumps, tmp_path / "whole", replace(config, density_steps=8), device="cpu")
+    first, second = (load_file(tmp_path / n / "model/model.safetensors") for n in ("run", "whole"))
+    charts = [name for name in first if name.startswith("chart.")]
+    assert charts
+    assert all(torch.equal(first[name], second[name]) for name in charts)
 
 
 def test_train_returns_what_it_saved(bumps, tmp_path):
@@ -196,20 +219,21 @@ def test_a_diverging_run_names_its_last_good_checkpoint(bumps, tmp_path, monkeyp
         return exact(chart, x) * (float("nan") if len(calls) > 3 else 1)
 
     monkeypatch.setattr(losses, "reconstruction", diverging)
-    with pytest.raises(DivergedError, match=r"at step 3 .*manifold-00000002\.safetensors"):
+    with pytest.raises(DivergedError, match=r"at step 3 .*refinement-00000002\.safetensors"):
         train(bumps, tmp_path / "run", SHORT, device="cpu")
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.parametrize("name", ["manifold", "refinement"])
 def test_a_run_that_crashed_between_checkpoints_is_resumed_from_the_last(
-    bumps, tiny_run, tmp_path, monkeypatch
+    bumps, tiny_run, tmp_path, monkeypatch, name
 ):
     scalars = Run.scalars
 
     def crash(run, phase, step, values):
         scalars(run, phase, step, values)
-        if (phase, step) == ("manifold", 50):
-            (run.checkpoints / "manifold-00000050.safetensors").unlink()  # as if killed while it was written
+        if (phase, step) == (name, 50):
+            (run.checkpoints / f"{name}-00000050.safetensors").unlink()  # as if killed while it was written
             raise RuntimeError("crashed")
 
     monkeypatch.setattr(Run, "scalars", crash)
@@ -243,16 +267,18 @@ def test_a_run_that_is_given_more_steps_equals_one_that_was_planned_so_from_the_
     shutil.rmtree(tmp_path / "planned" / "model")
     planned = replace(config, steps=40, density_steps=30)
     (tmp_path / "planned" / "config.json").write_text(json.dumps(asdict(planned)))
-    for path in (tmp_path / "planned" / "checkpoints").glob("*density*"):
-        path.unlink()
+    for name in ("refinement", "density"):
+        for path in (tmp_path / "planned" / "checkpoints").glob(f"*{name}*"):
+            path.unlink()
     lines = curve(tmp_path / "short")
     train(bumps, tmp_path / "short", planned, resume=True, device="cpu")
     train(bumps, tmp_path / "planned", resume=True, device="cpu")
     assert same_tensors(*(tmp_path / name / "model/model.safetensors" for name in ("short", "planned")))
     longer = curve(tmp_path / "short")
-    assert longer[:2] == lines[:2]  # of the manifold; what was learned of the density is of another manifold
+    assert longer[:2] == lines[:2]  # of the manifold; what was learned after it is of another manifold
     steps = [(line["phase"], line["step"]) for line in longer]
-    assert steps == [("manifold", s) for s in (10, 20, 30, 40)] + [("density", s) for s in (10, 20, 30)]
+    learned = [(phase, s) for phase in ("manifold", "refinement") for s in (10, 20, 30, 40)]
+    assert steps == learned + [("density", s) for s in (10, 20, 30)]
     assert Run(tmp_path / "short").config() == planned
 
 
@@ -320,7 +346,7 @@ def test_two_processes_share_one_run_and_give_what_one_gives(bumps, tmp_path):
         pytest.skip(f"processes cannot talk to each other here: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"model": str(outdir / "model"), "dim": 2, "shape": [1, 8, 8]}
-    assert [line["step"] for line in stats(outdir)] == [10, 20, 10]
+    assert [line["step"] for line in stats(outdir)] == [10, 20, 10, 20, 10]
     train(bumps, tmp_path / "one", config, device="cpu")
     for ours, theirs in zip(curve(outdir), curve(tmp_path / "one"), strict=True):
         assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-3)

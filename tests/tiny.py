@@ -22,6 +22,7 @@ TINY = Config(
     batch_size=32,
     lr=5e-3,
     warmup=10,
+    weight_decay=0.05,
     every=10,
     validation=20,
     flip=False,
