@@ -14,7 +14,7 @@ from mfimage.datasets import ImageSet, Points
 from mfimage.eval import PCA
 from mfimage.schedule import Progress, Schedule
 
-MANIFOLD, DENSITY = (p for p in ALGORITHMS["m-flow"].phases if p.name in ("manifold", "density"))
+_, MANIFOLD, *_, DENSITY = ALGORITHMS["m-flow"].phases  # the first sees principal coordinates, no images
 PHASES = [MANIFOLD, DENSITY]
 
 

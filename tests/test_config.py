@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import get_args
 
 import pytest
@@ -67,12 +67,20 @@ def test_what_is_left_open_allows_what_was_decided():
     assert not Config(time=60).allows(settled)
     assert not Config().allows(Config(steps=5))
     assert not Config(steps=5).allows(settled)
+    width, both = {"width": 4}, {"width": 4, "dropout": 0.3}  # the dropout was decided
+    assert Config(model=width).allows(replace(settled, model=both))
+    assert not Config(model=both).allows(replace(settled, model=width))
+    assert not Config(model={"width": 5}).allows(replace(settled, model=both))
 
 
 def test_a_run_may_be_given_more_and_nothing_else():
     config = Config(steps=5, density_steps=3)
     assert config.longer(steps=9, density_steps=None) == Config(steps=9, density_steps=3)
     assert Config(time=60).longer(time=90, dim=None) == Config(time=90)
+    decided = replace(config, model={"width": 4, "dropout": 0.3})
+    assert decided.longer(steps=9, model={"width": 4}) == replace(decided, steps=9)
+    with pytest.raises(UsageError, match="keeps its settings, model among them"):
+        decided.longer(model={"width": 5})
     for changes in ({"steps": 4}, {"time": 60}, {"dim": 3}, {"seed": 1}):
         with pytest.raises(UsageError, match="can only"):
             config.longer(**changes)

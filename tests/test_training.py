@@ -103,9 +103,7 @@ def test_the_model_is_that_of_the_best_validation(tiny_run):
 def test_refinement_begins_with_the_best_of_the_manifold_phase(bumps, tmp_path):
     train(bumps, tmp_path / "run", SHORT, device="cpu")
     saved = tmp_path / "run" / "checkpoints"
-    best, start = (
-        load_file(saved / f"{n}.safetensors") for n in ("best-manifold", "refinement-00000000")
-    )
+    best, start = (load_file(saved / f"{n}.safetensors") for n in ("best-manifold", "refinement-00000000"))
     weights = {n.removeprefix("module."): t for n, t in best.items() if n.startswith("module.")}
     assert weights
     assert all(torch.equal(start[f"module.subspace.dense.{name}"], t) for name, t in weights.items())
