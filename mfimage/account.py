@@ -109,7 +109,7 @@ class Account:
 
     def _plan_measuring(self, phase: Phase, reached: Progress, held_out: int) -> None:
         """Estimate the seconds of the measurements at the end from those of a validation on images."""
-        if not phase.codes and self.linear is not None:
+        if phase.points is None and self.linear is not None:
             passes = _TRIES * _METHODS[self.config.noise_aware] * min(held_out, 100) / held_out
             self.measuring = reached.watched * (passes + 1) + 2
 

@@ -113,7 +113,7 @@ def test_the_report_of_a_run_shows_what_its_model_does(pages):
     page = pages["report"]
     lead = re.search(r'<p class="lead">(.*?)</p>', page)[1]
     assert re.match(r"Reconstructs unseen images with \d\d % less squared error than 2 principal", lead)
-    assert lead.endswith("174 images to learn from, 20 held out, 8×8 grey.")
+    assert lead.endswith("175 images to learn from, 19 held out, 8×8 grey.")
     assert [words for _, words in pictures_of(page)] == [
         "12 unseen images", "12 projections", "12 PCA", *["12 noisy images", "12 denoised images"] * 2,
         "48 samples",

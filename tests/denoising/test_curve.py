@@ -162,9 +162,9 @@ def test_auto_is_never_below_the_noisy_image(aware, sigma, generator):
 def test_learning_to_shrink_beats_the_projection_at_little_noise_and_wiener_at_much(aware, generator):
     model, clean = from_pretrained(aware), bump_images(100, seed=77)
     noise = torch.randn(clean.shape, generator=generator)
-    little, much = clean + 0.03 * noise, clean + 0.2 * noise
-    projected = psnr(denoise(little, model, 0.03, "projection"), clean)
-    assert psnr(denoise(little, model, 0.03, "soft"), clean) > projected
+    little, much = clean + 0.015 * noise, clean + 0.2 * noise
+    projected = psnr(denoise(little, model, 0.015, "projection"), clean)
+    assert psnr(denoise(little, model, 0.015, "soft"), clean) > projected
     training = bump_images(400, seed=0).flatten(1)
     mean, (values, basis) = training.mean(0), torch.linalg.eigh(training.T.cov())
     wiener = ((much.flatten(1) - mean) @ basis * (values / (values + 0.04))) @ basis.T + mean

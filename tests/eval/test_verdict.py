@@ -93,8 +93,8 @@ def test_one_definition_of_principal_components(bumps, tiny_run, tmp_path):
     assert said.interval == measured.numbers[RATIO].interval
     assert measured.verdict == str(said)
     assert pca.verdict.startswith("Is 2 principal components: squared error 0.2")
-    assert (said.n, said.learned, said.dim) == (20, len(training), 2)
-    assert measured.model["learned"] == len(training) == len(images) - 20
+    assert (said.n, said.learned, said.dim) == (19, len(training), 2)
+    assert measured.model["learned"] == len(training) == len(images) - 19
 
 
 def test_principal_components_are_those_of_images_as_they_are(bumps, tmp_path):
