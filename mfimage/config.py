@@ -202,17 +202,11 @@ class Config:
 
 
 presets: dict[PresetName, Config] = {
-    # d = 64 on 16,000 CelebA faces, 300 CPU seconds of one Xeon core: a squared error of 106.2 on 256 unseen
-    # ones (benchmarks/step_cost.py); PCA-64 leaves 118.9 on the whole split.
     "default": Config(),
-    # 3 min 27 s and 0.69 GB on two Xeon cores: 0.68 of PCA-32's squared error on the 2,000 test images of the
-    # bundled clothes (benchmarks/README.md). More steps overfit 9,000 images.
-    "demo": Config(dim=32, steps=1000, density_steps=800, every=200),
-    # As many steps as 1,200 CPU seconds of one Xeon core hold: 0.446 of PCA-32's squared error on the first
-    # 2,000 test images (benchmarks/reconstruction.py, which holds no image out; the preset was not run).
-    "fashion-mnist": Config(dim=32, steps=9500, density_steps=3000, every=1000),
-    # Takes longer over removing noise up to σ = 0.5.
-    "denoising": Config(
-        dim=32, steps=4400, density_steps=1000, batch_size=32, warmup=300, noise=NOISE, every=1000
-    ),
-}  # fmt: skip
+    # Three minutes of the bundled clothes on a CPU.
+    "demo": Config(dim=32, time=180.0),
+    # The whole of Fashion-MNIST; 20 minutes.
+    "fashion-mnist": Config(dim=32, time=1200.0),
+    # Half an hour for one chart of the manifold and of noise up to σ = 0.5.
+    "denoising": Config(dim=32, time=1800.0, noise=NOISE),
+}
