@@ -16,7 +16,7 @@ def idx(array):
 
 def test_idx(tmp_path):
     array = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
-    (tmp_path / "x.gz").write_bytes(gzip.compress(idx(array)))
+    (tmp_path / "x.gz").write_bytes(gzip.compress(idx(array), mtime=0))
     assert (read_idx(tmp_path / "x.gz") == array).all()
 
 
@@ -25,10 +25,10 @@ def test_idx(tmp_path):
     [
         b"",
         b"no gzip",
-        gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"),
-        gzip.compress(b"\0\0\x0d\x01\0\0\0\x01abcd"),
-        gzip.compress(b"\0"),
-        gzip.compress(b"\0\0\x08\x01\0\0\0\x03abc")[:-9],
+        gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc", mtime=0),
+        gzip.compress(b"\0\0\x0d\x01\0\0\0\x01abcd", mtime=0),
+        gzip.compress(b"\0", mtime=0),
+        gzip.compress(b"\0\0\x08\x01\0\0\0\x03abc", mtime=0)[:-9],
     ],
 )
 def test_damaged_idx(tmp_path, content):
