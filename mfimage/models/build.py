@@ -13,7 +13,7 @@ from mfimage.config import KindName, ModelConfig
 from mfimage.models.base import GenerativeModel
 from mfimage.models.bent import BentSubspace
 from mfimage.models.charts import Chart, ImageChart
-from mfimage.models.denoiser import Denoiser, Gains, NoiseConvNet, NoiseCouplings
+from mfimage.models.denoiser import Denoiser, Gains, NoiseConvNet
 from mfimage.models.density import Density, Parted, latent_density
 from mfimage.models.encoders import Autoencoder, EncodedChart, image_decoder, image_encoder, vector_net
 from mfimage.models.flow import PIE, AmbientFlow, ManifoldFlow, ProbabilisticAutoencoder
@@ -101,7 +101,7 @@ def image_chart(c: ModelConfig) -> ImageChart:
     denoiser = None
     if c.noise_aware:
         levels = _couplings(wavelets, c.noise_steps, c.noise_width, 2, NoiseConvNet)
-        denoiser = Denoiser(NoiseCouplings(wavelets, levels), Gains(features))
+        denoiser = Denoiser(Multiscale(wavelets, levels), Gains(features))
     return ImageChart(multiscale, BentSubspace(features, c.dim, dense, drawn), denoiser)
 
 

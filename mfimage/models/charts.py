@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mfimage.errors import ModelError
 from mfimage.models.bent import BentSubspace
-from mfimage.models.denoiser import Denoiser, noise_features
+from mfimage.models.denoiser import Denoiser
 from mfimage.models.duals import Dual, by_jvp
 from mfimage.models.layers import Transform, Value
 from mfimage.models.wavelets import Multiscale
@@ -127,8 +127,7 @@ class ImageChart(Chart):
         f and f⁻¹ are the chart of clean images; the couplings c_σ clear the way to it.
         """
         denoiser, sigma = _able(self.denoiser), sigma.to(y)
-        cleared, _ = denoiser.couplings(y, noise_features(sigma))
-        return self.inverse(denoiser.gains(self(cleared)[0], sigma))[0]
+        return self.inverse(denoiser.gains(self(denoiser.clear(y, sigma))[0], sigma))[0]
 
 
 def _able(denoiser: Denoiser | None) -> Denoiser:

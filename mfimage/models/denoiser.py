@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mfimage.models.layers import Transform, Value
 from mfimage.models.nets import ConvNet
-from mfimage.models.wavelets import LevelCouplings, Wavelets
+from mfimage.models.wavelets import Multiscale
 
 NOISE_FEATURES = 4  # length of what `noise_features` gives
 LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
@@ -37,46 +34,6 @@ class NoiseConvNet(ConvNet):
         for layer, shift in zip((first, second), self.shifts, strict=True):
             x = activation(layer(x) + shift(noise)[:, :, None, None])
         return last(x) * noise[:, :1, None, None]
-
-
-class NoiseCouplings(Transform):
-    """Bijections c_σ of images (B, C, H, W), given `noise_features` of σ; c₀ is the identity.
-
-    The fixed wavelet pyramid; then from the coarsest level to the finest the averages, through the levels
-    below already, and the details are coupled both ways, and joined. So what is coarse and sure is seen where
-    finer details are judged.
-
-    Args:
-        wavelets: The pyramid.
-        couplings: Of each level, the finest first, with networks that take noise.
-    """
-
-    couplings: Any  # a list of LevelCouplings
-
-    def __init__(self, wavelets: Wavelets, couplings: Sequence[LevelCouplings]) -> None:
-        super().__init__()
-        self.wavelets, self.couplings = wavelets, nn.ModuleList(couplings)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        ladj, details = x.new_zeros(len(x)), []
-        for level in range(len(self.couplings)):
-            x, fine = self.wavelets.split(x, level)
-            details.append(fine)
-        for level in reversed(range(len(self.couplings))):
-            x, fine, step = self.couplings[level](x, details[level], context)
-            x, ladj = self.wavelets.join(x, fine, level), ladj + step
-        return x, ladj
-
-    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        ladj, details = x.new_zeros(len(x)), []
-        for level, couple in enumerate(self.couplings):
-            x, fine = self.wavelets.split(x, level)
-            x, fine, step = couple.inverse(x, fine, context)
-            ladj = ladj + step
-            details.append(fine)
-        for level in reversed(range(len(self.couplings))):
-            x = self.wavelets.join(x, details[level], level)
-        return x, ladj
 
 
 class Gains(nn.Module):
@@ -106,12 +63,22 @@ class Gains(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """What a chart needs to `shrink` noise: couplings c_σ and gains γ(σ).
+    """What a chart needs to `shrink` noise: couplings c_σ, bijections of images, and gains γ(σ).
 
-    No gradients are computed for it but in the training of its own, which turns them on.
+    c_σ = M_σ⁻¹ ∘ W, with W the fixed wavelet pyramid and M_σ one with couplings that see σ; c₀ is the
+    identity. So the couplings go from the coarsest level to the finest: what is coarse and sure is seen where
+    finer details are judged. No gradients are computed but in the training of its own, which turns them on.
+
+    Args:
+        multiscale: M_σ, with networks that take noise.
+        gains: γ.
     """
 
-    def __init__(self, couplings: NoiseCouplings, gains: Gains) -> None:
+    def __init__(self, multiscale: Multiscale, gains: Gains) -> None:
         super().__init__()
-        self.couplings, self.gains = couplings, gains
+        self.multiscale, self.gains = multiscale, gains
         self.requires_grad_(False)
+
+    def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """c_σ(y), for images (B, C, H, W) and σ, (B,)."""
+        return self.multiscale.inverse(self.multiscale.wavelets.analysis(y), noise_features(sigma))[0]

@@ -201,9 +201,10 @@ class LevelCouplings(nn.Module):
 class Multiscale(Transform):
     """Wavelet levels with couplings: images (B, C, H, W) to vectors (B, C·H·W), as `Wavelets` orders them.
 
-    Each level halves the resolution and couples averages and details; then the details leave and the averages
-    go on. It starts as the fixed pyramid. Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP,
-    2016, arXiv 1605.08803, §3.6; Yu, Derpanis, Brubaker, Wavelet flow, 2020, arXiv 2010.13821.
+    Each level halves the resolution and couples averages and details, in networks that see the context if
+    there is one; then the details leave and the averages go on. It starts as the fixed pyramid. Dinh,
+    Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, §3.6; Yu, Derpanis,
+    Brubaker, Wavelet flow, 2020, arXiv 2010.13821.
 
     Args:
         wavelets: The pyramid.
@@ -220,7 +221,7 @@ class Multiscale(Transform):
         ladj, details = x.new_zeros(len(x)), []
         for level, couple in enumerate(self.couplings):
             x, fine = self.wavelets.split(x, level)
-            x, fine, step = couple(x, fine)
+            x, fine, step = couple(x, fine, context)
             ladj = ladj + step
             details.append(fine)
         return self.wavelets.pack(x, details), ladj
@@ -229,7 +230,7 @@ class Multiscale(Transform):
         ladj = x.new_zeros(len(x))
         image, details = self.wavelets.unpack(x)
         for level in reversed(range(len(details))):
-            image, fine, step = self.couplings[level].inverse(image, details[level])
+            image, fine, step = self.couplings[level].inverse(image, details[level], context)
             image, ladj = self.wavelets.join(image, fine, level), ladj + step
         return image, ladj
 

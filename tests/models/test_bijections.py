@@ -72,10 +72,14 @@ BIJECTIONS = {  # name → shape of the input, constructor, length of the contex
     "multiscale": ((1, 8, 8), lambda: chart((1, 8, 8), 3, levels=2, steps=2).multiscale, 0),
     "multiscale-odd": ((2, 5, 7), lambda: chart((2, 5, 7), 3, levels=2).multiscale, 0),
     "multiscale-straight": ((1, 3, 8), lambda: chart((1, 3, 8), 3, levels=2, steps=0).multiscale, 0),
-    "noise": ((1, 8, 8), lambda: chart((1, 8, 8), 3, levels=2, noise_aware=True).denoiser.couplings, "noise"),
+    "noise": (
+        (1, 8, 8),
+        lambda: chart((1, 8, 8), 3, levels=2, noise_aware=True).denoiser.multiscale,
+        "noise",
+    ),
     "noise-odd": (
         (2, 5, 7),
-        lambda: chart((2, 5, 7), 3, levels=2, noise_steps=2, noise_aware=True).denoiser.couplings,
+        lambda: chart((2, 5, 7), 3, levels=2, noise_steps=2, noise_aware=True).denoiser.multiscale,
         "noise",
     ),
     "chart": ((1, 8, 8), lambda: chart((1, 8, 8), 3, levels=2, near=9, bends=2), 0),

@@ -19,7 +19,7 @@ SAVED = {  # name → digest of the names and shapes of its weights, log_prob of
     "ambient-flow": ("aee71dac0ca3fa99", [-6.12173, -9.10139]),
     "autoencoder": ("0552024ead2160fe", [-5.54241, -6.602]),
     "manifold-flow, images": ("469589e5246ba09d", [-6.43285, -15.0676]),
-    "encoder-flow, images": ("52de87fb4b543842", [-7.58727, -8.4559]),
+    "encoder-flow, images": ("d603bff043c9db59", [-7.58727, -8.4559]),
     "autoencoder, images": ("449474dde2cdc79f", [-6.24384, -6.19427]),
     "linear, images": ("86d03633c9ee98aa", [-4.78706, -15.7146]),
 }

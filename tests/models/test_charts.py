@@ -99,10 +99,12 @@ def test_dropout_is_of_training_alone():
 
 def test_the_noise_couplings_do_nothing_without_noise():
     chart, x = moved((2, 9, 8), noise_aware=True).double(), torch.rand(4, 2, 9, 8, dtype=torch.double)
-    seen = noise_features(torch.tensor([0.0, 0.1, 0.2, 0.5], dtype=torch.double))
-    cleared = chart.denoiser.couplings(x, seen)[0]
+    sigma = torch.tensor([0.0, 0.1, 0.2, 0.5], dtype=torch.double)
+    cleared = chart.denoiser.clear(x, sigma)
     torch.testing.assert_close(cleared[0], x[0], atol=1e-12, rtol=0)
     assert (cleared[1:] - x[1:]).flatten(1).abs().amax(1).min() > 1e-3
+    again = chart.denoiser.multiscale(cleared, noise_features(sigma))[0]
+    torch.testing.assert_close(chart.multiscale.wavelets.synthesis(again), x)
 
 
 def test_shrinking_without_noise_is_the_identity_where_nothing_is_dropped():
