@@ -18,10 +18,11 @@ from mfimage.models.density import Density, Parted, latent_density
 from mfimage.models.encoders import Autoencoder, EncodedChart, image_decoder, image_encoder, vector_net
 from mfimage.models.flow import PIE, AmbientFlow, ManifoldFlow, ProbabilisticAutoencoder
 from mfimage.models.layers import ActNorm, CompositeTransform
+from mfimage.models.multiscale import LevelCouplings, Multiscale
 from mfimage.models.nets import ConvNet, LinearPlus
 from mfimage.models.pairs import DensePair, DrawnPair
 from mfimage.models.vectors import Spherical, VectorChart
-from mfimage.models.wavelets import LevelCouplings, Multiscale, Wavelets
+from mfimage.models.wavelets import Wavelets
 
 
 def build(config: ModelConfig, seed: int = 0) -> GenerativeModel:

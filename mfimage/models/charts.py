@@ -11,7 +11,7 @@ from mfimage.models.bent import BentSubspace
 from mfimage.models.denoiser import Denoiser
 from mfimage.models.duals import Dual, by_jvp
 from mfimage.models.layers import Transform, Value
-from mfimage.models.wavelets import Multiscale
+from mfimage.models.multiscale import Multiscale
 
 NO_GAINS = "this model was not trained with noise, so it cannot shrink it: train it with --noise 0-0.5"
 

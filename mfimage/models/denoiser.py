@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mfimage.models.multiscale import Multiscale
 from mfimage.models.nets import ConvNet
-from mfimage.models.wavelets import Multiscale
 
 NOISE_FEATURES = 4  # length of what `noise_features` gives
 LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
