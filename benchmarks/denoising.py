@@ -29,7 +29,7 @@ import torch
 from harness import celeba, put, say, trained
 from torch import Tensor, nn
 
-from mfimage.config import Config, presets
+from mfimage.config import Config
 from mfimage.datasets import ImageSet, load
 from mfimage.denoising.curve import denoise_batch
 from mfimage.eval.image_metrics import psnr, ssim
@@ -294,7 +294,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    quick, folder, config = arguments.quick, arguments.models, presets["denoising"]
+    quick, folder, config = arguments.quick, arguments.models, Config(dim=32, time=1800.0)
     name = "fashion-mini" if quick else "fashion-mnist"
     if quick:
         config = config.with_(steps=20, density_steps=5, warmup=2, every=20, model={"width": 4, "hidden": 16})

@@ -14,6 +14,7 @@ from mfimage.budget import MEASURING, shares_of
 from mfimage.config import Config
 from mfimage.console import counted, duration, progress
 from mfimage.datasets.sets import Dataset
+from mfimage.denoising.curve import ENOUGH, SIGMAS
 from mfimage.eval.image_metrics import PCA, squared_error
 from mfimage.schedule import Progress, Schedule
 
@@ -21,9 +22,7 @@ Report: TypeAlias = Callable[[Progress, dict[str, float]], None]
 
 _PARTS = 1000  # of a bar
 _SMOOTH = 20  # steps over which the loss is averaged
-_NOISY = 1.5  # steps with noise take about so many of those without
 _METHODS = {False: 1, True: 8}  # projections that all methods of denoising take about, by noise-awareness
-_TRIES = 18  # noises at which each is measured on 100 images
 
 
 class Account:
@@ -48,7 +47,7 @@ class Account:
     ) -> None:
         self.config, self.phases, self.quiet, self.linear, self.clock = config, phases, quiet, linear, clock
         self.began, self.measuring = clock(), 0.0
-        self.density = 0.0  # seconds a step on codes, where that was tried
+        self.paces: dict[str, float] = {}  # seconds a step of each phase, where that was tried
 
     def say(self, text: str) -> None:
         """Say a line."""
@@ -101,7 +100,7 @@ class Account:
             rest = MEASURING + sum(shares[one.name] for one in later)
             return schedule.seconds * (1 - schedule.done(reached)) + self.config.seconds * rest
         pace = reached.pace or max(reached.seconds - reached.watched, 0) / max(1, reached.step)
-        rest = sum(self._steps(one) * (self.density if one.codes else _NOISY * pace) for one in later)
+        rest = sum(self._steps(one) * self.paces.get(one.name, pace) for one in later)
         return pace * ((schedule.steps or 0) - reached.step) + rest + self.measuring
 
     def _steps(self, phase: Phase) -> int:
@@ -110,7 +109,8 @@ class Account:
     def _plan_measuring(self, phase: Phase, reached: Progress, held_out: int) -> None:
         """Estimate the seconds of the measurements at the end from those of a validation on images."""
         if phase.points is None and self.linear is not None:
-            passes = _TRIES * _METHODS[self.config.noise_aware] * min(held_out, 100) / held_out
+            tries = 2 * len(SIGMAS) * min(held_out, ENOUGH) / held_out
+            passes = tries * _METHODS[self.config.noise_aware]
             self.measuring = reached.watched * (passes + 1) + 2
 
 

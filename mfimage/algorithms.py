@@ -15,6 +15,7 @@ from mfimage.errors import UsageError
 
 DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
 MANIFOLD = ("manifold", "refinement")  # phases in which reconstruction is learned
+SHOWN_NOISE = 0.2  # σ of the noise on sheets
 CUT = 1 / 3  # share of noisy images that are cut to [0, 1] in training
 
 
@@ -29,6 +30,24 @@ class Batch(NamedTuple):
     sigma: Any = None  # deviation of the noise that was added to each, shape (B,), where it varies
 
 
+def _projections(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Data and their projections."""
+    return torch.cat([batch.x, model.project(batch.x, batch.context)])
+
+
+def _denoised(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Images with noise, and what the chart makes of them."""
+    y = batch.x + SHOWN_NOISE * torch.randn(batch.x.shape, generator=generator).to(batch.x)
+    return torch.cat([y, model.chart.shrink(y, y.new_full((len(y),), SHOWN_NOISE))])
+
+
+def _samples(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Twice as many samples as data."""
+    theta = None if batch.context is None else torch.cat([batch.context, batch.context])
+    return model.sample(2 * len(batch.x), generator, context=theta)
+
+
+Sheet: TypeAlias = Callable[[Any, Batch, torch.Generator], Tensor]
 Loss: TypeAlias = Callable[[Any, Batch, Config], Tensor]
 Disturb: TypeAlias = Callable[[Batch, Config, torch.Generator, int], Batch]
 
@@ -54,6 +73,7 @@ class Phase:
     within: Callable[[Any], nn.Module] | None = None  # what the loss is given instead of the submodule
     share: float = 0.25  # of the time of a training by the clock; the first phase has what the others leave
     batch: float = 1.0  # examples a step, in units of the configuration's
+    sheet: Sheet = _projections  # what is shown of images held out while it is trained
     shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
 
 
@@ -149,11 +169,12 @@ _NOISE = Phase(
     "noise", lambda m: m.chart.denoiser.requires_grad_() if m.noise_aware else None,
     lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma),
     lambda m, b: m.chart.initialise_denoiser(b.x), disturb=_of_random_noise, within=lambda m: m.chart,
-    batch=0.5, shifts=True,
+    batch=0.5, shifts=True, sheet=_denoised,
 )  # fmt: skip
 _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
     codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.12, batch=2.0,
+    sheet=_samples,
 )  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))

@@ -16,7 +16,7 @@ AlgorithmName = Literal[
 ]  # fmt: skip
 DeviceName = Literal["auto", "cpu", "cuda"]
 BudgetName = Literal["quick", "paper"]
-PresetName = Literal["default", "demo", "fashion-mnist", "denoising"]
+PresetName = Literal["default", "demo"]
 
 TIME = 600.0  # seconds of a training where nothing is said
 NOISE_AWARE = ("m-flow", "me-flow")  # algorithms whose chart can learn to remove noise
@@ -205,8 +205,4 @@ presets: dict[PresetName, Config] = {
     "default": Config(),
     # Three minutes of the bundled clothes on a CPU.
     "demo": Config(dim=32, time=180.0),
-    # The whole of Fashion-MNIST; 20 minutes.
-    "fashion-mnist": Config(dim=32, time=1200.0),
-    # Half an hour for one chart of the manifold and of noise up to σ = 0.5.
-    "denoising": Config(dim=32, time=1800.0, noise=NOISE),
 }

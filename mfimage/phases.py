@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from mfimage.account import Account
 from mfimage.algorithms import ALGORITHMS, Batch, Phase
@@ -27,7 +27,7 @@ from mfimage.run import Run, Snapshots, trim_stats
 from mfimage.schedule import Progress, Schedule
 from mfimage.views import copies_of, points_of
 
-PREVIEW = 32  # images on a sheet
+COLUMNS = 16  # of a sheet of images
 ENDLESS = 2**62  # steps, as many as the clock allows
 
 
@@ -51,7 +51,7 @@ class Trainer:
 
     def run_phases(self, training: Dataset, held_out: Dataset) -> None:
         """Train all phases of the configuration's algorithm, or go on with them where they stopped."""
-        self.account.density = self._tried()
+        self.account.paces = self._paces(training)
         try:
             for phase in ALGORITHMS[self.config.algorithm].phases:
                 if phase in self.phases:
@@ -61,34 +61,43 @@ class Trainer:
         finally:
             self.run.close()
 
-    def _tried(self) -> float:
-        """Try how long a step on codes takes, with a copy and random ones; 0 where nobody is told."""
-        seconds = 0.0
+    def _paces(self, training: Dataset) -> dict[str, float]:
+        """Try how many seconds a step of each phase takes, where steps are counted and somebody is told."""
+        paces: dict[str, float] = {}
         if self.account.quiet or self.budget is not None:
-            return seconds
+            return paces
         for phase in self.phases:
-            if phase.codes:
-                part, count = copy.deepcopy(phase.part(self.model)), 2 * self.config.batch_size
-                theta = torch.zeros(count, self.model.context_features) if self.model.conditional else None
-                batch = Batch(self._to_device(torch.zeros(count, self.model.dim)), theta)
-                for _ in range(2):
+            rows = self._rows(phase, len(training))(0)
+            data = training.subset(rows)
+            if phase.points:
+                data = points_of(data, partial(phase.points, self.model), self.accelerator.device)
+            batch = self._training_batch(phase, data, torch.arange(len(rows)), data.batch(slice(None)), 0)
+            with self._awake(phase) as module, alone(self.model, module):
+                whole = phase.within(self.model) if phase.within else module
+                for _ in range(2):  # the first has caches to fill
                     began = time.perf_counter()
-                    phase.loss(part, batch, self.config).backward()
-                    seconds = time.perf_counter() - began
-        return seconds
+                    phase.loss(whole, batch, self.config).backward()
+                    paces[phase.name] = time.perf_counter() - began
+        self.model.zero_grad(set_to_none=True)
+        return paces
+
+    @contextmanager
+    def _awake(self, phase: Phase) -> Iterator[nn.Module]:
+        """The part that a phase trains, which may wake up for it; after that all is as it was."""
+        before = [(p, p.requires_grad) for p in self.model.parameters()]
+        try:
+            yield phase.part(self.model) or nn.Module()
+        finally:
+            for parameter, wanted in before:
+                parameter.requires_grad_(wanted)
 
     def _learns(self, phase: Phase) -> bool:
         """Whether a model has what a phase trains: a prescribed chart has nothing to learn."""
-        before = [(p, p.requires_grad) for p in self.model.parameters()]
-        module = phase.part(self.model)
-        learns = module is not None and any(p.requires_grad for p in module.parameters())
-        for parameter, wanted in before:
-            parameter.requires_grad_(wanted)
-        return learns
+        with self._awake(phase) as module:
+            return any(p.requires_grad for p in module.parameters())
 
     def _run_phase(self, phase: Phase, training: Dataset, held_out: Dataset) -> None:
-        if (module := phase.part(self.model)) is None:
-            return
+        module = phase.part(self.model) or nn.Module()
         snapshots, main = Snapshots(self.run.checkpoints, phase.name), self.accelerator.is_main_process
         images = held_out
         if phase.points or snapshots.newest() is None:
@@ -106,7 +115,7 @@ class Trainer:
             def batches(step: int) -> Batch:
                 return self._training_batch(phase, training, rows(step), read(step), step)
 
-            def loss(module: torch.nn.Module, batch: Batch) -> Tensor:
+            def loss(module: nn.Module, batch: Batch) -> Tensor:
                 return phase.loss(whole or module, batch, self.config)
 
             def validate() -> float:
@@ -214,7 +223,7 @@ class Trainer:
         return phase.disturb(batch, self.config, generator, self.model.dim)
 
     @torch.no_grad()
-    def _validation(self, phase: Phase, module: torch.nn.Module, held_out: Dataset) -> float:
+    def _validation(self, phase: Phase, module: nn.Module, held_out: Dataset) -> float:
         """Average the loss of held-out examples, with the same random numbers every time."""
         total, size = 0.0, 1024 if phase.codes or len(held_out.shape) == 1 else 256
         for i, rows in enumerate(torch.arange(len(held_out)).split(size)):
@@ -227,24 +236,15 @@ class Trainer:
         if step % 10 == 0 or "validation" in record:
             self.run.scalars(phase.name, step, record)
         if "validation" in record and len(self.model.shape) == 3:
-            (self._draw_samples if phase.codes else self._draw_reconstructions)(step, held_out)
-
-    def _draw_samples(self, step: int, held_out: Dataset) -> None:
-        generator = torch.Generator().manual_seed(self.config.seed)
-        samples = self.model.sample(PREVIEW, generator, context=self._context(held_out, PREVIEW))
-        self.run.picture("samples", step, samples, PREVIEW // 2)
+            self._draw(phase, step, held_out)
 
     @torch.no_grad()
-    def _draw_reconstructions(self, step: int, held_out: Dataset) -> None:
-        images = held_out.batch(torch.arange(min(PREVIEW // 2, len(held_out))))
-        context = self._context(held_out, len(images))
-        projected = self.model.project(self._to_device(images), context).cpu()
-        self.run.picture("reconstructions", step, torch.cat([images, projected]), len(images))
-
-    def _context(self, data: Dataset, count: int) -> Tensor | None:
-        """Give the parameters θ of the first examples, again from the first where they are too few."""
-        theta = data.theta
-        return None if theta is None else self._to_device(theta[torch.arange(count) % len(theta)])
+    def _draw(self, phase: Phase, step: int, held_out: Dataset) -> None:
+        """Draw a sheet of two rows of what a phase changes."""
+        rows = torch.arange(min(COLUMNS, len(held_out)))
+        batch = self._batch(held_out, rows, held_out.batch(rows))
+        generator = torch.Generator().manual_seed(self.config.seed)
+        self.run.picture(phase.name, step, phase.sheet(self.model, batch, generator), len(rows))
 
     def _to_device(self, x: Tensor) -> Tensor:
         return x.to(self.accelerator.device)

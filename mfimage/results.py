@@ -106,10 +106,8 @@ def _course(run: Run, config: Config, count: int) -> tuple[Best, float]:
         newest = snapshots.newest()
         if phase.name not in MANIFOLD or newest is None or not snapshots.best.exists():
             continue
-        step, last = (
-            json.loads(read_metadata(snapshots.best)["progress"])["best_step"],
-            snapshots.step_of(newest),
-        )
+        step = json.loads(read_metadata(snapshots.best)["progress"])["best_step"]
+        last = snapshots.step_of(newest)
         if step or not best:
             best = "start" if step == 0 else "end" if step == last else "middle"
         if passes == 0 or phase.name != "manifold":

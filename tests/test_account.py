@@ -50,7 +50,7 @@ def test_by_the_clock_the_rest_is_what_was_given(clock, capsys):
 def test_by_steps_the_rest_is_measured_on_the_first_steps(clock, capsys):
     config = replace(TINY, steps=100, density_steps=200)
     account = Account(config, PHASES, quiet=False, linear=100.0, clock=lambda: clock[0])
-    account.density = 0.5
+    account.paces = {"density": 0.5}
     tell(account, MANIFOLD, Schedule(100, 1e-3), [(10, {"loss": 1.0, "validation": 2.0})], clock, 20.5)
     line = capsys.readouterr().err.splitlines()[-1]
     left = 90 * 2.0 + 200 * 0.5 + 0.5 * (18 + 1) + 2  # measuring projects the images 18 times, and once

@@ -77,9 +77,9 @@ def test_the_error_is_watched_and_falls(tiny_run):
 
 def test_pictures_are_drawn_while_it_trains(tiny_run):
     names = {path.name for path in (tiny_run / "pictures").iterdir()}
-    reconstructions = {f"reconstructions-{step:08d}.png" for step in range(10, 61, 10)}
-    assert names == reconstructions | {f"samples-{step:08d}.png" for step in range(10, 81, 10)}
-    with Image.open(tiny_run / "pictures" / "reconstructions-00000060.png") as sheet:
+    steps = {"manifold": 60, "refinement": 60, "density": 80}
+    assert names == {f"{phase}-{s:08d}.png" for phase, n in steps.items() for s in range(10, n + 1, 10)}
+    with Image.open(tiny_run / "pictures" / "refinement-00000060.png") as sheet:
         assert sheet.size == (16 * 10 + 2, 2 * 10 + 2)
 
 

@@ -21,7 +21,7 @@ from mfimage.models import GenerativeModel
 NOISY = "noisy"  # the image as it is, among the methods of a curve
 SIGMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # where a curve is measured
 CURVE = "denoising"  # the section of the curve in `model.measured`
-_ENOUGH = 100  # images for a curve
+ENOUGH = 100  # images for a curve
 _EXACT = 120.0  # dB, at which an image counts as the clean one
 
 
@@ -77,7 +77,7 @@ def calibrate_denoising(held_out: Dataset, model: GenerativeModel) -> None:
     """Measure curve and usual misfit on the first 100 images held out, and keep both with the model."""
     if model.conditional:
         return
-    clean = held_out.batch(torch.arange(min(len(held_out), _ENOUGH))).to(model.device)
+    clean = held_out.batch(torch.arange(min(len(held_out), ENOUGH))).to(model.device)
     model.measured[CURVE] = asdict(measure_curve(clean, model))
     if model.has_manifold:
         model.measured[USUAL] = measure_misfit(clean, model)

@@ -73,7 +73,7 @@ class PCA:
     def fit(cls, x: Tensor, dim: int, seed: int = 0) -> PCA:
         """Find d principal components, at most min(N − 1, C·H·W), of images (N, C, H, W), on the CPU.
 
-        The seed is that of the random start that is used above 4096 pixels.
+        The seed is that of the random start that is used above `subspace.EXACT_FEATURES`.
 
         Raises:
             DataError: There are too few images for `dim` components.

@@ -413,10 +413,10 @@ def test_json_has_no_infinities():
 
 
 def test_settings_are_printed_as_the_configuration_that_they_make(mfimage):
-    command = ["train", "--preset", "denoising", "--density-lr", "1e-4", "--warmup", "7", "--flip"]
+    command = ["train", "--preset", "demo", "--density-lr", "1e-4", "--warmup", "7", "--flip"]
     code, out, err = mfimage(*command, "--model.width", 8, "--model.levels", 2, "--print-config")
     assert (code, err) == (0, "")
-    expected = presets["denoising"].with_(density_lr=1e-4, warmup=7, flip=True)
+    expected = presets["demo"].with_(density_lr=1e-4, warmup=7, flip=True)
     model = {"width": 8, "levels": 2}
     assert from_json(Config, json.loads(out)) == expected.with_(model=model)
     Path("settings.json").write_text(out)
