@@ -7,7 +7,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,12 +33,8 @@ def training_config(name: str, quick: bool) -> Config:
     """Settings of the models that several benchmarks share, for `trained` by the clock of `BUDGETS`."""
     if quick:
         model = {"width": 4, "hidden": 16, "density_steps": 2, "density_width": 16}
-        return Config(
-            dim=8, steps=20, density_steps=20, batch_size=32, warmup=5, every=100, validation=50, model=model
-        )
-    if name == "celeba":
-        return Config(dim=64, steps=2000, density_steps=1000, batch_size=64, validation=500, every=200)
-    return Config(dim=32, steps=2000, density_steps=1000, validation=500)
+        return Config(dim=8, batch_size=32, warmup=5, validation=50, model=model)
+    return Config(dim=64 if name == "celeba" else 32, validation=500)
 
 
 def start(description: str) -> bool:
@@ -121,36 +116,14 @@ def trained(
         images: Training images.
         config: Settings.
         folder: Of the run; an interrupted one is resumed.
-        seconds: CPU time that the whole training may take: `steps` are what fits beside the density.
+        seconds: That the whole training may take by the clock, on one thread; its steps without.
     """
     spent = folder / "cpu_seconds.json"
     if not spent.exists():
         begun = (folder / "checkpoints").is_dir()
         if seconds is not None and not begun:
-            config = config.with_(steps=_steps_in(images, config, seconds))
+            config = config.with_(time=seconds)
         began = time.process_time()
         train(images, folder, None if begun else config, device="cpu", resume=begun)
         spent.write_text(json.dumps(time.process_time() - began))
     return from_pretrained(folder), json.loads(spent.read_text())
-
-
-def _steps_in(images: ImageSet, config: Config, seconds: float) -> int:
-    """How many steps of the first phase fit into CPU seconds, by short trainings on a few images."""
-    few = images.subset(range(min(len(images), 1000)))
-
-    def cost(steps: int, density_steps: int) -> float:
-        short = config.with_(steps=steps, density_steps=density_steps, validation=16, every=10_000)
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.process_time()
-            train(few, folder, short, device="cpu")
-            return time.process_time() - began
-
-    cost(1, 1)  # imports and first allocations are not steps
-    fixed = cost(1, 1)
-    step = max((cost(31, 1) - fixed) / 30, 1e-3)
-    density_step = max((cost(1, 101) - fixed) / 100, 0.0)
-    steps = round((seconds - (config.density_steps or 0) * density_step) / step)
-    say(
-        f"{config.algorithm}: {step:.3f} CPU-seconds a step, {density_step:.4f} of the density: {steps} steps"
-    )
-    return max(steps, 1)
