@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -64,6 +65,7 @@ class Phase:
     part: Callable[[Any], nn.Module | None]  # the submodule that is trained; without one there is no phase
     loss: Loss  # (submodule, batch, config) to a scalar
     start: Callable[[Any, Batch], None]  # first values, from many data or, on codes, from codes
+    finish: Callable[[Any, Batch], None] | None = None  # a last touch, from the data of `start`
     codes: bool = False  # whether it is trained on the codes of a manifold that stands still, computed once
     points: Callable[[Any, Tensor, Tensor | None], Tensor] | None = None  # (model, data, θ): trained on these
     closed: bool = False  # whether `start` already solves it, without steps
@@ -75,6 +77,17 @@ class Phase:
     batch: float = 1.0  # examples a step, in units of the configuration's
     sheet: Sheet = _projections  # what is shown of images held out while it is trained
     shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
+
+
+@contextmanager
+def awake(model: nn.Module, phase: Phase) -> Iterator[nn.Module]:
+    """The part that a phase trains, an empty one if there is none; what wakes up for it sleeps again."""
+    before = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        yield phase.part(model) or nn.Module()
+    finally:
+        for parameter, wanted in before:
+            parameter.requires_grad_(wanted)
 
 
 @dataclass(frozen=True)
@@ -164,7 +177,10 @@ _MANIFOLD = Phase(
     lambda m, b, c: losses.reconstruction(m, b.x, b.context), lambda m, b: m.chart.initialise(b.x),
     shifts=True,
 )  # fmt: skip
-_REFINEMENT = replace(_MANIFOLD, name="refinement", part=_rest, start=lambda m, b: None, share=0.45)
+_REFINEMENT = replace(
+    _MANIFOLD, name="refinement", part=_rest, start=lambda m, b: None, share=0.45,
+    finish=lambda m, b: m.chart.centre(b.x),
+)  # fmt: skip
 _NOISE = Phase(
     "noise", lambda m: m.chart.denoiser.requires_grad_() if m.noise_aware else None,
     lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma),

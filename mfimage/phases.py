@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -13,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mfimage.account import Account
-from mfimage.algorithms import ALGORITHMS, Batch, Phase
+from mfimage.algorithms import ALGORITHMS, Batch, Phase, awake
 from mfimage.augmentation import mirrored, shifted
 from mfimage.budget import Budget
 from mfimage.config import Config
@@ -57,7 +56,9 @@ class Trainer:
                 if phase in self.phases:
                     self._run_phase(phase, training, held_out)
                 elif not phase.codes and phase.part(self.model) is not None:
-                    self._start(phase, training)  # a chart without networks, or a prescribed one
+                    phase.start(
+                        self.model, self._seen(phase, training)
+                    )  # a chart without networks, or a prescribed one
         finally:
             self.run.close()
 
@@ -72,7 +73,7 @@ class Trainer:
             if phase.points:
                 data = points_of(data, partial(phase.points, self.model), self.accelerator.device)
             batch = self._training_batch(phase, data, torch.arange(len(rows)), data.batch(slice(None)), 0)
-            with self._awake(phase) as module, alone(self.model, module):
+            with awake(self.model, phase) as module, alone(self.model, module):
                 whole = phase.within(self.model) if phase.within else module
                 for _ in range(2):  # the first has caches to fill
                     began = time.perf_counter()
@@ -81,19 +82,9 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         return paces
 
-    @contextmanager
-    def _awake(self, phase: Phase) -> Iterator[nn.Module]:
-        """The part that a phase trains, which may wake up for it; after that all is as it was."""
-        before = [(p, p.requires_grad) for p in self.model.parameters()]
-        try:
-            yield phase.part(self.model) or nn.Module()
-        finally:
-            for parameter, wanted in before:
-                parameter.requires_grad_(wanted)
-
     def _learns(self, phase: Phase) -> bool:
         """Whether a model has what a phase trains: a prescribed chart has nothing to learn."""
-        with self._awake(phase) as module:
+        with awake(self.model, phase) as module:
             return any(p.requires_grad for p in module.parameters())
 
     def _run_phase(self, phase: Phase, training: Dataset, held_out: Dataset) -> None:
@@ -130,11 +121,13 @@ class Trainer:
                 module, loss, batches, validate, schedule, snapshots, self.accelerator, report,
                 phase.keep_best, self.config.seed,
             )  # fmt: skip
+        if phase.finish:
+            phase.finish(self.model, self._seen(phase, training))
 
     def _prepared(self, phase: Phase, training: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
         """Start what a phase trains; and map data to what it is trained on, if that is not the data."""
         if not phase.codes:
-            self._start(phase, training)
+            phase.start(self.model, self._seen(phase, training))
         if phase.points:
             view, device, c = partial(phase.points, self.model), self.accelerator.device, self.config
             shift = 0.0 if phase.codes else c.shift or 0.0
@@ -142,7 +135,7 @@ class Trainer:
             training = points_of(training, view, device, bool(c.flip), shift, copies, c.seed)
             held_out = points_of(held_out, view, device)
         if phase.codes:
-            self._start(phase, training)
+            phase.start(self.model, self._seen(phase, training))
         return training, held_out
 
     def _clear(self, phase: Phase, snapshots: Snapshots, schedule: Schedule) -> None:
@@ -159,15 +152,15 @@ class Trainer:
             Snapshots(self.run.checkpoints, later.name).clear()
             trim_stats(curves, later.name, -1)
 
-    def _start(self, phase: Phase, training: Dataset) -> None:
-        """Give what is trained its first values, from examples evenly over all, and their mirror images."""
+    def _seen(self, phase: Phase, training: Dataset) -> Batch:
+        """Examples evenly over all, and their mirror images: what a phase starts from and ends with."""
         count, mirror = len(training), self._mirrors(phase)
         features = math.prod(self.model.shape) * (1 + mirror)
         rows = torch.arange(count) if phase.codes else pca_rows(count, features, self.model.dim)
         x = training.batch(rows)
         if mirror:
             x, rows = torch.cat([x, x.flip(3)]), torch.cat([rows, rows])
-        phase.start(self.model, self._batch(training, rows, x))
+        return self._batch(training, rows, x)
 
     def _mirrors(self, phase: Phase) -> bool:
         """Whether a phase sees mirror images; codes hold theirs already, and PCA is that of the images."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mfimage.models.duals import Dual, join
@@ -69,9 +70,9 @@ class Multiscale(Transform):
     """Wavelet levels with couplings: images (B, C, H, W) to vectors (B, C·H·W), as `Wavelets` orders them.
 
     Each level halves the resolution and couples averages and details, in networks that see the context if
-    there is one; then the details leave and the averages go on. It starts as the fixed pyramid. Dinh,
-    Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, §3.6; Yu, Derpanis,
-    Brubaker, Wavelet flow, 2020, arXiv 2010.13821.
+    there is one; then the details leave and the averages go on. An offset, an image, is taken off first. It
+    starts as the fixed pyramid. Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv
+    1605.08803, §3.6; Yu, Derpanis, Brubaker, Wavelet flow, 2020, arXiv 2010.13821.
 
     Args:
         wavelets: The pyramid.
@@ -79,13 +80,15 @@ class Multiscale(Transform):
     """
 
     couplings: Any  # a list of LevelCouplings
+    offset: Tensor
 
     def __init__(self, wavelets: Wavelets, couplings: Sequence[LevelCouplings]) -> None:
         super().__init__()
         self.wavelets, self.couplings = wavelets, nn.ModuleList(couplings)
+        self.register_buffer("offset", torch.zeros(wavelets.shape))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        ladj, details = x.new_zeros(len(x)), []
+        x, ladj, details = x - self.offset, x.new_zeros(len(x)), []
         for level, couple in enumerate(self.couplings):
             x, fine = self.wavelets.split(x, level)
             x, fine, step = couple(x, fine, context)
@@ -99,7 +102,7 @@ class Multiscale(Transform):
         for level in reversed(range(len(details))):
             image, fine, step = self.couplings[level].inverse(image, details[level], context)
             image, ladj = self.wavelets.join(image, fine, level), ladj + step
-        return image, ladj
+        return image + self.offset, ladj
 
     @property
     def straight(self) -> bool:
@@ -116,4 +119,4 @@ class Multiscale(Transform):
             image, fine = self.couplings[level].push(image, Dual(details[level], steep[level]))
             both = join(image, fine)
             image = both if rotated and level == 0 else self.wavelets.haar[level].push(both)
-        return image
+        return image if rotated else Dual(image.value + self.offset, image.tangent)

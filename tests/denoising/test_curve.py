@@ -224,7 +224,7 @@ def test_a_range_of_noise_is_two_rising_numbers(changes):
 
 
 def test_enough_images_make_a_curve(model, monkeypatch):
-    monkeypatch.setattr(curve, "_ENOUGH", 3)
+    monkeypatch.setattr(curve, "ENOUGH", 3)
     calibrate_denoising(ImageSet(bump_images(9), "bumps", "test", ("",) * 9), model)
     assert curve_of(model) == measure_curve(bump_images(9)[:3], model)
     assert model.measured["familiar"] == measure_misfit(bump_images(9)[:3], model)

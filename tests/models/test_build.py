@@ -18,10 +18,10 @@ SAVED = {  # name → digest of the names and shapes of its weights, log_prob of
     "pie": ("33ccce96638ece33", [-12.3824, -27.9141]),
     "ambient-flow": ("aee71dac0ca3fa99", [-6.12173, -9.10139]),
     "autoencoder": ("0552024ead2160fe", [-5.54241, -6.602]),
-    "manifold-flow, images": ("469589e5246ba09d", [-6.43285, -15.0676]),
-    "encoder-flow, images": ("d603bff043c9db59", [-7.58727, -8.4559]),
+    "manifold-flow, images": ("0b5b9a847b85634a", [-6.43285, -15.0676]),
+    "encoder-flow, images": ("483e06551e5ac47e", [-7.58727, -8.4559]),
     "autoencoder, images": ("449474dde2cdc79f", [-6.24384, -6.19427]),
-    "linear, images": ("86d03633c9ee98aa", [-4.78706, -15.7146]),
+    "linear, images": ("5da5b0500dff160d", [-4.78706, -15.7146]),
 }
 
 

@@ -6,6 +6,7 @@ from mfimage.config import ModelConfig
 from mfimage.errors import ModelError
 from mfimage.models import EncodedChart, image_chart
 from mfimage.models.denoiser import noise_features
+from mfimage.models.duals import Dual
 from mfimage.models.encoders import image_encoder
 
 SMALL = {"width": 4, "hidden": 16, "near": 6, "noise_width": 4}
@@ -143,3 +144,15 @@ def test_a_chart_without_a_denoiser_cannot_shrink():
     for use in (lambda: chart.shrink(x, torch.ones(1)), lambda: chart.initialise_denoiser(x)):
         with pytest.raises(ModelError, match="train it with --noise"):
             use()
+
+
+def test_a_centred_chart_leaves_nothing_in_the_mean_and_stays_a_bijection():
+    chart, x = moved((2, 9, 8)).double(), images(60, (2, 9, 8)).double()
+    before = (x - chart.decode(chart.codes(x))).mean(0).abs().max()
+    chart.centre(x)
+    assert (x - chart.decode(chart.codes(x))).mean(0).abs().max() < 0.2 * before
+    torch.testing.assert_close(chart.inverse(chart(x)[0])[0], x)
+    u = chart.codes(x[:3])
+    torch.testing.assert_close(chart.codes(chart.decode(u)), u)
+    pushed = chart.push_codes(Dual(u, torch.eye(3, dtype=torch.double).expand(3, 3, 3)))
+    torch.testing.assert_close(pushed.value, chart.decode(u))
