@@ -15,7 +15,7 @@ MEASURING = 0.05  # share of the time that is kept for measurements at the end
 GRANTED = "clock.json"
 
 
-class Budget:
+class TimeBudget:
     """Seconds for the phases of a training, each when it begins.
 
     Of the time that is left, T minus what is used, a phase gets its share over the shares of all that is

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mfimage.account import Account
 from mfimage.algorithms import ALGORITHMS, Batch, Phase, awake
 from mfimage.augmentation import mirrored, shifted
-from mfimage.budget import Budget
+from mfimage.budget import TimeBudget
 from mfimage.config import Config
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
@@ -24,7 +24,7 @@ from mfimage.models import GenerativeModel
 from mfimage.models.subspace import pca_rows
 from mfimage.run import Run, Snapshots, trim_stats
 from mfimage.schedule import Progress, Schedule
-from mfimage.views import copies_of, points_of
+from mfimage.views import copies_of, points_seen
 
 COLUMNS = 16  # of a sheet of images
 ENDLESS = 2**62  # steps, as many as the clock allows
@@ -46,7 +46,7 @@ class Trainer:
         self.model, self.config, self.run, self.accelerator = model.eval(), config, run, accelerator
         self.phases = [phase for phase in ALGORITHMS[config.algorithm].phases if self._learns(phase)]
         self.account = Account(config, self.phases, quiet or not accelerator.is_main_process, linear)
-        self.budget = None if config.seconds is None else Budget(config.seconds, self.phases, run, began)
+        self.budget = None if config.seconds is None else TimeBudget(config.seconds, self.phases, run, began)
 
     def run_phases(self, training: Dataset, held_out: Dataset) -> None:
         """Train all phases of the configuration's algorithm, or go on with them where they stopped."""
@@ -71,7 +71,7 @@ class Trainer:
             rows = self._rows(phase, len(training))(0)
             data = training.subset(rows)
             if phase.points:
-                data = points_of(data, partial(phase.points, self.model), self.accelerator.device)
+                data = points_seen(data, partial(phase.points, self.model), self.accelerator.device)
             batch = self._training_batch(phase, data, torch.arange(len(rows)), data.batch(slice(None)), 0)
             with awake(self.model, phase) as module, alone(self.model, module):
                 whole = phase.within(self.model) if phase.within else module
@@ -132,8 +132,8 @@ class Trainer:
             view, device, c = partial(phase.points, self.model), self.accelerator.device, self.config
             shift = 0.0 if phase.codes else c.shift or 0.0
             copies = copies_of(len(training)) if shift else 0
-            training = points_of(training, view, device, bool(c.flip), shift, copies, c.seed)
-            held_out = points_of(held_out, view, device)
+            training = points_seen(training, view, device, bool(c.flip), shift, copies, c.seed)
+            held_out = points_seen(held_out, view, device)
         if phase.codes:
             phase.start(self.model, self._seen(phase, training))
         return training, held_out

@@ -24,7 +24,7 @@ def copies_of(count: int) -> int:
 
 
 @torch.no_grad()
-def points_of(
+def points_seen(
     data: Dataset,
     view: View,
     device: torch.device,

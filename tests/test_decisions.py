@@ -8,7 +8,7 @@ from tiny import TINY, draw_bumps
 from mfimage import Config, load, train
 from mfimage.algorithms import ALGORITHMS
 from mfimage.augmentation import mirrored, shifted
-from mfimage.budget import MEASURING, Budget, shares_of
+from mfimage.budget import MEASURING, TimeBudget, shares_of
 from mfimage.datasets.points import Points
 from mfimage.decisions import DROPOUT, augmentation, choose_dim, decide, weight_decay
 from mfimage.errors import UsageError
@@ -133,21 +133,21 @@ def test_time_is_shared_and_what_is_left_over_goes_on(tmp_path):
     assert list(shares) == [phase.name for phase in phases]
     assert shares_of(ALGORITHMS["pie"].phases) == {"likelihood": 0.95}
     clock = iter([0.0, 10.0, 400.0]).__next__
-    budget = Budget(1000.0, phases, Run(tmp_path), clock=clock)
+    budget = TimeBudget(1000.0, phases, Run(tmp_path), clock=clock)
     assert budget.grant("manifold") == pytest.approx(990 * shares["manifold"])
     left = shares["density"] + MEASURING
     assert budget.grant("density") == pytest.approx(600 * shares["density"] / left)
     assert budget.grant("manifold") == pytest.approx(990 * shares["manifold"])
     budget.note()
-    resumed = Budget(1000.0, phases, Run(tmp_path), clock=lambda: 0.0)
+    resumed = TimeBudget(1000.0, phases, Run(tmp_path), clock=lambda: 0.0)
     assert resumed.granted == budget.granted
-    longer = Budget(2000.0, phases, Run(tmp_path), clock=lambda: 0.0)
+    longer = TimeBudget(2000.0, phases, Run(tmp_path), clock=lambda: 0.0)
     assert longer.grant("manifold") == pytest.approx(2000 * shares["manifold"])
 
 
 def test_a_late_phase_still_gets_half_of_its_share(tmp_path):
     clock = iter([0.0, 5000.0]).__next__
-    budget = Budget(1000.0, OF_IMAGES, Run(tmp_path), clock=clock)
+    budget = TimeBudget(1000.0, OF_IMAGES, Run(tmp_path), clock=clock)
     assert budget.grant("density") == pytest.approx(1000 * budget.shares["density"] / 2)
 
 

@@ -5,7 +5,7 @@ import torch
 from tiny import bump_images
 
 from mfimage.datasets import Points
-from mfimage.views import COPIES, MANY, copies_of, points_of
+from mfimage.views import COPIES, MANY, copies_of, points_seen
 
 CPU = torch.device("cpu")
 
@@ -17,15 +17,15 @@ def of_pixels(x, theta):
 def test_points_of_all_come_in_their_order():
     theta = torch.rand(300, 1)  # more than are mapped at once
     data = Points(bump_images(300), "bumps", theta)
-    found = points_of(data, of_pixels, CPU)
+    found = points_seen(data, of_pixels, CPU)
     assert torch.equal(found.x, torch.cat([data.x.flatten(1), theta], 1))
     assert torch.equal(found.theta, theta)
 
 
 def test_shifted_copies_and_mirror_images_of_all_follow_with_what_belongs_to_them():
     data = Points(bump_images(300), "bumps", torch.rand(300, 1))
-    found, again = (points_of(data, of_pixels, CPU, True, 1.0, 2, 3) for _ in range(2))
-    other = points_of(data, of_pixels, CPU, True, 1.0, 2, 4)
+    found, again = (points_seen(data, of_pixels, CPU, True, 1.0, 2, 3) for _ in range(2))
+    other = points_seen(data, of_pixels, CPU, True, 1.0, 2, 4)
     assert torch.equal(found.x, again.x)
     assert not torch.equal(found.x, other.x)
     assert torch.equal(found.theta, data.theta.repeat(6, 1))

@@ -125,11 +125,11 @@ def choose_dimension(
     left = (energy.sum() - energy.cumsum(0))[:longest]
     pca = tuple(float(e) + outside for e in (energy.sum(), *left))
     elbow = find_elbow(curve)
-    verdict = recommend(plain.dimension, equalised.dimension, elbow, curve)
+    best = recommend(plain.dimension, equalised.dimension, elbow, curve)
     most = min(max_dim, rows.shape[1] - 1)
     return Dimension(
-        min(verdict.dim, most), verdict.reason, verdict.agree, plain, equalised, elbow, curve, pca,
-        len(rows), repeated, held_out, rows.shape[1], seed, _notes(verdict, most, *rows.shape),
+        min(best.dim, most), best.reason, best.agree, plain, equalised, elbow, curve, pca,
+        len(rows), repeated, held_out, rows.shape[1], seed, _notes(best, most, *rows.shape),
     )  # fmt: skip
 
 
@@ -182,18 +182,18 @@ def _nested_errors(
     return [unit**2 * error(k) for k in range(longest + 1)]
 
 
-def _notes(verdict: Verdict, most: int, examples: int, features: int) -> tuple[str, ...]:
+def _notes(recommended: Recommended, most: int, examples: int, features: int) -> tuple[str, ...]:
     notes = []
-    if verdict.dim > most == features - 1:
+    if recommended.dim > most == features - 1:
         notes.append(f"the data seem to fill their space of {features} dimensions: no manifold is smaller")
-    elif verdict.dim > most:
-        notes.append(f"more than the largest d considered: the estimate is {verdict.dim}")
+    elif recommended.dim > most:
+        notes.append(f"more than the largest d considered: the estimate is {recommended.dim}")
     if examples < 1000:
         notes.append(f"{examples} examples are few: the estimates are rough")
     return tuple(notes)
 
 
-class Verdict(NamedTuple):
+class Recommended(NamedTuple):
     """A recommended d, whether neighbours and curve agree (None without a bend), and the reason in words."""
 
     dim: int
@@ -201,7 +201,7 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def recommend(plain: float, equalised: float, elbow: int | None, errors: Sequence[float]) -> Verdict:
+def recommend(plain: float, equalised: float, elbow: int | None, errors: Sequence[float]) -> Recommended:
     """Choose d from the neighbours' two estimates, which span a range, and the bend of the error curve."""
     low, high = sorted((plain, equalised))
     span = f"{low:.1f}" if high - low < 0.15 else f"{low:.1f} to {high:.1f}"
@@ -214,16 +214,16 @@ def recommend(plain: float, equalised: float, elbow: int | None, errors: Sequenc
             f"and d is a choice of fidelity: {errors[at] / errors[0]:.1%} of the variance are left at {at}, "
             f"{min(errors) / errors[0]:.1%} at best up to {last}."
         )
-        return Verdict(dim, None, f"{said}; {why}")
+        return Recommended(dim, None, f"{said}; {why}")
     within = min(max(float(elbow), low), high)
     if abs(within - elbow) <= max(1.0, _AGREE * max(within, elbow)):
         bends = f", and the held-out error bends at {elbow}: they agree."
-        return Verdict(_rounded(within), True, said + bends)
+        return Recommended(_rounded(within), True, said + bends)
     if elbow > high:
         dim, why = elbow, _ABOVE.format(elbow)
     else:  # noise, or details that a fit draws late
         dim, why = _below(elbow, low, errors)
-    return Verdict(dim, False, f"{said}, but {why} They disagree, so try a d on either side too.")
+    return Recommended(dim, False, f"{said}, but {why} They disagree, so try a d on either side too.")
 
 
 def _below(elbow: int, low: float, errors: Sequence[float]) -> tuple[int, str]:

@@ -117,7 +117,7 @@ class Decoder(nn.Module):
         )
         self.stages = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(wide, 4 * narrow, 3, padding=1), nn.PixelShuffle(2), Crop(*size), nn.SiLU()
+                nn.Conv2d(wide, 4 * narrow, 3, padding=1), nn.PixelShuffle(2), TopLeft(*size), nn.SiLU()
             )
             for (wide, narrow), size in zip(pairwise(widths), self.sizes[1:], strict=True)
         )
@@ -144,7 +144,7 @@ class Decoder(nn.Module):
         return image
 
 
-class Crop(nn.Module):
+class TopLeft(nn.Module):
     """Keep the first rows and columns, so many, of images."""
 
     def __init__(self, height: int, width: int) -> None:
