@@ -75,6 +75,8 @@ class Phase:
     within: Callable[[Any], nn.Module] | None = None  # what the loss is given instead of the submodule
     share: float = 0.25  # of the time of a training by the clock; the first phase has what the others leave
     batch: float = 1.0  # examples a step, in units of the configuration's
+    lr: float = 1.0  # learning rate, in units of the configuration's
+    decay: float = 1.0  # weight decay, in units of the configuration's
     sheet: Sheet = _projections  # what is shown of images held out while it is trained
     shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
 
@@ -170,7 +172,8 @@ def _rest(model: Any) -> nn.Module | None:
 
 _BENDING = Phase(
     "manifold", _dense, lambda m, b, c: m.head_error(b.x).mean(), lambda m, b: m.chart.initialise(b.x),
-    points=lambda m, x, c: m.chart.subspace.heads(m.chart.multiscale(x)[0]), within=_bent, batch=2.0,
+    points=lambda m, x, c: m.chart.subspace.heads(m.chart.multiscale(x)[0]), within=_bent, batch=4.0, lr=2.0,
+    decay=4.0,
 )  # fmt: skip
 _MANIFOLD = Phase(
     "manifold", lambda m: m.chart if _bent(m) is None else None,
@@ -178,18 +181,18 @@ _MANIFOLD = Phase(
     shifts=True,
 )  # fmt: skip
 _REFINEMENT = replace(
-    _MANIFOLD, name="refinement", part=_rest, start=lambda m, b: None, share=0.45,
-    finish=lambda m, b: m.chart.centre(b.x),
+    _MANIFOLD, name="refinement", part=_rest, start=lambda m, b: None, share=0.37,
+    batch=2.0, lr=0.8, decay=4.0, finish=lambda m, b: m.chart.centre(b.x),
 )  # fmt: skip
 _NOISE = Phase(
     "noise", lambda m: m.chart.denoiser.requires_grad_() if m.noise_aware else None,
     lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma),
     lambda m, b: m.chart.initialise_denoiser(b.x), disturb=_of_random_noise, within=lambda m: m.chart,
-    batch=0.5, shifts=True, sheet=_denoised,
+    batch=0.25, lr=2.0, decay=0.4, share=0.2, shifts=True, sheet=_denoised,
 )  # fmt: skip
 _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
-    codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.12, batch=2.0,
+    codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.1, batch=2.0,
     sheet=_samples,
 )  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))

@@ -57,9 +57,9 @@ class Config:
         steps: Optimiser steps of the manifold phase (reconstruction), in the place of time.
         density_steps: Optimiser steps of the density phase (likelihood on fixed codes); half of steps
             without it.
-        batch_size: Images a step, over all processes together; twice as many codes or principal coordinates,
-            half as many where noise is removed.
-        lr: Peak learning rate of AdamW in the manifold phase, before a cosine to 0.
+        batch_size: Images a step, over all processes together; this, lr and weight_decay are those of the
+            objectives, of which phases take multiples (`algorithms.Phase`).
+        lr: Peak learning rate of AdamW in all phases but that of the density, before a cosine to 0.
         density_lr: The same in the density phase.
         warmup: Steps of the linear rise to the peak learning rate.
         clip: Largest norm of the gradient of the loss, which is summed over pixels.
@@ -68,6 +68,7 @@ class Config:
             keeps the weights themselves.
         patience: Validations without a better one that end a phase; 0 never does.
         precision: no is float32; bf16 has conditioner networks in bfloat16, everything else in float32.
+            Without it bf16 for images on a CPU that multiplies matrices in it (AMX), float32 elsewhere.
         algorithm: What is built and by which objectives it is trained; the README has a table.
         flip: Whether images are mirrored left to right at random in training; without it where that serves
             images held out.
@@ -99,7 +100,7 @@ class Config:
     weight_decay: float | None = None
     ema: float = 0.998
     patience: int = 8
-    precision: Literal["no", "bf16"] = "no"
+    precision: Literal["no", "bf16"] | None = None
     algorithm: AlgorithmName = "m-flow"
     flip: bool | None = None
     shift: float | None = None

@@ -27,8 +27,7 @@ class ModelConfig:
         near: Principal coordinates after the first d that the dense networks see and draw.
         draw: Channels, at full size, of the networks that see and draw images; 0 leaves them out.
         dropout: Rate at which hidden features of the dense networks are dropped in training.
-        noise_steps: Rounds of the couplings that remove noise.
-        noise_width: Hidden channels of their networks at the finest level.
+        noise_width: Hidden channels of the networks that remove noise, twice as many below the finest level.
         hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.
         bends: Pairs of dense networks that bend the linear subspace.
         density_steps: Spline couplings of h; see `models.latent_density`.
@@ -48,7 +47,6 @@ class ModelConfig:
     near: int = 256
     draw: int = 0
     dropout: float = 0.1
-    noise_steps: int = 1
     noise_width: int = 24
     hidden: int = 0
     bends: int = 1

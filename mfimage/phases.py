@@ -168,7 +168,7 @@ class Trainer:
 
     def _schedule(self, phase: Phase) -> Schedule:
         c = self.config
-        steps, lr = (c.density_steps, c.density_lr) if phase.codes else (c.steps, c.lr)
+        steps, lr = (c.density_steps, c.density_lr) if phase.codes else (c.steps, c.lr * phase.lr)
         seconds = 0.0
         if phase.closed:
             steps = 0
@@ -177,7 +177,15 @@ class Trainer:
             if self.accelerator.is_main_process:
                 self.budget.note()
         return Schedule(
-            steps, lr, c.warmup, c.clip, c.weight_decay or 0.0, c.every, c.ema, c.patience, seconds
+            steps,
+            lr,
+            c.warmup,
+            c.clip,
+            (c.weight_decay or 0.0) * phase.decay,
+            c.every,
+            c.ema,
+            c.patience,
+            seconds,
         )
 
     def _rows(self, phase: Phase, count: int) -> Callable[[int], Tensor]:

@@ -61,8 +61,8 @@ def check_fields(config: Any, above_zero: Collection[str], shares: Collection[st
                 raise UsageError(f"{name} must lie in {'(' if least else '['}0, 1], not {value}")
         elif hint in (bool, bool | None) and type(value) is not bool:
             raise UsageError(f"{name} must be true or false, not {value!r}")
-        elif get_origin(hint) is Literal:
-            check_name(name, value, hint)
+        elif named := [one for one in (hint, *get_args(hint)) if get_origin(one) is Literal]:
+            check_name(name, value, named[0])
         elif hint in (int, int | None) and (type(value) is not int or value < least):
             raise UsageError(f"{name} must be a whole number from {least}, not {value!r}")
 

@@ -19,7 +19,7 @@ from mfimage.decisions import decide
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.eval.image_metrics import PCA
 from mfimage.files import save_tensors
-from mfimage.fit import make_accelerator
+from mfimage.fit import make_accelerator, quickest_precision
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 from mfimage.phases import Trainer
@@ -83,6 +83,9 @@ def train(
     if main:
         list_skipped(known)
     check_score(config, images.score is not None)
+    if config.precision is None:
+        config = replace(config, precision=quickest_precision(len(images.shape) == 3, accelerator.device))
+        accelerator = make_accelerator(device, config.precision)
     began = time.monotonic()
     if len(images.shape) != 3 and (config.flip or config.shift):
         raise UsageError(

@@ -42,7 +42,7 @@ def test_everything_left_open_is_decided_and_said():
     assert config.time == 600
     assert Config().allows(replace(config, noise=0.0))
     assert not Config(model={"dropout": 0.2}).allows(replace(config, noise=0.0))
-    assert config.weight_decay == weight_decay(400) == 0.35
+    assert config.weight_decay == weight_decay(400) == 0.4
     assert config.model == {"dropout": DROPOUT[True]}
     assert config.flip  # bumps are anywhere
     assert config.shift == augmentation(400) == 1.0
@@ -54,7 +54,7 @@ def test_everything_left_open_is_decided_and_said():
 
 def test_few_images_are_learned_with_more_decay_and_dropout():
     decays = [weight_decay(count) for count in (100, 1500, 3000, 60_000)]
-    assert decays == [0.35, 0.35, pytest.approx(0.35 / 2**0.75, abs=1e-4), pytest.approx(0.022, abs=1e-4)]
+    assert decays == [0.4, 0.4, pytest.approx(0.4 / 2 ** (1 / 3), abs=1e-3), 0.117]
     many = decide(bumps(5000), bumps(20, 1), Config(dim=2, flip=False))[0]
     assert (many.shift, many.model["dropout"]) == (0.0, DROPOUT[False])
     given = Config(weight_decay=0.0, model={"dropout": 0.0})

@@ -101,8 +101,9 @@ def image_chart(c: ModelConfig) -> ImageChart:
     multiscale = Multiscale(wavelets, _couplings(wavelets, c.steps, c.width, 4, ConvNet))
     denoiser = None
     if c.noise_aware:
-        levels = _couplings(wavelets, c.noise_steps, c.noise_width, 2, NoiseConvNet)
-        denoiser = Denoiser(Multiscale(wavelets, levels), Gains(features))
+        channels, widths = c.shape[0], [c.noise_width * min(2**i, 2) for i in range(c.levels)]
+        nets = [NoiseConvNet(4 * channels, 8 * channels, width) for width in widths]
+        denoiser = Denoiser(wavelets, nets, Gains(features))
     return ImageChart(multiscale, BentSubspace(features, c.dim, dense, drawn), denoiser)
 
 

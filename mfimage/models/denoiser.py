@@ -1,14 +1,15 @@
-"""What removes noise: couplings that depend on it, and gains of the coordinates that they leave."""
+"""What removes noise: networks that see it, and gains of the coordinates that they leave."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mfimage.models.multiscale import Multiscale
 from mfimage.models.nets import ConvNet
+from mfimage.models.wavelets import Wavelets
 
 NOISE_FEATURES = 4  # length of what `noise_features` gives
 LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
@@ -63,22 +64,31 @@ class Gains(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """What a chart needs to `shrink` noise: couplings c_σ, bijections of images, and gains γ(σ).
+    """What a chart needs to `shrink` noise: networks that clear images of it, and gains γ(σ).
 
-    c_σ = M_σ⁻¹ ∘ W, with W the fixed wavelet pyramid and M_σ one with couplings that see σ; c₀ is the
-    identity. So the couplings go from the coarsest level to the finest: what is coarse and sure is seen where
-    finer details are judged. No gradients are computed but in the training of its own, which turns them on.
+    The networks work on wavelet levels from the coarsest to the finest. What is coarse and cleared already is
+    seen where finer details are judged: with y the averages and details of a level, y ← y·exp(s) + t, and s
+    and t see y and σ. Without noise nothing changes. No gradients are computed but in the training of its
+    own, which turns them on.
 
     Args:
-        multiscale: M_σ, with networks that take noise.
+        wavelets: The levels.
+        nets: Of each level, the finest first: (B, 4C, h, w) and noise features to (B, 8C, h, w).
         gains: γ.
     """
 
-    def __init__(self, multiscale: Multiscale, gains: Gains) -> None:
+    def __init__(self, wavelets: Wavelets, nets: Sequence[nn.Module], gains: Gains) -> None:
         super().__init__()
-        self.multiscale, self.gains = multiscale, gains
+        self.wavelets, self.nets, self.gains = wavelets, nn.ModuleList(nets), gains
         self.requires_grad_(False)
 
     def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """c_σ(y), for images (B, C, H, W) and σ, (B,)."""
-        return self.multiscale.inverse(self.multiscale.wavelets.analysis(y), noise_features(sigma))[0]
+        """Clear images (B, C, H, W) of noise of σ, (B,)."""
+        noise, channels = noise_features(sigma), y.shape[1]
+        low, details = self.wavelets.unpack(self.wavelets.analysis(y))
+        for level in reversed(range(len(details))):
+            both = torch.cat([low, details[level]], 1)
+            scale, shift = self.nets[level](both, noise).to(y).chunk(2, 1)
+            both = torch.addcmul(shift, both, torch.exp(torch.tanh(scale)))
+            low = self.wavelets.join(both[:, :channels], both[:, channels:], level)
+        return low

@@ -104,7 +104,7 @@ class AffineCoupling(Transform):
     Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv 1605.08803, eq. 4.
 
     Args:
-        net: (r, t), from the shape of c to twice the size of x in dimension 1; given the noise too, if any.
+        net: (r, t), from the shape of c to twice the size of x in dimension 1.
         mask: 1 where x has an element and 0 where there is none, which stays as it is; broadcast to x.
     """
 
@@ -115,18 +115,18 @@ class AffineCoupling(Transform):
         self.net = net
         self.register_buffer("mask", mask, persistent=False)
 
-    def _affine(self, context: Tensor | None, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _affine(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Compute s and t."""
-        raw, shift = (self.net(context) if noise is None else self.net(context, noise)).chunk(2, 1)
+        raw, shift = self.net(context).chunk(2, 1)
         log_scale = torch.tanh(raw)
         return (log_scale, shift) if self.mask is None else (log_scale * self.mask, shift * self.mask)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Value:
-        log_scale, shift = self._affine(context, noise)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
+        log_scale, shift = self._affine(context)
         return torch.addcmul(shift, x, torch.exp(log_scale)), log_scale.flatten(1).sum(1)
 
-    def inverse(self, x: Tensor, context: Tensor | None = None, noise: Tensor | None = None) -> Value:
-        log_scale, shift = self._affine(context, noise)
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
+        log_scale, shift = self._affine(context)
         return (x - shift) * torch.exp(-log_scale), -log_scale.flatten(1).sum(1)
 
     def push(self, y: Dual, context: Dual) -> Dual:

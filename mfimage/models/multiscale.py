@@ -36,25 +36,21 @@ class LevelCouplings(nn.Module):
         self.fine = nn.ModuleList(AffineCoupling(net(c, 6 * c), mask=mask) for _ in range(rounds))
         self.coarse = nn.ModuleList(AffineCoupling(net(3 * c, 2 * c)) for _ in range(rounds))
 
-    def forward(
-        self, low: Tensor, details: Tensor, noise: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, low: Tensor, details: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map averages and details; the third is ladj, (B,)."""
         ladj = low.new_zeros(len(low))
         for fine, coarse in zip(self.fine, self.coarse, strict=True):
-            details, first = fine(details, low, noise)
-            low, second = coarse(low, details, noise)
+            details, first = fine(details, low)
+            low, second = coarse(low, details)
             ladj = ladj + first + second
         return low, details, ladj
 
-    def inverse(
-        self, low: Tensor, details: Tensor, noise: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def inverse(self, low: Tensor, details: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map back."""
         ladj = low.new_zeros(len(low))
         for fine, coarse in zip(reversed(self.fine), reversed(self.coarse), strict=True):
-            low, first = coarse.inverse(low, details, noise)
-            details, second = fine.inverse(details, low, noise)
+            low, first = coarse.inverse(low, details)
+            details, second = fine.inverse(details, low)
             ladj = ladj + first + second
         return low, details, ladj
 
@@ -69,8 +65,8 @@ class LevelCouplings(nn.Module):
 class Multiscale(Transform):
     """Wavelet levels with couplings: images (B, C, H, W) to vectors (B, C·H·W), as `Wavelets` orders them.
 
-    Each level halves the resolution and couples averages and details, in networks that see the context if
-    there is one; then the details leave and the averages go on. An offset, an image, is taken off first. It
+    Each level halves the resolution and couples averages and details;
+    then the details leave and the averages go on. An offset, an image, is taken off first. It
     starts as the fixed pyramid. Dinh, Sohl-Dickstein, Bengio, Density estimation using Real NVP, 2016, arXiv
     1605.08803, §3.6; Yu, Derpanis, Brubaker, Wavelet flow, 2020, arXiv 2010.13821.
 
@@ -91,7 +87,7 @@ class Multiscale(Transform):
         x, ladj, details = x - self.offset, x.new_zeros(len(x)), []
         for level, couple in enumerate(self.couplings):
             x, fine = self.wavelets.split(x, level)
-            x, fine, step = couple(x, fine, context)
+            x, fine, step = couple(x, fine)
             ladj = ladj + step
             details.append(fine)
         return self.wavelets.pack(x, details), ladj
@@ -100,7 +96,7 @@ class Multiscale(Transform):
         ladj = x.new_zeros(len(x))
         image, details = self.wavelets.unpack(x)
         for level in reversed(range(len(details))):
-            image, fine, step = self.couplings[level].inverse(image, details[level], context)
+            image, fine, step = self.couplings[level].inverse(image, details[level])
             image, ladj = self.wavelets.join(image, fine, level), ladj + step
         return image + self.offset, ladj
 

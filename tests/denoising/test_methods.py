@@ -40,12 +40,10 @@ def test_left_alone_an_image_is_what_it_was(y):
 
 
 @pytest.mark.parametrize("kind", ["manifold-flow", "encoder-flow"])
-def test_soft_shrinks_the_coordinates_of_what_the_couplings_leave(kind, y):
+def test_soft_shrinks_the_coordinates_of_what_is_cleared(kind, y):
     model = made(kind, noise_aware=True)
     chart = model.chart if kind == "manifold-flow" else model.chart.chart
-    seen = torch.stack([SIGMA / (SIGMA + c) for c in (0.03, 0.1, 0.3, 1.0)], 1)
-    coupled = chart.denoiser.multiscale
-    z = chart(coupled.inverse(coupled.wavelets.analysis(y), seen)[0])[0]
+    z = chart(chart.denoiser.clear(y, SIGMA))[0]
     gains = chart.denoiser.gains
     gain = torch.sigmoid(gains.level - gains.log_slope.exp() * SIGMA.log()[:, None])
     torch.testing.assert_close(METHODS["soft"](y, model, SIGMA), chart.inverse(gain * z)[0])

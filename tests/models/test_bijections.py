@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from mfimage.config import ModelConfig
 from mfimage.models import Prescribed, Spherical, VectorChart, image_chart, latent_density
 from mfimage.models.bent import BentSubspace
-from mfimage.models.denoiser import noise_features
 from mfimage.models.density import Parted
 from mfimage.models.duals import Dual, by_jvp
 from mfimage.models.layers import ActNorm, AffineCoupling, push_inverse
@@ -26,7 +25,7 @@ SPLINES = {"atol": 1e-6, "rtol": 0}  # of nflows are inverted by the roots of a 
 
 
 def chart(shape, dim, **settings):
-    return image_chart(ModelConfig(shape, dim, width=4, hidden=16, noise_width=4, **settings))
+    return image_chart(ModelConfig(shape, dim, width=4, hidden=16, **settings))
 
 
 def scaled(pair):
@@ -72,16 +71,6 @@ BIJECTIONS = {  # name → shape of the input, constructor, length of the contex
     "multiscale": ((1, 8, 8), lambda: chart((1, 8, 8), 3, levels=2, steps=2).multiscale, 0),
     "multiscale-odd": ((2, 5, 7), lambda: chart((2, 5, 7), 3, levels=2).multiscale, 0),
     "multiscale-straight": ((1, 3, 8), lambda: chart((1, 3, 8), 3, levels=2, steps=0).multiscale, 0),
-    "noise": (
-        (1, 8, 8),
-        lambda: chart((1, 8, 8), 3, levels=2, noise_aware=True).denoiser.multiscale,
-        "noise",
-    ),
-    "noise-odd": (
-        (2, 5, 7),
-        lambda: chart((2, 5, 7), 3, levels=2, noise_steps=2, noise_aware=True).denoiser.multiscale,
-        "noise",
-    ),
     "chart": ((1, 8, 8), lambda: chart((1, 8, 8), 3, levels=2, near=9, bends=2), 0),
     "chart-colour": ((3, 4, 8), lambda: chart((3, 4, 8), 5, near=6, draw=2), 0),
     "chart-odd": ((1, 7, 6), lambda: chart((1, 7, 6), 3, levels=2, near=6, draw=2, steps=0), 0),
@@ -132,10 +121,7 @@ def made_bijection(name):
     transform, x = perturb(make(), 0.3), torch.randn(3, *shape)
     if name.startswith("density"):
         x = 3 * x  # inside the splines' range and outside it
-    if context == "noise":
-        theta = noise_features(torch.tensor([0.05, 0.2, 0.5]))
-    else:
-        theta = torch.randn(3, context) if context else None
+    theta = torch.randn(3, context) if context else None
     inexact = name.startswith(("splines", "density", "parted"))
     return transform, x, theta, SPLINES if inexact else EXACT
 

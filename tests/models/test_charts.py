@@ -98,14 +98,27 @@ def test_dropout_is_of_training_alone():
     assert not torch.equal(chart.decode(torch.zeros(1, 3)), chart.decode(torch.zeros(1, 3)))
 
 
-def test_the_noise_couplings_do_nothing_without_noise():
+def test_clearing_does_nothing_without_noise():
     chart, x = moved((2, 9, 8), noise_aware=True).double(), torch.rand(4, 2, 9, 8, dtype=torch.double)
     sigma = torch.tensor([0.0, 0.1, 0.2, 0.5], dtype=torch.double)
     cleared = chart.denoiser.clear(x, sigma)
     torch.testing.assert_close(cleared[0], x[0], atol=1e-12, rtol=0)
     assert (cleared[1:] - x[1:]).flatten(1).abs().amax(1).min() > 1e-3
-    again = chart.denoiser.multiscale(cleared, noise_features(sigma))[0]
-    torch.testing.assert_close(chart.multiscale.wavelets.synthesis(again), x)
+
+
+def test_clearing_goes_from_coarse_to_fine():
+    chart = moved((2, 16, 12), noise_aware=True, levels=2).double()
+    y = torch.rand(3, 2, 16, 12, dtype=torch.double)
+    sigma, denoiser = torch.tensor([0.1, 0.2, 0.5], dtype=torch.double), chart.denoiser
+    average = torch.nn.functional.avg_pool2d
+    low, noise = 4 * average(y, 4), noise_features(sigma)
+    for level, net in reversed(list(enumerate(denoiser.nets))):
+        details = denoiser.wavelets.split(2**level * average(y, 2**level), level)[1]
+        both = torch.cat([low, details], 1)
+        scale, shift = net(both, noise).chunk(2, 1)
+        both = both * torch.exp(torch.tanh(scale)) + shift
+        low = denoiser.wavelets.join(both[:, :2], both[:, 2:], level)
+    torch.testing.assert_close(denoiser.clear(y, sigma), low)
 
 
 def test_shrinking_without_noise_is_the_identity_where_nothing_is_dropped():
