@@ -1,7 +1,8 @@
 """What the defaults give on the data of a user: `mfimage train DATA -o RUN --dim D --time T --seed S`.
 
-Nothing else is set. DATA is a folder of PNG files, all of them to learn from, or a named set; T in seconds is
-the CPU time of a data set over the threads. Of every run, on images that it has not seen:
+Nothing else is set, but for --more. DATA is a folder of PNG files, all of them to learn from, or a named set; T
+in seconds is such that no more CPU time is used than a data set allows. Of every run, on images that it has not
+seen:
 
 ratio: squared error over that of as many principal components of the images that the run learned from.
 lattice: with P the periodogram of x − x̂, mean over images, channels and the frequencies of the other axis,
@@ -53,14 +54,14 @@ ODD = ((1, 27, 27), (3, 25, 33), (3, 64, 49))
 BARS = {"lattice": 1.1, "gain": 3.0, "over_nlm": 0.0, "odd_float32": 1e-4, "odd_float64": 1e-9}
 
 
-def command(data: str, run: Path, case: Case, seed: int, threads: int) -> list[str]:
+def command(data: str, run: Path, case: Case, seed: int, more: str) -> list[str]:
     """What a user would type."""
-    settings = ["--dim", str(case.dim), "--time", f"{case.seconds / threads:g}", "--seed", str(seed)]
+    settings = ["--dim", str(case.dim), "--time", f"{case.time:g}", "--seed", str(seed), *more.split()]
     return [sys.executable, "-m", "mfimage", "train", data, "-o", str(run), *settings]
 
 
 def train_by_command(
-    case: Case, training: Dataset | str, run: Path, seed: int, threads: int
+    case: Case, training: Dataset | str, run: Path, seed: int, threads: int, more: str
 ) -> tuple[Any, PCA, dict[str, Any]]:
     """Train, and measure what the unseen images do not enter; the folder of images is there meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +73,7 @@ def train_by_command(
         environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
-            command(data, run, case, seed, threads), env=environment, stdout=sys.stderr, check=True
+            command(data, run, case, seed, more), env=environment, stdout=sys.stderr, check=True
         )
         wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         model, cpu = from_pretrained(run), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -148,6 +149,7 @@ def marks(row: dict[str, Any], case: Case) -> dict[str, bool]:
         "ratio": row["ratio"] <= case.bar,
         **({"goal": row["ratio"] <= case.goal} if case.goal is not None else {}),
         "never_worse": row["ratio"] <= 1,
+        "cpu": row["cpu_seconds"] <= case.cpu,
         "lattice": row["lattice"] <= BARS["lattice"],
         "gain": all(cell["gain"] >= BARS["gain"] for cell in cells),
         "over_nlm": all(cell["over_nlm"] > BARS["over_nlm"] for cell in cells),
@@ -159,10 +161,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def fill(name: str, case: Case, seeds: list[int], folder: Path, threads: int) -> str | None:
+def fill(name: str, case: Case, seeds: list[int], folder: Path, threads: int, more: str) -> str | None:
     """Append the rows of a data set that are not there yet, or say why it is skipped."""
     rows = folder / "rows.jsonl"
-    done = {row["seed"] for row in read_rows(rows) if row["name"] == name}
+    done = {row["seed"] for row in read_rows(rows) if (row["name"], row["more"]) == (name, more)}
     if not (seeds := [seed for seed in seeds if seed not in done]):
         return None
     try:
@@ -171,9 +173,10 @@ def fill(name: str, case: Case, seeds: list[int], folder: Path, threads: int) ->
         say(f"{name}: skipped: {error}")
         return str(error)
     for seed in seeds:
-        say(f"{name}, seed {seed}: {case.seconds:g} CPU-seconds on {threads} threads")
-        model, pca, found = train_by_command(case, training, folder / f"{name}-{seed}", seed, threads)
-        row = {"name": name, "seed": seed, "threads": threads, "dim": case.dim, "seconds": case.seconds}
+        say(f"{name}, seed {seed}: {case.time:g} s on {threads} threads {more}")
+        run = folder / f"{name}{more}-{seed}".replace(" ", "")
+        model, pca, found = train_by_command(case, training, run, seed, threads, more)
+        row = {"name": name, "seed": seed, "threads": threads, "dim": case.dim, "time": case.time, "more": more}
         row |= found | on_unseen(model, pca, unseen)
         row["met"] = marks(row, case)
         with rows.open("a", encoding="utf-8") as file:
@@ -186,16 +189,18 @@ def table(rows: list[dict[str, Any]], cases: dict[str, Case]) -> str:
     """Write the rows as Markdown."""
     gains = " | ".join(f"gain at {s}/255 (over NLM), dB" for s in SIGMAS)
     lines = [
-        f"| data | d | seed | CPU (wall) s | ratio (bar) | lattice (PCA) | {gains} | missed |",
+        f"| data | d | seed | CPU (wall) s | ratio (bar) | lattice, of mean (PCA) | {gains} | missed |",
         "|---" * 9 + "|",
     ]
     for row in rows:
         cells = [f"{c['gain']:.2f} ({c['over_nlm']:+.2f})" for c in row["denoising"].values()]
         missed = ", ".join(name for name, met in row["met"].items() if not met and name != "goal")
         spent = f"{row['cpu_seconds']:.0f} ({row['wall_seconds']:.0f})"
-        first = f"| {row['name']} | {row['dim']} | {row['seed']} | {spent}"
-        ratio = f"{row['ratio']:.4f} ({cases[row['name']].bar:.2f})"
-        shown = f"{row['lattice']:.2f} ({row['lattice_pca']:.2f})"
+        data = f"{row['name']}{f' `{more}`' if (more := row['more']) else ''}"
+        first = f"| {data} | {row['dim']} | {row['seed']} | {spent}"
+        ratio = f"{row['ratio']:.3f} ({cases[row['name']].bar:.2f})"
+        linear = f"({row['lattice_pca']:.2f}, {row['lattice_mean_pca']:.2f})"
+        shown = f"{row['lattice']:.2f}, {row['lattice_mean']:.2f} {linear}"
         lines.append(" | ".join([first, ratio, shown, *cells, f"{missed or '–'} |"]))
     return "\n".join(lines)
 
@@ -211,6 +216,7 @@ def main() -> None:
         "--seeds", help="comma-separated; without it three of short trainings, one of long ones"
     )
     parser.add_argument("--threads", type=int, default=2, help="of every command")
+    parser.add_argument("--more", default="", help="more settings of every command, in one argument")
     parser.add_argument("--folder", type=Path, default=Path("runs/default-model"), help="where runs are kept")
     parser.add_argument("--table", action="store_true", help="print what is there as Markdown, and stop")
     given = parser.parse_args()
@@ -226,9 +232,10 @@ def main() -> None:
         for name in [] if given.table else names:
             case_seeds = [0] if given.quick else cases[name].seeds
             seeds = [int(seed) for seed in given.seeds.split(",")] if given.seeds else case_seeds
-            if reason := fill(name, cases[name], seeds, folder, given.threads):
+            if reason := fill(name, cases[name], seeds, folder, given.threads, given.more):
                 skipped[name] = reason
         rows = [row for row in read_rows(folder / "rows.jsonl") if row["name"] in names]
+        rows.sort(key=lambda row: (list(cases).index(row["name"]), row["more"], row["seed"]))
     if given.table:
         print(table(rows, cases))
         return

@@ -188,7 +188,7 @@ _NOISE = Phase(
     "noise", lambda m: m.chart.denoiser.requires_grad_() if m.noise_aware else None,
     lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma),
     lambda m, b: m.chart.initialise_denoiser(b.x), disturb=_of_random_noise, within=lambda m: m.chart,
-    batch=0.25, lr=2.0, decay=0.4, share=0.2, shifts=True, sheet=_denoised,
+    batch=0.5, lr=2.0, decay=0.4, share=0.2, shifts=True, sheet=_denoised,
 )  # fmt: skip
 _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
