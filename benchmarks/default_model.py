@@ -72,9 +72,7 @@ def train_by_command(
         shutil.rmtree(run, ignore_errors=True)  # one that was broken off
         environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            command(data, run, case, seed, more), env=environment, stdout=sys.stderr, check=True
-        )
+        subprocess.run(command(data, run, case, seed, more), env=environment, stdout=sys.stderr, check=True)
         wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         model, cpu = from_pretrained(run), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         learned = learned_of(load(data, "train"), model)
@@ -176,7 +174,14 @@ def fill(name: str, case: Case, seeds: list[int], folder: Path, threads: int, mo
         say(f"{name}, seed {seed}: {case.time:g} s on {threads} threads {more}")
         run = folder / f"{name}{more}-{seed}".replace(" ", "")
         model, pca, found = train_by_command(case, training, run, seed, threads, more)
-        row = {"name": name, "seed": seed, "threads": threads, "dim": case.dim, "time": case.time, "more": more}
+        row = {
+            "name": name,
+            "seed": seed,
+            "threads": threads,
+            "dim": case.dim,
+            "time": case.time,
+            "more": more,
+        }
         row |= found | on_unseen(model, pca, unseen)
         row["met"] = marks(row, case)
         with rows.open("a", encoding="utf-8") as file:
