@@ -1,7 +1,7 @@
 """What the defaults give on the data of a user: `mfimage train DATA -o RUN --dim D --time T --seed S`.
 
-Nothing else is set, but for --more. DATA is a folder of PNG files, all of them to learn from, or a named set; T
-in seconds is such that no more CPU time is used than a data set allows. Of every run, on images that it has
+Nothing else is set, but for --more. DATA is a folder of PNG files, all of them to learn from, or a named set;
+T in seconds is such that no more CPU time is used than a data set allows. Of every run, on images that it has
 not seen:
 
 ratio: squared error over that of as many principal components of the images that the run learned from.
