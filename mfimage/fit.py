@@ -27,8 +27,8 @@ from mfimage.signals import caught_signals
 
 def quickest_precision(images: bool, device: torch.device) -> Literal["no", "bf16"]:
     """Return what trains quickest: bf16 for images on a CPU that multiplies matrices in it (AMX)."""
-    able = device.type == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
-    return "bf16" if images and able else "no"
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if images and device.type == "cpu" and known.get("amx_bf16") else "no"
 
 
 def make_accelerator(device: str, precision: str | None = None) -> Accelerator:

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from mfimage.errors import DivergedError, Interrupted
-from mfimage.fit import fit, shuffled
+from mfimage.fit import fit, quickest_precision, shuffled
 from mfimage.run import Snapshots
 from mfimage.schedule import Schedule
 
@@ -255,3 +255,22 @@ def test_processes_divide_the_batch_between_them(world):
         parts = [rank(step) for rank in ranks]
         assert {len(part) for part in parts} == {8 // world}
         assert torch.equal(torch.stack(parts, 1).flatten(), whole(step))
+
+
+@pytest.mark.parametrize(
+    ("amx", "images", "device", "expected"),
+    [
+        (True, True, "cpu", "bf16"),
+        (True, False, "cpu", "no"),
+        (True, True, "cuda", "no"),
+        (False, True, "cpu", "no"),
+    ],
+)
+def test_images_train_in_bfloat16_where_the_cpu_multiplies_in_it(monkeypatch, amx, images, device, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    assert quickest_precision(images, torch.device(device)) == expected
+
+
+def test_an_older_torch_that_cannot_tell_trains_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert quickest_precision(True, torch.device("cpu")) == "no"
