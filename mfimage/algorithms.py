@@ -38,7 +38,9 @@ def _projections(model: Any, batch: Batch, generator: torch.Generator) -> Tensor
 
 def _denoised(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
     """Images with noise, and what the chart makes of them."""
-    y = batch.x + SHOWN_NOISE * torch.randn(batch.x.shape, generator=generator).to(batch.x)
+    y = batch.x + SHOWN_NOISE * torch.randn(batch.x.shape, generator=generator, dtype=torch.float32).to(
+        batch.x
+    )
     return torch.cat([y, model.chart.shrink(y, y.new_full((len(y),), SHOWN_NOISE))])
 
 
@@ -111,7 +113,7 @@ def _dequantised(batch: Batch, config: Config, generator: torch.Generator, dim: 
     """Dequantise images, and add Gaussian noise if there is any."""
     x = batch.x
     if x.dim() == 4:
-        x = losses.dequantise(x, torch.rand(x.shape, generator=generator).to(x))
+        x = losses.dequantise(x, torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x))
     return _disturbed(batch._replace(x=x), config.sigma, generator)
 
 
@@ -122,7 +124,7 @@ def _noisy(batch: Batch, config: Config, generator: torch.Generator, dim: int) -
 
 def _disturbed(batch: Batch, sigma: float, generator: torch.Generator) -> Batch:
     """Add noise N(0, σ²), and keep the clean data."""
-    noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
+    noise = torch.randn(batch.x.shape, generator=generator, dtype=torch.float32).to(batch.x)
     return batch._replace(x=batch.x + sigma * noise, clean=batch.x)
 
 
@@ -132,16 +134,24 @@ def _of_random_noise(batch: Batch, config: Config, generator: torch.Generator, d
     Every third image is cut to [0, 1] after that, as files are: there black and white hold half the noise.
     """
     low, high = cast("tuple[float, float]", config.noise)
-    sigma = (low + (high - low) * torch.rand(len(batch.x), generator=generator)).to(batch.x)
-    noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
+    sigma = (low + (high - low) * torch.rand(len(batch.x), generator=generator, dtype=torch.float32)).to(
+        batch.x
+    )
+    noise = torch.randn(batch.x.shape, generator=generator, dtype=torch.float32).to(batch.x)
     noisy = batch.x + sigma.view(-1, 1, 1, 1) * noise
-    cut = (torch.rand(len(noisy), generator=generator) < CUT).to(noisy.device).view(-1, 1, 1, 1)
+    cut = (
+        (torch.rand(len(noisy), generator=generator, dtype=torch.float32) < CUT)
+        .to(noisy.device)
+        .view(-1, 1, 1, 1)
+    )
     return batch._replace(x=torch.where(cut, noisy.clamp(0, 1), noisy), clean=batch.x, sigma=sigma)
 
 
 def _draw(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
     """Draw base noise, or probes, of the codes' length."""
-    return batch._replace(noise=torch.randn(len(batch.x), dim, generator=generator).to(batch.x))
+    return batch._replace(
+        noise=torch.randn(len(batch.x), dim, generator=generator, dtype=torch.float32).to(batch.x)
+    )
 
 
 def _whole(name: str, loss: Loss, disturb: Disturb | None = None, likelihood: bool = False) -> Phase:

@@ -18,6 +18,12 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 BudgetName = Literal["quick", "paper"]
 PresetName = Literal["default", "demo"]
 
+MOST = {
+    **dict.fromkeys(("steps", "density_steps", "warmup", "patience", "every", "validation"), 2**53),
+    "batch_size": 2**24,
+    "dim": 2**16,
+    "size": 2**14,
+}
 TIME = 600.0  # seconds of a training where nothing is said
 NOISE_AWARE = ("m-flow", "me-flow")  # algorithms whose chart can learn to remove noise
 NOISE = (0.0, 0.5)  # the range of its σ that they learn where none is given
@@ -116,7 +122,7 @@ class Config:
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels must be 1 (grey), 3 (colour) or null, not {self.channels!r}")
         above_zero = ("dim", "size", "time", "batch_size", "every", "validation", "lr", "density_lr", "clip")
-        check_fields(self, above_zero, shares=("ema",))
+        check_fields(self, above_zero, shares=("ema",), most=MOST)
         if self.time is not None and self.steps is not None:
             raise UsageError("time and steps both say how long to train: choose one")
         if self.density_steps is not None and self.steps is None:

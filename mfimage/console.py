@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from mfimage.errors import MfimageError
+from mfimage.errors import Interrupted, MfimageError
 
 if TYPE_CHECKING:
     from mfimage.errors import Skipped
@@ -33,6 +33,8 @@ def exit_codes(verbose: bool = False) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
+    except Interrupted as stop:
+        _fail(str(stop), stop.exit_code, verbose)
     except KeyboardInterrupt:
         _fail("interrupted", 128 + signal.SIGINT, verbose)
     except BrokenPipeError:  # nobody reads on, as of `| head`

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+_LONGEST = 200  # characters of a reason
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,35 @@ class ResourceError(MfimageError):
     exit_code = 6
 
 
-class Interrupted(MfimageError):
-    """Training was stopped by a signal after saving (exit code 128 + signal: 130 or 143)."""
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the work once it had saved its step (exit code 128 + signal: 130 or 143).
+
+    A KeyboardInterrupt, so that no `except Exception`, of a sweep for instance, swallows it.
+    """
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + number
+
+
+@contextmanager
+def boundary(kind: type[MfimageError], what: str) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file into one kind of error, "WHAT (REASON)".
+
+    Readers and decoders raise nearly every type on damaged files. Errors of that kind, a lack of memory and
+    a full disk pass as they are.
+    """
+    try:
+        yield
+    except (kind, ResourceError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(f"{what} ({reason_of(error)})") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line, not long, what an exception of a library means."""
+    text = " ".join(str(error).split())[:_LONGEST]
+    if isinstance(error, MfimageError) or (text and isinstance(error, OSError | ValueError)):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -27,9 +27,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mfimage.console import json_text
-from mfimage.errors import DataError, MfimageError, ModelError, ResourceError
+from mfimage.errors import DataError, MfimageError, ModelError, ResourceError, boundary
 
 NPZ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_TYPES = {  # of safetensors that a model may hold, or that a message should name
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool, "C64": torch.complex64,
+}  # fmt: skip
 _LONGEST = 40  # characters of a file's name that its temporary name keeps: file systems limit both
 
 
@@ -80,14 +85,19 @@ def read_json(
     path: str | Path, what: str = "JSON file", error: type[MfimageError] = DataError
 ) -> dict[str, Any]:
     """Read a JSON file that holds one object; the error says "PATH: not a readable WHAT (REASON)"."""
-    try:
+    require_regular(path, error)
+    with boundary(error, f"{path}: not a readable {what}"):
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as problem:
-        raise error(f"{path}: not a readable {what} ({problem})") from problem
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise error(f"{path}: not a readable {what} (one JSON object is expected, not {kind})")
     return values
+
+
+def require_regular(path: str | Path, error: type[MfimageError] = DataError) -> None:
+    """Refuse a pipe, a socket or a device, whose reading may never end; what is missing passes."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise error(f"{path}: not a regular file")
 
 
 @contextmanager
@@ -142,14 +152,23 @@ def read_metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+def read_header(path: Path) -> dict[str, Tensor]:
+    """Read names, shapes and types of the tensors of a safetensors file, as tensors without content."""
+    with _readable(path), safe_open(path, "pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            name: torch.empty(one.get_shape(), dtype=_TYPES[one.get_dtype()], device="meta")
+            for name, one in slices.items()
+        }
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    try:
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    require_regular(path, ModelError)
+    with boundary(ModelError, f"{path}: damaged or not a safetensors file"):
         yield
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: damaged or not a safetensors file ({error})") from error
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -157,18 +176,36 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def load_state(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Fill a module; ModelError names what is missing, unknown, of another shape or not finite."""
-    wanted = module.state_dict()
-    problems = [f"{name} is missing" for name in wanted if name not in tensors]
-    problems += [f"{name} is unknown" for name in tensors if name not in wanted]
-    for name in [name for name in wanted if name in tensors]:
-        given, shape = tensors[name], wanted[name].shape
-        if given.shape != shape:
-            problems.append(f"{name} has shape {tuple(given.shape)}, not {tuple(shape)}")
-        elif not torch.isfinite(given).all():
+def require_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
+    """Compare tensors, or headers, with those of a module; ModelError names what differs.
+
+    Names, shapes and kinds of numbers must be the same: reals may be of another precision, but no integers,
+    truth values or complex numbers; and indices that a module keeps are no weights, and stay what they are.
+    """
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is unknown" for name in given if name not in wanted]
+    for name in [name for name in wanted if name in given]:
+        ours, theirs = wanted[name], given[name]
+        if theirs.shape != ours.shape:
+            problems.append(f"{name} has shape {tuple(theirs.shape)}, not {tuple(ours.shape)}")
+        elif theirs.dtype != ours.dtype and not (theirs.is_floating_point() and ours.is_floating_point()):
+            problems.append(f"{name} is of type {_type(theirs)}, not {_type(ours)}")
+        elif theirs.is_meta or ours.is_meta:
+            continue
+        elif not torch.isfinite(theirs.to(ours.dtype)).all():
             problems.append(f"{name} holds non-finite numbers")
+        elif not ours.is_floating_point() and not torch.equal(ours.to(theirs.device), theirs):
+            problems.append(f"{name} holds other indices")
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ModelError(f"{path}: does not fit the model to be filled: {'; '.join(problems[:3])}{more}")
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def load_state(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Fill a module; ModelError names what does not fit (see `require_fit`) or is not finite."""
+    require_fit(module.state_dict(), tensors, path)
     module.load_state_dict(tensors)

@@ -53,6 +53,7 @@ class ModuleWithLoss(nn.Module):
         return self.loss(self.module, batch)
 
 
+@torch.enable_grad()
 def fit(
     module: nn.Module,
     loss: Callable[[Any, Any], Tensor],

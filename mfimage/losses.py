@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from mfimage.models import PIE, Density, GenerativeModel, Manifold, ManifoldFlow
+from mfimage.models.duals import FORWARD_MODE
 from mfimage.models.layers import full_precision
 
 
@@ -166,7 +167,8 @@ def volume_surrogate(model: ManifoldFlow, x: Tensor, probe: Tensor, context: Ten
     """
     u = model.encode(x, context)
     with torch.enable_grad():
-        tangent = jvp(lambda w: model.decode(w, context), (u,), (probe,))[1]
+        with FORWARD_MODE:
+            tangent = jvp(lambda w: model.decode(w, context), (u,), (probe,))[1]
         (cotangent,) = vjp(lambda y: model.encode(y, context), x)[1](probe)
     tangent, cotangent = tangent.flatten(1), cotangent.flatten(1)
     expands = tangent.detach().norm(dim=1) > probe.norm(dim=1)

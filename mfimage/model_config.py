@@ -10,6 +10,16 @@ from mfimage.errors import UsageError
 from mfimage.settings import check_fields, whole_numbers
 
 KindName = Literal["manifold-flow", "encoder-flow", "linear", "sphere", "pie", "ambient-flow", "autoencoder"]
+_LAYERS = 64  # levels, rounds, pairs and couplings, at most: far above what any image needs
+_LONGEST = 2**16  # of any length of a layer, and side of an image
+_PIXELS = 2**28  # numbers of an example
+MOST = {
+    **dict.fromkeys(("steps", "bends", "density_steps"), _LAYERS),
+    "levels": _LONGEST.bit_length(),
+    **dict.fromkeys(
+        ("dim", "width", "near", "draw", "noise_width", "hidden", "density_width", "context"), _LONGEST
+    ),
+}
 SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware"})  # of a model, by the data and Config
 
 
@@ -63,9 +73,11 @@ class ModelConfig:
             raise UsageError(
                 f"shape must be (channels, height, width) or (features,), all positive, not {self.shape}"
             )
-        positive = "dim", "width", "noise_width", "density_width", "epsilon"
-        check_fields(self, positive, shares=("dropout",))
         pixels = math.prod(self.shape)
+        if pixels > _PIXELS or (self.images and max(self.shape) > _LONGEST):
+            raise UsageError(f"shape must be of no more than {_PIXELS:,} numbers, and sides to {_LONGEST:,}")
+        positive = "dim", "width", "noise_width", "density_width", "epsilon"
+        check_fields(self, positive, shares=("dropout",), most=MOST)
         if not 1 <= self.dim < pixels:
             what = f"images of shape {self.shape}" if self.images else f"vectors of length {pixels}"
             raise UsageError(f"dim must lie in 1 … {pixels - 1} for {what}, not {self.dim}")

@@ -213,7 +213,9 @@ class Trainer:
     def _drawn(self, x: Tensor, count: int, number: int) -> Tensor:
         """Draw numbers in [0, 1) for every image, by the seed, a number and its place in the whole batch."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        return torch.rand(len(x) * world, count, generator=stream(self.config.seed, number))[rank::world]
+        return torch.rand(
+            len(x) * world, count, generator=stream(self.config.seed, number), dtype=torch.float32
+        )[rank::world]
 
     def _disturbed(self, phase: Phase, batch: Batch, step: int) -> Batch:
         """Add the random numbers of a step, which follow from the seed and the step."""

@@ -12,15 +12,26 @@ import torch
 from torch import nn
 
 from mfimage.config import ModelConfig
-from mfimage.errors import ModelError, UsageError
-from mfimage.files import load_state, read_json, read_tensors, save_tensors, write_json, write_text
-from mfimage.models import GenerativeModel
-from mfimage.models.build import build
+from mfimage.errors import ModelError, UsageError, boundary
+from mfimage.files import (
+    load_state,
+    read_header,
+    read_json,
+    read_tensors,
+    require_fit,
+    save_tensors,
+    write_json,
+    write_text,
+)
+from mfimage.models import ChartedModel, GenerativeModel
+from mfimage.models.build import outline, vessel
+from mfimage.modes import plainly
 from mfimage.settings import from_json
 
 FORMAT = "mfimage-2"
 _BEFORE = {"mfimage-1": "0.1.0"}  # format → the last version that reads it
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_SLACK = 2**22  # numbers that a model may make beside its weights: masks, and what a first weight is made of
 CALIBRATION, _SECTIONS = "calibration.json", "mfimage-calibration-3"  # its format: a section for each finding
 
 
@@ -44,6 +55,7 @@ def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
     return directory
 
 
+@plainly
 def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> GenerativeModel:
     """Read a model from a directory, or from the Hugging Face Hub where huggingface_hub is installed.
 
@@ -55,15 +67,47 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> G
         The model in evaluation mode.
 
     Raises:
-        ModelError: If files are missing, damaged, of another format, or do not fit together.
+        ModelError: If files are missing, damaged, of another format, or do not fit together, or if the
+            model that they make gives no finite numbers.
         UsageError: If there is no CUDA device where one is asked for.
     """
     device, directory = find_device(device), locate(source)
     config, measured = _read_config(directory / CONFIG)
-    model = build(config)
+    model = _filled(config, directory / WEIGHTS)
     model.measured = measured | read_calibration(directory)
-    load_state(model, read_tensors(directory / WEIGHTS), directory / WEIGHTS)
     return model.to(device).eval()
+
+
+def _filled(config: ModelConfig, path: Path) -> GenerativeModel:
+    """Make a model of a file of weights; nothing is allocated before names and shapes are found to fit."""
+    header = read_header(path)
+    held = sum(tensor.numel() for tensor in header.values())
+    with boundary(ModelError, f"{path.with_name(CONFIG)}: describes no model of {WEIGHTS}"):
+        wanted = outline(config, _SLACK + 2 * held).state_dict()
+    require_fit(wanted, header, path)
+    model = vessel(config)
+    load_state(model, read_tensors(path), path)
+    with boundary(ModelError, f"{path}: damaged: the model gives no finite numbers"):
+        _require_finite(model)
+    return model
+
+
+@torch.no_grad()
+def _require_finite(model: GenerativeModel) -> None:
+    """Raise ValueError unless a grey image, its projection and what is drawn from no noise are finite."""
+    grey = torch.full((1, *model.shape), 0.5, dtype=torch.float32)
+    theta = grey.new_zeros(1, model.context_features) if model.conditional else None
+    codes = model.encode(grey, theta)
+    found = {
+        "the codes of a grey image": codes,
+        "its projection": model.decode(codes, theta),
+        "the middle sample": model.decode(model.push_forward(grey.new_zeros(1, model.dim), theta), theta),
+    }
+    if isinstance(model, ChartedModel):
+        found["its log-density"] = model.density.log_prob(codes, theta)
+    for name, values in found.items():
+        if not values.isfinite().all():
+            raise ValueError(f"{name} is not finite")
 
 
 def write_calibration(directory: str | Path, sections: dict[str, Any]) -> Path:

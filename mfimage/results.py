@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from mfimage.config import Config
 from mfimage.console import counted, duration
 from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import NOISY, calibrate_denoising, denoise_batch
+from mfimage.errors import ModelError, boundary
 from mfimage.eval.image_metrics import PCA, psnr
 from mfimage.eval.page import Files, Page, Part, Pictures, Section, picture, strip
 from mfimage.eval.plots import curve_plot
@@ -106,7 +109,8 @@ def _course(run: Run, config: Config, count: int) -> tuple[Best, float]:
         newest = snapshots.newest()
         if phase.name not in MANIFOLD or newest is None or not snapshots.best.exists():
             continue
-        step = json.loads(read_metadata(snapshots.best)["progress"])["best_step"]
+        with boundary(ModelError, f"{snapshots.best}: not a checkpoint of a training run"):
+            step = json.loads(read_metadata(snapshots.best)["progress"])["best_step"]
         last = snapshots.step_of(newest)
         if step or not best:
             best = "start" if step == 0 else "end" if step == last else "middle"
@@ -135,7 +139,7 @@ def _samples(model: GenerativeModel, config: Config, columns: int) -> Pictures |
 @torch.no_grad()
 def _denoised(model: GenerativeModel, x: Tensor, sigma: float) -> Pictures:
     """Noisy and denoised images below one another, with the mean PSNR."""
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     y = (x + sigma * noise).clamp(0, 1)
     done = denoise_batch(y.to(model.device), model, y.new_full((len(y),), sigma))
     rows = {"noisy": y, "denoised": done.image.clamp(0, 1).cpu()}
@@ -149,16 +153,27 @@ def _denoised(model: GenerativeModel, x: Tensor, sigma: float) -> Pictures:
     return Pictures(shown, f"σ = {255 * sigma:.0f}/255", said)
 
 
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The lines of stats.jsonl, which a model without steps has not; one that a crash cut off is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        with suppress(Exception):
+            record = json.loads(line)
+            numbers = {key: float(record[key]) for key in ("step", "loss", "validation") if key in record}
+            if {"step", "loss"} <= set(numbers):
+                records.append({"phase": str(record["phase"]), **numbers})
+    return records
+
+
 def training_curves(run: Run) -> Section:
     """Plot the loss of each phase, and its validation, from stats.jsonl."""
-    path = run.directory / "stats.jsonl"  # which a model without steps has not
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    records = _records(run.directory / "stats.jsonl")
     curves: list[Part | None] = []
     for phase in dict.fromkeys(r["phase"] for r in records):
         title, unit, log = _LABELS.get(phase, (phase.capitalize(), "loss", False))
         own = [r for r in records if r["phase"] == phase]
-        watched = [(float(r["step"]), r["validation"]) for r in own if "validation" in r]
-        line = [float(r["step"]) for r in own], [r["loss"] for r in own]
+        watched = [(r["step"], r["validation"]) for r in own if "validation" in r]
+        line = [r["step"] for r in own], [r["loss"] for r in own]
         curves.append(curve_plot(title, unit, line, watched, log))
     return Section("Training", "", curves)
 

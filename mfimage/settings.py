@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Any, Literal, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
-from mfimage.errors import UsageError
+from mfimage.errors import UsageError, boundary
 
 Settings = TypeVar("Settings")
 
@@ -19,11 +19,8 @@ def from_json(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
         raise UsageError(
             f"unknown setting {', '.join(unknown)}: {kind.__name__} knows {', '.join(sorted(known))}"
         )
-    try:
+    with boundary(UsageError, f"no settings of {kind.__name__}"):
         return kind(**{name: _tuples(value) for name, value in values.items()})
-    except TypeError as error:
-        what = str(error).removeprefix(f"{kind.__name__}.__init__() ")
-        raise UsageError(f"{kind.__name__}: {what}") from error
 
 
 def read_settings(kind: type[Settings], path: Path) -> Settings:
@@ -49,8 +46,16 @@ def check_name(what: str, name: object, names: Any) -> None:
         raise UsageError(f"{what} must be one of {', '.join(get_args(names))}, not {name!r}")
 
 
-def check_fields(config: Any, above_zero: Collection[str], shares: Collection[str] = ()) -> None:
-    """Raise UsageError for a field that is not what it says, or below 0; some lie above it, shares to 1."""
+def check_fields(
+    config: Any,
+    above_zero: Collection[str] = (),
+    shares: Collection[str] = (),
+    most: Mapping[str, int] = MappingProxyType({}),
+) -> None:
+    """Raise UsageError for a field that is not what it says, or below 0; some lie above it, shares to 1.
+
+    `most` says where whole numbers end.
+    """
     for name, hint in get_type_hints(type(config)).items():
         value, least = getattr(config, name), int(name in above_zero)
         if value is None and NoneType in get_args(hint):
@@ -65,6 +70,8 @@ def check_fields(config: Any, above_zero: Collection[str], shares: Collection[st
             check_name(name, value, named[0])
         elif hint in (int, int | None) and (type(value) is not int or value < least):
             raise UsageError(f"{name} must be a whole number from {least}, not {value!r}")
+        if name in most and value > most[name]:
+            raise UsageError(f"{name} must be at most {most[name]:,}, not {value!r}")
 
 
 def check_number(name: str, value: object, positive: bool = False) -> None:

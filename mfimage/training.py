@@ -22,12 +22,14 @@ from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator, quickest_precision
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
+from mfimage.modes import plainly
 from mfimage.phases import Trainer
 from mfimage.pretrained import WEIGHTS, from_pretrained, read_calibration, save_pretrained
 from mfimage.results import REPORT, Results
 from mfimage.run import Run
 
 
+@plainly
 def train(
     data: Data,
     outdir: str | Path,

@@ -41,7 +41,9 @@ def points_seen(
         theta = None if data.theta is None else data.theta[rows].to(device)
         images = [x]
         for copy in range(copies):
-            draw = torch.rand(len(x), 4, generator=stream(seed, 2**44 + 2**30 * copy + begin))
+            draw = torch.rand(
+                len(x), 4, generator=stream(seed, 2**44 + 2**30 * copy + begin), dtype=torch.float32
+            )
             images.append(shifted(x, shift, draw))
         if mirror:
             images += [image.flip(-1) for image in images]

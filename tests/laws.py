@@ -4,11 +4,12 @@ import torch
 from nflows.nn.nets import ResidualNet
 from nflows.transforms import (
     CompositeTransform,
-    LULinear,
     PiecewiseRationalQuadraticCouplingTransform,
     RandomPermutation,
 )
 from nflows.utils import create_alternating_binary_mask
+
+from mfimage.models.density import LULinear
 
 
 def perturb(module, scale=1.0, seed=0):

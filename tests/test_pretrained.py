@@ -87,7 +87,9 @@ def edit_tensors(change):
     return damage
 
 
-NAME = "chart.subspace.rotation.mean"
+NAME, OFFSET = "chart.subspace.rotation.mean", "chart.multiscale.offset"
+INDICES = "density._transform._transforms.2.identity_features"
+SCALE = "density._transform._transforms.0.log_scale"
 DAMAGE_TO_WEIGHTS = {
     "truncated": (cut, "damaged or not a safetensors file"),
     "garbage": (garble, "damaged or not a safetensors file"),
@@ -101,6 +103,31 @@ DAMAGE_TO_WEIGHTS = {
         rf"{NAME} has shape \(3,\), not \(64,\)",
     ),
     "NaN": (edit_tensors(lambda t: t[NAME].fill_(float("nan"))), f"{NAME} holds non-finite numbers"),
+    "integers": (
+        edit_tensors(lambda t: t.update({NAME: t[NAME].long()})),
+        f"{NAME} is of type int64, not float32",
+    ),
+    "truth values": (
+        edit_tensors(lambda t: t.update({NAME: t[NAME] > 0})),
+        f"{NAME} is of type bool, not float32",
+    ),
+    "complex": (
+        edit_tensors(lambda t: t.update({NAME: t[NAME] * 1j})),
+        f"{NAME} is of type complex64, not float32",
+    ),
+    "too large": (
+        edit_tensors(lambda t: t.update({NAME: t[NAME].double().fill_(1e300)})),
+        f"{NAME} holds non-finite numbers",
+    ),
+    "other indices": (edit_tensors(lambda t: t[INDICES].fill_(10**6)), f"{INDICES} holds other indices"),
+    "overflow": (
+        edit_tensors(lambda t: t[OFFSET].fill_(3e38)),
+        "gives no finite numbers .*codes of a grey image is not finite",
+    ),
+    "overflow of h": (
+        edit_tensors(lambda t: t[SCALE].fill_(-200)),
+        "gives no finite numbers",
+    ),
     "many": (edit_tensors(lambda t: t.clear()), "is missing; and [0-9]+ more"),
 }
 
@@ -123,6 +150,13 @@ def test_damaged_weights_are_named(saved, kind):
         ({"colour": 1}, "unknown setting colour"),
         ({"dim": 64}, "dim must lie in 1 … 63"),
         ({"levels": [[1, 1]]}, "levels must be a whole number"),
+        ({"levels": 10**6}, "levels must be at most 17"),
+        ({"bends": 10**6}, "bends must be at most 64"),
+        ({"density_width": 10**30}, "density_width must be at most"),
+        ({"epsilon": 10**400}, "epsilon must be a positive number|too large"),
+        ({"shape": [1, 10**9, 10**9]}, "shape must be of no more than"),
+        ({"density_width": 30_000}, "more numbers than the file of weights holds"),
+        ({"near": 60_000, "hidden": 60_000, "bends": 64}, "more numbers than the file of weights holds"),
         ({"shape": None}, "shape must be"),
     ],
 )
@@ -252,3 +286,26 @@ def test_weights_of_every_kind_keep_their_names_and_shapes(name, known):
     weights = build(from_json(ModelConfig, settings)).state_dict()
     layout = "\n".join(f"{name} {tuple(w.shape)} {w.dtype}" for name, w in sorted(weights.items()))
     assert hashlib.sha256(layout.encode()).hexdigest()[:16] == known["sha256"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "calibration.json"])
+def test_a_pipe_is_no_file_of_a_model(saved, name):
+    (saved / name).unlink(missing_ok=True)
+    os.mkfifo(saved / name)
+    with pytest.raises(ModelError, match=rf"{name}: not a regular file"):
+        from_pretrained(saved)
+
+
+def test_weights_in_another_precision_are_read(saved):
+    path = saved / "model.safetensors"
+    expected = from_pretrained(saved).state_dict()
+    save_file({name: t.double() if t.is_floating_point() else t for name, t in load_file(path).items()}, path)
+    found = from_pretrained(saved).state_dict()
+    assert all(t.dtype == expected[n].dtype and torch.equal(t, expected[n]) for n, t in found.items())
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe{", b"[" * 100_000, b'{"dim": 1' + b"0" * 5000 + b"}", b"\x00"])
+def test_whatever_reading_a_configuration_raises_is_an_error_of_that_file(saved, text):
+    (saved / "config.json").write_bytes(text)
+    with pytest.raises(ModelError, match=r"config\.json: not a"):
+        from_pretrained(saved)

@@ -42,7 +42,7 @@ def sample(
     flow = from_pretrained(model, device)
     if len(theta) != flow.context_features:
         raise UsageError(f"--theta: the model takes {flow.context_features} parameters, not {len(theta)}")
-    context = torch.tensor([theta]) if theta else None
+    context = torch.tensor([theta], dtype=torch.float32) if theta else None
     drawn = flow.sample(count, torch.Generator().manual_seed(seed), batch_size, context).cpu()
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)

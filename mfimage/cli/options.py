@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Container, Mapping, Sequence
@@ -28,7 +29,7 @@ def _numbers(what: str, separator: str = ",", counts: Container[int] = range(1, 
         text = tokens[-1].value
         with suppress(ValueError):
             numbers = tuple(float(part) for part in re.split(rf"(?<![eE]){separator}", text))  # 1e-3 is one
-            if len(numbers) in counts:
+            if len(numbers) in counts and all(map(math.isfinite, numbers)):
                 return numbers[0] if numbers[1:] == () and separator == "-" else numbers
         raise ValueError(f"{text}: {what} is expected")
 
@@ -69,9 +70,9 @@ def comma_separated(names: object = None) -> Parameter:
     return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, show_default=False)
 
 
-def at_least(least: int) -> Parameter:
-    """Make the parameter of a number from `least`."""
-    return Parameter(validator=validators.Number(gte=least))
+def at_least(least: int, most: int = 2**31 - 1) -> Parameter:
+    """Make the parameter of a number from `least` to `most`."""
+    return Parameter(validator=validators.Number(gte=least, lte=most))
 
 
 def _helps(settings: type) -> dict[str, str]:
@@ -89,7 +90,7 @@ Model = Annotated[str, Parameter(alias="-m", help="Run directory, model director
 Outdir = Annotated[Path, Parameter(alias="-o", help="Where results go.")]
 OwnOutdir = Annotated[Path | None, Parameter(alias="-o")]  # whose default the verb explains
 ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON file of settings.")]
-Size = Annotated[int | None, at_least(1), Parameter(help="Resize and crop to SIZE × SIZE.")]
+Size = Annotated[int | None, at_least(1, 2**14), Parameter(help="Resize and crop to SIZE × SIZE.")]
 Channels = Annotated[Literal[1, 3] | None, Parameter(help="1 grey, 3 colour.")]
 Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63), help="Of everything random.")]
 Device = Annotated[DeviceName, Parameter(help="auto takes a GPU if there is one.")]

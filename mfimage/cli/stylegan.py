@@ -117,7 +117,7 @@ def manifold(
     dim: Annotated[int, opt.at_least(1)] = 2,
     count: Annotated[int, opt.at_least(1)] = 10_000,
     test_count: Annotated[int, opt.at_least(0)] = 1_000,
-    size: Annotated[int, opt.at_least(1)] = 64,
+    size: Annotated[int, opt.at_least(1, 2**14)] = 64,
     conditional: opt.Flag = False,
     truncation: Truncation = 1.0,
     label: Label = None,

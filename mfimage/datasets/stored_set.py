@@ -88,7 +88,7 @@ class StoredSet(Dataset):
             MixedSizesError: An image is of another size than the sample.
         """
         positions = self.positions(rows)
-        images = torch.empty(len(positions), *self.shape)
+        images = torch.empty(len(positions), *self.shape, dtype=torch.float32)
         for part, read in zip(images.split(CHUNK), ahead(self.read, positions.split(CHUNK)), strict=True):
             part.copy_(read)
         return images

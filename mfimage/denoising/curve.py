@@ -14,9 +14,10 @@ from torch import Tensor
 from mfimage.datasets import Dataset
 from mfimage.denoising.examination import USUAL, measure_misfit
 from mfimage.denoising.methods import METHODS, leave, quick_methods, wavelet_sigma
-from mfimage.errors import ModelError, UsageError
+from mfimage.errors import ModelError, UsageError, boundary
 from mfimage.eval.image_metrics import psnr
 from mfimage.models import GenerativeModel
+from mfimage.modes import plainly
 
 NOISY = "noisy"  # the image as it is, among the methods of a curve
 SIGMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # where a curve is measured
@@ -88,6 +89,7 @@ def measure_curve(clean: Tensor, model: GenerativeModel, seed: int = 0) -> Denoi
     return DenoisingCurve(*(_measure(clean.to(model.device), model, seed, cut) for cut in (False, True)))
 
 
+@plainly
 @torch.no_grad()
 def _measure(x: Tensor, model: GenerativeModel, seed: int, cut: bool) -> PsnrCurve:
     generator = torch.Generator().manual_seed(seed)
@@ -95,11 +97,11 @@ def _measure(x: Tensor, model: GenerativeModel, seed: int, cut: bool) -> PsnrCur
     quality: dict[str, list[float]] = {name: [] for name in functions}
     wavelet = []
     for sigma in SIGMAS:
-        y = x + sigma * torch.randn(x.shape, generator=generator).to(x)
+        y = x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
         y = y.clamp(0, 1) if cut else y
         wavelet.append(float(wavelet_sigma(y).mean()))
         for name, function in functions.items():
-            x_hat = function(y, model, y.new_full((len(y),), sigma)).clamp(0, 1)
+            x_hat = function(y, model, y.new_full((len(y),), sigma)).nan_to_num(0, 1, 0).clamp(0, 1)
             quality[name].append(float(psnr(x_hat, x).clamp_max(_EXACT).mean()))
     return PsnrCurve(SIGMAS, {name: tuple(values) for name, values in quality.items()}, tuple(wavelet))
 
@@ -109,10 +111,8 @@ def curve_of(model: GenerativeModel) -> DenoisingCurve | None:
     stored = model.measured.get(CURVE)
     if stored is None:
         return None
-    try:
+    with boundary(ModelError, "the model's curve of denoising is damaged"):
         return DenoisingCurve(*(_read(stored[part], quick_methods(model)) for part in ("whole", "cut")))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"the model's curve of denoising is damaged ({error!r})") from error
 
 
 def _read(stored: dict[str, Any], methods: list[str]) -> PsnrCurve:
@@ -120,11 +120,14 @@ def _read(stored: dict[str, Any], methods: list[str]) -> PsnrCurve:
     quality = {str(name): tuple(float(v) for v in values) for name, values in stored["psnr"].items()}
     if not sigmas or not quality or {len(sigmas)} != {len(values) for values in (wavelet, *quality.values())}:
         raise ValueError("lengths differ")
+    if not np.isfinite([sigmas, wavelet, *quality.values()]).all() or not 0 < sigmas[0] <= min(sigmas):
+        raise ValueError("numbers are not finite, or a deviation is not positive")
     if unknown := set(quality) - {NOISY, *methods}:
         raise ValueError(f"methods {unknown}")
     return PsnrCurve(sigmas, quality, wavelet)
 
 
+@plainly
 def blind_sigma(y: Tensor, model: GenerativeModel) -> Tensor:
     """Estimate the noise of images (B, C, H, W), by the model's curve if it has one; shape (B,)."""
     curve = curve_of(model)
@@ -140,6 +143,7 @@ class Denoised:
     methods: list[str]  # by which each was made; `noisy` if it was left as it is
 
 
+@plainly
 def denoise_batch(
     y: Tensor,
     model: GenerativeModel,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfimage.errors import ModelError
+from mfimage.errors import ModelError, boundary
 from mfimage.eval.image_metrics import mse
 from mfimage.models import GenerativeModel
+from mfimage.modes import plainly
 
 USUAL = "familiar"  # the section of `model.measured` that `measure_misfit` gives
 _CELLS = 7  # blocks along the shorter side of the model's images, of which the coarse picture is made
@@ -28,7 +30,8 @@ class Examination:
         distance: ‖x̂ − y‖, shape (B,): how far the image was moved, the root of the summed squares.
         score: Out-of-distribution score of the input, ‖y − project(y)‖² a value, shape (B,), noise included.
         score_after: The same of the result.
-        strangeness: Misfit of the coarse picture over its limit, shape (B,): above 1 is far.
+        strangeness: Misfit of the coarse picture over its limit, shape (B,): above 1 is far, and ∞ where the
+            model gave no finite numbers.
     """
 
     sigma: Tensor
@@ -42,14 +45,21 @@ class Examination:
         """Say in words, an image each, what is wrong; empty where nothing is."""
         changed = [True] * len(names) if changed is None else changed
         return [
-            f"{name}: far from what the model was trained on ({float(s):.1f} times the limit): "
-            f"{'the result may be invented' if new else 'it is left as it is'}"
-            if s > 1
-            else ""
+            _message(name, float(s), new)
             for name, s, new in zip(names, self.strangeness, changed, strict=True)
         ]
 
 
+def _message(name: str, strangeness: float, changed: bool) -> str:
+    if strangeness <= 1:
+        return ""
+    what = "the result may be invented" if changed else "it is left as it is"
+    if not math.isfinite(strangeness):
+        return f"{name}: the model gives no finite numbers for it: {what}"
+    return f"{name}: far from what the model was trained on ({strangeness:.1f} times the limit): {what}"
+
+
+@plainly
 @torch.no_grad()
 def examine(
     y: Tensor,
@@ -83,6 +93,7 @@ def examine(
     )
 
 
+@plainly
 @torch.no_grad()
 def measure_misfit(clean: Tensor, model: GenerativeModel) -> dict[str, float]:
     """Measure what misfit is usual on clean images (N, C, H, W) of the model's size that it has not seen.
@@ -98,10 +109,11 @@ def measure_misfit(clean: Tensor, model: GenerativeModel) -> dict[str, float]:
 def usual_misfit(model: GenerativeModel) -> float | None:
     """Return the coarse misfit that is usual for a model, None if never measured; ModelError if damaged."""
     stored = model.measured.get(USUAL)
-    try:
-        return None if stored is None else float(stored["coarse"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"what is usual for the model is damaged ({error!r})") from error
+    with boundary(ModelError, "what is usual for the model is damaged"):
+        usual = None if stored is None else float(stored["coarse"])
+        if usual is not None and not 0 <= usual < math.inf:
+            raise ValueError(f"{usual} is no mean square")
+        return usual
 
 
 def strangeness(y: Tensor, off: Tensor, sigma: Tensor, size: tuple[int, int], usual: float | None) -> Tensor:

@@ -8,13 +8,15 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 from torch.nn import functional as F
 
 from mfimage.errors import ModelError, UsageError
 from mfimage.models import ChartedModel, GenerativeModel
+from mfimage.models.duals import Dual
 from mfimage.models.geometry import tangents
 from mfimage.models.least_squares import LevenbergMarquardt, Minimum
+from mfimage.modes import plainly
 
 _BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and double precision
 _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
@@ -116,13 +118,21 @@ class Posterior:
         seen = vmap(self.operator.forward, in_dims=1, out_dims=1)(columns).flatten(2).double()
         misfit = (self.operator.forward(self.model.decode(u)) - self.y).double().flatten(1)
         weight = self.sigma.double().square().reciprocal()[:, None]
-        density = grad(lambda v: self.model.density.log_prob(v).sum())(u).double()
-        gradient = weight * (seen @ misfit[..., None])[..., 0] - density
-        noise = tangents(lambda v: self.model.density.transform(v)[0], u).double()
-        metric = noise.mT @ noise
+        gradient = weight * (seen @ misfit[..., None])[..., 0] - self._density_slope(u).double()
+        directions = torch.eye(u.shape[1], dtype=u.dtype, device=u.device).expand(len(u), -1, -1)
+        noise = self.model.density.push(Dual(u, directions)).tangent.double()
+        metric = noise @ noise.mT
         return gradient, weight[..., None] * (seen @ seen.mT) + metric, metric
 
+    def _density_slope(self, u: Tensor) -> Tensor:
+        """∇ log p_h(u), (B, d)."""
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.model.density.log_prob(u).sum(), u)
+        return slope
 
+
+@plainly
 @torch.no_grad()
 def most_probable(
     posterior: Posterior, start: Tensor, iterations: int = 20, step: float = 1.0, tolerance: float = 5e-2
@@ -142,6 +152,7 @@ def most_probable(
     return solver.minimise(posterior, start)
 
 
+@plainly
 @torch.no_grad()
 def solve(
     y: Tensor, operator: LinearOperator, model: GenerativeModel, sigma: Tensor | float, start: Tensor
@@ -167,6 +178,7 @@ def require_posterior(model: GenerativeModel) -> ChartedModel:
     return cast(ChartedModel, model)
 
 
+@plainly
 @torch.no_grad()
 def map_denoise(y: Tensor, model: GenerativeModel, sigma: Tensor | float) -> Tensor:
     """Denoise by the most probable point of the manifold; see `methods` for the arguments, σ > 0.

@@ -16,6 +16,7 @@ from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
 from mfimage.errors import DataError, UsageError
 from mfimage.inputs import ImageLike, Sigma, given_sigma, model_input, require_images
 from mfimage.models import GenerativeModel
+from mfimage.modes import plainly
 
 _BEYOND = 4.0  # how far noise may carry a float outside [0, 1]; values up to 255 are another scale
 _ROUNDS = 20  # of filling a hole from the projection before the search
@@ -48,7 +49,7 @@ def denoise(
 
     Raises:
         DataError: If the image cannot be read, is out of range, or is not of the model's size.
-        ModelError: If the model has not what the method needs, or is one of vectors.
+        ModelError: If the model has not what the method needs, is one of vectors, or gives no finite image.
         UsageError: If there is no such method, or sigma is no deviation of these images.
 
     Example:
@@ -99,6 +100,7 @@ def mask_of(mask: np.ndarray | Tensor, x: Tensor) -> Tensor:
     return missing[:, None].expand(len(x), -1, -1, -1)
 
 
+@plainly
 @torch.no_grad()
 def fill(y: Tensor, missing: Tensor, model: GenerativeModel, sigma: Tensor | float | None = None) -> Tensor:
     """Inpaint a batch (B, C, H, W) under a mask (B, 1, H, W), bool; see `inpaint`. The result is not clipped.
@@ -152,6 +154,7 @@ def super_resolve(image: ImageLike, factor: int, model: GenerativeModel, sigma: 
     return restore(enlarge(operator.forward(enlarged), factor, model, given_sigma(sigma, image, len(x))))
 
 
+@plainly
 @torch.no_grad()
 def enlarge(y: Tensor, factor: int, model: GenerativeModel, sigma: Tensor | float | None = None) -> Tensor:
     """Super-resolve a batch (B, C, h, w); see `super_resolve`. The search starts at the bicubic image."""

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfimage.denoising.curve import Denoised, blind_sigma, denoise_batch
+from mfimage.denoising.curve import NOISY, Denoised, blind_sigma, denoise_batch
 from mfimage.denoising.examination import Examination, examine, usual_misfit
 from mfimage.denoising.restoring import enlarge, fill
 from mfimage.errors import DataError, UsageError
 from mfimage.models import GenerativeModel
+from mfimage.modes import plainly
 
 
+@plainly
 @torch.no_grad()
 def in_tiles(
     function: Callable[[Tensor], Tensor],
@@ -138,8 +140,9 @@ class Restorer:
             return torch.cat([fill(x[:, :-1], x[:, -1:] > 0.5, self.model, self.sigma), x[:, -1:]], 1)
 
         x_hat = self._everywhere(function, both)[:, :-1]
-        known = x_hat.where(mask, y)  # what a hole holds is neither noise nor strange
-        return replace(self._examined(known, self._drawn(x_hat)), before=y.masked_fill(mask, 0.5).cpu())
+        hidden = y.masked_fill(mask, 0.5)
+        known = x_hat.where(mask & x_hat.isfinite(), hidden)  # what a hole holds is neither noise nor strange
+        return replace(self._examined(known, self._drawn(x_hat)), before=hidden.cpu())
 
     def _enlarged(self, y: Tensor, factor: int) -> Restored:
         x_hat = self._everywhere(lambda x: enlarge(x, factor, self.model, self.sigma), y)
@@ -157,10 +160,14 @@ class Restorer:
         return torch.cat([function(part) for part in x.split(self.batch_size)])
 
     def _examined(self, y: Tensor, denoised: Denoised) -> Restored:
-        after = denoised.image.clamp(0, 1)
+        """Look at results; an image whose result is not finite is left as it is, which is said of it."""
+        sound = denoised.image.flatten(1).isfinite().all(1)
+        after = denoised.image.where(sound.view(-1, 1, 1, 1), y).clamp(0, 1)
+        methods = [m if s else NOISY for m, s in zip(denoised.methods, sound.tolist(), strict=True)]
 
         def project(x: Tensor) -> Tensor:
             return self._everywhere(self.model.project, x, 0.0)  # means of several fit what none does
 
         examination = examine(y, after, self.model, denoised.sigma, usual_misfit(self.model), project)
-        return Restored(y.cpu(), after.cpu(), denoised.methods, examination)
+        strange = examination.strangeness.where(sound, torch.inf).nan_to_num(torch.inf, torch.inf)
+        return Restored(y.cpu(), after.cpu(), methods, replace(examination, strangeness=strange))

@@ -61,7 +61,10 @@ class EstimatorBias:
         """Run the estimators on samples of N points, of dimensions up to `most`, the data's coordinates."""
         generator = torch.Generator().manual_seed(seed)
         known = [d for d in _KNOWN if d < most] + [min(most, _KNOWN[-1])]
-        rows = [(0.0, 0.0), *(_both(torch.randn(points, dim, generator=generator)) for dim in known)]
+        rows = [
+            (0.0, 0.0),
+            *(_both(torch.randn(points, dim, generator=generator, dtype=torch.float32)) for dim in known),
+        ]
         said = np.maximum.accumulate(np.array(rows), 0)
         return cls(np.array([0.0, *known]), said[:, 0], said[:, 1])
 

@@ -68,7 +68,9 @@ def measure_density(s: Setup) -> tuple[Numbers, Pictures]:
     x = s.test.batch(s.drawn(s.test, s.density_images)).to(s.model.device)
     whole = s.model.has_ambient_density
     if whole:
-        x = dequantise(x, torch.rand(x.shape, generator=torch.Generator().manual_seed(s.seed)).to(x))
+        x = dequantise(
+            x, torch.rand(x.shape, generator=torch.Generator().manual_seed(s.seed), dtype=torch.float32).to(x)
+        )
     log_prob = in_batches(s.model.log_prob, x, min(s.batch_size, 32))
     finite = log_prob[log_prob.isfinite()]
     not_finite = len(log_prob) - len(finite)

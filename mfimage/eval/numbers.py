@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, UsageError, boundary
 from mfimage.eval.table import ARROWS, Better, Cell, Column, Row, Table, marked, number
-from mfimage.files import write_json
+from mfimage.files import require_regular, write_json
 
 REPEATS = 200  # of a bootstrap
 FORMAT = "mfimage-evaluation-4"
@@ -188,7 +188,8 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         DataError: If there is nothing, it is damaged, or was written by another version.
     """
-    try:
+    require_regular(path)
+    with boundary(DataError, f"{path}: no evaluation can be read: run mfimage evaluate"):
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']!r} is not {FORMAT!r}")
@@ -197,8 +198,6 @@ def read_evaluation(path: Path) -> Evaluation:
         return Evaluation(
             numbers=numbers, verdict=values["verdict"], **{name: values[name] for name in _PLAIN}
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: no evaluation can be read: run mfimage evaluate ({error})") from error
 
 
 def _number(values: dict[str, Any]) -> Number:

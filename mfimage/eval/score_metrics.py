@@ -35,7 +35,8 @@ def aupr(in_scores: Tensor, out_scores: Tensor) -> float:
 
     familiar, strange = _scores(in_scores, "in"), _scores(out_scores, "out")
     truth = torch.cat([torch.zeros(len(familiar)), torch.ones(len(strange))])
-    return float(average_precision_score(truth.numpy(), torch.cat([familiar, strange]).numpy()))
+    ranks = torch.cat([familiar, strange]).unique(return_inverse=True)[1]  # scores may be infinite
+    return float(average_precision_score(truth.numpy(), ranks.numpy()))
 
 
 def fpr_at_tpr(in_scores: Tensor, out_scores: Tensor, tpr: float = 0.95) -> float:

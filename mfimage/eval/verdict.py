@@ -12,13 +12,13 @@ from torch import Tensor
 from mfimage.console import counted, percent
 from mfimage.datasets.sets import Dataset
 from mfimage.datasets.splits import validation_rows
-from mfimage.errors import ModelError, UsageError
+from mfimage.errors import ModelError, boundary
 from mfimage.eval.image_metrics import PCA, squared_error
 from mfimage.eval.numbers import ratio_of_means
 from mfimage.eval.table import number
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
-from mfimage.settings import from_json
+from mfimage.settings import check_fields, from_json, is_number
 
 Best: TypeAlias = Literal["", "start", "middle", "end"]  # when in training the weights that are kept came up
 
@@ -128,15 +128,22 @@ def projections(
 def learned_of(train: Dataset, model: GenerativeModel) -> Dataset:
     """Leave out of a training split what watched the error of a model; all of it if that is unknown."""
     known = model.measured.get(TRAINED)
-    if known is None or known["sha256"] != train.summary()["sha256"]:
-        return train
-    return train.subset(validation_rows(len(train), known["validation"], known["seed"])[0])
+    with boundary(ModelError, "what is kept of the model's training is damaged"):
+        if known is None or known["sha256"] != train.summary()["sha256"]:
+            return train
+        return train.subset(validation_rows(len(train), known["validation"], known["seed"])[0])
 
 
 def verdict_of(model: GenerativeModel) -> Verdict | None:
     """Return the verdict that training left with a model; ModelError if it is damaged."""
-    try:
+    with boundary(ModelError, "the model's verdict is damaged"):
         stored = model.measured.get(VERDICT)
-        return None if stored is None else from_json(Verdict, stored)
-    except (UsageError, AttributeError, TypeError) as error:
-        raise ModelError(f"the model's verdict is damaged ({error})") from error
+        if stored is None:
+            return None
+        found = from_json(Verdict, stored)
+        check_fields(found)
+        if found.interval is not None and not (
+            len(found.interval) == 2 and all(map(is_number, found.interval))
+        ):
+            raise ValueError(f"{found.interval} is no interval")
+        return found

@@ -14,6 +14,7 @@ from mfimage.models.charts import Manifold
 from mfimage.models.density import Density
 from mfimage.models.geometry import Directions, geodesic, metric, principal_directions
 from mfimage.models.layers import in_rows
+from mfimage.modes import plainly
 
 
 class GenerativeModel(nn.Module):
@@ -75,6 +76,7 @@ class GenerativeModel(nn.Module):
         """Project data onto the manifold: x̂ = decode(encode(x))."""
         return self.decode(self.encode(x, context), context)
 
+    @plainly
     @torch.no_grad()
     def sample(
         self,
@@ -103,9 +105,9 @@ class GenerativeModel(nn.Module):
         if self.conditional and context is None:
             raise UsageError(f"a conditional model: give its {self.context_features} parameters as context")
         weight = next(self.parameters())
-        noise = torch.randn(n, self.dim, generator=generator)
+        noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float32, device="cpu")
         if n == 0:
-            return torch.empty(0, *self.shape)
+            return noise.new_empty(0, *self.shape)
 
         def draw(z: Tensor, theta: Tensor | None) -> Tensor:
             return self.decode(self.push_forward(z.to(weight), theta), theta)
@@ -149,17 +151,21 @@ class ChartedModel(GenerativeModel):
         super().__init__(shape, density.dim, max(density.context_features, chart.context_features))
         self.chart, self.density, self.noise_aware = chart, density, chart.noise_aware
 
+    @plainly
     @torch.no_grad()
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         self.chart.initialise(x)
         self.density.initialise(in_rows(self.chart.codes, x, context))
 
+    @plainly
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.chart.codes(x, context)
 
+    @plainly
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
         return self.chart.decode(u, context)
 
+    @plainly
     def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.push_forward(noise, context)
 
@@ -167,12 +173,14 @@ class ChartedModel(GenerativeModel):
         """Compute JᵀJ at coordinates u, shape (B, d) to (B, d, d), float64; see `geometry.metric`."""
         return metric(self.chart, u, context)
 
+    @plainly
     @torch.no_grad()
     def principal_directions(self, x: Tensor, count: int = 8, context: Tensor | None = None) -> Directions:
         """Find the directions in which the projections of x change most; `geometry.principal_directions`."""
         u = self.encode(x, context)
         return principal_directions(self.chart, u, self.shape, min(count, self.dim), context)
 
+    @plainly
     def interpolate(self, x: Tensor, y: Tensor, points: int = 9, context: Tensor | None = None) -> Tensor:
         """Go from the projection of x to that of y on a shortest way along the manifold, in equal steps.
 

@@ -23,16 +23,33 @@ from mfimage.models.nets import ConvNet, LinearPlus
 from mfimage.models.pairs import DensePair, DrawnPair
 from mfimage.models.vectors import Spherical, VectorChart
 from mfimage.models.wavelets import Wavelets
+from mfimage.modes import Making, plainly
 
 
 def build(config: ModelConfig, seed: int = 0) -> GenerativeModel:
-    """Make a model in evaluation mode with seeded weights; the global random state is left as it was.
+    """Make a model in evaluation mode with seeded weights, in float32 on the CPU.
+
+    The global random state, the default type and the like are neither used nor changed.
 
     >>> build(ModelConfig((1, 28, 28), dim=16)).sample(2).shape
     torch.Size([2, 1, 28, 28])
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    return _made(config, Making(torch.Generator().manual_seed(seed)))
+
+
+def outline(config: ModelConfig, most: int) -> GenerativeModel:
+    """Make a model of shapes alone, which costs no memory; UsageError if it would hold more than `most`."""
+    return _made(config, Making(most=most))
+
+
+def vessel(config: ModelConfig) -> GenerativeModel:
+    """Make a model whose weights are whatever the memory holds: every one of them must be overwritten."""
+    return _made(config, Making())
+
+
+@plainly
+def _made(config: ModelConfig, how: Making) -> GenerativeModel:
+    with how:
         model = KINDS[config.kind](config)
     model.config = config
     return model.eval()

@@ -49,7 +49,7 @@ class Gains(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.level = nn.Parameter(torch.zeros(features))
-        self.log_slope = nn.Parameter(torch.full((features,), math.log(2.0)))
+        self.log_slope = nn.Parameter(nn.init.constant_(torch.empty(features), math.log(2.0)))
 
     @torch.no_grad()
     def initialise(self, z: Tensor) -> None:

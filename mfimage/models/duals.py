@@ -5,11 +5,12 @@ f(x + ε·ẋ) = f(x) + ε·f′(x)·ẋ,  ε² = 0.
 Generic forward mode recomputes for each direction what all of them share. Here a layer's slope is computed
 once, from the value, and its linear part runs once, as one batch of B·K rows. A layer with such a rule has a
 method `push`, a manifold `push_codes`; the rules of torch's layers stand below, and `torch.func.jvp` pushes
-all else.
+all else, one thread at a time.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 from torch.nn import functional as F
+
+FORWARD_MODE = threading.RLock()  # held where torch's forward mode runs: all threads share its levels
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def push(net: Any, x: Dual) -> Dual:
 def by_jvp(function: Callable[[Tensor], Tensor], x: Dual) -> Dual:
     """Push through any function that treats each row on its own, by torch's forward mode."""
     along = vmap(lambda direction: jvp(function, (x.value,), (direction,))[1], in_dims=1, out_dims=1)
-    return Dual(function(x.value), along(x.tangent))
+    value = function(x.value)
+    with FORWARD_MODE:
+        return Dual(value, along(x.tangent))
 
 
 def _sequence(net: nn.Sequential, x: Dual) -> Dual:
@@ -83,6 +88,10 @@ def _sequence(net: nn.Sequential, x: Dual) -> Dual:
 def _conv(layer: nn.Conv2d, x: Dual) -> Dual:
     pushed = layer._conv_forward(x.tangent.flatten(0, 1), layer.weight, None)
     return Dual(layer(x.value), pushed.unflatten(0, x.tangent.shape[:2]))
+
+
+def _relu(layer: nn.ReLU, x: Dual) -> Dual:
+    return Dual(x.value.clamp_min(0), x.tangent * (x.value > 0)[:, None])
 
 
 def _silu(layer: nn.SiLU, x: Dual) -> Dual:
@@ -102,6 +111,7 @@ RULES: dict[type, Callable[[Any, Dual], Dual]] = {
     nn.Sequential: _sequence,
     nn.Linear: lambda layer, x: Dual(layer(x.value), F.linear(x.tangent, layer.weight)),
     nn.Conv2d: _conv,
+    nn.ReLU: _relu,
     nn.SiLU: _silu,
     nn.Dropout: _dropout,
     nn.PixelShuffle: lambda layer, x: x.both(layer),

@@ -32,7 +32,7 @@ class EncodedChart(Manifold):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         self.chart.initialise(x)
-        codes = torch.eye(self.dim).to(x)
+        codes = torch.eye(self.dim, dtype=x.dtype, device=x.device)
         mean = self.chart.decode(torch.zeros_like(codes[:1])).flatten()
         basis = self.chart.decode(codes).flatten(1) - mean  # still linear, its rows orthonormal
         self.encoder.initialise(basis, -basis @ mean, x)

@@ -14,7 +14,8 @@ from mfimage.models.base import ChartedModel, GenerativeModel
 from mfimage.models.charts import Chart
 from mfimage.models.density import Density
 from mfimage.models.geometry import estimate_log_volume, metric, metric_log_volume
-from mfimage.models.layers import Transform, in_rows, invert, start
+from mfimage.models.layers import Transform, in_rows, start
+from mfimage.modes import plainly
 
 EXACT_DIM = 4096  # above it J of an image fills memory, and the estimate is quicker (benchmarks/density.py)
 
@@ -65,6 +66,7 @@ class ManifoldFlow(ChartedModel):
             )
         return result.log_prob
 
+    @plainly
     def log_density(
         self,
         x: Tensor,
@@ -113,6 +115,7 @@ class ProbabilisticAutoencoder(ChartedModel):
         Böhm, Seljak, Probabilistic autoencoder, 2020, arXiv 2006.05479.
     """
 
+    @plainly
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.log_prob(self.encode(x, context), context)
 
@@ -136,6 +139,7 @@ class PIE(ChartedModel):
         super().__init__(chart, density, shape)
         self.epsilon = epsilon
 
+    @plainly
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         z, ladj = self.chart(x, context)
         u, v = z[:, : self.dim], z[:, self.dim :]
@@ -160,18 +164,22 @@ class AmbientFlow(GenerativeModel):
         super().__init__(shape, math.prod(shape), context_features)
         self.transform = transform
 
+    @plainly
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
         start(self.transform, x, context)
 
+    @plainly
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.transform(x, context)[0]
 
+    @plainly
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
-        return invert(self.transform, u, context)[0]
+        return self.transform.inverse(u, context)[0]
 
     def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         return noise
 
+    @plainly
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         z, ladj = self.transform(x, context)
         return _normal(z) + ladj
@@ -181,6 +189,7 @@ def _normal(z: Tensor) -> Tensor:
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
 
 
+@plainly
 def tweedie(
     y: Tensor, model: GenerativeModel, sigma: float | Tensor, context: Tensor | None = None
 ) -> Tensor:

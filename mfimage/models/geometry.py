@@ -13,6 +13,7 @@ from torch.func import vjp, vmap
 from mfimage.models.charts import Manifold
 from mfimage.models.duals import Dual, by_jvp
 from mfimage.models.layers import in_rows
+from mfimage.modes import plainly
 
 _BUDGET = {"cpu": 2**28, "cuda": 2**31}  # bytes that the tangents in flight may take, about
 _ACTIVATIONS = 16  # numbers in flight a pixel and direction; the default charts take some 10
@@ -20,6 +21,7 @@ _ACTIVATIONS = 16  # numbers in flight a pixel and direction; the default charts
 Decode = Manifold | Callable[[Tensor], Tensor]  # a function maps (B, d) to (B, …), each row on its own
 
 
+@plainly
 def tangents(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
     """Compute the decoder's Jacobian by forward mode, a whole batch at once.
 
@@ -62,6 +64,7 @@ def _at_once(decode: Decode, u: Tensor, others: int) -> int:
     return max(1, budget // (_ACTIVATIONS * features * u.element_size() * others))
 
 
+@plainly
 def metric(decode: Decode, u: Tensor, context: Tensor | None = None) -> Tensor:
     """Compute the metric that the data space gives the coordinates, JᵀJ, from what `tangents` takes.
 
@@ -102,6 +105,7 @@ class VolumeEstimate(NamedTuple):
     standard_error: Tensor
 
 
+@plainly
 @torch.no_grad()
 def estimate_log_volume(
     decode: Decode,
@@ -162,6 +166,7 @@ class Directions(NamedTuple):
     coordinates: Tensor  # right singular vectors, of unit length, (B, k, d)
 
 
+@plainly
 def principal_directions(
     decode: Decode, u: Tensor, shape: tuple[int, ...], count: int, context: Tensor | None = None
 ) -> Directions:
@@ -179,6 +184,7 @@ def principal_directions(
     return Directions(strength.to(u), images.to(u), vectors.mT.to(u))
 
 
+@plainly
 def geodesic(
     decode: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, points: int = 9, iterations: int = 100
 ) -> Tensor:

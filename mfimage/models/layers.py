@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,13 +19,6 @@ def full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def invert(transform: Transform, x: Tensor, context: Tensor | None = None) -> Value:
-    """Invert a transform that may hold nflows' LU linear map, without the warning that this gives."""
-    with warnings.catch_warnings():  # nflows 0.14 calls what torch will remove after the bound we set
-        warnings.filterwarnings("ignore", message="torch.triangular_solve is deprecated")
-        return transform.inverse(x, context)
-
-
 def push_inverse(transform: Any, z: Dual) -> Dual:
     """Push a dual number through the inverse of a transform, by its method `push` or torch's forward mode."""
     if isinstance(transform, CompositeTransform):
@@ -35,7 +27,7 @@ def push_inverse(transform: Any, z: Dual) -> Dual:
         return z
     if hasattr(transform, "push"):
         return transform.push(z)
-    return by_jvp(lambda value: invert(transform, value)[0], z)
+    return by_jvp(lambda value: transform.inverse(value)[0], z)
 
 
 def in_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,8 @@ def _iterated(rows: Tensor, mean: Tensor, dim: int, seed: int, rounds: int) -> T
     """Orthogonal iteration on XᵀX without forming it; the centring is applied to the small factors."""
     shift = mean.to(rows)
     width = min(dim + 16, *rows.shape)
-    start = torch.randn(rows.shape[1], width, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(rows.shape[1], width, generator=generator, dtype=torch.float32)
     basis = torch.linalg.qr(start.to(rows)).Q
     for _ in range(rounds):
         codes = rows @ basis - shift @ basis
@@ -104,6 +106,10 @@ class Householder(Transform):
         unit[:, : basis.shape[1]] += factors.tril(-1)
         self.vectors.copy_(math.sqrt(len(basis)) / 4 * unit)
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._kept = None  # in inference mode V changes without a new version
+
     @property
     def basis(self) -> Tensor:
         """The first d columns of Q, orthonormal, shape (D, d)."""
@@ -114,11 +120,12 @@ class Householder(Transform):
         v = self.vectors
         if v.requires_grad or v.is_inference():
             return self._derive(v)
-        if self._kept is None or self._kept[0] is not v or self._kept[1] != v._version:
+        kept = self._kept  # once: another thread may replace it
+        if kept is None or kept[0] is not v or kept[1] != v._version:
             with torch.inference_mode(False), torch.no_grad():
                 coefficients, basis = (t.to(v) for t in self._derive(v.double()))
-            self._kept = v, v._version, coefficients, basis
-        return self._kept[2:]
+            self._kept = kept = v, v._version, coefficients, basis
+        return kept[2:]
 
     @staticmethod
     def _derive(vectors: Tensor) -> tuple[Tensor, Tensor]:

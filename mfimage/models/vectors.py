@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mfimage.errors import UsageError
 from mfimage.models.charts import Chart
 from mfimage.models.duals import Dual, join, push
-from mfimage.models.layers import Transform, Value, invert
+from mfimage.models.layers import Transform, Value
 from mfimage.models.nets import MLP
 from mfimage.models.subspace import Householder, principal_components
 
@@ -153,7 +153,7 @@ class Prescribed(Chart):
         return self.transform(x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
-        return invert(self.transform, z, context)
+        return self.transform.inverse(z, context)
 
 
 class Spherical(Chart):

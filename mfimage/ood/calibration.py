@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _REGULAR = 1e-3  # added to variances of standardised features, so that no component collapses
 _PART = 20_000  # examples, about, that one of the mixtures is fitted on
 _POSITIVE = ("spread", "heat", "sigma", "scale")
+_FILTERS = threading.Lock()  # filters of warnings belong to all threads: one at a time changes them
 _FAR = 1e5  # standard deviations beyond which features are clipped: far enough, and squares stay finite
 
 
@@ -79,10 +81,15 @@ class DetectorCalibration:
         return {**_lists(self), "usual": _lists(self.usual), "mixture": mixture}
 
 
+def check_alpha(alpha: float) -> None:
+    """Raise UsageError unless α is a share of false alarms that can be held."""
+    if not 1e-9 <= alpha < 1:
+        raise UsageError(f"alpha lies between 0 and 1, at least a billionth, and is not {alpha}")
+
+
 def conformal_rank(count: int, alpha: float, held: float = 1.0) -> int:
     """Return ⌈(n + 1)(1 − α)⌉ for n calibration images, which are the share `held` of those given."""
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha lies between 0 and 1, and is not {alpha}")
+    check_alpha(alpha)
     needed = math.ceil(1 / alpha - 1e-9) - 1
     if count < needed:
         given = math.ceil(needed / held) + 1
@@ -127,7 +134,7 @@ def _fitted(given: np.ndarray, count: int, seed: int) -> GaussianMixture:
     from sklearn.mixture import GaussianMixture
 
     mixture = GaussianMixture(count, tol=1e-2, reg_covar=_REGULAR, random_state=seed, max_iter=60)
-    with warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 60 steps are enough for a density
         return mixture.fit(given)
 

@@ -10,10 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfimage.errors import DataError, ModelError, UsageError
+from mfimage.errors import DataError, ModelError, UsageError, boundary
 from mfimage.inputs import AnyImages, image_batches, require_image_manifold
 from mfimage.models import ChartedModel, GenerativeModel
-from mfimage.ood.calibration import DetectorCalibration, conformal_rank, fit_mixture, parse_calibration
+from mfimage.ood.calibration import (
+    DetectorCalibration,
+    check_alpha,
+    conformal_rank,
+    fit_mixture,
+    parse_calibration,
+)
 from mfimage.ood.scores import CHOICES, SCORES, VOLUME, reference_of
 from mfimage.ood.statistics import Statistics, heat_scale, statistics_of
 from mfimage.ood.verdicts import Verdicts
@@ -70,7 +76,9 @@ class Detector:
         Raises:
             UsageError: If the images are too few for α; the message says how many are needed.
             DataError: If images are not of the model's size.
+            ModelError: If the model gives no finite numbers for some of them.
         """
+        check_alpha(alpha)
         held = self._statistics(images)
         if density_images is None:
             order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
@@ -89,7 +97,9 @@ class Detector:
             heat_scale(held), full,
             fit_mixture(fitted.features(full), seed) if self.score_name == "auto" else None,
         )  # fmt: skip
+        _require_sound(fitted.sound)
         scores, order = self._scores(held, draft).sort()
+        _require_sound(held.sound & scores.isfinite())
         self._calibration = replace(draft, scores=scores, values=held.values[order])
         return self
 
@@ -108,6 +118,8 @@ class Detector:
     def score(self, images: AnyImages) -> Verdicts:
         """Score images, one or many: a batch, or whatever `mfimage.load` takes.
 
+        An image of which the model gives no finite numbers has the score ∞, and is strange.
+
         Raises:
             UsageError: Before `calibrate`.
             DataError: If images are not of the model's size.
@@ -115,8 +127,10 @@ class Detector:
         known = self.calibration
         found = self._statistics(images)
         scores = self._scores(found, known)
+        sound = found.sound & scores.isfinite()
+        scores = scores.where(sound, torch.inf)
         return Verdicts(
-            scores, known.p_values(scores), scores > known.threshold,
+            scores, known.p_values(scores), ~(scores <= known.threshold),
             (found.values - known.centre) / known.spread, found.values,
             (found.smooth / known.heat).clamp(0, 1),
         )  # fmt: skip
@@ -149,10 +163,8 @@ class Detector:
         stored = read_calibration(directory).get(DETECTOR)
         if stored is None:
             raise ModelError(f"{path}: no detector there: calibrate the model first (mfimage calibrate)")
-        try:
+        with boundary(ModelError, f"{path}: damaged: calibrate the model again"):
             known = parse_calibration(stored)
-        except (ValueError, KeyError, TypeError, UsageError) as error:
-            raise ModelError(f"{path}: damaged: calibrate the model again ({error})") from error
         if known.model != weights_hash(model):
             raise ModelError(f"{path}: was made for another model: calibrate this one (mfimage calibrate)")
         detector = cls(model, known.score)
@@ -171,3 +183,12 @@ class Detector:
         if known.mixture is not None:
             return known.mixture.nll(found.features(known.full))
         return SCORES[self.score_name](found, known.usual)
+
+
+def _require_sound(sound: Tensor) -> None:
+    """Raise ModelError unless all of the calibration images have finite numbers."""
+    if lost := int((~sound).sum()):
+        raise ModelError(
+            f"the model gives no finite numbers for {lost} of {len(sound)} calibration images: it is "
+            "damaged, or these are not such images as it was trained on"
+        )

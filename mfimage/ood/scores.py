@@ -14,12 +14,14 @@ from mfimage.eval.dimension_estimates import levina_bickel
 from mfimage.eval.image_metrics import mse
 from mfimage.inputs import ImageLike, in_batches, model_input
 from mfimage.models import GenerativeModel
+from mfimage.modes import plainly
 from mfimage.ood.statistics import HUGE, TINY, Statistics
 
 _NEIGHBOURS = 10
 _REFERENCES = 2000  # familiar codes that are kept to be neighbours of
 
 
+@plainly
 def score(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> Any:
     """Score how strange images are to a model by reconstruction error; higher is stranger.
 
@@ -29,8 +31,8 @@ def score(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> An
         batch_size: Images at a time.
 
     Returns:
-        A float in [0, ∞) for one image; for a batch (B,) float32 values, in numpy or torch as they came: mean
-        squared residual a pixel, for pixels in [0, 1].
+        A float in [0, ∞] for one image; for a batch (B,) float32 values, in numpy or torch as they came: mean
+        squared residual a pixel, for pixels in [0, 1]; ∞ where the model gives no finite numbers.
 
     Raises:
         DataError: If the image cannot be read, is out of range, or is not of the model's size.
@@ -42,6 +44,7 @@ def score(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> An
     """
     x, _ = model_input(image, model)
     values = in_batches(lambda part: mse(part, model.project(part)), x, batch_size)
+    values = values.nan_to_num(torch.inf, torch.inf)
     if getattr(image, "ndim", 2) < 4:
         return float(values[0])
     return values.to(image.device) if isinstance(image, Tensor) else values.numpy()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mfimage.models import ChartedModel
 from mfimage.models.geometry import metric, metric_log_volume
+from mfimage.modes import plainly
 
 TINY = 1e-6  # mean square below which an 8-bit image holds nothing but rounding
 HUGE = 1e6  # what codes and log-densities of absurd images are clipped to, so that nothing is NaN
@@ -45,6 +46,7 @@ class Statistics:
     values: Tensor  # named statistics, (B, 7), see `summary`
     places: Tensor  # statistics of where things are, (B, K), see `spatial`
     smooth: Tensor  # squared residual, mean over channels and 3 × 3 pixels, (B, 1, H, W) float32
+    sound: Tensor  # whether codes, projection and log-density are finite, (B,) bool
 
     def __len__(self) -> int:
         return len(self.u)
@@ -65,15 +67,17 @@ class Statistics:
         return torch.cat([self.values, self.places], 1) if full else self.values
 
 
+@plainly
 @torch.no_grad()
 def statistics_of(x: Tensor, model: ChartedModel, volume: bool = False) -> Statistics:
     """Encode, project and weigh images (B, C, H, W) in [0, 1] once, for all scores; results on the CPU.
 
     With `volume` it is computed too, by d pushes of a tangent an image.
     """
-    u = finite(model.encode(x), HUGE)
-    off = finite(x - model.decode(u), 1e3)
-    nll = finite(-model.density.log_prob(u), HUGE).double()
+    codes = model.encode(x)
+    u = finite(codes, HUGE)
+    left, rarity = x - model.decode(u), -model.density.log_prob(u)
+    off, nll = finite(left, 1e3), finite(rarity, HUGE).double()
     unknown = torch.full_like(nll, math.nan)
     bits = zlib_bits(x)
     values = {
@@ -82,6 +86,7 @@ def statistics_of(x: Tensor, model: ChartedModel, volume: bool = False) -> Stati
         "squares": off.double().square().flatten(1).sum(1),
         "values": summary(x, off, nll, bits),
         "places": spatial(x, off, u),
+        "sound": torch.cat([codes, left.flatten(1), rarity[:, None]], 1).isfinite().all(1),
         "smooth": F.avg_pool2d(off.square().mean(1, keepdim=True), 3, 1, 1, count_include_pad=False),
     }  # fmt: skip
     return Statistics(**{name: value.cpu() for name, value in values.items()}, pixels=x[0].numel())

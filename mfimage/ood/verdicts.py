@@ -31,7 +31,7 @@ class Verdicts:
     """What a detector says of each image of a batch.
 
     Attributes:
-        scores: Shape (B,) float64, higher is stranger.
+        scores: Shape (B,) float64, higher is stranger; ∞ where the model gives no finite numbers.
         p_values: Share of familiar images that are at least as strange, (B,) in (0, 1].
         is_ood: Whether the score is above the threshold, (B,) bool.
         statistics: Named statistics in standard deviations of familiar images, (B, 7).
@@ -51,7 +51,10 @@ class Verdicts:
     def reasons(self) -> list[str]:
         """Say in words which statistic is out most; empty for familiar images."""
         found = []
-        for row, strange in zip(self.statistics, self.is_ood.tolist(), strict=True):
+        for row, strange, score in zip(self.statistics, self.is_ood.tolist(), self.scores, strict=True):
+            if not score.isfinite():
+                found.append("the model gives no finite numbers for it")
+                continue
             most = int(row.abs().argmax())
             low, high = list(WORDS.values())[most]
             unusual = (high if row[most] > 0 else low) if row[most].abs() > 2 else "an unusual combination"

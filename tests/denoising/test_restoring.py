@@ -6,8 +6,9 @@ from tiny import draw_bumps
 
 from mfimage.datasets.pictures import missing_pixels
 from mfimage.denoising.inverse import Downsample
-from mfimage.denoising.restoring import enlarge, fill, inpaint, super_resolve
-from mfimage.errors import DataError, UsageError
+from mfimage.denoising.restoring import denoise, enlarge, fill, inpaint, super_resolve
+from mfimage.denoising.tiles import Restorer
+from mfimage.errors import DataError, ModelError, UsageError
 
 GREY = draw_bumps(20, seed=9)
 X = torch.from_numpy(GREY)[:, None] / 255
@@ -112,3 +113,37 @@ def test_wrong_sizes_and_factors_are_refused(model):
     for sigma in (0.0, -1.0):
         with pytest.raises(UsageError, match="deviation"):
             inpaint(X, half(), model, sigma)
+
+
+@pytest.fixture
+def broken(model, monkeypatch):
+    """A model that draws no numbers of some of the images."""
+    decode, middle = model.chart.decode, model.encode(X)[:, 0].median().detach()
+
+    def nowhere(u, context=None):
+        return decode(u, context).where((u[:, 0] <= middle).view(-1, 1, 1, 1), torch.nan)
+
+    monkeypatch.setattr(model.chart, "decode", nowhere)
+    return model
+
+
+def test_no_image_comes_back_that_is_not_finite(broken):
+    for call in (
+        lambda: denoise(X, broken, 0.1, "projection"),
+        lambda: denoise(X, broken, 0.1, "map"),
+        lambda: inpaint(X, half(), broken, 0.1),
+        lambda: super_resolve(torch.nn.functional.avg_pool2d(X, 2), 2, broken, 0.1),
+    ):
+        with pytest.raises(ModelError, match="values that are not finite"):
+            call()
+
+
+def test_of_many_files_those_without_a_finite_result_are_left_as_they_are_and_named(broken):
+    found = Restorer(broken, "projection", 0.1)(X)
+    lost = ~broken.project(X).flatten(1).isfinite().all(1)
+    assert 0 < lost.sum() < 20
+    assert torch.equal(found.after[lost], X[lost])
+    assert [method == "noisy" for method in found.methods] == lost.tolist()
+    words = found.examination.messages(["x"] * 20, [method != "noisy" for method in found.methods])
+    said = "x: the model gives no finite numbers for it: it is left as it is"
+    assert [said == one for one in words] == lost.tolist()

@@ -107,3 +107,11 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert (found["auroc"], *found["auroc_interval"]) == interval
     assert found["fpr95_interval"][0] <= found["fpr95"] <= found["fpr95_interval"][1]
     assert (found["n_in"], found["n_out"]) == (150, 150)
+
+
+def test_an_infinite_score_is_above_all_others():
+    familiar, strange = torch.tensor([0.0, 1.0, 3.0]), torch.tensor([2.0, torch.inf])
+    large = torch.tensor([2.0, 1e6])
+    assert aupr(familiar, strange) == pytest.approx(aupr(familiar, large))
+    assert auroc(familiar, strange) == pytest.approx(auroc(familiar, large))
+    assert separation(familiar, strange)["aupr"] == pytest.approx(separation(familiar, large)["aupr"])

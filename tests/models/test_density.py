@@ -1,8 +1,11 @@
 import pytest
 import torch
-from laws import perturb
+from laws import jacobians, perturb
 
 from mfimage.models import latent_density
+from mfimage.models.density import Density, LULinear
+from mfimage.models.duals import Dual, by_jvp
+from mfimage.models.layers import CompositeTransform, Transform
 
 PARAMETERS = 2
 
@@ -82,3 +85,46 @@ def test_without_splines_it_is_the_best_normal_without_correlations():
     density.initialise(u)
     expected = torch.distributions.Normal(u.mean(0), u.std(0, unbiased=False)).log_prob(u).sum(1)
     torch.testing.assert_close(density.log_prob(u), expected, atol=1e-9, rtol=0)
+
+
+def test_lu_linear_starts_as_the_identity():
+    linear, x = LULinear(4), torch.randn(7, 4)
+    for y, ladj in (linear(x), linear.inverse(x)):
+        torch.testing.assert_close(y, x)
+        torch.testing.assert_close(ladj, torch.zeros(7), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("features", [1, 2, 5])
+def test_lu_linear_is_inverted_and_its_ladj_is_the_determinants(features):
+    linear, x = perturb(LULinear(features), 0.5), torch.randn(7, features)
+    y, ladj = linear(x)
+    j = jacobians(lambda v, _: linear(v)[0], x)
+    torch.testing.assert_close(ladj, torch.linalg.slogdet(j).logabsdet)
+    back, inverse_ladj = linear.inverse(y)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(inverse_ladj, -ladj)
+    torch.testing.assert_close(linear.turn(x), y - linear.bias)
+
+
+@pytest.mark.parametrize(("dim", "steps"), [(1, 2), (2, 1), (3, 3), (4, 0)])
+def test_what_is_pushed_by_hand_is_what_forward_mode_pushes(dim, steps):
+    density = perturb(latent_density(dim, steps, 16, 4), 0.7)
+    u = codes(dim)
+    u[0] = 100.0  # outside of all splines
+    given = Dual(u, torch.randn(20, 3, dim))
+    found, expected = density.push(given), by_jvp(lambda v: density.transform(v)[0], given)
+    torch.testing.assert_close(found.value, expected.value)
+    torch.testing.assert_close(found.tangent, expected.tangent, atol=1e-9, rtol=1e-9)
+    alone = density.push(Dual(u[:1], given.tangent[:1]))
+    torch.testing.assert_close(alone.tangent, expected.tangent[:1], atol=1e-9, rtol=1e-9)
+
+
+def test_any_other_transform_is_pushed_by_forward_mode():
+    class Bend(Transform):
+        def forward(self, x, context=None):
+            return x.sinh(), x.cosh().log().sum(1)
+
+    density = Density(CompositeTransform([Bend(), perturb(LULinear(2))]), 2)
+    given = Dual(codes(2), torch.randn(20, 3, 2))
+    expected = by_jvp(lambda v: density.transform(v)[0], given)
+    torch.testing.assert_close(density.push(given).tangent, expected.tangent)

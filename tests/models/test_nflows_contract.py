@@ -1,7 +1,6 @@
 """What we rely on in nflows 0.14, each behaviour held by a test, so that another version cannot change it."""
 
 import math
-import warnings
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from nflows.flows import Flow
 from nflows.nn.nets import ResidualNet
 from nflows.transforms import (
     CompositeTransform,
-    LULinear,
     PiecewiseRationalQuadraticCouplingTransform,
     Transform,
 )
@@ -90,28 +88,6 @@ def test_standard_normal_neither_widens_float32_nor_enters_a_checkpoint():
     normal = StandardNormal([3])
     assert normal.log_prob(torch.zeros(2, 3)).dtype == torch.float32
     assert normal.state_dict() == {}
-
-
-def test_lu_linear_starts_as_the_identity():
-    linear, x = LULinear(DIM, identity_init=True), torch.randn(7, DIM)
-    y, ladj = linear(x)
-    torch.testing.assert_close(y, x)
-    torch.testing.assert_close(ladj, torch.zeros(7), atol=1e-6, rtol=0)
-
-
-def test_lu_linear_is_inverted_and_its_ladj_is_the_determinants():
-    linear = LULinear(DIM, identity_init=True).double()
-    with torch.no_grad():
-        for parameter in linear.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    x = torch.randn(7, DIM, dtype=torch.float64)
-    y, ladj = linear(x)
-    expected = torch.linalg.slogdet(jacobian(lambda row: linear(row[None])[0][0], x[0])).logabsdet
-    torch.testing.assert_close(ladj, expected.expand(7), atol=1e-10, rtol=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a function that torch will remove
-        back, _ = linear.inverse(y)
-    torch.testing.assert_close(back, x, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("even", [True, False])

@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 from mfimage import Detector, ModelConfig, build, from_pretrained, load, save_pretrained
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.ood import drift_of
+from mfimage.ood.scores import CHOICES
 from mfimage.pretrained import read_calibration, write_calibration
 
 
@@ -131,6 +132,7 @@ def test_a_calibration_of_another_model_is_refused(detector, model, tmp_path):
     [
         ("score", "other"), ("score", "latent"), ("alpha", 2), ("alpha", "x"),
         ("scores", []), ("scores", [3.0, 1.0]), ("scores", None), ("values", [[1.0]]), ("spread", [0.0] * 7),
+        ("alpha", 1e-320), ("alpha", 10**400), ("scores", [10**400]), ("scores", [True, "x"]), ("heat", "1"),
         ("heat", 0), ("usual", {}), ("mixture", None), ("mixture", {}), ("mixture", {"means": [[0.0]]}),
     ],
 )  # fmt: skip
@@ -219,3 +221,35 @@ def test_drift_seldom_fires_on_sets_that_are_the_same(detector):
 def test_drift_asks_for_a_set(detector):
     with pytest.raises(UsageError, match="too few"):
         drift_of(detector.score(bump_images(2, 5)), detector.calibration)
+
+
+@pytest.fixture
+def broken(model, monkeypatch):
+    """A model that draws no numbers of half of all images."""
+    decode, middle = model.chart.decode, model.encode(bump_images(600, 11))[:, 0].median().detach()
+
+    def nowhere(u, context=None):
+        return decode(u, context).where((u[:, 0] < middle).view(-1, 1, 1, 1), torch.nan)
+
+    return model, lambda: monkeypatch.setattr(model.chart, "decode", nowhere)
+
+
+@pytest.mark.parametrize("score", CHOICES)
+def test_a_score_that_is_not_finite_is_strange_and_says_why(broken, score):
+    model, damage = broken
+    detector = Detector(model, score).calibrate(bump_images(600, 11), 0.05)
+    damage()
+    found = detector.score(bump_images(40, 5))
+    lost = ~found.scores.isfinite()
+    assert 0 < lost.sum() < 40
+    assert found.is_ood[lost].all()
+    assert (found.p_values[lost] == found.p_values.min()).all()
+    assert {found.reasons[i] for i in lost.nonzero()} == {"the model gives no finite numbers for it"}
+
+
+def test_nothing_is_calibrated_on_what_is_not_finite(broken):
+    model, damage = broken
+    damage()
+    for score in ("auto", "reconstruction", "complexity"):
+        with pytest.raises(ModelError, match=r"no finite numbers for .* calibration images"):
+            Detector(model, score).calibrate(bump_images(600, 11), 0.05)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mfimage.datasets.stylegan.layers import Colour, Convolution, Mapping, Noise, upsample
-from mfimage.errors import ModelError
+from mfimage.errors import ModelError, boundary
 from mfimage.files import load_state, read_metadata, read_tensors, save_tensors
+from mfimage.modes import plainly
 
 RESOLUTIONS = tuple(2**k for k in range(2, 11))
 _MOST = 2**16  # of any length, and layers: far above every published network
@@ -84,7 +85,7 @@ class Synthesis(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         widths = architecture.widths
-        self.constant = nn.Parameter(torch.zeros(widths[0], 4, 4))
+        self.constant = nn.Parameter(torch.zeros(widths[0], 4, 4, dtype=torch.float32))
         self.blocks = nn.ModuleList(
             Block(before, width, 4 * 2**k, architecture)
             for k, (before, width) in enumerate(zip((0, *widths[:-1]), widths, strict=True))
@@ -94,6 +95,7 @@ class Synthesis(nn.Module):
         """Compute images (n, C, H, W) in [0, 1] from styles (n, count, w_dim): `raw` from −1 … 1, clipped."""
         return (self.raw(w, noise) + 1).div(2).clamp(0, 1)
 
+    @plainly
     def raw(self, w: Tensor, noise: Noise = True) -> Tensor:
         """Compute images about in −1 … 1, not clipped; noise True is the stored, a generator makes new."""
         x = self.constant.expand(len(w), -1, -1, -1)
@@ -156,10 +158,9 @@ def load_generator(path: str | Path) -> StyleGAN2:
             f"{path}: not a generator; `mfimage stylegan import` makes one from a network pickle"
         )
     try:
-        sizes = json.loads(header["architecture"])
-        architecture = Architecture(**sizes | {"widths": tuple(sizes["widths"])})
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: damaged header ({type(error).__name__})") from error
+        with boundary(ModelError, "damaged header"):
+            sizes = json.loads(header["architecture"])
+            architecture = Architecture(**sizes | {"widths": tuple(sizes["widths"])})
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     return fill_generator(architecture, read_tensors(path), path)

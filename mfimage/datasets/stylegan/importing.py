@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from pathlib import Path
@@ -18,7 +19,6 @@ from mfimage.errors import ModelError
 _PREFERRED = ("G_ema", "G")  # the moving average of the weights gives the better images
 _SCALARS = {"f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "u1": "<B", "b1": "<?"}
 _DTYPE = "numpy.dtype "
-_BROKEN = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, MemoryError, OSError, struct.error)
 _OUTER = {
     r"mapping\.embed\.(weight|bias)": r"mapping.embed.\1",
     r"mapping\.fc(\d+)\.(weight|bias)": r"mapping.layers.\1.\2",
@@ -58,7 +58,7 @@ def import_network(path: str | Path) -> StyleGAN2:
         tensors = _tensors(states)
     except (ModelError, Refused) as error:
         raise ModelError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
+    except Exception as error:  # attributes of any type, that somebody else wrote
         what = f"{type(error).__name__}: {str(error)[:100]}"
         raise ModelError(
             f"{path}: not a StyleGAN2 generator of stylegan2-ada-pytorch or stylegan3 ({what})"
@@ -81,7 +81,7 @@ def read_network_pickle(path: Path) -> Any:
             return Unpickler(stream, {**_CALLS, **load}, budget).load()
     except Refused as error:
         raise ModelError(f"{path}: refused, because {error}; nothing in it was executed") from error
-    except _BROKEN as error:
+    except Exception as error:  # a damaged pickle raises nearly every type
         what = f"{type(error).__name__}: {str(error)[:100]}"
         raise ModelError(f"{path}: damaged, or not the pickle of a network ({what})") from error
 
@@ -115,15 +115,17 @@ def _architecture(states: dict[str, dict[str, Any]]) -> Architecture:
     if top["img_resolution"] not in RESOLUTIONS:
         raise ModelError("its images are not of a power of two from 4 to 1024 pixels")
     names = [f"synthesis.b{size}" for size in RESOLUTIONS if size <= top["img_resolution"]]
-    layers = [states[name] for name in states if re.fullmatch(r"synthesis\.b\d+\.conv[01]", name)]
-    limits = {layer["conv_clamp"] for layer in layers}
+    layers = {name: states[name] for name in states if re.fullmatch(r"synthesis\.b\d+\.conv[01]", name)}
+    colours = [states[f"{name}.torgb"] for name in names]
+    limits = {layer.get("conv_clamp") for layer in (*layers.values(), *colours)}
     if {states[name]["architecture"] for name in names} != {"skip"}:
         raise ModelError(
             "a generator without skip outputs (architecture 'orig' or 'resnet'), which is not read"
         )
     fully = [states[f"mapping.fc{k}"] for k in range(mapping["num_layers"])]
-    if {layer["activation"] for layer in (*layers, *fully)} != {"lrelu"} or len(limits) != 1:
+    if {layer["activation"] for layer in (*layers.values(), *fully)} != {"lrelu"} or len(limits) != 1:
         raise ModelError("a generator whose layers differ from StyleGAN2's in activation or bound")
+    _require_usual(states, layers)
     widths = [states[f"{name}.conv1"]["_parameters"]["bias"].size[0] for name in names]
     limit = limits.pop()
     return Architecture(
@@ -138,8 +140,24 @@ def _architecture(states: dict[str, dict[str, Any]]) -> Architecture:
     )
 
 
+def _require_usual(states: dict[str, dict[str, Any]], layers: dict[str, dict[str, Any]]) -> None:
+    """Refuse what this package's layers take for granted and a network has changed."""
+    straight = [name for name in states if name.endswith(".affine") or name == "mapping.embed"]
+    if any(states[name]["activation"] != "linear" for name in straight):
+        raise ModelError("a generator whose styles or labels go through an activation")
+    for name, layer in layers.items():
+        if not math.isclose(float(layer["act_gain"]), 2**0.5, rel_tol=1e-6):
+            raise ModelError(f"a generator with another gain than √2 after an activation ({name}.act_gain)")
+        if layer["up"] != (2 if name.endswith("conv0") else 1) or not layer.get("use_noise", True):
+            raise ModelError(f"a generator with a layer that enlarges or is noised otherwise ({name})")
+    styles = states["mapping"].get("num_ws")
+    blocks = sum(name.endswith(".torgb") for name in states)
+    if styles is not None and styles != 2 * blocks:
+        raise ModelError(f"a generator of {styles} styles, where StyleGAN2 has {2 * blocks}")
+
+
 def _tensors(states: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
-    out, taps = {}, torch.tensor((1.0, 3.0, 3.0, 1.0))
+    out, taps = {}, torch.tensor((1.0, 3.0, 3.0, 1.0), dtype=torch.float32)
     for module, state in states.items():
         for name, value in {**state["_parameters"], **state["_buffers"]}.items():
             if not isinstance(value, TensorPart):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfimage.errors import UsageError
+from mfimage.modes import plainly
 
 _TAPS = (1 / 4, 3 / 4, 3 / 4, 1 / 4)  # [1, 3, 3, 1], of sum 2: zeros inserted between pixels halve the mean
 _EPSILON = 1e-8
@@ -16,7 +17,8 @@ Noise = bool | torch.Generator
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
     """Make a linear map of zeros, without drawing random numbers."""
-    module = nn.Linear(inputs, outputs, device="meta").to_empty(device=torch.get_default_device())
+    module = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32)
+    module = module.to_empty(device=torch.get_default_device())
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
@@ -64,11 +66,11 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         self.style = linear(style, inputs)
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs, 3, 3))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.strength = nn.Parameter(torch.zeros(()))
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs, 3, 3, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(outputs, dtype=torch.float32))
+        self.strength = nn.Parameter(torch.zeros((), dtype=torch.float32))
         self.noise: Tensor
-        self.register_buffer("noise", torch.zeros(resolution, resolution))
+        self.register_buffer("noise", torch.zeros(resolution, resolution, dtype=torch.float32))
         self.up, self.limit = up, limit
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise = True) -> Tensor:
@@ -102,8 +104,8 @@ class Colour(nn.Module):
     def __init__(self, inputs: int, outputs: int, style: int, limit: float | None) -> None:
         super().__init__()
         self.style = linear(style, inputs)
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(outputs, dtype=torch.float32))
         self.limit = limit
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
@@ -128,8 +130,9 @@ class Mapping(nn.Module):
         first = z_dim + (w_dim if labels else 0)
         self.layers = nn.ModuleList(linear(w_dim if k else first, w_dim) for k in range(depth))
         self.mean: Tensor
-        self.register_buffer("mean", torch.zeros(w_dim))
+        self.register_buffer("mean", torch.zeros(w_dim, dtype=torch.float32))
 
+    @plainly
     def forward(
         self, z: Tensor, labels: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None
     ) -> Tensor:

@@ -78,7 +78,7 @@ class Custom:
         self.name, self.z_dim = name, z_dim
         self.mapping: Callable[[Tensor], Tensor] = mapping or nn.Identity()
         self.synthesis = synthesis
-        z = torch.randn(_PROBES, z_dim, generator=torch.Generator().manual_seed(0))
+        z = torch.randn(_PROBES, z_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
         with torch.no_grad():
             images = synthesis(self.mapping(z))
         _check(images, name)

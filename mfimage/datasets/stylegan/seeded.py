@@ -66,7 +66,7 @@ def seeded_generator(resolution: int, seed: int, channels: int = 3, z_dim: int =
         assert isinstance(block, Block)
         _fill_block(block, _DECAY**k, random)
     probes = max(_FEWEST, min(_PROBES, _PROBES * 128 // resolution))
-    _level(generator, torch.randn(probes, z_dim, generator=random))
+    _level(generator, torch.randn(probes, z_dim, generator=random, dtype=torch.float32))
     return generator
 
 
@@ -76,12 +76,12 @@ def manifold_generator(dim: int, size: int) -> StyleGAN2:
 
 
 def _normal(tensor: Tensor, scale: float, random: torch.Generator) -> None:
-    tensor.copy_(scale * torch.randn(tensor.shape, generator=random))
+    tensor.copy_(scale * torch.randn(tensor.shape, generator=random, dtype=torch.float32))
 
 
 def _centred(shape: tuple[int, ...], scale: float, random: torch.Generator) -> Tensor:
     """Draw weights (outputs, inputs, …) whose mean over inputs is zero; of one input they stay as drawn."""
-    drawn = scale * torch.randn(shape, generator=random)
+    drawn = scale * torch.randn(shape, generator=random, dtype=torch.float32)
     return drawn - drawn.mean(1, keepdim=True) if shape[1] > 1 else drawn
 
 
@@ -105,7 +105,7 @@ def _fill_block(block: Block, loudness: float, random: torch.Generator) -> None:
 def _fill_convolution(layer: Convolution, random: torch.Generator) -> None:
     _fill_style(layer.style, 1, random)
     outputs, inputs, size = layer.weight.shape[0], layer.weight.shape[1], layer.noise.shape[0]
-    taps = torch.tensor([1.0, 2.0, 1.0]) / 4
+    taps = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float32) / 4
     smooth = _centred((outputs, inputs), 1, random)[:, :, None, None] * torch.outer(taps, taps)
     rough = _ROUGH / 3 * min(1.0, 8 / size)
     layer.weight.copy_(smooth + _centred((outputs, inputs, 3, 3), rough, random))

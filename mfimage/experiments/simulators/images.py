@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mfimage.datasets.stylegan.protocol import Generator
 from mfimage.errors import UsageError
 from mfimage.experiments.simulators.image_manifold import ImageManifold, area_weights
+from mfimage.models.duals import FORWARD_MODE
 
 _STEP = 1e-2  # of finite differences, for generators without derivatives
 # By d: rows and columns of cells, which hold one blob each, and the blobs' width as a share of the image's.
@@ -30,7 +31,8 @@ def _slopes(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     def along(direction: Tensor) -> Tensor:
         return jvp(function, (z,), (direction.expand_as(z),))[1]
 
-    return vmap(along, out_dims=2, chunk_size=4)(torch.eye(z.shape[-1], dtype=z.dtype))
+    with FORWARD_MODE:
+        return vmap(along, out_dims=2, chunk_size=4)(torch.eye(z.shape[-1], dtype=z.dtype))
 
 
 class Rendered(ImageManifold):

@@ -77,7 +77,7 @@ def convolution(inputs, outputs, w_dim, size, up, generator, limit):
     )
 
 
-def colours(inputs, channels, w_dim, generator):
+def colours(inputs, channels, w_dim, generator, limit):
     return Part(
         "ToRGBLayer",
         {
@@ -85,6 +85,7 @@ def colours(inputs, channels, w_dim, generator):
             "bias": _randn(generator, channels),
         },
         parts={"affine": dense(w_dim, inputs, generator)},
+        conv_clamp=limit,
         weight_gain=np.float64(1 / np.sqrt(inputs)),
     )
 
@@ -98,7 +99,7 @@ def network(seed=0, widths=(4, 3), labels=0, limit=256, depth=2, z_dim=5, w_dim=
         if before:
             parts["conv0"] = convolution(before, width, w_dim, size, 2, generator, limit)
         parts["conv1"] = convolution(width, width, w_dim, size, 1, generator, limit)
-        parts["torgb"] = colours(width, channels, w_dim, generator)
+        parts["torgb"] = colours(width, channels, w_dim, generator, limit)
         const = {} if before else {"const": _randn(generator, width, 4, 4)}
         blocks[f"b{size}"] = Part(
             "SynthesisBlock",

@@ -150,6 +150,26 @@ def deeper(state, *names):
         (lambda s: deeper(s, "synthesis", "b8").update(architecture="resnet"), "without skip outputs"),
         (lambda s: deeper(s, "synthesis", "b8", "conv0").update(activation="relu"), "activation or bound"),
         (lambda s: deeper(s, "synthesis", "b8", "conv0").update(conv_clamp=3), "activation or bound"),
+        (lambda s: deeper(s, "synthesis", "b8", "torgb").update(conv_clamp=3), "activation or bound"),
+        (lambda s: deeper(s, "synthesis", "b4", "torgb").update(conv_clamp=None), "activation or bound"),
+        (lambda s: deeper(s, "synthesis", "b4", "conv1").update(act_gain=1.0), "another gain than √2"),
+        (
+            lambda s: deeper(s, "synthesis", "b8", "conv0").update(act_gain=np.float64(2.0)),
+            "b8.conv0.act_gain",
+        ),
+        (lambda s: deeper(s, "synthesis", "b8", "conv0").update(act_gain=float("nan")), "another gain"),
+        (lambda s: deeper(s, "synthesis", "b8", "conv0").pop("act_gain"), "KeyError: 'act_gain'"),
+        (lambda s: deeper(s, "synthesis", "b4", "conv1").update(up=2), "enlarges or is noised otherwise"),
+        (lambda s: deeper(s, "synthesis", "b4", "conv1").update(use_noise=False), "noised otherwise"),
+        (
+            lambda s: deeper(s, "synthesis", "b8", "conv0", "affine").update(activation="lrelu"),
+            "styles or labels go through an activation",
+        ),
+        (
+            lambda s: deeper(s, "synthesis", "b8", "torgb", "affine").update(activation="relu"),
+            "styles or labels go through an activation",
+        ),
+        (lambda s: deeper(s, "mapping").update(num_ws=7), "of 7 styles"),
         (
             lambda s: deeper(s, "synthesis", "b8")["_buffers"].update(resample_filter=torch.ones(2, 2)),
             "filter",
