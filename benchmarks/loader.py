@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from mfimage.config import ModelConfig, presets
 from mfimage.datasets import StoredSet, load
 from mfimage.datasets.decode import decode
-from mfimage.datasets.listing import index_folder
+from mfimage.datasets.index import index_folder
 from mfimage.datasets.packing import pack
 from mfimage.datasets.stores import workers
 from mfimage.fit import shuffled

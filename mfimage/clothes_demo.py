@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mfimage.config import Config
-from mfimage.datasets import gaussian_noise
+from mfimage.datasets import NAMED, Dataset, gaussian_noise
+from mfimage.datasets.sources import named_set
 from mfimage.eval import PCA, Evaluation, auroc, evaluate, mse, psnr, squared_error
 from mfimage.eval.evaluation import sections_of
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
@@ -39,9 +40,11 @@ def run_demo(
 ) -> tuple[Path, str]:
     """Train, if OUTDIR holds no finished run, and write its report.html; give its path and a sentence."""
     run = Run(outdir)
-    model = train_or_reuse(data, outdir, config, device=device, quiet=quiet)
+    # Not by name alone, since a folder here may be called like it.
+    clothes = named_set(data, "train", config.size, config.channels) if data in NAMED else data
+    model = train_or_reuse(clothes, outdir, config, device=device, quiet=quiet)
     config = run.config()  # with what was decided
-    training, test = (load_like(data, split, model) for split in ("train", "test"))
+    training, test = load_like(clothes, "train", model), _named_like(data, "test", model)
     metrics = evaluate(test, model, training, metrics=("reconstruction", "density"), seed=config.seed)
     pca, x = PCA.of(learned_of(training, model), model.dim), test.batch(slice(None))
     scores, areas = _strangers(model, pca, x)
@@ -56,6 +59,12 @@ def run_demo(
     return page.write(run.directory / "report.html"), lead
 
 
+def _named_like(data: str, split: str, model: GenerativeModel) -> Dataset:
+    channels, height, width = model.shape
+    named = data in NAMED
+    return load_like(named_set(data, split, (height, width), channels) if named else data, split, model)
+
+
 def _project(model: GenerativeModel, x: Tensor) -> Tensor:
     return in_batches(lambda part: model.project(part.to(model.device)), x)
 
@@ -64,7 +73,7 @@ def _strangers(model: GenerativeModel, pca: PCA, x: Tensor) -> tuple[dict[str, T
     """Score the test images and strangers; also the area under each ROC curve (model, PCA)."""
     sets = {
         "clothes (test)": x,
-        "digits": load_like("digits", "all", model).batch(slice(None)),
+        "digits": _named_like("digits", "all", model).batch(slice(None)),
         "turned by 90°": x.rot90(1, (2, 3)),
         "upside down": x.flip(2),
         "inverted": 1 - x,

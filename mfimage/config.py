@@ -38,11 +38,14 @@ class Reading:
         max_pixels: Images with more pixels are not decoded, and count as bad.
         value_range: Values of black and white in arrays, and in image files deeper than 8 bits. Without it
             integers scale by their type's maximum, and floats must lie in [0, 1].
+        verify: Read shards whole when they are opened, and compare them with their recorded hashes; without
+            it only those whose size or time is new.
     """
 
     max_bad: float = 0.05
     max_pixels: int = 64_000_000
     value_range: tuple[float, float] | None = None
+    verify: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, above_zero=("max_pixels",), shares=("max_bad",))

@@ -10,12 +10,13 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from mfimage.console import json_text
 from mfimage.errors import DataError, MfimageError, ModelError, ResourceError, boundary
+from mfimage.limits import RATIO, Refused, most_bytes
 
 NPZ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _TYPES = {  # of safetensors that a model may hold, or that a message should name
@@ -102,13 +104,43 @@ def require_regular(path: str | Path, error: type[MfimageError] = DataError) -> 
 
 @contextmanager
 def open_npz(path: str | Path) -> Iterator[NpzFile]:
-    """Open the arrays of an .npz file, no pickles; a damaged one raises NPZ_ERRORS, now or when read."""
+    """Open the arrays of an .npz file, no pickles; a damaged one raises NPZ_ERRORS, now or when read.
+
+    So does one whose arrays are larger than `limits` allow, or than their content, or come twice.
+    """
     with open(path, "rb") as stream:  # opened here because numpy leaves a damaged one open
-        arrays = np.load(stream, allow_pickle=False)
-        if not isinstance(arrays, NpzFile):
+        if stream.read(2) != b"PK":
             raise ValueError("not an .npz file")
-        with arrays:
-            yield arrays
+        stream.seek(0)
+        try:
+            with np.load(stream, allow_pickle=False) as arrays:
+                _require_honest(arrays, os.fstat(stream.fileno()).st_size)
+                yield arrays
+        except (MfimageError, MemoryError, *NPZ_ERRORS):
+            raise
+        except Exception as error:  # of a damaged header or kind of compression, nearly every type
+            raise ValueError(f"damaged: {type(error).__name__}: {error}") from error
+
+
+def _require_honest(arrays: NpzFile, size: int) -> None:
+    """Refuse an .npz file by what its headers say, before anything is unpacked."""
+    members = arrays.zip.infolist() if arrays.zip else []
+    if len({member.filename for member in members}) < len(members):
+        raise Refused("an array in it comes twice")
+    if (claimed := sum(member.file_size for member in members)) > most_bytes(size):
+        more = f"more than {RATIO} times its own; numpy.savez packs less"
+        raise Refused(f"it unpacks to {claimed:,} bytes, {more}")
+    for member in members:
+        with arrays.zip.open(member) as content:  # type: ignore[union-attr]
+            if content.read(6) != np.lib.format.MAGIC_PREFIX:
+                raise Refused(f"{member.filename} is no array")
+            version = content.read(2)
+            known = np.lib.format
+            read = known.read_array_header_1_0 if version[0] == 1 else known.read_array_header_2_0
+            shape, _, dtype = read(content)
+            held = member.file_size - content.tell()
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize != held:
+            raise Refused(f"{member.filename} is not of the shape {shape} that it says")
 
 
 def file_hash(path: Path) -> str:
@@ -127,6 +159,15 @@ def cache_folder(*parts: str) -> Path | None:
     except RuntimeError:
         return None
     return base.joinpath("mfimage", *parts)
+
+
+def user_path(given: str | Path) -> Path:
+    """Read a path as a user writes it: ~ is the home folder, unless a file has that name or there is none."""
+    path = Path(given)
+    if not os.path.lexists(path):
+        with suppress(RuntimeError):
+            return path.expanduser()
+    return path
 
 
 def stream(seed: int, number: int) -> torch.Generator:

@@ -83,7 +83,7 @@ def train(
     images, config = load_for_training(data, config, reading, memory, root)
     known = images.skipped
     if main:
-        list_skipped(known)
+        _tell_what_was_read(images, quiet)
     check_score(config, images.score is not None)
     if config.precision is None:
         config = replace(config, precision=quickest_precision(len(images.shape) == 3, accelerator.device))
@@ -114,6 +114,12 @@ def train(
         trainer.account.say("measuring what was learned")
         _finish(Results(model.eval(), run, config, training, held_out, pca))
     return model.eval()
+
+
+def _tell_what_was_read(images: Dataset, quiet: bool) -> None:
+    for note in () if quiet else images.notes:
+        print(f"note: {note}", file=sys.stderr)
+    list_skipped(images.skipped)
 
 
 def train_or_reuse(

@@ -15,7 +15,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mfimage"
 LINKED = ("models", "datasets", "eval")
 FLOORS = (  # from the ground up: a room imports its own files, its floor, and what lies below
-    {"errors", "_torchvision", "settings", "model_config", "config", "files", "modes", "console", "signals"},
+    {
+        "errors",
+        "_torchvision",
+        "settings",
+        "model_config",
+        "config",
+        "files",
+        "limits",
+        "modes",
+        "console",
+        "signals",
+    },
     {"models", "datasets"},
     {
         "inputs",

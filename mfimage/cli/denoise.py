@@ -52,10 +52,10 @@ def denoise(
         tile: Treat large images in overlapping tiles.
         mask: Image, white where pixels are to be filled in.
         factor: Enlarge by this factor to the model's size.
-        clean: Folder of clean images of the same names, to measure PSNR and SSIM.
+        clean: Folder of clean images of the same names, in the same folders, to measure PSNR and SSIM.
         report: Folder for denoised.csv and sheet.png (before, after).
     """
-    from mfimage.datasets import iter_files
+    from mfimage.datasets.index import list_inputs
     from mfimage.denoising.image_files import FileReader, find_clean
     from mfimage.denoising.inverse import Downsample
     from mfimage.denoising.tiles import Restorer
@@ -71,11 +71,13 @@ def denoise(
     reader = FileReader(channels, size, options.reading, resize, tile)
     missing = None if mask is None else reader.mask(mask)
     restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size)
-    paths = [str(path) for path in iter_files(listed)]
-    truths = None if clean is None else dict(zip(paths, find_clean(clean, paths), strict=True))
+    files, unread = list_inputs(listed)
+    paths = [str(path) for path in files]
+    truths = None if clean is None else dict(zip(paths, find_clean(clean, paths, listed), strict=True))
     _check_outdir(outdir, [*paths, *(truths or {}).values(), *([mask] if mask else [])])
     rows, skipped = _restore(restorer, reader, paths, truths, outdir, report)
-    _tell(rows, skipped, outdir, truths is not None, options)
+    options.notes(reader.notes)
+    _tell(rows, [*unread, *skipped], outdir, truths is not None, options)
     options.caution(flow)
 
 

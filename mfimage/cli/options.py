@@ -105,6 +105,7 @@ class ReadingOptions(Reading):
     value_range: Annotated[
         tuple[float, float] | None, _PAIR, Parameter(help=_helps(Reading)["value_range"])
     ] = None
+    verify: Annotated[Flag, Parameter(help=_helps(Reading)["verify"])] = False
 
 
 @Parameter(name="*")
@@ -126,6 +127,11 @@ class Talk:
         """Talk on stderr."""
         if not self.quiet:
             print(message, file=sys.stderr)
+
+    def notes(self, notes: Sequence[str]) -> None:
+        """Say on stderr what a user should know of what was read."""
+        for note in notes:
+            self.say(f"note: {note}")
 
     def caution(self, model: GenerativeModel) -> None:
         """Say where training has found nothing better than principal components."""
@@ -172,6 +178,7 @@ class Options(Talk, _Source):
         from mfimage.inputs import load_like
 
         images = load_like(data, split, model, self.reading, limit)
+        self.notes(images.notes)
         console.list_skipped(images.skipped)
         return images
 
@@ -181,6 +188,7 @@ class Options(Talk, _Source):
 
         channels, height, width = model.shape
         images = load_files(paths, (height, width), channels, reading=self.reading)
+        self.notes(images.notes)
         console.list_skipped(images.skipped)
         return images
 

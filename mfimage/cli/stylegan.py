@@ -138,7 +138,7 @@ def manifold(
         conditional: Shift the latents by a θ ~ N(0, 1).
         outdir: Where they go; NAME-DIMd-SIZE if none.
     """
-    from mfimage.datasets.points import write_points
+    from mfimage.datasets.drawn import write_points
     from mfimage.datasets.stylegan import SEEDED_CARD
     from mfimage.experiments.simulators import Generated
 

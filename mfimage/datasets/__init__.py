@@ -5,7 +5,7 @@ from __future__ import annotations
 from mfimage.datasets.convert import to_batch
 from mfimage.datasets.decode import IMAGE_SUFFIXES
 from mfimage.datasets.folders import FOLDERS
-from mfimage.datasets.listing import iter_files
+from mfimage.datasets.index import iter_files
 from mfimage.datasets.loading import load, load_files, load_for_training
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.pictures import gaussian_noise, save_png, save_pngs, sheet

@@ -23,10 +23,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mfimage.config import Reading
+from mfimage.datasets.changes import Changes
 from mfimage.datasets.pixels import Crop, Pixels, ValueRange, cut, over_white, resize, unit, with_channels
 from mfimage.errors import DataError, MfimageError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif",
+    ".jfif", ".jpe", ".jif", ".mpo", ".apng",
+)  # fmt: skip
 
 # Named one by one because others (EPS) start a foreign program. JPEG includes MPO, which phones write.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -176,12 +180,19 @@ class Preparation:
         """A larger file is not read."""
         return self.max_pixels * _BYTES_PER_PIXEL
 
-    def __call__(self, content: Path | bytes | Pixels, name: str) -> Pixels:
-        """Read one image, of a file's content or path, or prepare pixels (H, W, C) that are read already."""
+    def __call__(self, content: Path | bytes | Pixels, name: str, changes: Changes | None = None) -> Pixels:
+        """Read one image, of a file's content or path, or prepare pixels (H, W, C) that are read already.
+
+        What becomes of its size and its colour is noted in `changes`.
+        """
         if isinstance(content, np.ndarray):
-            values = with_channels(content, self.channels)
+            values = content
         else:
-            values = decode(content, name, self.channels, self.max_pixels, self.value_range)
+            values = decode(content, name, None, self.max_pixels, self.value_range)
         if self.crop is not None:
             values = cut(values, self.crop, name)
-        return np.ascontiguousarray(values if self.size is None else resize(values, self.size))
+        before, values = values.shape, with_channels(values, self.channels)
+        values = np.ascontiguousarray(values if self.size is None else resize(values, self.size))
+        if changes is not None:
+            changes.add(name, before, values.shape)
+        return values

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from mfimage.datasets.listing import Names, index_folder
+from mfimage.datasets.index import Names, index_folder
 from mfimage.datasets.named import located
 from mfimage.datasets.pixels import Crop
 from mfimage.datasets.splits import Divided, group_rows

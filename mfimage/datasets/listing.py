@@ -1,35 +1,29 @@
-"""Which image files lie in a folder, in natural order; a long list is kept in the user's cache.
-
-Listing and sorting a million files takes half a minute. So the list of a folder with 10,000 images or more
-is kept in `$XDG_CACHE_HOME/mfimage/index` (by default `~/.cache`), and used as long as every folder in it has
-its time of change, which every file that comes, goes or is renamed moves. A file that is overwritten in place
-moves no folder's time: whoever reads it compares its size and time with the list, see `stores.FolderStore`.
-"""
+"""Which image files lie in a folder or an archive, in natural order, and what lies there that is not read."""
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import os
 import re
 import stat
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, overload
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from mfimage.datasets.decode import IMAGE_SUFFIXES
-from mfimage.errors import DataError, ResourceError
-from mfimage.files import NPZ_ERRORS, cache_folder, open_npz, whole
+from mfimage.errors import DataError, Skipped
 
-KEPT_FROM = 10_000  # images; fewer are listed sooner than they are looked up
-_SETTLED = 2_000_000_000  # ns; a folder that changed later could change again within its clock's tick
-_FORMAT = "1"
+# What a user may take for an image of the set: formats that are not decoded, and files that hold many images.
+_OTHER = re.compile(
+    r"avifs?|hei[cf]|hif|jp2|j2[kc]|jpc|jp[fx]|jx[lr]|wdp|jls|svgz?|ps[db]|xcf|raw|dng|cr[23w]|nef|nrw|arw|"
+    r"sr[f2w]|orf|rw2|raf|pef|x3f|3fr|erf|kdc|mos|mrw|exr|hdr|p[fpgbn]m|tga|ico|cur|icns|pcx|dds|sgi|ras|dib|bpg|qoi|"
+    r"fits?|dcm|nii|eps|[ew]mf|x[pb]m"
+)
+_MANY = frozenset((".zip", ".npy", ".npz", ".parquet", ".tar", ".tgz", ".7z", ".rar"))
+# Of file servers, Windows and macOS: thumbnails, deleted files, resource forks.
+_SYSTEM = {
+    "__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin",
+    "system volume information", "lost+found",
+}  # fmt: skip
 
 
 def natural(path: str) -> tuple[str, str]:
@@ -43,46 +37,40 @@ def natural(path: str) -> tuple[str, str]:
     return re.sub(r"[0-9]+", number, path.lower()), path
 
 
-def image_paths(paths: Iterable[str]) -> list[str]:
-    """Those that end like an image and lie in no hidden place, in natural order."""
-    chosen = [path for path in paths if _is_image(path) and not any(map(_hidden, path.split("/")))]
-    return sorted(chosen, key=natural)
+def sort_members(paths: Iterable[str]) -> tuple[list[int], list[Skipped]]:
+    """Tell the images among paths, in natural order, as positions, and what looks like one and is not read.
+
+    What lies in a hidden place or a system's own is left out.
+    """
+    files = [(path, row) for row, path in enumerate(paths) if not path.endswith("/")]  # else a folder
+    seen = [(path, row) for path, row in files if not any(map(hidden, path.split("/")))]
+    images = sorted((natural(path), row) for path, row in seen if is_image(path))
+    return [row for _, row in images], [one for path, _ in seen if (one := unread(path)) is not None]
 
 
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether a name ends like an image that is read."""
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _hidden(part: str) -> bool:
-    return (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
+def unread(path: str) -> Skipped | None:
+    """Say why a file is not read that may be taken for an image of the set; None for all others."""
+    suffix = PurePosixPath(path).suffix.lower()
+    if _OTHER.fullmatch(suffix[1:]):
+        return Skipped(path, f"{suffix[1:].upper()} is not a format that mfimage reads: convert it")
+    return Skipped(path, "may hold many images: give it by itself") if suffix in _MANY else None
 
 
-def require_some(images: Sequence[object], where: str) -> None:
-    """Raise DataError if there are no images."""
+def hidden(part: str) -> bool:
+    """Whether a file or folder of this name is hidden, or a system's own."""
+    return (part.startswith(".") and part not in (".", "..")) or part.lower() in _SYSTEM
+
+
+def require_some(images: Sequence[object], where: str, others: Sequence[Skipped] = ()) -> None:
+    """Raise DataError if there are no images; `others` is what was found instead."""
     if not images:
-        raise DataError(f"{where}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-
-
-def iter_files(inputs: Iterable[str | Path]) -> list[Path]:
-    """Expand files, folders and glob patterns to image files, in the order given.
-
-    A file is taken whatever its name; a folder gives the images in it and below it, a pattern (`*`, `?`,
-    `[…]`, `**`) those that it matches, both in natural order; DataError if an input matches nothing.
-    """
-    return [path for one in inputs for path in _expand(one)]
-
-
-def _expand(one: str | Path) -> list[Path]:
-    path = Path(one).expanduser()
-    if path.is_dir():
-        return [path / name for name in index_folder(path).names]
-    if path.exists():
-        return [path]
-    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
-    images = [match for match in matches if _is_image(match.name) and match.is_file()]
-    if not images:
-        raise DataError(f"{one}: no such file or folder, and no image matches it as a pattern")
-    return sorted(images, key=lambda match: natural(str(match)))
+        instead = f"; {len(others)} others, the first {others[0].path}: {others[0].reason}" if others else ""
+        raise DataError(f"{where}: holds no images ({', '.join(IMAGE_SUFFIXES)}){instead}")
 
 
 class ListedFile(NamedTuple):
@@ -93,134 +81,100 @@ class ListedFile(NamedTuple):
     time: int  # of change, ns
 
 
-def scan_folder(folder: Path) -> tuple[list[ListedFile], dict[str, int]]:
-    """The images in a folder and below it, in natural order, and the time of change of every folder seen.
+class Scan(NamedTuple):
+    """What was found in a folder and below it."""
 
-    Hidden files and folders are left out; links to files are followed (a broken one has size −1), links to
-    folders are not; what is neither (a pipe) is left out. Among the times (ns) the folder itself is "".
-    DataError if a folder in it cannot be read.
+    files: list[ListedFile]  # the images, in natural order; a broken link has size −1
+    times: dict[str, int]  # of change (ns) of every folder seen; the folder itself is ""
+    unread: list[Skipped]  # what may be taken for images and is not read, by relative path
+
+
+def scan_folder(folder: Path) -> Scan:
+    """List a folder and all below it; DataError if a folder in it cannot be read.
+
+    Hidden files and folders, and those of systems, are left out. Links to files are followed, and links to
+    folders, after the folders that lie there themselves: but no folder is read twice, and none that lies
+    around this one.
     """
-    found: list[ListedFile] = []
-    times: dict[str, int] = {}
-    left = [""]
-    while left:
-        here = left.pop()
+    walk = _Walk(folder)
+    waiting, links = [""], list[str]()
+    while waiting or links:
+        if not waiting:
+            links.sort(key=lambda link: natural(link.rstrip("/")), reverse=True)
+            waiting.append(links.pop())
+            if not walk.may_follow(waiting[-1]):
+                waiting.pop()
+                continue
+        inner, linked = walk.enter(waiting.pop())
+        waiting += inner
+        links += linked
+    walk.unread.sort(key=lambda one: natural(one.path))
+    return Scan(sorted(walk.files, key=lambda one: natural(one.path)), walk.times, walk.unread)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+class _Walk:
+    """What was met in a folder so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._top = folder, os.path.realpath(folder)
+        self.files: list[ListedFile] = []
+        self.times: dict[str, int] = {}
+        self.unread: list[Skipped] = []
+        self._seen: set[tuple[int, int]] = set()
+
+    def may_follow(self, link: str) -> bool:
+        """Whether a link to a folder leads away from here; else it is noted."""
+        target = os.path.realpath(self.folder / link)
+        if os.path.commonpath((target, self._top)) != target:
+            return True
+        self.unread.append(Skipped(link.rstrip("/"), "is a link to a folder that it lies in: not followed"))
+        return False
+
+    def enter(self, here: str) -> tuple[list[str], list[str]]:
+        """List a folder, unless it was read already; give the folders in it, and the links to folders."""
         try:
             # Before it is listed: what changes meanwhile then makes the time too old, not too new.
-            times[here] = os.stat(folder / here).st_mtime_ns
-            with os.scandir(folder / here) as entries:
-                seen = [entry for entry in entries if not _hidden(entry.name)]
+            known = os.stat(self.folder / here)
+            if (known.st_dev, known.st_ino) in self._seen:
+                self.unread.append(Skipped(here.rstrip("/"), "is read already, under another name"))
+                return [], []
+            self._seen.add((known.st_dev, known.st_ino))
+            self.times[here] = known.st_mtime_ns
+            with os.scandir(self.folder / here) as entries:
+                seen = [entry for entry in entries if not hidden(entry.name)]
         except OSError as error:
             raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
-        found += _files(seen, here)
-        left += [f"{here}{entry.name}/" for entry in seen if entry.is_dir(follow_symlinks=False)]
-    return sorted(found, key=lambda one: natural(one.path)), times
+        inner: tuple[list[str], list[str]] = ([], [])
+        for entry in seen:
+            if _is_folder(entry):
+                inner[entry.is_symlink()].append(f"{here}{entry.name}/")
+            else:
+                self._take(entry, here + entry.name)
+        return inner
 
-
-def _files(entries: list[os.DirEntry[str]], here: str) -> Iterator[ListedFile]:
-    for entry in entries:
-        if not _is_image(entry.name):
-            continue
+    def _take(self, entry: os.DirEntry[str], path: str) -> None:
+        """Note a file that is an image, or may be taken for one."""
+        image = is_image(entry.name)
+        if not image and not (entry.is_symlink() and "." not in entry.name):
+            if (other := unread(path)) is not None:
+                self.unread.append(other)
+            return
         try:
             known = entry.stat()
         except OSError:
-            yield ListedFile(here + entry.name, -1, -1)
-            continue
-        if stat.S_ISREG(known.st_mode):
-            yield ListedFile(here + entry.name, known.st_size, known.st_mtime_ns)
-
-
-class Names(Sequence[str]):
-    """Many names in one piece of memory: their bytes, and where each ends."""
-
-    def __init__(self, content: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
-        self.bytes, self.ends = content, ends
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> Names:
-        """Put names together."""
-        parts = [os.fsencode(name) for name in names]
-        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        row = range(len(self))[row]
-        begin = self.ends[row - 1] if row else 0
-        return os.fsdecode(self.bytes[begin : self.ends[row]].tobytes())
-
-
-@dataclass(frozen=True, eq=False)
-class Index:
-    """The images of a folder, in natural order."""
-
-    names: Names  # relative paths, "/" between folders
-    sizes: NDArray[np.int64]  # (N,) bytes, −1 for a broken link
-    times: NDArray[np.int64]  # (N,) of their last change, ns
-    kept: Path | None  # where this list is kept, if there is a place; the file may be absent
-
-    def fingerprint(self) -> str:
-        """SHA-256 of names and sizes, not of times: a copy of the folder has the same."""
-        content = (self.names.bytes, self.names.ends, self.sizes)
-        return hashlib.sha256(b"".join(part.tobytes() for part in content)).hexdigest()
-
-    def forget(self) -> None:
-        """Remove the kept list, so that the next to ask makes it anew."""
-        if self.kept is not None:
-            with suppress(OSError):
-                self.kept.unlink(missing_ok=True)
-
-
-def index_folder(folder: Path) -> Index:
-    """List the images of a folder, see `scan_folder`, or read the kept list; DataError if there are none."""
-    code = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
-    kept = None if (cache := cache_folder("index")) is None else cache / f"{code}.npz"
-    if kept is not None and (index := _read(kept, folder)) is not None:
-        return index
-    began = time.time_ns()
-    found, folders = scan_folder(folder)
-    require_some(found, f"folder {folder}")
-    sizes, times = (np.array([one[i] for one in found], np.int64) for i in (1, 2))
-    index = Index(Names.of(one.path for one in found), sizes, times, kept)
-    if kept is not None and len(found) >= KEPT_FROM and max(folders.values()) < began - _SETTLED:
-        with suppress(OSError, ResourceError):  # without a cache it is only slower
-            _keep(index, folders, kept)
-    return index
-
-
-def _keep(index: Index, folders: dict[str, int], kept: Path) -> None:
-    tops = Names.of(folders)
-    with whole(kept) as temporary, open(temporary, "wb") as file:
-        np.savez(
-            file, format=np.array(_FORMAT),
-            names=index.names.bytes, ends=index.names.ends, sizes=index.sizes, times=index.times,
-            folders=tops.bytes, folder_ends=tops.ends, folder_times=np.array([*folders.values()]),
-        )  # fmt: skip
-
-
-def _read(kept: Path, folder: Path) -> Index | None:
-    """The kept list if it is there, whole, and right."""
-    try:
-        with open_npz(kept) as arrays:
-            if arrays["format"].item() != _FORMAT:
-                return None
-            tops = Names(arrays["folders"], arrays["folder_ends"])
-            for top, changed in zip(tops, arrays["folder_times"].tolist(), strict=True):
-                if os.stat(folder / top).st_mtime_ns != changed:
-                    return None
-            names = Names(arrays["names"], arrays["ends"])
-            index = Index(names, arrays["sizes"], arrays["times"], kept)
-    except NPZ_ERRORS:
-        return None
-    complete = len(names) == len(index.sizes) == len(index.times) and names.ends[-1:] == len(names.bytes)
-    return index if complete else None
+            if image:
+                self.files.append(ListedFile(path, -1, -1))
+            else:  # perhaps a folder's
+                self.unread.append(Skipped(path, "is a link to what is not there"))
+            return
+        if image and stat.S_ISREG(known.st_mode):
+            self.files.append(ListedFile(path, known.st_size, known.st_mtime_ns))
+        elif image:
+            self.unread.append(Skipped(path, "is no file"))

@@ -1,9 +1,9 @@
 """The door for everything that takes data: whatever holds images or vectors becomes a `Dataset`.
 
 - A named set: `fashion-mini`, `fashion-mnist`, `mnist`, `digits`, `cifar10`, `celeba`, `celeba-178`,
-  `imagenet`. A folder called like one is reached as `./name`.
-- A folder (searched to any depth, in natural order) or .zip of png, jpg, webp, bmp, tiff and gif files; a
-  .parquet file or a folder of them, as `mfimage pack` writes.
+  `imagenet`. A folder here that is called like one is taken instead, and the set's notes say so.
+- A folder (searched to any depth, links too, in natural order) or .zip of png, jpg, webp, bmp, tiff and gif
+  files; a .parquet file or a folder of them, as `mfimage pack` writes.
 - An .npy or .npz array (N, H, W) or (N, H, W, C); an .npz file of points (with an array x, see `load_points`)
   or a folder of them, as `mfimage stylegan manifold` writes.
 - An array (N, H, W) or (N, H, W, C), a tensor (N, H, W) or (N, C, H, W), either of vectors (N, D), a data set
@@ -28,15 +28,16 @@ from mfimage.config import Config, Reading
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.from_python import array_of_images
-from mfimage.datasets.listing import iter_files
+from mfimage.datasets.index import list_inputs
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.points import Points, finite_tensor, holds_points, join_points, load_points
 from mfimage.datasets.sets import Dataset, ImageSet
-from mfimage.datasets.sources import ImageList, Root, Size, Source, name_of
+from mfimage.datasets.sources import ImageList, Root, Size, Source, name_of, prefer_folder
 from mfimage.datasets.splits import choose, split_name
 from mfimage.datasets.stored_set import SAMPLED, StoredSet
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError, MixedSizesError, UsageError
+from mfimage.files import user_path
 
 Data: TypeAlias = Source | Sequence[Source]
 
@@ -82,7 +83,10 @@ def load(
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: must be at least 1")
     sources, images = _sources(data, split), ImageList(split, size, channels, reading, limit, root)
-    if (known := _as_it_is(sources, split)) is not None:
+    for i, (source, said) in enumerate([prefer_folder(one, root) for one in sources]):
+        sources[i] = source
+        images.notes += said
+    if (known := _as_it_is(sources, split, reading)) is not None:
         return _cut(known, images.prepare, limit, memory)
     return _read(sources, images, memory)
 
@@ -108,7 +112,7 @@ def _read(sources: Sequence[Source], images: ImageList, memory: int | None) -> D
         if memory is not None and not _fits(store, rows, prepare, memory):
             stored = StoredSet.open(store, rows, prepare, images.split, images.bad.max_bad)
             if len(rows) * math.prod(stored.shape) > memory:
-                return stored
+                return replace(stored, notes=(*images.notes, *stored.notes))
         images.add_store(store, rows)
     else:
         for source in sources:
@@ -129,7 +133,7 @@ def load_for_training(
     Without a size, photographs (images of several sizes, or above 128 pixels) are taken at 64 × 64, and other
     images as they are; the rest as `Config.settled` says.
     """
-    if (known := _as_it_is(_sources(data, "train"), "train")) is not None:
+    if (known := _as_it_is(_sources(data, "train"), "train", reading)) is not None:
         data = known
     elif config.size is None:
         config = replace(config, size=_photo_size(data, config.channels, reading, root))
@@ -163,11 +167,13 @@ def load_files(
     reading: Reading = Reading(),
 ) -> ImageSet:
     """Load files, folders and glob patterns as they are named, without splits; see `iter_files`, `load`."""
-    paths, name = [str(path) for path in iter_files(inputs)], " + ".join(map(str, inputs))
+    (paths, unread), name = list_inputs(inputs), " + ".join(map(str, inputs))
     if not paths:
         raise DataError(f"{name}: no image files here")
     images = ImageList("all", size, channels, reading)
-    images.add_files(paths)
+    images.unread += unread
+    images.notes += [note for one in inputs for note in prefer_folder(str(one))[1]]
+    images.add_files([str(path) for path in paths])
     return images.to_set(name)
 
 
@@ -187,14 +193,15 @@ def _sources(data: Data, split: str) -> list[Source]:
     return sources
 
 
-def _as_it_is(sources: Sequence[Source], split: str) -> Dataset | None:
+def _as_it_is(sources: Sequence[Source], split: str, reading: Reading) -> Dataset | None:
     """What needs no preparation: a `Dataset`, or points; None for images, and DataError for both."""
     if len(sources) == 1 and isinstance(sources[0], Dataset):
         return sources[0]
     tables = sum(isinstance(one, np.ndarray | Tensor) and one.ndim == 2 for one in sources)
     if tables and len(sources) > 1:
         raise DataError("a list of tables: put images into one array (N, H, W), and vectors into one (N, D)")
-    points = [found for source in sources if (found := _points(source, split)) is not None]
+    found = [_points(source, split, reading.verify) for source in sources]
+    points = [one for one in found if one is not None]
     if not points:
         return None
     if len(points) < len(sources):
@@ -203,7 +210,7 @@ def _as_it_is(sources: Sequence[Source], split: str) -> Dataset | None:
     return points[0] if len(points) == 1 else join_points(points, name, split)
 
 
-def _points(source: Source, split: str) -> Points | None:
+def _points(source: Source, split: str, verify: bool) -> Points | None:
     if isinstance(source, Points):
         return source
     if isinstance(source, np.ndarray | Tensor) and source.ndim == 2:
@@ -211,8 +218,8 @@ def _points(source: Source, split: str) -> Points | None:
         return Points(finite_tensor(array, "x", len(array), name_of(source)), name_of(source), split=split)
     if not isinstance(source, str | Path) or source in NAMED or source in FOLDERS:
         return None
-    path = Path(source).expanduser()
-    return load_points(path, split) if holds_points(path) else None
+    path = user_path(source)
+    return load_points(path, split, verify) if holds_points(path) else None
 
 
 def _fits(store: Store, rows: Sequence[int], prepare: Preparation, memory: int) -> bool:

@@ -22,7 +22,7 @@ from mfimage.datasets.pickles import ARRAYS, Unpickler
 from mfimage.datasets.pixels import Pixels, resize
 from mfimage.datasets.splits import choose, divide_rows
 from mfimage.errors import DataError, UsageError
-from mfimage.files import NPZ_ERRORS, cache_folder, open_npz
+from mfimage.files import NPZ_ERRORS, cache_folder, open_npz, user_path
 
 Labelled = tuple[Pixels, np.ndarray]
 
@@ -30,7 +30,7 @@ _MINI = Path(__file__).parent / "data" / "fashion-mini.npz"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _IDX = {"train": "train", "test": "t10k"}
 _BINARY, _PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
-_MOST = 256_000_000  # bytes of an IDX file; what a small gzipped one could unpack to has no end
+_MOST = 256_000_000  # bytes of a file; what a small gzipped one could unpack to has no end
 _ROW = 3 * 32 * 32  # values of an image of CIFAR-10
 _BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 
@@ -40,7 +40,7 @@ def data_root(root: str | Path | None = None) -> Path:
     chosen = root or os.environ.get("MFIMAGE_DATA") or cache_folder()
     if chosen is None:
         raise DataError("there is no home folder in which named sets could lie: set MFIMAGE_DATA")
-    return Path(chosen).expanduser()
+    return user_path(chosen)
 
 
 def located(
@@ -185,9 +185,12 @@ def read_idx(path: Path) -> Pixels:
 def read_cifar(path: Path) -> Labelled:
     """Read a batch of CIFAR-10, of images (N, 3072): .bin is the binary version, others that for Python."""
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(_MOST + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(content) > _MOST:
+        raise DataError(f"{path}: is larger than {_MOST:,} bytes, which no batch of CIFAR-10 is")
     rows, labels = (_binary if path.suffix == ".bin" else _pickled)(path, content)
     if rows.shape != (len(labels), _ROW) or labels.ndim != 1 or not ((labels >= 0) & (labels < 10)).all():
         raise DataError(f"{path}: {rows.shape} pixels and {labels.shape} labels are not a batch of CIFAR-10")
@@ -208,9 +211,12 @@ def _pickled(path: Path, content: bytes) -> Labelled:
         batch = Unpickler(io.BytesIO(content), ARRAYS).load()
         batch = {key if isinstance(key, bytes) else str(key).encode(): value for key, value in batch.items()}
         _, shape, _, in_columns, pixels = batch[b"data"].state
-        if in_columns or not isinstance(pixels, bytes):
+        labels = batch[b"labels"]
+        if in_columns or not isinstance(pixels, bytes) or not isinstance(labels, list):
             raise ValueError("its pixels lie in another order than the original's")
-        return np.frombuffer(pixels, np.uint8).reshape(shape), np.array(batch[b"labels"], np.int64)
+        if not all(type(number) is int for number in (*shape, *labels)):  # a list may hold itself, twice
+            raise ValueError("its shape and its labels are no plain numbers")
+        return np.frombuffer(pixels, np.uint8).reshape(shape), np.array(labels, np.int64)
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle raises nearly every type

@@ -4,7 +4,8 @@
 
 A row is an image, {bytes, path}, and its class, where the images lie in a folder each class. Which rows a
 shard holds is planned before the first is written and follows from the source alone; each is written whole
-or not at all and names its plan. So a pack that was broken off is recognised, and completed by the same call.
+or not at all, names its plan, and has its hash noted in the manifest. So a pack that was broken off is
+recognised, and completed by the same call, and a shard that was damaged meanwhile is not taken for whole.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -25,16 +26,17 @@ from PIL import Image
 
 from mfimage.config import Reading
 from mfimage.datasets.decode import Preparation
+from mfimage.datasets.parquet import FEATURES_KEY, PACK_KEY, Shard, import_parquet
 from mfimage.datasets.pixels import Pixels
+from mfimage.datasets.recorded import MANIFEST, recorded_hashes, require_recorded
 from mfimage.datasets.sets import BadFiles
-from mfimage.datasets.shards import FEATURES_KEY, PACK_KEY, Shard, Shards, import_parquet, shard_files
-from mfimage.datasets.sources import open_store
+from mfimage.datasets.shards import Shards, shard_files
+from mfimage.datasets.sources import open_store, prefer_folder
 from mfimage.datasets.splits import class_folders
 from mfimage.datasets.stores import FolderStore, read_chunks
 from mfimage.errors import DataError, Skipped, UsageError
 from mfimage.files import file_hash, whole, write_json
 
-MANIFEST = "manifest.json"
 SHARD_BYTES = 256_000_000
 _SKIPPED = "mfimage.skipped"  # in a file's metadata
 _NAMES = {"train": "train", "valid": "validation", "test": "test"}
@@ -72,13 +74,17 @@ def pack(
         DataError: There are no images, or too many are bad.
         UsageError: outdir holds other Parquet files, or pyarrow is not installed.
     """
-    store, outdir = open_store(source, root), Path(outdir)
+    preferred, said = prefer_folder(source if isinstance(source, Path) else str(source), root)
+    for note in said:
+        tell(note)
+    store, outdir = open_store(preferred, root, verify=reading.verify), Path(outdir)
     if not isinstance(store, FolderStore | Shards):
         raise DataError(f"{source}: is no folder, Parquet file or named set of photographs; unpack it first")
     prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
     plan = _plan(store, prepare, shard_bytes)
-    _write_missing(plan, outdir, BadFiles(reading.max_bad), tell)
-    manifest = _manifest(plan, [Shard(outdir / file) for file in plan.shards], reading.max_bad)
+    hashes = _write_missing(plan, outdir, BadFiles(reading.max_bad), tell)
+    written = {Shard(outdir / file): sha256 for file, sha256 in hashes.items()}
+    manifest = _manifest(plan, written, reading.max_bad)
     write_json(outdir / MANIFEST, manifest)
     return manifest
 
@@ -140,30 +146,41 @@ def _classes(store: FolderStore | Shards) -> tuple[NDArray[np.int64] | None, tup
     return (None, ()) if "" in known else (numbers, tuple(known.tolist()))
 
 
-def _write_missing(plan: _Plan, outdir: Path, bad: BadFiles, tell: Callable[[str], None]) -> None:
-    """Write the shards that are not there; UsageError if shards of another plan are."""
+def _write_missing(plan: _Plan, outdir: Path, bad: BadFiles, tell: Callable[[str], None]) -> dict[str, str]:
+    """Write the shards that are not there, and return the hashes of all.
+
+    What is there is kept if its hash was recorded, and is an error if it has another; UsageError if there are
+    shards of another plan.
+    """
     outdir.mkdir(parents=True, exist_ok=True)
     for left_over in outdir.glob("*.parquet.*tmp"):  # of a process that was killed
         left_over.unlink()
-    there = shard_files(outdir)
+    there, recorded = shard_files(outdir), recorded_hashes(outdir)
     for path in there:
         if Shard(path).pack.get("plan") != plan.code:
             raise UsageError(f"{path} is not of this pack: choose another folder, or remove what is there")
+    here = {path.name for path in there if path.parent == outdir}
+    known = {name: sha256 for name, sha256 in recorded.items() if name in here}
+    require_recorded(outdir, known, "remove it to have it written anew", verify=True)
     for number, (file, rows) in enumerate(plan.shards.items(), 1):
-        if file not in {path.name for path in there}:
+        if file not in known:
             write_shard(plan, rows, outdir / file, bad)
+            known[file] = file_hash(outdir / file)
+            shards = [{"file": name, "sha256": sha256} for name, sha256 in known.items()]
+            write_json(outdir / MANIFEST, {"plan": plan.code, "unfinished": True, "shards": shards})
         tell(f"{file}, {number} of {len(plan.shards)}")
+    return {file: known[file] for file in plan.shards}
 
 
-def _manifest(plan: _Plan, written: Sequence[Shard], max_bad: float) -> dict[str, Any]:
+def _manifest(plan: _Plan, written: Mapping[Shard, str], max_bad: float) -> dict[str, Any]:
     """What was written; DataError if too many files are bad."""
     skipped = [one for shard in written for one in json.loads(shard.metadata.metadata[_SKIPPED.encode()])]
     shards = [
         {
             "file": shard.path.name, "images": sum(shard.groups), "bytes": shard.path.stat().st_size,
-            "sha256": file_hash(shard.path),
+            "sha256": sha256,
         }
-        for shard in written
+        for shard, sha256 in written.items()
     ]  # fmt: skip
     images = sum(one["images"] for one in shards)
     BadFiles(max_bad, [Skipped(**one) for one in skipped]).check(images)
@@ -171,7 +188,7 @@ def _manifest(plan: _Plan, written: Sequence[Shard], max_bad: float) -> dict[str
         "source": plan.store.name, "plan": plan.code,
         "size": plan.prepare.size, "channels": plan.prepare.channels,
         "classes": list(plan.classes), "images": images, "shards": shards,
-        "skipped": skipped, "left_out": plan.left_out,
+        "skipped": [*skipped, *map(vars, plan.store.unread)], "left_out": plan.left_out,
     }  # fmt: skip
 
 

@@ -2,25 +2,24 @@
 
 A pickle is a program. Here a name stays a pair of strings, an object stays its class's name and its
 attributes, source code is a string like any other, and the few calls that a file of arrays cannot do without
-are replaced by those of a table, which the caller gives. Every instruction costs one of a bounded number, no
-value is longer than the file, and nothing is hashed but strings and small numbers.
+are replaced by those of a table, which the caller gives. Instructions and elements cost of a `Budget`, no
+value is longer than the file, no tuple is long to walk through, and nothing is hashed but strings and small
+numbers.
 """
 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-_MOST = 1_000_000  # instructions; a network with discriminator and moving average has about 60,000
+from mfimage.limits import DEPTH, WALK, Budget, Refused
+
+_SMALL = 64  # values in a tuple, inner ones included, that are not worth a note
 _DICTIONARIES = {("dnnlib.util", "EasyDict"), ("collections", "OrderedDict")}
 
 Calls = Mapping[tuple[str, str], Callable[..., object]]
-
-
-class Refused(Exception):
-    """A pickle asks for what is never done."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,19 @@ class Unpickler:
     """Reads one pickle of a stream, which is left after the pickle's end.
 
     `calls` are done in place of the calls of a name, given the arguments; `persistent` gives what a
-    persistent id stands for, None refuses them. As many instructions may be done as `budget` has items;
-    pickles inside each other share it.
+    persistent id stands for, None refuses them. Pickles inside each other share a budget.
     """
 
     def __init__(
         self,
         stream: IO[bytes],
         calls: Calls,
-        budget: Iterator[int] | None = None,
+        budget: Budget | None = None,
         persistent: Callable[[Any], object] | None = None,
     ) -> None:
         self._stream, self._calls, self._persistent = stream, calls, persistent
-        self._budget = instructions() if budget is None else budget
+        self._budget = budget or Budget()
+        self._large: dict[int, tuple[int, int, tuple[Any, ...]]] = {}  # tuples by id: values in them, depth
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -66,8 +65,7 @@ class Unpickler:
     def load(self) -> Any:
         """Read the pickle to its end and give what it describes. Lists and dicts may contain themselves."""
         while code := self._stream.read(1):
-            if next(self._budget, None) is None:
-                raise Refused("it has more instructions than any network needs")
+            self._budget.step()
             instruction = _CODES.get(code)
             if instruction is None:
                 raise ValueError(f"it has no instruction {code!r}")
@@ -98,8 +96,23 @@ class Unpickler:
         values, self._stack = self._stack, self._outer.pop()
         return values
 
+    def _tuple(self, values: list[Any]) -> None:
+        """Make a tuple, unless walking through it takes long, as of tuples that share their parts."""
+        walk, depth = 1, 0
+        for value in values:
+            inner = _SMALL if type(value) is tuple else 1
+            below, deep, _ = self._large.get(id(value), (inner, inner, ()))
+            walk, depth = walk + below, max(depth, deep)
+        if walk > WALK or depth > DEPTH:
+            raise Refused("it nests tuples in a way that no network does")
+        made = tuple(values)
+        if walk > _SMALL:
+            self._large[id(made)] = (walk, depth + 1, made)  # it stays, so that its id is its own
+        self._push(made)
+
     def _fill(self, kind: type, values: list[Any]) -> None:
         """Add values, of a dict keys and values by turns, to the container on top of the stack."""
+        self._budget.make(len(values))
         target = self._stack[-1]
         if not isinstance(target, kind):
             raise Refused(f"it adds to a {type(target).__name__} as to a {kind.__name__}")
@@ -121,6 +134,7 @@ class Unpickler:
         replacement = self._calls.get((function.module, function.name))
         if replacement is None:
             raise Refused(f"it asks for a call of {function}")
+        self._budget.make(sum(len(one) for one in arguments if isinstance(one, list | tuple | set | dict)))
         self._push(replacement(*arguments))
 
     def _new(self, of: object, arguments: object) -> None:
@@ -139,11 +153,6 @@ class Unpickler:
         if self._persistent is None:
             raise Refused("it refers to what lies outside it (a persistent id)")
         self._push(self._persistent(identity))
-
-
-def instructions() -> Iterator[int]:
-    """Give the budget of instructions that one file has."""
-    return iter(range(_MOST))
 
 
 def keys(values: Iterable[object]) -> list[object]:
@@ -186,10 +195,10 @@ _DO: dict[str, Callable[[Unpickler, Any], None]] = {
     "EMPTY_DICT": lambda u, _: u._push({}),
     "EMPTY_SET": lambda u, _: u._push(set()),
     "MARK": Unpickler._mark,
-    "TUPLE": lambda u, _: u._push(tuple(u._marked())),
-    "TUPLE1": lambda u, _: u._push(tuple(u._take(1))),
-    "TUPLE2": lambda u, _: u._push(tuple(u._take(2))),
-    "TUPLE3": lambda u, _: u._push(tuple(u._take(3))),
+    "TUPLE": lambda u, _: u._tuple(u._marked()),
+    "TUPLE1": lambda u, _: u._tuple(u._take(1)),
+    "TUPLE2": lambda u, _: u._tuple(u._take(2)),
+    "TUPLE3": lambda u, _: u._tuple(u._take(3)),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda u, place: u._memo.update({place: u._stack[-1]})),
     "MEMOIZE": lambda u, _: u._memo.update({len(u._memo): u._stack[-1]}),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda u, place: u._push(u._memo[place])),

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from torch import Tensor
 
 from mfimage.errors import DataError, UsageError
 from mfimage.files import whole
+
+_LONGEST = 240  # bytes of a name before its number and its suffix
 
 
 def array_of(image: Tensor, name: str = "image") -> np.ndarray:
@@ -61,7 +64,7 @@ def save_pngs(
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     used, written = set() if used is None else used, []
-    for image, name in zip(images, names, strict=True):
+    for image, name in zip(images, map(_short, names), strict=True):
         unique, number = name, 1
         while unique in used:
             number += 1
@@ -70,6 +73,13 @@ def save_pngs(
         written.append(Path(folder) / f"{unique}.png")
         save_png(image, written[-1])
     return written
+
+
+def _short(name: str) -> str:
+    """Cut a name so that a number and a suffix fit after it, as file systems limit names to 255 bytes."""
+    while len(os.fsencode(name)) > _LONGEST:
+        name = name[:-1]
+    return name
 
 
 def sheet(images: Tensor, columns: int, pad: int = 2) -> Tensor:

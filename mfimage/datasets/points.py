@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mfimage.datasets.recorded import require_recorded
 from mfimage.datasets.sets import Dataset, Rows
 from mfimage.datasets.splits import choose
-from mfimage.errors import DataError, UsageError
-from mfimage.files import NPZ_ERRORS, file_hash, open_npz, read_json, whole, write_json
+from mfimage.errors import DataError
+from mfimage.files import NPZ_ERRORS, open_npz, read_json, whole
 
 FIELDS = ("x", "theta", "score", "latents")
 MANIFEST = "points.json"  # of a folder
-_SPLITS = ("train", "test")
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,20 +103,21 @@ def holds_points(path: str | Path) -> bool:
         return False  # whoever reads images will say what is wrong with it
 
 
-def load_points(path: str | Path, split: str = "train") -> Points:
-    """Read points from an .npz file, or from a folder that `write_points` completed.
+def load_points(path: str | Path, split: str = "train", verify: bool = False) -> Points:
+    """Read points from an .npz file, or from a folder that `drawn.write_points` completed.
 
     Args:
         path: Of a folder, or of a file with an array x, (N, D) or (N, C, H, W), and where they are known
             theta (N, P), score (N, P) and latents (N, d), all real numbers.
         split: "train", "test" or "all" of a folder; a file is not divided, and is "train" or "all".
+        verify: As of `Reading`, for the files of a folder.
 
     Raises:
         DataError: If a file cannot be read or holds something else, the folder is incomplete, or there is
             no such split.
     """
     if (Path(path) / MANIFEST).is_file():
-        return _load_folder(Path(path), split)
+        return _load_folder(Path(path), split, verify)
     choose({"train": [path], "all": [path]}, split, str(path))
     try:
         if not is_zipfile(path) and Path(path).is_file():
@@ -145,100 +146,39 @@ def finite_tensor(array: np.ndarray, name: str, rows: int, where: object) -> Ten
     return torch.from_numpy(values)
 
 
-class Sampler(Protocol):
-    """What `write_points` draws examples from."""
-
-    name: str
-    shape: tuple[int, ...]
-    dim: int
-
-    def sample(self, n: int, generator: torch.Generator) -> Points:
-        """Draw n examples."""
-
-
-def write_points(
-    sampler: Sampler,
-    folder: str | Path,
-    counts: Mapping[str, int],
-    seed: int = 0,
-    source: Mapping[str, Any] | None = None,
-    tell: Callable[[int, int], None] = lambda done, count: None,
-    shard: int = 1000,
-) -> Path:
-    """Draw examples and write them in files of `shard` each; return the folder.
-
-    What a file holds follows from the seed, the split and its number: a broken-off folder is completed by the
-    same call. Images are kept in half precision: off by at most 0.00025, an eighth of a level of 256.
-
-    Args:
-        sampler: Draws the examples.
-        folder: Where to; FOLDER/points.json says what it holds; UsageError if that is something else.
-        counts: Examples by split, "train" and "test".
-        seed: Of everything drawn, below 2^31.
-        source: What made them (a generator's fingerprint, fixed latents, …), for points.json.
-        tell: Is told how many examples are there, of how many.
-        shard: Examples a file.
-    """
-    folder = Path(folder)
-    manifest = json.loads(json.dumps({
-        "name": sampler.name, "shape": list(sampler.shape), "dim": sampler.dim, "seed": seed,
-        "counts": {split: counts.get(split, 0) for split in _SPLITS}, "shard": shard, **(source or {}),
-    }))  # fmt: skip
-    _claim(folder, manifest)
-    done, count, files = 0, sum(manifest["counts"].values()), {}
-    for split, number, rows in _shards(manifest):
-        path = folder / f"{split}-{number:04d}.npz"
-        if not path.exists():
-            _write_file(sampler, path, rows, f"{seed} {split} {number}")
-        files[path.name], done = file_hash(path), done + rows
-        tell(done, count)
-    write_json(folder / MANIFEST, {**manifest, "files": files})
-    return folder
-
-
-def _write_file(sampler: Sampler, path: Path, rows: int, key: str) -> None:
-    digest = hashlib.sha256(key.encode()).digest()
-    drawn = sampler.sample(rows, torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
-    (replace(drawn, x=drawn.x.half()) if drawn.x.ndim == 4 else drawn).save(path)
-
-
-def _shards(manifest: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
-    """Split, number and size of every file."""
-    for split in _SPLITS:
+def list_shards(manifest: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """Give split, number and size of every file of a folder."""
+    for split in SPLITS:
         count, size = manifest["counts"][split], manifest["shard"]
         for number, begin in enumerate(range(0, count, size)):
             yield split, number, min(size, count - begin)
 
 
-def _claim(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a new folder; UsageError if the folder holds something else."""
-    if (folder / MANIFEST).exists():
-        there = _read_manifest(folder)
-        there.pop("files", None)
-        if differs := sorted(key for key in {*there, *manifest} if there.get(key) != manifest.get(key)):
-            raise UsageError(f"{folder} holds other examples ({', '.join(differs)}): choose another folder")
-    elif folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder}: is not empty; choose another folder")
-    else:
-        write_json(folder / MANIFEST, manifest)
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what a folder of points is to hold; DataError if that is damaged."""
     manifest = read_json(folder / MANIFEST, "list of examples")
     try:
-        return {**manifest, "counts": {split: int(manifest["counts"][split]) for split in _SPLITS}}
+        if not all(isinstance(manifest.get(name, {}), dict) for name in ("files", "written")):
+            raise TypeError("its hashes are no table")
+        manifest = {**manifest, "counts": {split: int(manifest["counts"][split]) for split in SPLITS}}
+        files = sum(len(range(0, count, manifest["shard"])) for count in manifest["counts"].values())
+        if files != len(manifest.get("files", range(files))):
+            raise ValueError(f"{files} files are meant, {len(manifest['files'])} are listed")
+        return manifest
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / MANIFEST}: not a readable list of examples ({error})") from error
 
 
-def _load_folder(folder: Path, split: str) -> Points:
-    manifest = _read_manifest(folder)
+def _load_folder(folder: Path, split: str, verify: bool) -> Points:
+    manifest = read_manifest(folder)
     if "files" not in manifest:
         raise DataError(f"{folder}: was not completed; run the command that wrote it again")
-    files = [(one, folder / f"{one}-{number:04d}.npz", rows) for one, number, rows in _shards(manifest)]
-    divided = {name: [file for file in files if name in (file[0], "all")] for name in (*_SPLITS, "all")}
-    parts = []
-    for _, path, rows in choose(divided, split, str(folder)):
+    files = [(one, folder / f"{one}-{number:04d}.npz", rows) for one, number, rows in list_shards(manifest)]
+    divided = {name: [file for file in files if name in (file[0], "all")] for name in (*SPLITS, "all")}
+    chosen, parts = choose(divided, split, str(folder)), []
+    recorded = {path.name: manifest["files"].get(path.name, "") for _, path, _ in chosen}
+    require_recorded(folder, recorded, "remove it, and run the command that wrote the folder again", verify)
+    for _, path, rows in chosen:
         parts.append(load_points(path))
         if len(parts[-1]) != rows or parts[-1].shape != tuple(manifest["shape"]):
             raise DataError(f"{path}: holds other examples than {MANIFEST} says")

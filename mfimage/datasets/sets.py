@@ -6,7 +6,7 @@ import hashlib
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -30,6 +30,7 @@ class Dataset(ABC):
         split: Which part of it they are.
         shape: Of one example.
         skipped: What could not be read, with the reason.
+        notes: What a user should know of how they were chosen and prepared, a sentence each.
         labels: (N,) int64 class indices, None if unknown.
         theta: (N, P) float32 parameters that condition the density, None if there are none.
         score: (N, P) float32 joint score ∇_θ log p(x, z|θ) of a simulator, None if unknown.
@@ -49,6 +50,11 @@ class Dataset(ABC):
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """What could not be read."""
+        return ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how the examples were chosen and prepared."""
         return ()
 
     @abstractmethod
@@ -78,6 +84,7 @@ class Dataset(ABC):
             "skipped": len(self.skipped),
             "skipped_first": [vars(one) for one in self.skipped[:5]],
             **found,
+            "notes": list(self.notes),
         }
 
     def __getitem__(self, index: int) -> Tensor:
@@ -113,6 +120,11 @@ class Dataset(ABC):
         return index.long()
 
 
+def identity(summary: Mapping[str, Any]) -> str:
+    """Tell the examples of a summary from others; those read in place also by when they were written."""
+    return f"{summary['sha256']}{summary.get('written', '')}"
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet(Dataset):
     """Images of one size in memory, with what is known of each.
@@ -128,6 +140,7 @@ class ImageSet(Dataset):
     paths: tuple[str, ...]
     skipped: tuple[Skipped, ...] = ()
     labels: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

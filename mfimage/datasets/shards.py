@@ -1,8 +1,5 @@
 """Parquet files of encoded images, as `mfimage pack` and the Hugging Face Hub have them, read at random.
 
-The images are a column of structs {bytes, path}, or of bytes; it is the one that the file's Hugging Face
-features call an Image, else the one named `image` or `img`. Labels are an integer column `label` or `labels`.
-
 A row group is the least that can be read. `mfimage pack` writes groups of 16 images or 128 KB, of which any
 is there in a fifth of a millisecond; the Hub's have 100 images, which for photographs of 100 KB is 10 MB. So
 rows are read in any order, and nothing is streamed. Groups of more than 64 MB are refused.
@@ -11,11 +8,9 @@ rows are read in any order, and nothing is streamed. Groups of more than 64 MB a
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -24,92 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfimage.datasets.listing import natural
-from mfimage.datasets.splits import divide_rows, group_rows, named_split
+from mfimage.datasets.listing import natural, scan_folder
+from mfimage.datasets.parquet import Shard
+from mfimage.datasets.recorded import recorded_hashes, require_recorded
+from mfimage.datasets.splits import SPLIT_FOLDERS, divide_rows, group_rows, named_split
 from mfimage.datasets.stores import Store
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, Skipped
 
-PACK_KEY, FEATURES_KEY = b"mfimage", b"huggingface"  # of the Arrow schema
-MAX_GROUP = 64_000_000  # bytes
 _OPEN = 32  # files a thread keeps open
-_PLACES = ("", "data", "train", "valid", "val", "validation", "test")
-
-
-def import_parquet() -> Any:
-    """Import pyarrow.parquet; UsageError tells how to install it."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        advice = "pip install 'mfimage[large]', or pip install pyarrow"
-        raise UsageError(f"Parquet files need pyarrow ({error}): {advice}") from error
-    return pyarrow.parquet
-
-
-class Shard:
-    """A Parquet file, of which only the footer is read; DataError if it has no column of images."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, parquet = path, import_parquet()
-        with self.readable(), parquet.ParquetFile(path) as file:
-            self.metadata, self.schema = file.metadata, file.schema_arrow
-            numbers = range(file.metadata.num_row_groups)
-            self.groups = [file.metadata.row_group(number).num_rows for number in numbers]
-        self.pack = self._json(PACK_KEY)  # what `mfimage pack` noted, empty in other files
-        info = self._json(FEATURES_KEY).get("info")
-        features = info.get("features") if isinstance(info, dict) else None
-        stated = features.items() if isinstance(features, dict) else ()
-        self._features = {name: one for name, one in stated if isinstance(one, dict)}
-        names = self.schema.names
-        kinds = {one.name: one.type for one in self.schema if names.count(one.name) == 1}
-        self.column = self._image_column(kinds)
-        labels = [name for name in ("label", "labels") if str(kinds.get(name)).lstrip("u").startswith("int")]
-        self.label = labels[0] if labels else None
-        classes = self._features.get(self.label or "", {}).get("names")
-        self.class_names = classes if isinstance(classes, list) else None
-
-    @contextmanager
-    def readable(self) -> Iterator[None]:
-        """Turn what pyarrow raises on a damaged file into a DataError that names it."""
-        import pyarrow
-
-        try:
-            yield
-        except (OSError, ValueError, pyarrow.ArrowException) as error:
-            if isinstance(error, MemoryError):
-                raise
-            raise DataError(f"{self.path}: is not a readable Parquet file: {error}") from error
-
-    def open(self) -> Any:
-        """Open the file as pyarrow's ParquetFile."""
-        return import_parquet().ParquetFile(self.path, metadata=self.metadata)
-
-    def group_bytes(self, number: int) -> int:
-        """Bytes of the images in a row group, before compression."""
-        group = self.metadata.row_group(number)
-        columns = (group.column(i) for i in range(group.num_columns))
-        return sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self.column)
-
-    def _json(self, key: bytes) -> dict[str, Any]:
-        try:
-            values = json.loads((self.schema.metadata or {}).get(key, b"{}"))
-        except ValueError:
-            return {}
-        return values if isinstance(values, dict) else {}
-
-    def _image_column(self, kinds: dict[str, Any]) -> str:
-        import pyarrow.types as types
-
-        named = [name for name, one in self._features.items() if one.get("_type") == "Image"]
-        for name in (*named, "image", "img"):
-            if (kind := kinds.get(name)) is None:
-                continue
-            if types.is_binary(kind) or types.is_large_binary(kind):
-                return name
-            if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-                return f"{name}.bytes"
-        raise DataError(
-            f"{self.path}: has no column `image` of encoded images; there are {', '.join(self.schema.names)}"
-        )
+_PLACES = ("", "data", *SPLIT_FOLDERS)
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -125,7 +43,9 @@ class Shards(Store):
     "test" by index. DataError if a file is damaged, there are no images, or the pack is unfinished.
     """
 
-    def __init__(self, files: Sequence[Path], name: str) -> None:
+    def __init__(self, files: Sequence[Path], name: str, verify: bool = False) -> None:
+        _check_recorded(files, verify)
+        self._unread = _beside(Path(name)) if Path(name).is_dir() else ()
         self.name, self.shards = name, [Shard(path) for path in files]
         self.class_names = self.shards[0].class_names  # what the labels mean, None if unknown
         _check_finished(self.shards, name)
@@ -143,6 +63,10 @@ class Shards(Store):
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def unread(self) -> tuple[Skipped, ...]:
+        return self._unread
 
     def path(self, row: int) -> str:
         file = int(np.searchsorted(self._firsts, row, side="right")) - 1
@@ -188,6 +112,10 @@ class Shards(Store):
                 digest.update(f"{shard.path.name}\0{size}\0".encode() + file.read())
         return digest.hexdigest()
 
+    def written(self) -> str:
+        times = [os.stat(shard.path).st_mtime_ns for shard in self.shards]
+        return hashlib.sha256(repr(times).encode()).hexdigest()
+
     def _group(self, row: int) -> int:
         return int(np.searchsorted(self._starts, row, side="right")) - 1
 
@@ -195,17 +123,27 @@ class Shards(Store):
         """The images ("column") or labels ("label") of a row group, as one array."""
         file, number = map(int, self._places[group])
         shard = self.shards[file]
-        if (size := shard.group_bytes(number)) > MAX_GROUP:
-            raise UsageError(
-                f"{shard.path}: row groups of {size // 1_000_000} MB are too large to be read at random; "
-                "write it anew with smaller ones (row_group_size)"
-            )
         if not hasattr(self._local, "open"):  # of each thread, as pyarrow's readers are not to be shared
             self._local.open = lru_cache(_OPEN)(Shard.open)
         with shard.readable():
-            opened = self._local.open(shard)
-            table = opened.read_row_group(number, [getattr(shard, column)], use_threads=False)
-            return table.column(0).combine_chunks()
+            return shard.read(self._local.open(shard), number, getattr(shard, column))
+
+
+def _beside(folder: Path) -> tuple[Skipped, ...]:
+    """The first of the images that lie in a folder of shards, which are not read."""
+    if not (images := scan_folder(folder).files):
+        return ()
+    more = f", as do {len(images) - 1:,} more" if images[1:] else ""
+    reason = f"lies beside Parquet files{more}: they are read, and not the images"
+    return (Skipped(str(folder / images[0].path), reason),)
+
+
+def _check_recorded(files: Sequence[Path], verify: bool) -> None:
+    """Raise DataError where a shard is not the one that its manifest knows."""
+    for folder in dict.fromkeys(path.parent for path in files):
+        names = {path.name for path in files if path.parent == folder}
+        recorded = {name: digest for name, digest in recorded_hashes(folder).items() if name in names}
+        require_recorded(folder, recorded, "remove it, and run `mfimage pack` again", verify)
 
 
 def _check_finished(shards: Sequence[Shard], name: str) -> None:

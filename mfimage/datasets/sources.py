@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,18 +15,21 @@ import torch
 from torch import Tensor
 
 from mfimage.config import Reading
+from mfimage.console import counted
+from mfimage.datasets.arrays import read_arrays
+from mfimage.datasets.changes import Changes
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.from_python import Items, ItemStore, array_of_images, check_images, pixels_of
-from mfimage.datasets.named import NAMED, read_named
+from mfimage.datasets.named import BUNDLED, NAMED, data_root, read_named
 from mfimage.datasets.pixels import Pixels, ValueRange, as_float, check_size
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
 from mfimage.datasets.shards import Shards, shard_files
-from mfimage.datasets.splits import choose, divide_rows
+from mfimage.datasets.splits import choose, divide_rows, split_name
 from mfimage.datasets.stored_set import StoredSet
 from mfimage.datasets.stores import FolderStore, Key, Store, ZipStore, read_chunks
-from mfimage.errors import DataError
-from mfimage.files import NPZ_ERRORS, open_npz
+from mfimage.errors import DataError, Skipped
+from mfimage.files import user_path
 
 Size: TypeAlias = int | tuple[int, int]
 Root: TypeAlias = str | Path | None
@@ -42,13 +47,38 @@ def name_of(source: Source) -> str:
     return getattr(source, "name", None) or type(source).__name__
 
 
+def prefer_folder(source: Source, root: Root = None) -> tuple[Source, tuple[str, ...]]:
+    """Take a folder that is called like a named set as ./NAME, and say so: the user's own comes first.
+
+    Not so where named sets themselves lie in the current directory.
+    """
+    if not isinstance(source, str) or source not in (*NAMED, *FOLDERS) or not os.path.isdir(source):
+        return source, ()
+    with suppress(DataError, OSError):
+        if source not in BUNDLED and os.path.samefile(data_root(root), os.curdir):
+            return source, ()
+    said = f"./{source} is read, the folder here; rename it to have the set that mfimage knows by this name"
+    return f"./{source}", (said,)
+
+
+def named_set(name: str, split: str, size: Size | None = None, channels: int | None = None) -> ImageSet:
+    """Read a split of one of NAMED, even where a folder is called like it; see `load`."""
+    images = ImageList(split, size, channels, Reading())
+    images.add_named(name)
+    return images.to_set(name)
+
+
 def open_store(
-    source: Source, root: Root = None, value_range: ValueRange | None = None, limit: int | None = None
+    source: Source,
+    root: Root = None,
+    value_range: ValueRange | None = None,
+    limit: int | None = None,
+    verify: bool = False,
 ) -> Store | None:
     """Open a folder, zip, Parquet shards, named set of photographs or map-style data set.
 
     None for what is not of these kinds: arrays, named sets of arrays, and files of other kinds. `limit` is
-    the most items of a data set without a length.
+    the most items of a data set without a length; `verify` is of `Reading`.
     """
     if isinstance(source, Dataset | np.ndarray | Tensor):
         return None
@@ -58,15 +88,21 @@ def open_store(
         return None
     if source in FOLDERS:
         return FOLDERS[str(source)](root)
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         files = shard_files(path)
-        return Shards(files, str(path)) if files else FolderStore.open(path)
+        return Shards(files, str(path), verify) if files else FolderStore.open(path)
     if not path.exists():
         known = ", ".join((*NAMED, *FOLDERS))
         raise DataError(f"{source}: no such file or folder, and no named set ({known})")
     kind = path.suffix.lower()
-    return ZipStore(path) if kind == ".zip" else Shards([path], str(path)) if kind == ".parquet" else None
+    return (
+        ZipStore(path)
+        if kind == ".zip"
+        else Shards([path], str(path), verify)
+        if kind == ".parquet"
+        else None
+    )
 
 
 class ImageList:
@@ -81,9 +117,12 @@ class ImageList:
         limit: int | None = None,
         root: Root = None,
     ) -> None:
-        self.split, self.limit, self.root = split, limit, root
+        self.split, self.limit, self.root, self.verify = split, limit, root, reading.verify
         self.prepare = Preparation(size, channels, reading.max_pixels, reading.value_range)
         self.bad = BadFiles(reading.max_bad)
+        self.unread: list[Skipped] = []  # what may be taken for an image and is not read
+        self.notes: list[str] = []
+        self.changes = Changes()
         self.paths: list[str] = []
         self._pixels: list[Pixels] = []
         self._labels: list[np.ndarray | None] = []  # of each source
@@ -95,11 +134,16 @@ class ImageList:
 
     def open(self, source: Source) -> Store | None:
         """Open a source as a store, see `open_store`."""
-        return open_store(source, self.root, self.prepare.value_range, self.left)
+        return open_store(source, self.root, self.prepare.value_range, self.left, self.verify)
 
     def rows(self, store: Store) -> Sequence[int]:
-        """The rows of a store that are wanted."""
-        return choose(store.divided, self.split, store.name)[: self.left]
+        """The rows of a store that are wanted; what is left out beside them is noted."""
+        chosen = choose(store.divided, self.split, store.name)
+        self.unread += store.unread
+        within = sum(len(rows) for split, rows in store.divided.items() if split != "all")
+        if split_name(self.split) != "all" and (beside := len(store.divided["all"]) - within) > 0:
+            self.notes.append(f"{store.name}: {counted(beside, 'image')} beside the splits: left out")
+        return chosen[: self.left]
 
     def add(self, source: Source) -> None:
         """Read what is wanted of a source."""
@@ -115,22 +159,28 @@ class ImageList:
         elif (store := self.open(source)) is not None:
             self.add_store(store, self.rows(store))
         elif source in NAMED:
-            self._add_array(*read_named(name, self.split, self.root), f"{name}/{self.split}", "all")
+            self.add_named(name)
         else:
-            path = Path(str(source)).expanduser()
+            path = user_path(str(source))
             if path.suffix.lower() not in (".npy", ".npz"):
                 raise DataError(f"{source}: is neither a folder nor a .zip, .npy, .npz or .parquet file")
             self._add_array(*read_arrays(path), str(path), self.split)
 
+    def add_named(self, name: str) -> None:
+        """Read one of NAMED."""
+        self._add_array(*read_named(name, self.split, self.root), f"{name}/{self.split}", "all")
+
     def add_store(self, store: Store, rows: Sequence[int]) -> None:
         """Read rows of a store, with their labels where it knows them."""
         prepare = replace(self.prepare, crop=store.crop)
-        good = self._read(lambda row: store.image(row, prepare), list(map(int, rows)), store.path)
+        good = self._read(
+            lambda row: store.image(row, prepare, self.changes), list(map(int, rows)), store.path
+        )
         self._labels.append(store.labels(np.array(good, np.int64)))
 
     def add_files(self, paths: Sequence[str]) -> None:
         """Read files as they are named."""
-        self._read(lambda path: self.prepare(Path(path), path), paths, str)
+        self._read(lambda path: self.prepare(Path(path), path, self.changes), paths, str)
         self._labels.append(None)
 
     def _read(
@@ -160,7 +210,8 @@ class ImageList:
         self._labels.append(None if labels is None else labels[rows])
 
     def _add_pixels(self, values: Pixels, paths: Sequence[str]) -> None:
-        self._pixels += [self.prepare(image, path) for image, path in zip(values, paths, strict=True)]
+        pairs = zip(values, paths, strict=True)
+        self._pixels += [self.prepare(image, path, self.changes) for image, path in pairs]
         self.paths += paths
 
     def to_set(self, name: str) -> ImageSet:
@@ -170,7 +221,8 @@ class ImageList:
         joined = np.concatenate(labels).astype(np.int64) if len(labels) == len(self._labels) else None
         known = None if joined is None else torch.from_numpy(joined)
         images = _stack(self._pixels, self.paths)
-        return ImageSet(images, name, self.split, tuple(self.paths), self.bad.skipped, known)
+        skipped, notes = (*self.unread, *self.bad.skipped), (*self.notes, *self.changes.notes())
+        return ImageSet(images, name, self.split, tuple(self.paths), skipped, known, notes)
 
 
 def _stack(pixels: list[Pixels], paths: Sequence[str]) -> Tensor:
@@ -186,25 +238,3 @@ def _stack(pixels: list[Pixels], paths: Sequence[str]) -> Tensor:
         image = pixels.pop()  # Each is freed when it is copied: memory is needed once, not twice.
         row[:] = (image if image.dtype == dtype else as_float(image)).transpose(2, 0, 1)
     return torch.from_numpy(stacked)
-
-
-def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
-    """Images as they are stored (memory-mapped from .npy), and labels or None, of an array file; no pickle.
-
-    In an .npz the images are the array `images`, else `arr_0`, else the only one with 3 or 4 dimensions;
-    `labels` are the labels. DataError if the file is damaged or no array of images can be told.
-    """
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False), None
-        with open_npz(path) as arrays:
-            for key in ("images", "arr_0"):
-                if key in arrays:
-                    return arrays[key], arrays.get("labels")
-            likely = [array for key in arrays.files if (array := arrays[key]).ndim in (3, 4)]
-            if len(likely) != 1:
-                names = ", ".join(arrays.files)
-                raise DataError(f"{path}: name the array of images `images`; there are {names}")
-            return likely[0], arrays.get("labels")
-    except NPZ_ERRORS as error:
-        raise DataError(f"{path}: cannot be read as arrays (pickles are never loaded): {error}") from error

@@ -1,9 +1,10 @@
 """Which images of a source belong to which split.
 
-A source that is divided already keeps its division: top-level folders named train, valid (val, validation)
-and test are the splits. Otherwise a tenth is held out as `test` and the rest is `train`, by a hash of each
-relative path (of its index, for an array), so that the division is the same on every machine and adding
-files moves none. `all` is everything, also what lies beside such folders.
+A source that is divided already keeps its division: top-level folders named train (training), valid (val,
+validation, dev) and test (testing, eval, evaluation) are the splits, also with more words around where there
+are several, as train_images and test_images. Otherwise a tenth is held out as `test` and the rest is
+`train`, by a hash of each relative path (of its index, for an array), so that the division is the same on
+every machine and adding files moves none. `all` is everything, also what lies beside such folders.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ Divided: TypeAlias = Mapping[str, Sequence[int]]
 
 _Part = TypeVar("_Part", bound=Sequence)
 
-_FOLDERS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
+_SPELLINGS = {  # as Hugging Face's data sets have them
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_FOLDERS = {name: split for split, names in _SPELLINGS.items() for name in names}
+SPLIT_FOLDERS = tuple(_FOLDERS)
 
 
 def held_out(key: str) -> bool:
@@ -63,7 +70,7 @@ def divide_rows(count: int) -> Divided:
 def divide_paths(paths: Sequence[str]) -> Divided:
     """The splits of relative paths ("/" between folders): by top-level folders, else by each path's hash.
 
-    One folder around all of them is looked through.
+    Folders around all of them are looked through; folders of classes may hold those of the splits.
     """
     marked = group_rows(split for split, _ in _splits_and_classes(paths))
     return {**marked, "all": range(len(paths))} if marked else _by_hash(paths, len(paths))
@@ -81,10 +88,28 @@ def class_folders(paths: Sequence[str]) -> list[str]:
 
 def _splits_and_classes(paths: Sequence[str]) -> Iterator[tuple[str | None, str]]:
     depth = _common_depth(paths)
-    for path in paths:
-        first, second = (*path.split("/")[depth:-1], "", "")[:2]
-        split = _FOLDERS.get(first.lower())
-        yield split, second if split else first
+
+    def folders() -> Iterator[tuple[str, str]]:
+        for path in paths:
+            top, below = (*path.split("/")[depth:-1], "", "")[:2]
+            yield top, below
+
+    seen = set(folders())
+    marks, inner = _marks(top for top, _ in seen), _marks(below for _, below in seen)
+    if not marks and {"train"} < set(inner.values()) and all(below in inner for _, below in seen):
+        yield from ((inner[below], top) for top, below in folders())  # cats/train, cats/test, dogs/train, …
+        return
+    for top, below in folders():
+        yield marks.get(top), below if top in marks else top
+
+
+def _marks(names: Iterable[str]) -> dict[str, str]:
+    """The splits that folders are named after; with more words around only if there are several splits."""
+    words = {name: re.split(r"[-_. ]+", name.lower()) for name in names}
+    exact = {name: _FOLDERS[name.lower()] for name in words if name.lower() in _FOLDERS}
+    found = {name: _FOLDERS.get(some[0]) or _FOLDERS.get(some[-1]) for name, some in words.items()}
+    loose = {name: split for name, split in found.items() if split is not None}
+    return loose if len(set(loose.values())) > 1 else exact
 
 
 def named_split(path: str) -> str | None:
@@ -95,9 +120,12 @@ def named_split(path: str) -> str | None:
 
 
 def _common_depth(paths: Sequence[str]) -> int:
-    """1 where one folder, itself not named like a split, is around all paths, as in many a zip; else 0."""
-    tops = {path.split("/")[0] if "/" in path else "" for path in paths}
-    return int(len(tops) == 1 and not {top.lower() for top in tops} & {"", *_FOLDERS})
+    """How many folders, none of them named like a split, are around all paths, as in many a zip."""
+    common = paths[0].split("/")[:-1] if len(paths) else []
+    for path in paths:
+        while common and path.split("/")[: len(common)] != common:
+            common.pop()
+    return next((i for i, name in enumerate(common) if name.lower() in _FOLDERS), len(common))
 
 
 def split_name(name: str) -> str:

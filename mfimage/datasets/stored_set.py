@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mfimage.datasets.changes import Changes
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.pixels import Pixels, as_float, check_size
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet, Rows
@@ -40,17 +41,19 @@ class StoredSet(Dataset):
     mean: float  # of all values of a sample, as is std
     std: float
     bad: BadFiles  # which could not be read so far; all subsets share it
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(
         cls, store: Store, rows: Sequence[int], prepare: Preparation, split: str, max_bad: float
     ) -> StoredSet:
         """Look at some images of a set, evenly over all, and settle size and channels (3 for any colour)."""
-        bad, chosen = BadFiles(max_bad), np.asarray(rows, np.int64)
+        bad, chosen, changes = BadFiles(max_bad), np.asarray(rows, np.int64), Changes()
         whole = cls(store, chosen, prepare, store.name, split, (0, 0, 0), 0.0, 0.0, bad)
         sample = np.unique(np.linspace(0, len(chosen) - 1, min(SAMPLED, len(chosen))).round().astype(int))
         bad.count(len(sample))
-        seen = [one for one in ahead(whole._glance, chosen[sample].tolist()) if one is not None]
+        looked = ahead(lambda row: whole._glance(row, changes), chosen[sample].tolist())
+        seen = [one for one in looked if one is not None]
         if not seen:
             raise DataError(f"{store.name}: none of {len(sample)} images that were tried can be read")
         paths, shapes, means, squares = zip(*seen, strict=True)
@@ -59,7 +62,8 @@ class StoredSet(Dataset):
         channels, mean = max(shape[2] for shape in shapes), sum(means) / len(seen)
         std = math.sqrt(max(0.0, sum(squares) / len(seen) - mean**2))
         prepare = replace(prepare, channels=channels)
-        return replace(whole, prepare=prepare, image_shape=(channels, *shapes[0][:2]), mean=mean, std=std)
+        shape = (channels, *shapes[0][:2])
+        return replace(whole, prepare=prepare, image_shape=shape, mean=mean, std=std, notes=changes.notes())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,7 +74,7 @@ class StoredSet(Dataset):
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        return self.bad.skipped
+        return (*self.store.unread, *self.bad.skipped)
 
     def read(self, positions: Tensor) -> Tensor:
         """Some of the images, read one after the other in this thread; else as `batch`."""
@@ -125,10 +129,13 @@ class StoredSet(Dataset):
         exact = (images * 255).round().to(torch.uint8)
         kept = exact if torch.equal(exact.float() / 255, images) else images
         paths = tuple(self.store.path(row) for row in self.rows.tolist())
-        return ImageSet(kept, self.name, self.split, paths, self.skipped)
+        return ImageSet(kept, self.name, self.split, paths, self.skipped, notes=self.notes)
 
     def statistics(self) -> dict[str, Any]:
-        """Of `sampled` images; sha256 is of the files (names, sizes), the rows and the preparation."""
+        """Of `sampled` images; sha256 is of the files (names, sizes), the rows and the preparation.
+
+        `written` also tells when the files were written, where their sizes do not: of use to caches.
+        """
         how = f"{asdict(self.prepare)}\0{self.store.fingerprint()}\0"
         return {
             "dtype": "uint8",
@@ -136,6 +143,7 @@ class StoredSet(Dataset):
             "mean": self.mean,
             "std": self.std,
             "sampled": min(SAMPLED, len(self)),
+            "written": self.store.written(),
         }
 
     def _image(self, position: int) -> Pixels:
@@ -148,20 +156,20 @@ class StoredSet(Dataset):
                 return values
         raise DataError(f"{self.name}: none of its images can be read")
 
-    def _glance(self, row: int) -> tuple[str, tuple[int, ...], float, float] | None:
+    def _glance(self, row: int, changes: Changes) -> tuple[str, tuple[int, ...], float, float] | None:
         """Path, shape, mean and mean square of an image."""
-        if (values := self._decoded(row)) is None:
+        if (values := self._decoded(row, changes)) is None:
             return None
         x = as_float(values).astype(np.float64)
         return self.store.path(row), values.shape, float(x.mean()), float(np.square(x).mean())
 
-    def _decoded(self, row: int) -> Pixels | None:
+    def _decoded(self, row: int, changes: Changes | None = None) -> Pixels | None:
         """An image of the store, None if it cannot be read."""
         path = self.store.path(row)
         if path in self.bad:
             return None
         try:
-            return self.store.image(row, self.prepare)
+            return self.store.image(row, self.prepare, changes)
         except DataError as error:
             self.bad.add(path, error)
             self.bad.check_so_far()

@@ -11,9 +11,8 @@ import errno
 import hashlib
 import os
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,11 +23,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mfimage.datasets.changes import Changes
 from mfimage.datasets.decode import Preparation
-from mfimage.datasets.listing import Index, image_paths, index_folder, require_some
+from mfimage.datasets.index import Index, index_folder
+from mfimage.datasets.listing import require_some, sort_members
 from mfimage.datasets.pixels import Crop, Pixels
 from mfimage.datasets.splits import Divided, divide_paths
-from mfimage.errors import DataError
+from mfimage.errors import DataError, Skipped
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -98,13 +99,22 @@ class Store(ABC):
     def fingerprint(self) -> str:
         """A hash that tells whether it still holds the same."""
 
+    def written(self) -> str:
+        """A hash of when files were written; empty where the fingerprint is of what they hold."""
+        return ""
+
+    @property
+    def unread(self) -> tuple[Skipped, ...]:
+        """What lies there, may be taken for an image, and is not read."""
+        return ()
+
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Class indices of rows, None if unknown."""
         return None
 
-    def image(self, row: int, prepare: Preparation) -> Pixels:
+    def image(self, row: int, prepare: Preparation, changes: Changes | None = None) -> Pixels:
         """Read and prepare an image; DataError if it cannot be read."""
-        return prepare(self.content(row, prepare.max_bytes), self.path(row))
+        return prepare(self.content(row, prepare.max_bytes), self.path(row), changes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +140,10 @@ class FolderStore(Store):
 
     def path(self, row: int) -> str:
         return f"{self.folder}/{self.index.names[row]}"
+
+    @property
+    def unread(self) -> tuple[Skipped, ...]:
+        return tuple(Skipped(f"{self.folder}/{one.path}", one.reason) for one in self.index.unread)
 
     def stored_bytes(self, row: int) -> int:
         """Size of the file when it was listed."""
@@ -159,40 +173,74 @@ class FolderStore(Store):
     def fingerprint(self) -> str:
         return self.index.fingerprint()
 
+    def written(self) -> str:
+        return hashlib.sha256(self.index.times.tobytes()).hexdigest()
+
 
 class ZipStore(Store):
-    """The images in a zip file, read in place; DataError if it is none or holds none."""
+    """The images in a zip file, read in place; DataError if it is none or holds none.
+
+    A name may come several times, as where a file was added again: each is an image, and the second is called
+    NAME (2). Back slashes, which Windows writes, are between folders.
+    """
 
     def __init__(self, path: Path) -> None:
         self.name, self._process = str(path), -1
-        self._names = image_paths(self._archive().namelist())
-        require_some(self._names, f"zip file {path}")
-        self.divided = divide_paths(self._names)
+        members = self._archive().infolist()
+        names = [member.filename.replace("\\", "/") for member in members]
+        rows, others = sort_members(names)
+        self._unread = tuple(Skipped(f"{self.name}/{one.path}", one.reason) for one in others)
+        require_some(rows, f"zip file {path}", others)
+        self._members, chosen = [members[row] for row in rows], [names[row] for row in rows]
+        self._names = _numbered(chosen)
+        self.divided = divide_paths(chosen)
 
     def _archive(self) -> zipfile.ZipFile:
         if self._process != os.getpid():  # a forked process would share the place in the file
             try:
                 self._opened, self._process = zipfile.ZipFile(self.name), os.getpid()
-            except (OSError, zipfile.BadZipFile) as error:
+            except MemoryError:
+                raise
+            except Exception as error:  # of a damaged list of members, nearly every type
                 raise DataError(f"{self.name}: is not a readable zip file: {error}") from error
         return self._opened
 
     def __len__(self) -> int:
         return len(self._names)
 
+    @property
+    def unread(self) -> tuple[Skipped, ...]:
+        return self._unread
+
     def path(self, row: int) -> str:
         return f"{self.name}/{self._names[row]}"
 
     def content(self, row: int, max_bytes: int) -> bytes:
-        archive, member = self._archive(), self._names[row]
-        if archive.getinfo(member).file_size > max_bytes:
+        archive, member = self._archive(), self._members[row]
+        if member.file_size > max_bytes:
             raise DataError(f"{self.path(row)}: unpacks to more than {max_bytes:,} bytes")
         try:
             return archive.read(member)
-        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{self.path(row)}: cannot be unpacked: {error}") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # of a damaged member, or of a kind of compression, nearly every type
+            why = error or type(error).__name__
+            raise DataError(f"{self.path(row)}: cannot be unpacked: {why}") from error
 
     def fingerprint(self) -> str:
-        known = [self._archive().getinfo(name) for name in self._names]
-        content = repr([(one.filename, one.file_size, one.CRC) for one in known])
-        return hashlib.sha256(content.encode()).hexdigest()
+        content = repr([(one.filename, one.file_size, one.CRC) for one in self._members])
+        return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Tell equal names apart: the second a.png is a.png (2)."""
+    counts, taken, out = Counter[str](), set(names), list[str]()
+    for name in names:
+        counts[name] += 1
+        unique = name
+        while counts[name] > 1 and unique in taken:
+            unique = f"{name} ({counts[name]})"
+            counts[name] += unique in taken
+        taken.add(unique)
+        out.append(unique)
+    return out

@@ -6,15 +6,16 @@ import io
 import math
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from mfimage.datasets.pickles import Calls, Name, Refused, Stub, Unpickler
+from mfimage.datasets.pickles import Calls, Name, Stub, Unpickler
+from mfimage.limits import NAME, Budget, Refused
 
 _DEPTH = 8  # of modules in each other; the networks that are read have at most five
 _MODULES = 4096
@@ -26,6 +27,7 @@ _TYPES = {
 }  # fmt: skip
 _MAGIC = 0x1950A86A20F9469CFC6C  # of torch.save before its zip files, which storages still use
 _PROTOCOL = 1001
+_REBUILD = ("torch._utils", "_rebuild_tensor_v2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,11 @@ class TensorPart:
         if 0 not in self.size and self.offset + self._reach() > held:
             raise Refused("a tensor in it reaches beyond its numbers")
 
+    @property
+    def cost(self) -> int:
+        """Bytes that `tensor` copies."""
+        return 0 if 0 in self.size else self._reach() * self.storage.dtype.itemsize
+
     def tensor(self) -> Tensor:
         """Copy the numbers into a new, contiguous tensor."""
         if 0 in self.size:
@@ -87,14 +94,34 @@ def modules(
     while waiting:
         name, module, depth = waiting.pop()
         count += 1
-        if depth > _DEPTH or count > _MODULES or not isinstance(module, Stub):
+        if depth > _DEPTH or count > _MODULES or len(name) > NAME or not isinstance(module, Stub):
             raise Refused("its parts are not nested as those of a network")
         yield name, module.state
         for part, inner in parts(module.state).items():
             waiting.append((f"{name}.{part}" if name else str(part), inner, depth + 1))
 
 
-def load_storage(data: bytes, budget: Iterator[int]) -> Storage:
+def named_parts(groups: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, TensorPart]:
+    """Find the tensors among what modules hold, by dotted name; groups may be one and the same object."""
+    budget, parts = Budget(), dict[str, TensorPart]()
+    for module, held in groups:
+        budget.make(len(held))
+        for name, value in held.items():
+            if isinstance(value, TensorPart):
+                if len(str(name)) > NAME:
+                    raise Refused("the name of a tensor in it is endless")
+                parts[f"{module}.{name}" if module else str(name)] = value
+    return parts
+
+
+def make_tensors(parts: Mapping[str, TensorPart], size: int) -> dict[str, Tensor]:
+    """Make the tensors of a file of so many bytes; refuse those that have more numbers between them."""
+    if sum(part.cost for part in parts.values()) > size:
+        raise Refused("its tensors share their numbers")
+    return {name: part.tensor() for name, part in parts.items()}
+
+
+def load_storage(data: bytes, budget: Budget) -> Storage:
     """Read what `torch.save` writes for one storage: five small pickles, a count, the numbers."""
     stream = io.BytesIO(data)
 
@@ -104,9 +131,7 @@ def load_storage(data: bytes, budget: Iterator[int]) -> Storage:
             raise Refused("a tensor in it refers to something else than its own numbers")
         return storage_type(of), count
 
-    magic, protocol, system = (Unpickler(stream, {}, budget).load() for _ in range(3))
-    if magic != _MAGIC or protocol != _PROTOCOL or system["little_endian"] is not True:
-        raise Refused("the numbers of a tensor in it are not as PyTorch writes them")
+    _require_head(stream, budget)
     dtype, count = Unpickler(stream, {}, budget, claim).load()
     Unpickler(stream, {}, budget).load()
     start = stream.tell() + 8
@@ -116,6 +141,13 @@ def load_storage(data: bytes, budget: Iterator[int]) -> Storage:
     if struct.unpack("<q", data[start - 8 : start]) != (count,) or len(numbers) != count * dtype.itemsize:
         raise Refused("a tensor in it has not as many numbers as it claims")
     return Storage(dtype, numbers)
+
+
+def _require_head(stream: IO[bytes], budget: Budget) -> None:
+    """Read the three pickles that a file of `torch.save` began with before its zip files."""
+    magic, protocol, system = (Unpickler(stream, {}, budget).load() for _ in range(3))
+    if magic != _MAGIC or protocol != _PROTOCOL or system["little_endian"] is not True:
+        raise Refused("the numbers of a tensor in it are not as PyTorch writes them")
 
 
 def is_torchscript(path: Path) -> bool:
@@ -131,37 +163,73 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
     `torch.jit.load` would compile the code in it; here the code is not read.
     """
+    network = _read_zip(path)
+    parts = named_parts(modules(network, lambda s: {n: v for n, v in s.items() if isinstance(v, Stub)}))
+    return make_tensors(parts, path.stat().st_size)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a dictionary that `torch.save` wrote, as a zip file or as before those."""
+    state = (_read_zip if zipfile.is_zipfile(path) else _read_old)(path)
+    if not isinstance(state, dict):
+        raise Refused("it holds no dictionary of tensors")
+    return make_tensors(named_parts([("", state)]), path.stat().st_size)
+
+
+def _read_zip(path: Path) -> Any:
+    """The pickle in a zip file of PyTorch, with the tensors that it refers to."""
     storages: dict[str, Storage] = {}
+    budget = Budget()
     with zipfile.ZipFile(path) as archive:
         root = next(name.split("/")[0] for name in archive.namelist() if name.endswith("/data.pkl"))
 
         def storage(identity: Any) -> Storage:
             _, of, key, _, count = identity
-            if not isinstance(key, str):
+            if not isinstance(key, str) or type(count) is not int:
                 raise Refused("a tensor in it does not name its numbers")
             if key not in storages:
                 dtype, entry = storage_type(of), archive.getinfo(f"{root}/data/{key}")
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != count * dtype.itemsize:
                     raise Refused(f"{entry.filename} does not hold {count} numbers as PyTorch writes them")
+                budget.allocate(entry.file_size)
                 storages[key] = Storage(dtype, memoryview(archive.read(entry)))
             return storages[key]
 
+        budget.allocate(archive.getinfo(f"{root}/data.pkl").file_size)
         pickled = io.BytesIO(archive.read(f"{root}/data.pkl"))
-        network = Unpickler(pickled, TENSORS, persistent=storage).load()
-    parts = {
-        f"{module}.{name}" if module else name: value
-        for module, state in modules(network, lambda s: {n: v for n, v in s.items() if isinstance(v, Stub)})
-        for name, value in state.items()
-        if isinstance(value, TensorPart)
-    }
-    if sum(math.prod(part.size) for part in parts.values()) > path.stat().st_size:
-        raise Refused("its tensors share their numbers")
-    return {name: part.tensor() for name, part in parts.items()}
+        return Unpickler(pickled, TENSORS, budget, storage).load()
+
+
+def _read_old(path: Path) -> Any:
+    """What `torch.save` wrote before its zip files: five pickles, and then the numbers of each storage."""
+    content, budget, claims = path.read_bytes(), Budget(), dict[str, tuple[torch.dtype, int]]()
+    stream = io.BytesIO(content)
+
+    def claim(identity: Any) -> None:
+        kind, of, key, _, count, view = identity
+        if kind != "storage" or view is not None or not isinstance(key, str) or type(count) is not int:
+            raise Refused("a tensor in it refers to something else than its own numbers")
+        claims[key] = storage_type(of), count
+
+    _require_head(stream, budget)
+    begin = stream.tell()
+    Unpickler(stream, {**TENSORS, _REBUILD: lambda *_: None}, budget, claim).load()
+    storages: dict[str, Storage] = {}
+    for key in Unpickler(stream, {}, budget).load():
+        dtype, count = claims[key]
+        start = stream.tell() + 8
+        numbers = memoryview(content)[start : start + max(0, count) * dtype.itemsize]
+        if struct.unpack("<q", content[start - 8 : start]) != (len(numbers) // dtype.itemsize,):
+            raise Refused("a tensor in it has not as many numbers as it claims")
+        storages[key] = Storage(dtype, numbers)
+        stream.seek(start + len(numbers))
+    stream.seek(begin)
+    return Unpickler(stream, TENSORS, budget, lambda identity: storages[identity[2]]).load()
 
 
 #: Calls that make tensors of storages.
 TENSORS: Calls = {
-    ("torch._utils", "_rebuild_tensor_v2"): lambda *arguments: TensorPart(*arguments[:4]),
+    _REBUILD: lambda *arguments: TensorPart(*arguments[:4]),
     ("torch.jit._pickle", "build_intlist"): list,
     ("collections", "OrderedDict"): lambda: {},
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +16,9 @@ from torch import Tensor
 from mfimage.config import Reading
 from mfimage.console import counted
 from mfimage.datasets import load_files
+from mfimage.datasets.changes import Changes
 from mfimage.datasets.decode import Preparation
+from mfimage.datasets.listing import scan_folder
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import resize
 from mfimage.datasets.sets import BadFiles
@@ -23,6 +26,7 @@ from mfimage.denoising.curve import NOISY
 from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError, Skipped
 from mfimage.eval.image_metrics import psnr, ssim
+from mfimage.files import user_path
 
 Batches: TypeAlias = Iterator[tuple[Tensor, tuple[str, ...]]]  # images with their paths
 
@@ -39,6 +43,7 @@ class FileReader:
     reading: Reading = Reading()  # what counts as bad, and how deep files are read
     scaled: bool = False  # whether images of other sizes are scaled and cropped to it
     tiled: bool = False  # whether images may be larger; they then come one by one
+    notes: list[str] = field(default_factory=list)  # what a user should know of what was read
 
     def batches(self, paths: Sequence[str], skipped: list[Skipped]) -> Batches:
         """Read images, (B, C, H, W) float32 in [0, 1], with their paths; bad ones are added to `skipped`."""
@@ -54,21 +59,23 @@ class FileReader:
                 f"the inputs differ in size, the model takes {height} × {width}: --resize, or --tile"
             ) from error
         skipped.extend(files.skipped)
+        self.notes.extend(files.notes)
         hint = ": --resize scales and crops, --tile treats large images in parts"
         _require_size(f"{files.paths[0]}:", files.shape, self.size, "the model takes", hint)
         yield files.batch(slice(None)), files.paths
 
     def _one_by_one(self, paths: Sequence[str], skipped: list[Skipped]) -> Batches:
-        bad, good = BadFiles(self.reading.max_bad), 0
+        bad, good, changes = BadFiles(self.reading.max_bad), 0, Changes()
         for path in paths:
             try:
-                image = _read(path, self._preparation(None))
+                image = _read(path, self._preparation(None), changes)
             except DataError as error:
                 skipped.append(bad.add(path, error))
             else:
                 good += 1
                 yield image[None], (path,)
         bad.check(good)
+        self.notes.extend(changes.notes())
 
     def clean(self, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
         """Read the clean images (B, C, H, W) of results of a size; DataError if theirs is another."""
@@ -89,9 +96,9 @@ class FileReader:
         return Preparation(scaled, self.channels, self.reading.max_pixels, self.reading.value_range)
 
 
-def _read(path: str | Path, prepare: Preparation) -> Tensor:
+def _read(path: str | Path, prepare: Preparation, changes: Changes | None = None) -> Tensor:
     """Read a file as (C, H, W) float32 in [0, 1]."""
-    values = np.moveaxis(prepare(Path(path), str(path)), -1, 0)
+    values = np.moveaxis(prepare(Path(path), str(path), changes), -1, 0)
     image = torch.from_numpy(values.copy())  # Pillow's are not writable
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
@@ -103,21 +110,45 @@ def _require_size(
         raise DataError(f"{what} {shape[-2]} × {shape[-1]} pixels, but {wanted} {size[0]} × {size[1]}{hint}")
 
 
-def find_clean(folder: Path, paths: Sequence[str]) -> list[Path]:
-    """Find the clean image of each path: the file of the same name, or the only one of the same stem."""
+def find_clean(folder: Path, paths: Sequence[str], inputs: Sequence[str]) -> list[Path]:
+    """Find the clean image of each path, by its place in the folder that was given, whatever its suffix.
+
+    Where there is none, the folders before its name may be left out, one after the other. The paths come from
+    the inputs, folders and files; of files the given folder is the one around all of them.
+
+    Raises:
+        DataError: There is none, there are several, or two paths have the same one.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of clean images")
-    by_stem: dict[str, list[Path]] = {}
-    for file in sorted(folder.iterdir()):
-        by_stem.setdefault(file.stem, []).append(file)
-    found = []
-    for path in map(Path, paths):
-        alike = by_stem.get(path.stem, [])
-        same = [file for file in alike if file.name == path.name] or alike
+    by_name: dict[str, list[Path]] = {}
+    for file in scan_folder(folder).files:
+        by_name.setdefault(os.path.splitext(file.path)[0], []).append(folder / file.path)
+    found, owners = list[Path](), dict[Path, str]()
+    for path, name in zip(paths, _names_within(paths, inputs), strict=True):
+        parts = os.path.splitext(name)[0].split("/")
+        keys = ("/".join(parts[i:]) for i in range(len(parts)))
+        alike = next((by_name[key] for key in keys if key in by_name), [])
+        same = [file for file in alike if file.name == Path(path).name] or alike
         if len(same) != 1:
             raise DataError(f"{folder}: holds {len(same) or 'no'} clean images of the name of {path}")
+        if (other := owners.setdefault(same[0], path)) != path:
+            raise DataError(
+                f"{same[0]}: would be the clean image of both {other} and {path}: put the clean images into "
+                "folders like those of the noisy ones, or denoise one folder after the other"
+            )
         found.append(same[0])
     return found
+
+
+def _names_within(paths: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """The path of each file in the folder that was given, or in the one around all files that were given."""
+    full = [os.path.abspath(path) for path in paths]
+    folders = tuple(os.path.join(os.path.abspath(one), "") for one in map(user_path, inputs) if one.is_dir())
+    loose = [os.path.dirname(path) for path in full if not path.startswith(folders)]
+    around = os.path.join(os.path.commonpath(loose), "") if loose else ""
+    places = [next((one for one in folders if path.startswith(one)), around) for path in full]
+    return [path.removeprefix(place) for path, place in zip(full, places, strict=True)]
 
 
 def rows_of(

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mfimage.errors import ModelError, UsageError
+from mfimage.errors import ModelError, ResourceError, UsageError
 from mfimage.eval.features import FeatureExtractor
 from mfimage.files import cache_folder, read_tensors, save_tensors
 
@@ -27,7 +27,8 @@ class FeatureStore:
 
     A chunk is a file, written whole or not at all: what is there is not computed again, whoever computed it.
     Several processes, told apart by the RANK and WORLD_SIZE that launchers set, each compute their share.
-    The directory is features/ in `files.cache_folder` if None, without a home a temporary one.
+    The directory is features/ in `files.cache_folder` if None, a temporary one where that cannot be written.
+    What cannot be written later, on a full disk, is kept in memory.
     """
 
     def __init__(
@@ -37,13 +38,26 @@ class FeatureStore:
         tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.extractor, self.tell = extractor, tell
-        folder = directory or cache_folder("features")
-        if folder is None:
-            if _rank_and_world()[1] > 1:
-                raise UsageError("several processes share features in a folder: set XDG_CACHE_HOME to one")
-            folder = Path(tempfile.mkdtemp())
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.directory = folder
+        self.directory = self._writable(directory or cache_folder("features"))
+        self._unwritten: dict[Path, Tensor] = {}
+
+    def _writable(self, folder: Path | None) -> Path:
+        """A folder if it can be written, else a temporary one."""
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    return folder
+        except OSError as error:
+            self.tell(f"{folder}: cannot be written ({error.strerror}): features are not kept")
+        if _rank_and_world()[1] > 1:
+            raise UsageError("several processes share features in a folder: set XDG_CACHE_HOME to one")
+        try:
+            temporary = Path(tempfile.mkdtemp())
+        except OSError:  # nothing can be written anywhere
+            return Path(os.devnull) / "features"
+        weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+        return temporary
 
     def features(self, key: str, count: int, images: Callable[[range], Tensor], what: str) -> Tensor:
         """Compute, or read, the features (count, dim) of a set; of several processes the first gets them.
@@ -56,7 +70,7 @@ class FeatureStore:
         began = told = time.perf_counter()
         done = 0
         for path, rows in chunks[rank::world]:
-            if _read(path, rows) is None:
+            if self._known(path, rows) is None:
                 self._compute(path, images(rows))
                 done += len(rows)
                 left = (count - rows.stop) / world * (time.perf_counter() - began) / done
@@ -70,7 +84,7 @@ class FeatureStore:
         arrived, parts = time.perf_counter(), []
         patience = PATIENCE if _rank_and_world()[1] > 1 else 0.0
         for path, rows in chunks:
-            while (part := _read(path, rows)) is None and time.perf_counter() - arrived < patience:
+            while (part := self._known(path, rows)) is None and time.perf_counter() - arrived < patience:
                 time.sleep(0.2)
             if part is None:  # whoever should have computed it is gone
                 part = self._compute(path, images(rows))
@@ -81,13 +95,26 @@ class FeatureStore:
 
     def _compute(self, path: Path, images: Tensor) -> Tensor:
         features = self.extractor(images)
-        save_tensors({"features": features}, path, {})
+        try:
+            save_tensors({"features": features}, path, {})
+        except (OSError, ResourceError) as error:
+            if _rank_and_world()[1] > 1:  # who waits for it would not see it
+                raise
+            if not self._unwritten:
+                self.tell(f"features are not kept: {error}")
+            self._unwritten[path] = features
         return features
+
+    def _known(self, path: Path, rows: range) -> Tensor | None:
+        """The features of a chunk, as far as they were computed."""
+        return self._unwritten[path] if path in self._unwritten else _read(path, rows)
 
     def forget(self, key: str) -> None:
         """Remove the files of a set that will not be asked for again."""
+        folder = self._folder(key)
+        self._unwritten = {path: part for path, part in self._unwritten.items() if path.parent != folder}
         if is_main():
-            shutil.rmtree(self._folder(key), ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _folder(self, key: str) -> Path:
         text = f"{self.extractor.name}\n{self.extractor.weights}\n{CHUNK}\n{key}"

@@ -108,6 +108,8 @@ def choose_dimension(
         Interrupted: After SIGINT or SIGTERM during the fit.
     """
     images, _ = load_for_training(data, Config(size=size, channels=channels), reading)
+    for note in (*images.notes, *(f"skipped: {bad.path}: {bad.reason}" for bad in images.skipped)):
+        tell(note)
     rows, repeated = _different(images, examples, seed)
     held_out = min(1000, len(rows) // 5)
     count = min(COMPONENTS, len(rows) - held_out - 1, rows.shape[1])

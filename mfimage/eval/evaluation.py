@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mfimage.console import counted
 from mfimage.datasets.loading import Data
-from mfimage.datasets.sets import Dataset
+from mfimage.datasets.sets import Dataset, identity
 from mfimage.errors import UsageError
 from mfimage.eval.cache import FeatureStore, is_main
 from mfimage.eval.features import InceptionFeatures, ScatteringFeatures
@@ -83,6 +83,8 @@ def evaluate(
     """
     _check(model, metrics, protocol)
     test, train = load_like(data, "test", model), load_like(train, "train", model)
+    for said in (*test.notes, *train.notes, *(f"skipped: {bad.path}: {bad.reason}" for bad in test.skipped)):
+        tell(said)
     rules, weights = PROTOCOLS[protocol], weights_hash(model)
     count = samples or rules.samples or min(len(test), MOST)
     learned = learned_of(train, model)
@@ -120,8 +122,8 @@ def evaluate_once(path: Path, data: Data, model: GenerativeModel, train: Data, *
             known.asked == {**asked, "metrics": list(call.arguments["metrics"])}
             and known.protocol["name"] == call.arguments["protocol"]
             and known.model["sha256"] == weights_hash(model)
-            and known.data["test"]["sha256"] == test.summary()["sha256"]
-            and known.data["train"]["sha256"] == train.summary()["sha256"]
+            and identity(known.data["test"]) == identity(test.summary())
+            and identity(known.data["train"]) == identity(train.summary())
         ):
             return known
     found = evaluate(test, model, train, **settings)
@@ -169,7 +171,7 @@ def _feature_numbers(
 ) -> Numbers:
     """Measure in one feature space; no numbers in processes that only share the work."""
     store = FeatureStore(space.extractor, cache, s.tell)
-    held_out, known = (f"{data['sha256']} {s.samples} {s.seed}" for data in summaries.values())
+    held_out, known = (f"{identity(data)} {s.samples} {s.seed}" for data in summaries.values())
     samples, reconstructions = f"samples {s.weights} {s.seed}", f"reconstructions {s.weights} {held_out}"
 
     def drawn(data: Dataset) -> tuple[int, Callable[[range], Tensor]]:

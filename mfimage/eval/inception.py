@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mfimage.datasets.torch_pickles import is_torchscript, read_torchscript
+from mfimage.datasets.torch_pickles import is_torchscript, read_state, read_torchscript
 from mfimage.errors import MfimageError, ModelError
 from mfimage.files import whole
 
@@ -145,7 +145,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     if is_torchscript(path):
         return from_fid_helper(read_torchscript(path))
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
+    return read_state(path)
 
 
 def _local_file(path: str | os.PathLike[str] | None) -> Path | None:
@@ -167,6 +167,8 @@ def _fid_helper_file() -> Path | None:
 
 def _download(target: Path) -> Path | None:
     """Fetch pytorch-fid's file to `target`; any failure leaves nothing behind and returns None."""
+    if not target.is_absolute():  # without a home it would be a folder called ~
+        return None
     try:
         with urllib.request.urlopen(WEIGHTS_URL, timeout=_TIMEOUT_S) as response, whole(target) as temporary:
             _log.info("downloading the Inception weights (91 MB) to %s", target)

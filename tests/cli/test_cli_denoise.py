@@ -227,3 +227,55 @@ def test_what_no_method_helps_is_left_as_it_is_and_told(mfimage, tiny_run, noisy
     assert "invented" not in err
     assert np.array_equal(read("out/0.png"), read("strange/0.png"))
     assert "1 image in one\n" in mfimage("denoise", "noisy/1.png", "-m", tiny_run, "-o", "one")[2]
+
+
+@pytest.fixture
+def nested(noisy):
+    """Folders n/a, n/b, and clean/a, clean/b, of images of the same names but other content."""
+    for folder, images in (("noisy", "n"), ("clean", "originals")):
+        for kind, numbers in (("a", (0, 1)), ("b", (2, 3))):
+            Path(images, kind).mkdir(parents=True)
+            for name, number in enumerate(numbers):
+                Path(images, kind, f"{name}.png").write_bytes(Path(folder, f"{number}.png").read_bytes())
+    return noisy
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [["n"], ["./n/"], ["n/a", "n/b"], ["n/*/*.png"], ["n/a/0.png", "n/a/1.png", "n/b/0.png", "n/b/1.png"]],
+)
+def test_clean_images_are_found_by_their_place_in_the_folder(mfimage, tiny_run, nested, inputs):
+    if inputs == ["n/a", "n/b"]:  # each is a folder of its own: both have a 0.png
+        code, _, err = mfimage("denoise", *inputs, "-m", tiny_run, "-o", "out", "--clean", "clean")
+        assert (code, "would be the clean image of both" in err) == (3, True)
+        return
+    code, out, err = mfimage(
+        "denoise", *inputs, "-m", tiny_run, "-o", "out", "--clean", "originals", "--json"
+    )
+    assert code == 0, err
+    for i, image in enumerate(json.loads(out)["images"]):
+        assert image["psnr"] == pytest.approx(psnr(read(image["output"]), nested[i]), abs=0.1)
+
+
+def test_no_two_images_are_measured_against_one(mfimage, tiny_run, nested):
+    code, _, err = mfimage("denoise", "n", "-m", tiny_run, "-o", "out", "--clean", "clean")
+    assert code == 3
+    assert (
+        "clean/0.png: would be the clean image of both n/a/0.png and n/b/0.png: put the clean images" in err
+    )
+    assert not Path("out").exists()
+    for folder in ("n/a", "n/b"):  # one after the other it may be
+        assert mfimage("denoise", folder, "-m", tiny_run, "-o", "out", "--clean", "clean", "-q")[0] == 0
+
+
+def test_what_is_not_read_and_what_loses_its_colour_is_said(mfimage, tiny_run, noisy):
+    Path("noisy/x.avif").touch()
+    Image.open("noisy/0.png").convert("RGB").save("noisy/0.png")
+    for tile in ([], ["--tile"]):
+        code, out, err = mfimage(
+            "denoise", "noisy", "-m", tiny_run, "-o", "out", "--max-bad", 0, "--json", *tile
+        )
+        assert code == 0
+        assert [bad["path"] for bad in json.loads(out)["skipped"]] == ["noisy/x.avif"]
+        assert "note: 1 of 6 images lose their colour" in err
+        assert "noisy/x.avif: AVIF is not a format that mfimage reads" in err

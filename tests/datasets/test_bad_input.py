@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -171,6 +172,58 @@ def mixed_sizes(folder):
     assert len(load(folder, "all", size=8)) == 31
 
 
+def grey_model(folder):
+    assert load(folder, "all", channels=1).notes == ("30 of 30 images lose their colour",)
+
+
+def other_formats(folder):
+    for name in ("a.avif", "b.JP2", "c.zip"):
+        (folder / name).write_bytes(b"whatever")
+    images = load(folder, "all", reading=Reading(max_bad=0.0))
+    assert len(images) == 30
+    assert [bad.reason for bad in images.skipped] == [
+        "AVIF is not a format that mfimage reads: convert it",
+        "JP2 is not a format that mfimage reads: convert it",
+        "may hold many images: give it by itself",
+    ]
+
+
+def jfif(folder):
+    assert alone(folder, content(Image.new("RGB", (8, 8), RED), "JPEG"), "one.jfif").shape == (3, 8, 8)
+
+
+def system_folders(folder):
+    for place in ("@eaDir/good0.png", "$RECYCLE.BIN", "__MACOSX", ".hidden"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "x.png").write_bytes(content(noise()))
+    images = load(folder, "all")
+    assert (len(images), images.skipped) == (30, ())
+
+
+def linked_folder(folder):
+    (folder.parent / "more").mkdir()
+    noise().save(folder.parent / "more" / "one.png")
+    (folder / "more").symlink_to("../more")
+    (folder / "up").symlink_to("..")
+    (folder / "again").symlink_to(folder.parent / "more")
+    images = load(folder, "all", reading=Reading(max_bad=0.0))
+    assert len(images) == 31
+    assert {bad.path.removeprefix(f"{folder}/"): bad.reason for bad in images.skipped} == {
+        "more": "is read already, under another name",
+        "up": "is a link to a folder that it lies in: not followed",
+    }
+
+
+def doubled_name(folder):
+    with zipfile.ZipFile(folder / "x.zip", "w") as archive:
+        archive.writestr("a.png", content(Image.new("L", (8, 8), 1)))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a.png", content(Image.new("L", (8, 8), 2)))
+    images = load(folder / "x.zip", "all")
+    assert images.images[:, 0, 0, 0].tolist() == [1, 2]
+    assert images.paths == (f"{folder}/x.zip/a.png", f"{folder}/x.zip/a.png (2)")
+
+
 def permissions(folder, monkeypatch):
     (folder / "bad.png").write_bytes(content(noise()))
     (folder / "bad.png").chmod(0)
@@ -265,6 +318,12 @@ CASES = {
     "1×1 image": tiny,
     "20,000×3 image": long,
     "mixed sizes": mixed_sizes,
+    "colour for a model of grey images": grey_model,
+    "images of other formats": other_formats,
+    "jfif": jfif,
+    "folders of systems": system_folders,
+    "link to a folder": linked_folder,
+    "a name several times in a zip": doubled_name,
     "unreadable permissions": permissions,
     "broken symlink": broken_link,
     "file that vanishes while the folder is read": vanishing,

@@ -1,15 +1,13 @@
 import os
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import listing, load
-from mfimage.datasets.listing import Names, index_folder, iter_files, natural, scan_folder
+from mfimage.datasets import load
+from mfimage.datasets.index import index_folder
+from mfimage.datasets.listing import natural, scan_folder, sort_members
 from mfimage.errors import DataError
-
-LONG_AGO = 1_600_000_000
 
 
 def names_in(folder):
@@ -31,18 +29,39 @@ def test_natural_order():
 
 
 def test_folder_is_searched_to_any_depth_and_hidden_files_are_not(tmp_path):
-    touch(tmp_path, "10.png", "9.JPG", "a/b/c.WebP", "a/x.tif", "y.tiff", "z.bmp", "w.gif", "v.jpeg")
-    touch(tmp_path, ".hidden.png", ".cache/1.png", "__MACOSX/1.png", "notes.txt", "k.npy")
+    touch(
+        tmp_path, "10.png", "9.JPG", "a/b/c.WebP", "a/x.tif", "y.tiff", "z.bmp", "w.gif", "v.jpeg", "u.JFIF"
+    )
+    touch(tmp_path, ".hidden.png", ".cache/1.png", "__MACOSX/1.png", "notes.txt", "k.md")
+    touch(tmp_path, "@eaDir/9.JPG/SYNOPHOTO_THUMB_M.jpg", "a/$RECYCLE.BIN/x.png", "a/#recycle/y.png")
     assert names_in(tmp_path) == [
-        "9.JPG",
-        "10.png",
-        "a/b/c.WebP",
-        "a/x.tif",
-        "v.jpeg",
-        "w.gif",
-        "y.tiff",
-        "z.bmp",
-    ]
+        "9.JPG", "10.png", "a/b/c.WebP", "a/x.tif", "u.JFIF", "v.jpeg", "w.gif", "y.tiff", "z.bmp",
+    ]  # fmt: skip
+    assert scan_folder(tmp_path).unread == []
+
+
+def test_what_may_be_taken_for_an_image_is_told(tmp_path):
+    touch(
+        tmp_path, "1.png", "a/2.avif", "a/3.JP2", "4.heic", "labels.npy", "more.zip", "notes.txt", ".x.avif"
+    )
+    found = {one.path: one.reason for one in scan_folder(tmp_path).unread}
+    assert list(found) == ["4.heic", "a/2.avif", "a/3.JP2", "labels.npy", "more.zip"]
+    assert found["a/3.JP2"] == "JP2 is not a format that mfimage reads: convert it"
+    assert found["more.zip"] == "may hold many images: give it by itself"
+    for memory in (None, 0):
+        images = load(tmp_path, "all", memory=memory, reading=Reading(max_bad=0.0))
+        assert [bad.path for bad in images.skipped] == [f"{tmp_path}/{path}" for path in found]
+        assert len(images) == 1
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(DataError, match=r"holds no images .*; 5 others, the first 4\.heic: HEIC is"):
+        load(tmp_path)
+
+
+def test_members_of_an_archive(tmp_path):
+    names = ["b/2.png", "b/10.png", "a.avif", "@eaDir/x.png", "00.png/", "b/2.png", "n.txt", "__MACOSX/2.png"]
+    rows, unread = sort_members(names)
+    assert rows == [0, 5, 1]
+    assert [one.path for one in unread] == ["a.avif"]
 
 
 def test_a_number_of_any_length_has_its_place():
@@ -55,7 +74,7 @@ def test_a_number_of_any_length_has_its_place():
 
 def test_scan_tells_sizes_and_the_times_of_folders(tmp_path):
     touch(tmp_path, "a/1.png", ".hidden/2.png")
-    found, folders = scan_folder(tmp_path)
+    found, folders, _ = scan_folder(tmp_path)
     known = (tmp_path / "a" / "1.png").stat()
     assert found == [("a/1.png", known.st_size, known.st_mtime_ns)]
     assert folders == {"": tmp_path.stat().st_mtime_ns, "a/": (tmp_path / "a").stat().st_mtime_ns}
@@ -79,160 +98,41 @@ def test_unreadable_folder(tmp_path):
         names_in(tmp_path)
 
 
-def test_iter_files(tmp_path):
-    touch(tmp_path, "b/10.png", "b/9.png", "a/1.png", "odd.name", "c[1].png")
-    found = iter_files(
-        [tmp_path / "odd.name", str(tmp_path / "b"), f"{tmp_path}/*/1*.png", tmp_path / "c[1].png"]
-    )
-    names = [path.relative_to(tmp_path).as_posix() for path in found]
-    assert names == ["odd.name", "b/9.png", "b/10.png", "a/1.png", "b/10.png", "c[1].png"]
-    assert len(iter_files([f"{tmp_path}/**/*.png"])) == 4
-
-
-def test_iter_files_that_match_nothing(tmp_path):
-    for one in (tmp_path / "none.png", f"{tmp_path}/*.jpg"):
-        with pytest.raises(DataError, match="no such file"):
-            iter_files([one])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
-        iter_files([tmp_path / "empty"])
-
-
-def settle(folder):
-    """As if nothing had changed for long."""
-    for top, _, _ in os.walk(folder):
-        os.utime(top, (LONG_AGO, LONG_AGO))
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(listing, "KEPT_FROM", 3)
-    touch(tmp_path / "set", "a/10.png", "a/9.png", "b/1.png", "c.png")
-    settle(tmp_path / "set")
-    return tmp_path / "set"
-
-
-@pytest.fixture
-def scans(monkeypatch):
-    """How often a folder was really listed."""
-    calls = []
-    real = listing.scan_folder
-    monkeypatch.setattr(listing, "scan_folder", lambda folder: calls.append(folder) or real(folder))
-    return calls
-
-
-def kept(tmp_path):
-    return list((tmp_path / "cache" / "mfimage" / "index").iterdir())
-
-
-def test_names_are_a_sequence():
-    words = ["a", "", "ü/ß.png", os.fsdecode(b"\xff.png"), "e"]
-    names = Names.of(words)
-    assert list(names) == words
-    assert [names[i] for i in range(-5, 5)] == words + words
-    assert names[1:4] == words[1:4]
-    assert len(Names.of([])) == 0
-    with pytest.raises(IndexError):
-        names[5]
-
-
-def test_a_long_list_is_kept_and_used(folder, tmp_path, scans):
-    first, second = index_folder(folder), index_folder(folder)
-    assert len(scans) == 1
-    assert list(first.names) == list(second.names) == ["a/9.png", "a/10.png", "b/1.png", "c.png"]
-    assert (first.sizes == second.sizes).all()
-    assert (first.times == second.times).all()
-    assert first.fingerprint() == second.fingerprint()
-    assert [path.suffix for path in kept(tmp_path)] == [".npz"]
-    assert load(folder, "all").paths == tuple(f"{folder}/{name}" for name in first.names)
-    assert len(scans) == 1
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda folder: touch(folder, "a/11.png"),
-        lambda folder: (folder / "b" / "1.png").unlink(),
-        lambda folder: (folder / "c.png").rename(folder / "d.png"),
-        lambda folder: touch(folder, "new/1.png"),
-        lambda folder: (folder / "a").rename(folder / "z"),
-    ],
-)
-def test_a_folder_that_changed_is_listed_anew(folder, change, scans):
-    index_folder(folder)
-    change(folder)
-    assert len(index_folder(folder).names) == sum(len(files) for _, _, files in os.walk(folder))
-    assert len(scans) == 2
-
-
-def test_short_lists_and_folders_just_changed_are_not_kept(folder, tmp_path, scans, monkeypatch):
-    os.utime(folder / "a")
-    index_folder(folder)
-    settle(folder)
-    monkeypatch.setattr(listing, "KEPT_FROM", 5)
-    index_folder(folder)
-    assert not (tmp_path / "cache").exists()
-
-
-@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
-def test_a_damaged_list_is_made_anew(folder, tmp_path, damage, scans):
-    index_folder(folder)
-    (path,) = kept(tmp_path)
-    path.write_bytes(path.read_bytes()[:-300] if damage is None else damage)
-    assert len(index_folder(folder).names) == 4
-    assert index_folder(folder).fingerprint()
-    assert len(scans) == 2
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(folder, tmp_path):
-    (tmp_path / "cache").write_text("a file")
-    assert len(index_folder(folder).names) == 4
-
-
-def test_a_file_overwritten_in_place_is_noticed_and_the_list_forgotten(folder, tmp_path, scans):
-    index_folder(folder)
-    Image.new("L", (4, 4), 200).save(folder / "c.png")
-    os.utime(folder / "c.png", (1, 1))
-    images = load(folder, "all", reading=Reading(max_bad=0.5))
-    assert [(bad.path, bad.reason) for bad in images.skipped] == [
-        (f"{folder}/c.png", "has changed since the folder was listed")
-    ]
-    assert not kept(tmp_path)
-    assert not load(folder, "all").skipped
-    assert len(scans) == 2
-
-
-def test_a_file_that_goes_while_it_is_read_is_replaced(folder):
-    images = load(folder, "all", memory=0, reading=Reading(max_bad=0.5))
-    whole = images.batch(slice(None))
-    (folder / "a" / "10.png").unlink()
-    assert (images.batch([1]) == whole[2]).all()
-    assert images.skipped[0].reason == "cannot be read: No such file or directory"
-
-
-def test_the_fingerprint_is_of_names_and_sizes(folder, tmp_path):
-    before = index_folder(folder).fingerprint()
-    os.utime(folder / "c.png", (5, 5))
-    os.utime(folder)
-    assert index_folder(folder).fingerprint() == before
-    (folder / "c.png").write_bytes(b"12345")
-    os.utime(folder)
-    assert index_folder(folder).fingerprint() != before
-
-
 def test_links_pipes_and_an_empty_folder(tmp_path):
     touch(tmp_path / "set", "1.png")
     (tmp_path / "set" / "gone.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "set" / "link.png").symlink_to(tmp_path / "set" / "1.png")
-    (tmp_path / "set" / "loop").symlink_to(tmp_path / "set")
     os.mkfifo(tmp_path / "set" / "pipe.png")
+    (tmp_path / "set" / "itself").symlink_to(tmp_path / "set" / "itself")
     found = index_folder(tmp_path / "set")
     assert list(found.names) == ["1.png", "gone.png", "link.png"]
     assert found.sizes[1] == -1
-    assert np.array_equal(found.sizes[[0]], found.sizes[[2]])
+    assert found.sizes[0] == found.sizes[2]
     images = load(tmp_path / "set", "all", reading=Reading(max_bad=0.5))
-    assert [bad.reason for bad in images.skipped] == ["cannot be read: No such file or directory"]
+    assert {bad.path.rsplit("/", 1)[1]: bad.reason for bad in images.skipped} == {
+        "itself": "is a link to what is not there",
+        "pipe.png": "is no file",
+        "gone.png": "cannot be read: No such file or directory",
+    }
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=f"folder {tmp_path}/empty: holds no images"):
         index_folder(tmp_path / "empty")
+
+
+def test_links_to_folders_are_followed_and_no_folder_is_read_twice(tmp_path):
+    top = tmp_path / "set"
+    touch(top, "dogs/1.png", "dogs/2.png")
+    touch(tmp_path, "store/3.png", "store/deep/4.png")
+    links = {"cats": tmp_path / "store", "cats2": tmp_path / "store", "dogs2": top / "dogs", "dogs/up": top}
+    links |= {"all": tmp_path, "dogs/self": top / "dogs", "gone": tmp_path / "nowhere"}
+    for name, target in links.items():
+        (top / name).symlink_to(target)
+    found = scan_folder(top)
+    assert [one.path for one in found.files] == ["cats/3.png", "cats/deep/4.png", "dogs/1.png", "dogs/2.png"]
+    around = "is a link to a folder that it lies in: not followed"
+    twice = "is read already, under another name"
+    assert {one.path: one.reason for one in found.unread} == {
+        "all": around, "dogs/up": around, "cats2": twice, "dogs2": twice, "dogs/self": twice,
+        "gone": "is a link to what is not there",
+    }  # fmt: skip
+    assert set(found.times) == {"", "dogs/", "cats/", "cats/deep/"}

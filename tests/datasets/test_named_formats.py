@@ -1,4 +1,5 @@
 import gzip
+import io
 import os
 import pickle
 import struct
@@ -6,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 
+from mfimage.datasets import named
 from mfimage.datasets.named import read_cifar, read_idx
 from mfimage.errors import DataError
 
@@ -105,3 +107,28 @@ def test_damaged_pickles(tmp_path):
         (tmp_path / "y").write_bytes(whole[:length])
         with pytest.raises(DataError, match="y: is not a batch"):
             read_cifar(tmp_path / "y")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [b"]q\xf0(h\xf0h\xf0e", b"](](K\x01ee", b"]\x88a", b"U\x011", b"}", b"](K\x01K\x01e"],
+    ids=["holds itself twice", "nested", "a truth value", "a string", "a dict", "too many"],
+)
+def test_labels_that_are_no_list_of_numbers(tmp_path, labels):
+    stream = io.BytesIO()
+    Old(stream, 2).dump(np.zeros((1, 3072), np.uint8))
+    begin = b"\x80\x02}(U\x04data" + stream.getvalue()[2:-1] + b"U\x06labels"
+    (tmp_path / "x").write_bytes(begin + b"]K\x01au.")
+    assert read_cifar(tmp_path / "x")[1].tolist() == [1]
+    (tmp_path / "x").write_bytes(begin + labels + b"u.")  # of the first np.array has 2^32 elements or more
+    with pytest.raises(DataError, match="CIFAR-10"):
+        read_cifar(tmp_path / "x")
+
+
+def test_what_is_larger_than_any_batch_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(named, "_MOST", 3073)
+    (tmp_path / "x.bin").write_bytes(bytes(3073))
+    assert read_cifar(tmp_path / "x.bin")[1].tolist() == [0]
+    (tmp_path / "x.bin").write_bytes(bytes(2 * 3073))
+    with pytest.raises(DataError, match="larger than 3,073 bytes"):
+        read_cifar(tmp_path / "x.bin")

@@ -112,7 +112,7 @@ def test_a_pack_that_was_broken_off_goes_on(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "write_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         pack(folder, tmp_path / "out", shard_bytes=2000)
-    assert sorted(contents(tmp_path / "out")) == sorted(written)
+    assert sorted(contents(tmp_path / "out")) == sorted([*written, "manifest.json"])
     with pytest.raises(DataError, match=r"out: 2 of \d+ shards are there; run `mfimage pack` again"):
         load(tmp_path / "out")
     (tmp_path / "out" / "train-00005.parquet.0a1b.tmp").write_bytes(b"half")
@@ -120,6 +120,52 @@ def test_a_pack_that_was_broken_off_goes_on(folder, tmp_path, monkeypatch):
     assert pack(folder, tmp_path / "out", shard_bytes=2000) == whole
     assert len(written) == len(set(written)) == len(whole["shards"])
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def flip(path):
+    """Change a byte in the middle, and not the size."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip, lambda path: os.truncate(path, 700)])
+def test_a_damaged_shard_is_neither_read_nor_signed_again(folder, tmp_path, damage):
+    whole = pack(folder, tmp_path / "out", shard_bytes=2000)
+    path = tmp_path / "out" / whole["shards"][1]["file"]
+    before = path.read_bytes()
+    load(tmp_path / "out")
+    damage(path)
+    for use in (
+        lambda: load(tmp_path / "out"),
+        lambda: load(tmp_path / "out", memory=0),
+        lambda: load(path),
+        lambda: pack(tmp_path / "out", tmp_path / "again"),
+    ):
+        with pytest.raises(DataError, match=rf"{path.name}: is not as it was written.*`mfimage pack` again"):
+            use()
+    with pytest.raises(DataError, match=path.name):
+        pack(folder, tmp_path / "out", shard_bytes=2000)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == whole
+    path.unlink()
+    assert pack(folder, tmp_path / "out", shard_bytes=2000) == whole
+    assert path.read_bytes() == before
+    load(tmp_path / "out")
+
+
+def test_a_shard_whose_hash_was_not_recorded_is_written_anew(folder, tmp_path):
+    whole = pack(folder, tmp_path / "out", shard_bytes=2000)
+    (tmp_path / "out" / "manifest.json").unlink()
+    path = tmp_path / "out" / whole["shards"][1]["file"]
+    flip(path)
+    assert pack(folder, tmp_path / "out", shard_bytes=2000) == whole
+    load(tmp_path / "out")
+
+
+def test_what_a_pack_does_not_hold_is_listed(folder, tmp_path):
+    (folder / "cats" / "x.heic").write_bytes(b"")
+    manifest = pack(folder, tmp_path / "out", reading=Reading(max_bad=0.0))
+    assert [bad["path"] for bad in manifest["skipped"]] == [f"{folder}/cats/x.heic"]
 
 
 def test_a_shard_is_whole_or_absent(folder, tmp_path, monkeypatch):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hostile import GREEDY, named, nothing_executed, text
 
-from mfimage.datasets import pickles
-from mfimage.datasets.pickles import ARRAYS, Name, Refused, Stub, Unpickler
+from mfimage import limits
+from mfimage.datasets.pickles import ARRAYS, Name, Stub, Unpickler
 from mfimage.datasets.torch_pickles import TENSORS
+from mfimage.limits import Refused
 
 
 def read(content):
@@ -138,18 +139,35 @@ def test_depth_is_no_matter(content):
         read(b"\x80\x04" + content + b".")
 
 
-def test_a_nest_of_the_same_tuples_is_never_walked():
-    doubled = b"N" + b"".join(b"q%ch%c\x86" % (k, k) for k in range(200))  # 2^200 leaves
-    began = time.process_time()
-    read(b"\x80\x04" + doubled + b".")
-    for use in (b"}\x94h\xc7K\x01s", b"\x8f(h\xc7\x90"):
+def test_a_nest_of_the_same_tuples_is_refused():
+    for levels in (60, 200):
+        doubled = b"N" + b"".join(b"q%ch%c\x86" % (k, k) for k in range(levels))  # 2^60 leaves
+        began = time.process_time()
+        with pytest.raises(Refused, match="nests tuples in a way that no network does"):
+            read(b"\x80\x04" + doubled + b".")
+        assert time.process_time() - began < 2
+    nested = b"N" + b"\x85" * 2000
+    with pytest.raises(Refused, match="nests tuples"):
+        read(b"\x80\x04" + nested + b".")
+
+
+def test_a_tuple_is_no_key():
+    for use in (b"}NN\x86K\x01s.", b"\x8f(NN\x86\x90."):
         with pytest.raises(Refused, match="a key of it is a tuple"):
-            read(b"\x80\x04" + doubled + use + b".")
-    assert time.process_time() - began < 2
+            read(b"\x80\x04" + use)
+
+
+def test_elements_are_counted_not_instructions():
+    times = b"](" + b"K\x01" * 100 + b"e\x94"  # a list of 100 numbers, in the memo
+    calls = named("torch.jit._pickle", "build_intlist") + b"\x94"
+    again = b"h\x01h\x00\x85R" * 30_000
+    with pytest.raises(Refused, match="fills its lists, sets and dictionaries with more"):
+        read(b"\x80\x04" + times + calls + again + b"N.")
+    assert read(b"\x80\x04" + times + calls + again[: 3000 * 6] + b"N.") is None
 
 
 def test_the_number_of_instructions_is_bounded(monkeypatch):
-    monkeypatch.setattr(pickles, "_MOST", 1000)
+    monkeypatch.setattr(limits, "INSTRUCTIONS", 1000)
     assert isinstance(read(b"\x80\x04" + b"]" * 990 + b"."), list)
     with pytest.raises(Refused, match="more instructions"):
         read(b"\x80\x04" + b"]" * 1000 + b".")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mfimage.datasets import pictures, save_png, sheet
+from mfimage.datasets import pictures, save_png, save_pngs, sheet
 from mfimage.datasets.pictures import gaussian_noise, missing_pixels
 from mfimage.errors import DataError, ResourceError, UsageError
 
@@ -131,3 +131,12 @@ def test_the_mask_says_which_pixels_are_missing():
 def test_a_share_lies_between_0_and_1(share):
     with pytest.raises(UsageError):
         missing_pixels(X, share, seeded(0))
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" * 250])
+def test_names_that_leave_no_room_for_a_suffix_are_cut(tmp_path, name):
+    first, second = save_pngs(X, [name, name], tmp_path)
+    assert first.name == f"{first.stem}.png"
+    assert second.name == f"{first.stem}-2.png"
+    assert name.startswith(first.stem)
+    assert 230 < len(os.fsencode(first.stem)) <= 240

@@ -12,11 +12,13 @@ from tiny import TINY
 
 from mfimage import train
 from mfimage.datasets import load
-from mfimage.datasets.points import FIELDS, Points, holds_points, load_points, write_points
+from mfimage.datasets.drawn import write_points
+from mfimage.datasets.points import FIELDS, Points, holds_points, load_points
 from mfimage.datasets.stylegan import Custom
 from mfimage.errors import DataError, ResourceError, UsageError
 from mfimage.experiments.simulators import Rendered, Sphere
 from mfimage.experiments.simulators.images import Generated
+from mfimage.files import file_hash
 
 
 @pytest.fixture
@@ -272,8 +274,21 @@ def test_a_shard_of_another_size_is_refused(folder, tmp_path):
     (folder / "test-0000.npz").rename(tmp_path / "seven.npz")
     with np.load(tmp_path / "seven.npz") as arrays:
         np.savez(folder / "test-0000.npz", **{name: array[:3] for name, array in arrays.items()})
+    with pytest.raises(DataError, match=r"test-0000\.npz: is not as it was written"):
+        load_points(folder, "test")
+    manifest = json.loads((folder / "points.json").read_text())
+    manifest["files"]["test-0000.npz"] = file_hash(folder / "test-0000.npz")
+    (folder / "points.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="other examples"):
         load_points(folder, "test")
+
+
+@pytest.mark.parametrize("change", [{"counts": {"train": 10**15, "test": 0}}, {"shard": 0}, {"files": [1]}])
+def test_a_list_of_more_than_there_is_is_refused_at_once(folder, change):
+    manifest = json.loads((folder / "points.json").read_text())
+    (folder / "points.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(DataError, match=r"points\.json: not a readable list of examples"):
+        load_points(folder)
 
 
 def test_parameters_and_vectors_are_kept(tmp_path):

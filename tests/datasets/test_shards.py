@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import load, shards
+from mfimage.datasets import load, parquet, shards
 from mfimage.errors import DataError, UsageError
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -136,10 +136,49 @@ def test_files_of_something_else(tmp_path):
 
 
 def test_groups_too_large_to_read_at_random(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_GROUP", 100)
+    monkeypatch.setattr(parquet, "MAX_GROUP", 100)
     write(tmp_path / "x.parquet", {"image": structs()})
     with pytest.raises(UsageError, match=r"row groups .* too large to be read at random"):
         load(tmp_path, "all")
+
+
+def test_a_dictionary_that_says_much_in_few_bytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "MAX_GROUP", 400_000)
+    value = encoded(IMAGES[0]) + bytes(100_000)
+    write(tmp_path / "x.parquet", {"image": [value] * 1000}, row_group_size=1000, compression="zstd")
+    assert (tmp_path / "x.parquet").stat().st_size < 20_000
+    with pytest.raises(DataError, match=r"x\.parquet\[0\]: .*claims more bytes than such a file may become"):
+        load(tmp_path, "all")
+    write(tmp_path / "x.parquet", {"image": [value] * 7}, row_group_size=1000)
+    assert (load(tmp_path, "all").images.movedim(1, -1).numpy() == IMAGES[:1]).all()
+
+
+def test_groups_are_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_ROWS", 3)
+    write(tmp_path / "x.parquet", {"image": structs(), "label": list(range(20))}, row_group_size=8)
+    images = load(tmp_path, "all")
+    assert (images.images.movedim(1, -1).numpy() == IMAGES).all()
+    assert images.labels.tolist() == list(range(20))
+
+
+def test_more_rows_than_bytes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "ROWS", 1000)
+    write(tmp_path / "x.parquet", {"image": pa.nulls(200_000, pa.binary())}, row_group_size=200_000)
+    with pytest.raises(DataError, match="claims more rows than such a file can hold"):
+        load(tmp_path, "all")
+
+
+def test_images_beside_shards_are_told(tmp_path):
+    write(tmp_path / "x.parquet", {"image": structs()})
+    (tmp_path / "a").mkdir()
+    for i in range(3):
+        (tmp_path / "a" / f"{i}.png").write_bytes(encoded(IMAGES[i]))
+    images = load(tmp_path, "all")
+    assert len(images) == 20
+    assert [(bad.path, bad.reason) for bad in images.skipped] == [
+        (f"{tmp_path}/a/0.png", "lies beside Parquet files, as do 2 more: they are read, and not the images")
+    ]
+    assert not load(tmp_path / "x.parquet", "all").skipped
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):

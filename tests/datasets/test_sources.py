@@ -1,56 +1,92 @@
-import os
-
-import numpy as np
 import pytest
+from PIL import Image
 
-from mfimage.datasets.sources import read_arrays
+from mfimage.config import Config, Reading
+from mfimage.datasets import load, load_files, load_for_training
+from mfimage.datasets.packing import pack
+from mfimage.datasets.sources import named_set
 from mfimage.errors import DataError
 
-
-def test_arrays(tmp_path):
-    images, other = np.zeros((4, 3, 3), np.uint8), np.ones((4, 2, 2), np.uint8)
-    np.save(tmp_path / "a.npy", images)
-    np.savez(tmp_path / "images.npz", other=other, images=images, labels=np.arange(4))
-    np.savez(tmp_path / "first.npz", images)
-    np.savez(tmp_path / "only.npz", faces=images, ages=np.arange(4))
-    for name in ("a.npy", "images.npz", "first.npz", "only.npz"):
-        found, labels = read_arrays(tmp_path / name)
-        assert found.shape == (4, 3, 3)
-        assert (labels is not None) == (name == "images.npz")
+SAID = "./digits is read, the folder here; rename it to have the set that mfimage knows by this name"
 
 
-def test_array_that_cannot_be_told(tmp_path):
-    np.savez(tmp_path / "x.npz", a=np.zeros((4, 3, 3)), b=np.zeros((4, 3, 3)))
-    with pytest.raises(DataError, match="name the array of images `images`; there are a, b"):
-        read_arrays(tmp_path / "x.npz")
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current directory, with a folder called like a bundled set."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    for i in range(12):
+        Image.new("RGB", (9, 7), (i, 0, 0)).save(f"digits/{i}.png")
+    return tmp_path
 
 
-class Bomb:
-    def __reduce__(self):
-        return os.abort, ()
+def test_the_folder_of_a_set_s_name_is_taken_everywhere_and_said(here):
+    training, _ = load_for_training("digits", Config())
+    for images in (load("digits", "all"), load("digits", "all", memory=0), training, load_files(["digits"])):
+        assert images.shape == (3, 7, 9)
+        assert [note for note in images.notes if "digits" in note] == [SAID]
+    assert load("digits").name == "./digits"
+    told = []
+    pytest.importorskip("pyarrow")
+    assert pack("digits", "out", tell=told.append)["images"] == 12
+    assert told[0] == SAID
 
 
-@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
-def test_pickles_are_never_loaded(tmp_path, name):
-    save = np.save if name.endswith("npy") else np.savez
-    save(tmp_path / name, np.array([Bomb()], dtype=object))
-    with pytest.raises(DataError, match="pickles are never loaded"):
-        read_arrays(tmp_path / name)
+def test_the_set_is_there_without_such_a_folder(here):
+    assert len(load("digits/", "all")) == 12
+    assert load("digits/", "all").notes == ()
+    (here / "digits").rename(here / "mine")
+    assert load("digits", "all").shape == (1, 28, 28)
+    assert load("digits").name == "digits"
 
 
-@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
-def test_truncated_and_empty_arrays(tmp_path, name):
-    path = tmp_path / name
-    (np.save if name.endswith("npy") else np.savez)(path, np.zeros((9, 9, 9)))
-    whole = path.read_bytes()
-    for length in (0, 40, len(whole) // 2):
-        path.write_bytes(whole[:length])
-        with pytest.raises(DataError, match=str(path)):
-            read_arrays(path)
+def test_the_place_of_named_sets_is_not_taken_for_a_folder_of_images(here, monkeypatch):
+    (here / "digits").rename(here / "mnist")
+    assert load("mnist", "all").name == "./mnist"
+    monkeypatch.setenv("MFIMAGE_DATA", str(here))
+    with pytest.raises(DataError, match="mnist: is not there"):
+        load("mnist")
 
 
-def test_an_npz_that_holds_no_archive_is_refused(tmp_path):
-    with open(tmp_path / "x.npz", "wb") as file:
-        np.save(file, np.zeros((4, 3, 3)))
-    with pytest.raises(DataError, match=r"x\.npz: cannot be read as arrays .*: not an \.npz file"):
-        read_arrays(tmp_path / "x.npz")
+def test_a_set_can_be_had_by_its_name_alone(here):
+    assert named_set("digits", "test", 14, 3).shape == (3, 14, 14)
+
+
+def write(folder, sizes):
+    folder.mkdir()
+    for i, (width, height, mode) in enumerate(sizes):
+        Image.new(mode, (width, height)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_what_is_done_to_images_is_said(tmp_path):
+    folder = write(tmp_path / "set", [(30, 20, "RGB"), (8, 8, "RGB"), (9, 40, "L"), (8, 8, "L")])
+    for memory in (None, 0):
+        images = load(folder, "all", 8, 1, memory=memory)
+        assert images.notes == (
+            f"2 of 4 images are scaled and cut to 8×8 pixels; the largest, {folder}/0.png, has 30×20",
+            "2 of 4 images lose their colour",
+        )
+        assert images.summary()["notes"] == list(images.notes)
+        assert images.subset([0, 1]).notes == images.notes
+    assert load_files([str(folder)], 8, 1).notes == images.notes
+    same = write(tmp_path / "same", [(8, 8, "RGB"), (8, 8, "L")])
+    assert load(same, "all").notes == load(same, "all", 8, 3).notes == ()
+
+
+def test_photographs_that_training_shrinks_are_said(tmp_path):
+    folder = write(tmp_path / "set", [(300, 225, "RGB"), *[(200, 150, "RGB")] * 30])
+    images, config = load_for_training(folder, Config())
+    assert config.size == 64
+    assert images.notes[0].startswith(f"{len(images)} of {len(images)} images are scaled and cut to 64×64")
+
+
+def test_what_lies_beside_the_splits_is_said(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name in ("train", "test", "more"):
+        write(tmp_path / "set" / name, [(8, 8, "L")] * 3)
+    for split in ("train", "test"):
+        assert load(tmp_path / "set", split).notes == (
+            f"{tmp_path}/set: 3 images beside the splits: left out",
+        )
+    assert load(tmp_path / "set", "all", reading=Reading(max_bad=0.0)).notes == ()

@@ -47,6 +47,40 @@ def test_folders_of_these_names_are_the_splits(around):
     assert split_paths(paths, "all", "x") == paths
 
 
+@pytest.mark.parametrize(
+    ("train", "other", "split"),
+    [
+        ("training", "testing", "test"),
+        ("Training", "Validation", "valid"),
+        ("train", "dev", "valid"),
+        ("train", "evaluation", "test"),
+        ("train_images", "test_images", "test"),
+        ("images-training", "images-val", "valid"),
+        ("train", "Test Set", "test"),
+    ],
+)
+@pytest.mark.parametrize("around", ["", "data/v2/"])
+def test_splits_have_many_names(around, train, other, split):
+    paths = [f"{around}{folder}/a/{i}.png" for folder in (train, other) for i in range(20)]
+    assert split_paths(paths, "train", "x") == paths[:20]
+    assert split_paths(paths, split, "x") == paths[20:]
+    assert set(class_folders(paths)) == {"a"}
+
+
+def test_one_folder_of_many_words_is_a_class():
+    assert list(divide_paths(["test_tubes/1.png", "cats/2.png"])) == ["train", "test", "all"]
+    assert class_folders(["test_tubes/1.png", "cats/2.png"]) == ["test_tubes", "cats"]
+
+
+def test_classes_may_hold_the_folders_of_splits():
+    paths = [
+        f"{kind}/{split}/{i}.png" for kind in ("cats", "dogs") for split in ("train", "test") for i in (1, 2)
+    ]
+    assert split_paths(paths, "train", "x") == [*paths[:2], *paths[4:6]]
+    assert split_paths(paths, "test", "x") == [*paths[2:4], *paths[6:]]
+    assert class_folders(paths) == ["cats"] * 4 + ["dogs"] * 4
+
+
 def test_only_the_top_counts():
     with pytest.raises(DataError, match="there are train, test, all"):
         split_paths(["cats/valid/1.png", "dogs/valid/2.png"], "valid", "x")
@@ -81,7 +115,9 @@ def test_divisions_are_rows():
         ("data/validation.parquet", "valid"),
         ("out/Test_3.parquet", "test"),
         ("val/0000.parquet", "valid"),
-        ("data/training.parquet", None),
+        ("data/training.parquet", "train"),
+        ("eval/0.parquet", "test"),
+        ("dev-0.parquet", "valid"),
         ("data/0.parquet", None),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mfimage.config import Reading
 from mfimage.datasets import StoredSet, load, stores
 from mfimage.datasets.stores import ZipStore, ahead, workers
 from mfimage.errors import DataError
@@ -29,6 +30,51 @@ def test_zip(tmp_path):
     assert store.content(0, 5) == b"12345"
     with pytest.raises(DataError, match=r"d/2\.png: unpacks to more than 4 bytes"):
         store.content(0, 4)
+
+
+def png(value):
+    stream = io.BytesIO()
+    Image.new("L", (5, 4), value).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def put(archive, name, content):
+    """Add a member under exactly this name."""
+    member = zipfile.ZipInfo("x")
+    member.filename = name
+    archive.writestr(member, content)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_comes_several_times_is_an_image_each_time(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for content in (png(1), b"", png(3)):
+            put(archive, "a.png", content)
+        put(archive, "a.png (2)", b"a name that is no image's")
+        put(archive, "d\\b.png", png(4))
+        put(archive, "d/b.png", png(5))
+    for memory in (None, 0):
+        images = load(tmp_path / "x.zip", "all", memory=memory, reading=Reading(max_bad=0.5))
+        if memory is None:
+            assert (images.images[:, 0, 0, 0]).tolist() == [1, 3, 4, 5]
+            assert [path.removeprefix(f"{tmp_path}/x.zip/") for path in images.paths] == [
+                "a.png", "a.png (3)", "d/b.png", "d/b.png (2)",
+            ]  # fmt: skip
+        assert [(bad.path, bad.reason) for bad in images.skipped] == [
+            (f"{tmp_path}/x.zip/a.png (2)", "is empty (0 bytes)")
+        ]
+
+
+def test_back_slashes_are_between_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for i in range(6):
+            put(archive, f"{'train' if i < 4 else 'test'}\\{i}.png", png(i))
+        put(archive, "__MACOSX\\train\\._0.png", b"Mac OS X")
+        put(archive, "train\\7.heic", b"")
+    images = load(tmp_path / "x.zip")
+    assert images.paths == tuple(f"{tmp_path}/x.zip/train/{i}.png" for i in range(4))
+    assert [bad.path for bad in images.skipped] == [f"{tmp_path}/x.zip/train/7.heic"]
+    assert load(tmp_path / "x.zip", "test").images[:, 0, 0, 0].tolist() == [4, 5]
 
 
 def test_damaged_zips(tmp_path):

@@ -12,13 +12,23 @@ import pytest
 import torch
 from hostile import Call, nothing_executed
 
-from mfimage.datasets import pickles
-from mfimage.datasets.pickles import Refused, Unpickler, instructions
-from mfimage.datasets.torch_pickles import TENSORS, TensorPart, is_torchscript, load_storage, read_torchscript
+from mfimage import limits
+from mfimage.datasets.pickles import Unpickler
+from mfimage.datasets.torch_pickles import (
+    TENSORS,
+    TensorPart,
+    is_torchscript,
+    load_storage,
+    make_tensors,
+    named_parts,
+    read_state,
+    read_torchscript,
+)
+from mfimage.limits import Budget, Refused
 
 
 def read(content):
-    budget = instructions()
+    budget = Budget()
     calls = {**TENSORS, ("torch.storage", "_load_from_bytes"): lambda data: load_storage(data, budget)}
     return Unpickler(io.BytesIO(content), calls, budget).load()
 
@@ -111,7 +121,7 @@ def test_a_storage_that_is_not_as_pytorch_writes_it_is_an_error(change):
 
 
 def test_storages_spend_of_the_same_budget(monkeypatch):
-    monkeypatch.setattr(pickles, "_MOST", 1000)
+    monkeypatch.setattr(limits, "INSTRUCTIONS", 1000)
     nested = storage(lambda b: b[:-16].replace(b"\x80\x02M", b"\x80\x02" + b"N" * 1000 + b"M", 1) + b[-16:])
     with pytest.raises(Refused, match="more instructions"):
         read(pickle.dumps(nested))
@@ -160,6 +170,42 @@ def test_a_state_dict_is_not_torchscript(tmp_path):
     assert not is_torchscript(tmp_path / "none")
 
 
+STATE = {
+    "a.weight": torch.arange(24.0).view(2, 3, 4),
+    "a.half": torch.arange(4.0).half().view(2, 2).T,
+    "count": torch.tensor(7),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_dictionary_of_tensors_comes_back(tmp_path, zipped):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    shared = torch.rand(6)
+    for state in (STATE, module.state_dict(), {"a": shared[:3], "b": shared[3:]}):
+        torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+        found = read_state(tmp_path / "w.pth")
+        assert list(found) == list(state)
+        assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_is_no_dictionary_of_tensors_is_an_error(tmp_path, zipped):
+    path = tmp_path / "w.pth"
+    for wrong in ([torch.zeros(2)], Call(os.system, f"touch {tmp_path / 'canary'}"), 3):
+        torch.save(wrong, path, _use_new_zipfile_serialization=zipped)
+        with nothing_executed(), pytest.raises(Refused):
+            read_state(path)
+    torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    for end in range(0, len(content) - 1, 97):
+        path.write_bytes(content[:end])
+        with pytest.raises(
+            (Refused, ValueError, LookupError, TypeError, EOFError, struct.error, StopIteration)
+        ):
+            read_state(path)
+    assert not (tmp_path / "canary").exists()
+
+
 @pytest.mark.parametrize("count", [1, 3, -2, "2"])
 def test_torchscript_numbers_of_another_count_are_refused(tmp_path, count):
     content = io.BytesIO()
@@ -181,6 +227,33 @@ def test_torchscript_of_a_module_within_itself_is_refused(tmp_path):
     itself = b"\x80\x02c__torch__\nM\n)\x81q\x00}X\x01\x00\x00\x00mh\x00sb."
     with pytest.raises(Refused, match="not nested"):
         read_torchscript(archive(tmp_path / "w.pt", itself))
+
+
+def test_what_an_archive_unpacks_to_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "BYTES", 10_000)
+    path = tmp_path / "w.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("net/data.pkl", b"\x80\x02" + bytes(20_000))
+    with pytest.raises(Refused, match="more bytes than such a file may become"):
+        read_torchscript(path)
+
+
+@pytest.mark.parametrize("shape", [{"size": (2,), "stride": (900,)}, {"size": (800,)}])
+def test_many_names_may_not_copy_one_storage(shape):
+    numbers = torch.zeros(1000)
+    (part,) = read(pickle.dumps([numbers]))
+    parts = {
+        str(i): TensorPart(part.storage, 0, shape["size"], shape.get("stride", (1,))) for i in range(60_000)
+    }
+    with pytest.raises(Refused, match="share their numbers"):
+        make_tensors(parts, 5000)
+    assert set(make_tensors({"a": parts["0"]}, 5000)) == {"a"}
+
+
+def test_modules_may_not_share_what_they_hold_without_end():
+    held = {f"{i}": None for i in range(100_000)}
+    with pytest.raises(Refused, match="fills its lists"):
+        named_parts((f"m{i}", held) for i in range(4000))
 
 
 @pytest.mark.parametrize("count", [1, 9])

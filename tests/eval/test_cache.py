@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import ONE_THREAD
 
-from mfimage.errors import UsageError
+from mfimage.errors import ResourceError, UsageError
 from mfimage.eval import cache as module
 from mfimage.eval.cache import FeatureStore
 
@@ -142,6 +142,30 @@ def test_without_a_home_features_are_not_kept(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="XDG_CACHE_HOME"):
         FeatureStore(Mean())
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    told = []
+    store = FeatureStore(Mean(), tmp_path / "file" / "features", told.append)
+    assert "file/features: cannot be written" in told[0]
+    assert store.features("x", 25, rows, "numbers")[:, 0].tolist() == list(range(25))
+
+
+def test_a_disk_that_fills_up_costs_no_features(monkeypatch, tmp_path):
+    def full(*_):
+        raise ResourceError("no space")
+
+    monkeypatch.setattr(module, "save_tensors", full)
+    extractor, told = Mean(), []
+    store = FeatureStore(extractor, tmp_path, told.append)
+    for _ in range(2):
+        assert store.features("x", 25, rows, "numbers")[:, 0].tolist() == list(range(25))
+    assert extractor.seen == 25
+    assert [line for line in told if "not kept" in line] == ["features are not kept: no space"]
+    store.forget("x")
+    store.features("x", 25, rows, "numbers")
+    assert extractor.seen == 50
 
 
 def test_the_cache_lies_where_caches_lie(monkeypatch, tmp_path):

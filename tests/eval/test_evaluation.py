@@ -11,7 +11,7 @@ from tiny import TINY, draw_bumps
 from mfimage import build, evaluate, load
 from mfimage.config import ModelConfig
 from mfimage.datasets import ImageSet, Points
-from mfimage.datasets.points import write_points
+from mfimage.datasets.drawn import write_points
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.eval import (
     METRICS,

@@ -11,10 +11,18 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from mfimage.datasets.pickles import ARRAYS, Calls, Refused, Stub, Unpickler, instance, instructions, keys
+from mfimage.datasets.pickles import ARRAYS, Calls, Stub, Unpickler, instance, keys
 from mfimage.datasets.stylegan.generator import RESOLUTIONS, Architecture, StyleGAN2, fill_generator
-from mfimage.datasets.torch_pickles import TENSORS, TensorPart, load_storage, modules
+from mfimage.datasets.torch_pickles import (
+    TENSORS,
+    TensorPart,
+    load_storage,
+    make_tensors,
+    modules,
+    named_parts,
+)
 from mfimage.errors import ModelError
+from mfimage.limits import Budget, Refused
 
 _PREFERRED = ("G_ema", "G")  # the moving average of the weights gives the better images
 _SCALARS = {"f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "u1": "<B", "b1": "<?"}
@@ -55,7 +63,7 @@ def import_network(path: str | Path) -> StyleGAN2:
     try:
         states = dict(modules(network, lambda s: {n: v for n, v in s["_modules"].items() if v is not None}))
         architecture = _architecture(states)
-        tensors = _tensors(states)
+        tensors = _tensors(states, path.stat().st_size)
     except (ModelError, Refused) as error:
         raise ModelError(f"{path}: {error}") from error
     except Exception as error:  # attributes of any type, that somebody else wrote
@@ -73,7 +81,7 @@ def read_network_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
-    budget = instructions()
+    budget = Budget()
     load: Calls = {("torch.storage", "_load_from_bytes"): lambda data: load_storage(data, budget)}
     try:
         with path.open("rb") as file:
@@ -156,17 +164,16 @@ def _require_usual(states: dict[str, dict[str, Any]], layers: dict[str, dict[str
         raise ModelError(f"a generator of {styles} styles, where StyleGAN2 has {2 * blocks}")
 
 
-def _tensors(states: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
+def _tensors(states: dict[str, dict[str, Any]], size: int) -> dict[str, Tensor]:
+    held = ((module, {**state["_parameters"], **state["_buffers"]}) for module, state in states.items())
     out, taps = {}, torch.tensor((1.0, 3.0, 3.0, 1.0), dtype=torch.float32)
-    for module, state in states.items():
-        for name, value in {**state["_parameters"], **state["_buffers"]}.items():
-            if not isinstance(value, TensorPart):
-                continue  # a bias or a buffer that a layer does without
-            tensor = value.tensor().float()
-            if name != "resample_filter":
-                out[_rename(f"{module}.{name}")] = _scaled(tensor, module, name, state)
-            elif tensor.shape != (4, 4) or not torch.allclose(tensor, torch.outer(taps, taps) / 64):
-                raise ModelError("a generator with another filter between resolutions than [1, 3, 3, 1]")
+    for place, stored in make_tensors(named_parts(held), size).items():
+        module, _, name = place.rpartition(".")
+        tensor = stored.float()
+        if name != "resample_filter":
+            out[_rename(place)] = _scaled(tensor, module, name, states[module])
+        elif tensor.shape != (4, 4) or not torch.allclose(tensor, torch.outer(taps, taps) / 64):
+            raise ModelError("a generator with another filter between resolutions than [1, 3, 3, 1]")
     return out
 
 

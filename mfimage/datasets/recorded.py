@@ -1,0 +1,86 @@
+"""The hashes that were recorded when data were written, checked when they are opened.
+
+A file's size and times are looked at whenever it is opened; its content only if they are not those that it
+had when its hash was last found right, which the user's cache keeps. So an untouched set costs nothing, a
+copy is read once, and what was altered or cut is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mfimage.errors import DataError, ResourceError
+from mfimage.files import cache_folder, file_hash, read_json, write_json
+
+MANIFEST = "manifest.json"  # beside the shards of `mfimage pack`
+_SETTLED = 2_000_000_000  # ns; a file that changed later could change again within its clock's tick
+
+
+def require_recorded(folder: Path, recorded: Mapping[str, str], advice: str, verify: bool = False) -> None:
+    """Raise DataError unless files are those whose SHA-256 was recorded, by name.
+
+    Args:
+        folder: Where the files lie.
+        recorded: The hash of each file that is asked for.
+        advice: What to do about one that is another.
+        verify: Read all of them, whatever is known of them.
+    """
+    kept, began = _kept(folder), time.time_ns()
+    known = {} if verify else _read(kept)
+    found = dict(known)
+    for name, digest in recorded.items():
+        path = folder / name
+        try:
+            seen = _seen(path, digest)
+            if known.get(name) != seen and file_hash(path) != digest:
+                raise DataError(f"{path}: is not as it was written, by the hash recorded then; {advice}")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        if max(seen[1:3]) < began - _SETTLED:
+            found[name] = seen
+    if kept is not None and found != known:
+        with suppress(OSError, ResourceError):  # without a cache they are read again
+            write_json(kept, found)
+
+
+def recorded_hashes(folder: Path) -> dict[str, str]:
+    """The hashes of the shards that `mfimage pack` has written into a folder, by name.
+
+    Empty without a manifest, and for one of somebody else's; DataError if it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    shards = read_json(path, "list of shards").get("shards")
+    if not isinstance(shards, list):
+        return {}
+    found = [one for one in shards if isinstance(one, dict)]
+    return {
+        one["file"]: one["sha256"] for one in found if isinstance(one.get("file"), str) and "sha256" in one
+    }
+
+
+def _seen(path: Path, digest: str) -> list[Any]:
+    known = os.stat(path)
+    return [known.st_size, known.st_mtime_ns, known.st_ctime_ns, digest]
+
+
+def _kept(folder: Path) -> Path | None:
+    code = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
+    return None if (cache := cache_folder("hashes")) is None else cache / f"{code}.json"
+
+
+def _read(kept: Path | None) -> dict[str, Any]:
+    """What was found right before; nothing if there is no such file, or a damaged one."""
+    try:
+        values = {} if kept is None else json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
