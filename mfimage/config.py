@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mfimage.errors import UsageError
 from mfimage.model_config import SETTLED, KindName, ModelConfig
-from mfimage.settings import check_fields, check_number, from_json, is_number
+from mfimage.settings import check_fields, check_number, check_range, from_json, is_number
 
 AlgorithmName = Literal[
     "m-flow", "m-flow-a", "m-flow-s", "m-flow-ot", "me-flow", "me-flow-a", "me-flow-s", "free-form",
@@ -49,6 +49,8 @@ class Reading:
 
     def __post_init__(self) -> None:
         check_fields(self, above_zero=("max_pixels",), shares=("max_bad",))
+        if self.value_range is not None:
+            check_range(self.value_range)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ from mfimage.datasets.loading import Data, load
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.models import GenerativeModel
+from mfimage.settings import whole_number
 
 AnyImages: TypeAlias = ImageLike | Data
 Sigma: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
 
 
 def require_images(model: GenerativeModel) -> None:
@@ -50,17 +49,15 @@ def model_input(
     [0, 1]; with `projects` the model must have a manifold.
     """
     (require_image_manifold if projects else require_images)(model)
-    x, restore = to_batch(image, beyond)
     channels, height, width = model.shape
+    x, restore = to_batch(image, beyond, channels)
     if x.shape[-2:] != (height, width):
         name = image if isinstance(image, str | Path) else "image"
         raise DataError(
             f"{name}: {x.shape[-2]} × {x.shape[-1]} pixels, but the model was trained on {height} × {width}: "
             "resize it first (--resize on the command line)"
         )
-    if x.shape[1] == 3 and channels == 1:
-        x = (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    return x.expand(-1, channels, -1, -1).to(model.device), restore
+    return x.to(model.device), restore
 
 
 def image_batches(images: AnyImages, model: GenerativeModel, size: int) -> Iterator[Tensor]:
@@ -104,7 +101,7 @@ def load_like(
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 256) -> Tensor:
     """Apply a function of batches to many rows, `size` at a time, without gradients; results on the CPU."""
-    return torch.cat([function(part).cpu() for part in x.split(size)])
+    return torch.cat([function(part).cpu() for part in x.split(whole_number("batch_size", size, 1))])
 
 
 def given_sigma(sigma: Sigma | None, image: ImageLike, count: int) -> Tensor | None:
@@ -114,7 +111,10 @@ def given_sigma(sigma: Sigma | None, image: ImageLike, count: int) -> Tensor | N
     """
     if sigma is None:
         return None
-    values = torch.as_tensor(np.asarray(sigma, dtype=np.float64)).flatten() / white(image)
+    given = np.asarray(sigma.tolist() if isinstance(sigma, Tensor) else sigma)
+    if given.dtype.kind not in "uif":
+        raise UsageError(f"sigma {sigma}: a standard deviation is a number from 0")
+    values = torch.from_numpy(given.astype(np.float64)).flatten() / white(image)
     if len(values) not in (1, count):
         raise UsageError(f"sigma: one number or {count} are needed, one an image, not {len(values)}")
     if not bool((values.isfinite() & (values >= 0)).all()):

@@ -69,6 +69,8 @@ class ModelConfig:
     noise_aware: bool = False
 
     def __post_init__(self) -> None:
+        positive = "dim", "width", "noise_width", "density_width", "epsilon"
+        check_fields(self, positive, shares=("dropout",), most=MOST)
         if not (whole_numbers(self.shape, 3, 1) or whole_numbers(self.shape, 1, 1)):
             raise UsageError(
                 f"shape must be (channels, height, width) or (features,), all positive, not {self.shape}"
@@ -76,8 +78,6 @@ class ModelConfig:
         pixels = math.prod(self.shape)
         if pixels > _PIXELS or (self.images and max(self.shape) > _LONGEST):
             raise UsageError(f"shape must be of no more than {_PIXELS:,} numbers, and sides to {_LONGEST:,}")
-        positive = "dim", "width", "noise_width", "density_width", "epsilon"
-        check_fields(self, positive, shares=("dropout",), most=MOST)
         if not 1 <= self.dim < pixels:
             what = f"images of shape {self.shape}" if self.images else f"vectors of length {pixels}"
             raise UsageError(f"dim must lie in 1 … {pixels - 1} for {what}, not {self.dim}")

@@ -133,11 +133,15 @@ def read_calibration(directory: str | Path) -> dict[str, Any]:
 
 
 def find_device(name: str | torch.device) -> str | torch.device:
-    """Name a device as torch does; "auto" is a GPU if there is one. UsageError for "cuda" without one."""
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise UsageError("--device cuda: no CUDA device is visible to PyTorch")
-    return ("cuda" if there else "cpu") if name == "auto" else name
+    """Name a device as torch does; "auto" is a GPU if there is one. UsageError for one that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        what = str(error).partition("\n")[0]
+        raise UsageError(f"device {name}: PyTorch has none of this name here ({what})") from error
+    return name
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -124,7 +124,7 @@ def test_a_file_of_another_size_is_named(model, tmp_path):
     [
         (np.full((8, 8), 200.0), r"lie outside \["),
         (np.full((8, 8), np.nan), "not finite"),
-        (np.zeros((8, 8), np.int64), "int64"),
+        (np.ones((8, 8), np.int64), "int64"),
         ("nowhere.png", "nowhere.png"),
         (3, "an image is a path"),
     ],
@@ -177,9 +177,14 @@ def test_grey_is_repeated_for_a_colour_model(colour_model):
 
 
 def test_colour_becomes_luma_for_a_grey_model(model):
-    x, _ = model_input(COLOUR, model)
+    floats, _ = model_input(COLOUR / 255, model)
     expected = (COLOUR @ np.array([0.299, 0.587, 0.114]))[:, None] / 255
-    torch.testing.assert_close(x, torch.from_numpy(expected).float(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(floats, torch.from_numpy(expected).float(), atol=1e-6, rtol=0)
+    bytes_, _ = model_input(COLOUR, model)  # as Pillow has it, and with it every data set
+    pillow = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in COLOUR])
+    assert torch.equal(bytes_[:, 0], torch.from_numpy(pillow) / 255)
+    noisy, _ = model_input(np.full((8, 8, 3), 1.5), model, beyond=1)
+    torch.testing.assert_close(noisy, torch.full((1, 1, 8, 8), 1.5))
 
 
 def test_a_grey_picture_stays_grey_through_a_colour_model(colour_model):
@@ -194,7 +199,10 @@ SCALES = {
     "uint8 array": (np.zeros((8, 8), np.uint8), 255),
     "uint16 array": (np.zeros((8, 8), np.uint16), 65535),
     "float array": (np.zeros((8, 8)), 1),
+    "int16 array": (np.zeros((8, 8), np.int16), 32767),
+    "boolean array": (np.zeros((8, 8), bool), 1),
     "uint8 tensor": (torch.zeros(1, 8, 8, dtype=torch.uint8), 255),
+    "int16 tensor": (torch.zeros(1, 8, 8, dtype=torch.int16), 32767),
     "float tensor": (torch.zeros(1, 8, 8), 1),
     "grey picture": (Image.new("L", (8, 8)), 255),
     "16-bit picture": (Image.new("I;16", (8, 8)), 65535),
@@ -219,7 +227,14 @@ def test_a_file_has_the_scale_of_its_pixels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("array", "white"), [(np.zeros((8, 8), np.int16), 32767), (np.zeros((8, 8), "f4"), 1)]
+    ("array", "white"),
+    [
+        (np.zeros((8, 8), np.int16), 32767),
+        (np.zeros((8, 8), np.int8), 127),
+        (np.zeros((8, 8), np.uint32), 2**32 - 1),
+        (np.zeros((8, 8, 3), np.uint16), 65535),
+        (np.zeros((8, 8), "f4"), 1),
+    ],
 )
 def test_a_deep_file_has_the_scale_in_which_it_is_decoded(array, white, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", array)

@@ -104,7 +104,8 @@ def _restore(
         if truths is not None:
             above, across = restored.after.shape[-2:]
             truth = reader.clean([truths[name] for name in names], (above, across))
-        written = save_pngs(restored.after, [Path(name).stem for name in names], outdir, used)
+        stems, deep = [Path(name).stem for name in names], image_files.deep_files(names)
+        written = save_pngs(restored.after, stems, outdir, used, deep)
         rows += image_files.rows_of(restored, names, written, truth)
         groups += image_files.thumbnails(restored, truth, (height, width), image_files.SHOWN - len(groups))
     if report is not None:

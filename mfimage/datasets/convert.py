@@ -2,11 +2,12 @@
 
 | given | read as | given back |
 |---|---|---|
-| path | any image file, upright by its EXIF | PIL image, mode L or RGB |
+| path | any image file, upright by its EXIF | PIL image, mode L, I;16 (deeper grey), F (floats) or RGB |
 | PIL image | any mode as it lies (EXIF is not applied) | PIL image of that mode |
-| numpy (H, W), (H, W, C), (B, H, W, C) | uint8, uint16, or floats in [0, 1] | same dimensions and type |
-| torch (H, W), (C, H, W), (B, C, H, W) | uint8, or floats in [0, 1] | same dimensions, type and device |
+| numpy (H, W), (H, W, C), (B, H, W, C) | see `unit` | same dimensions and type |
+| torch (H, W), (C, H, W), (B, C, H, W) | see `unit` | same dimensions, type and device |
 
+Numbers span their type: booleans are black and white, floats lie in [0, 1], integers from 0 to their maximum.
 C is 1 (grey), 2 (grey, alpha), 3 (colour) or 4 (colour, alpha). So numpy is channels last and torch channels
 first, always: three dimensions are never a batch of grey images, and an array that fits only the other
 order is refused. Transparency is laid on white, and what is given back is opaque. Palette images (mode P)
@@ -26,9 +27,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mfimage.datasets.decode import decode, open_picture, picture_values, picture_white
-from mfimage.datasets.from_python import array_of_images
-from mfimage.datasets.pixels import Pixels, as_float, over_white, type_white, unit, with_channels
+from mfimage.datasets.decode import file_white, picture_values, picture_white, read_file
+from mfimage.datasets.from_python import array_of_images, pixels_of
+from mfimage.datasets.pixels import Pixels, as_float, type_white, with_channels
 from mfimage.errors import DataError, ModelError
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
@@ -38,12 +39,15 @@ Restore: TypeAlias = Callable[[Tensor], Image.Image | np.ndarray | Tensor]
 _STRAIGHT = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 
 
-def to_batch(image: ImageLike, beyond: float = 0.0) -> tuple[Tensor, Restore]:
+def to_batch(image: ImageLike, beyond: float = 0.0, channels: int | None = None) -> tuple[Tensor, Restore]:
     """Turn an image, or a batch of them, into a batch; see the table above.
 
     Args:
         image: Path, PIL image, numpy array or torch tensor.
-        beyond: How far the floats of an array may lie outside [0, 1], as noise puts them; they stay there.
+        beyond: How far floats may lie outside [0, 1], as noise puts them; they stay there. At infinity they
+            may be anything, NaN too.
+        channels: 1 for luma (rounded in images of 8 bits, as a data set has it), 3 for colour, None for 1
+            where the image is grey and 3 where not.
 
     Returns:
         The batch, (B, C, H, W) float32 in [0, 1] with C = 1 or 3 (on the tensor's device, else the CPU), and
@@ -53,13 +57,13 @@ def to_batch(image: ImageLike, beyond: float = 0.0) -> tuple[Tensor, Restore]:
         DataError: The image is of another kind, shape or type, or its values lie outside their range.
     """
     if isinstance(image, str | Path):
-        values = decode(image, str(image))
-        return _tensor(values[None]), lambda x: _picture(x, "RGB" if values.shape[-1] == 3 else "L")
+        values, mode = read_file(image, str(image), beyond=beyond)
+        return _tensor(values[None], channels), lambda x: _picture(x, mode, 65535.0)
     if isinstance(image, Image.Image):
-        mode = _STRAIGHT.get(image.mode, image.mode)
-        return _tensor(picture_values(image, "image")[None]), lambda x: _picture(x, mode)
+        values, mode = picture_values(image, "image", beyond=beyond), _STRAIGHT.get(image.mode, image.mode)
+        return _tensor(values[None], channels), lambda x: _picture(x, mode, picture_white(image, "image"))
     if isinstance(image, np.ndarray | Tensor):
-        return _from_array(image, beyond)
+        return _from_array(image, beyond, channels)
     raise DataError(
         f"an image is a path, a PIL image, a numpy array or a torch tensor, not {type(image).__name__}"
     )
@@ -68,24 +72,20 @@ def to_batch(image: ImageLike, beyond: float = 0.0) -> tuple[Tensor, Restore]:
 def white(image: ImageLike) -> float:
     """Give the value of white in an image's own scale: 255 of 8 bits, 65,535 of 16, 1 of floats."""
     if isinstance(image, str | Path):
-        with open_picture(image, str(image)) as picture:
-            return picture_white(picture, str(image))
+        return file_white(image)
     if isinstance(image, Image.Image):
         return picture_white(image, "image")
-    if isinstance(image, Tensor):
-        return 255.0 if image.dtype == torch.uint8 else 1.0
-    return type_white(image.dtype)
+    return type_white(_numpy_type(image))
 
 
-def _from_array(image: np.ndarray | Tensor, beyond: float) -> tuple[Tensor, Restore]:
-    if isinstance(image, Tensor):
-        what, order, types = "torch image", "(C, H, W)", "uint8"
-        sound = image.dtype == torch.uint8 or image.is_floating_point()
-    else:
-        what, order, types = "numpy image", "(H, W, C)", "uint8, uint16"
-        sound = image.dtype.kind == "f" or image.dtype.newbyteorder("=") in (np.uint8, np.uint16)
-    if not sound:
-        raise DataError(f"{what}: type {image.dtype} is not {types} or floating; convert it first")
+def _numpy_type(image: np.ndarray | Tensor) -> np.dtype:
+    if isinstance(image, np.ndarray):
+        return image.dtype
+    return np.dtype(np.float32) if image.is_floating_point() else image[:0].cpu().numpy().dtype
+
+
+def _from_array(image: np.ndarray | Tensor, beyond: float, wanted: int | None) -> tuple[Tensor, Restore]:
+    what, order = ("torch image", "(C, H, W)") if isinstance(image, Tensor) else ("numpy image", "(H, W, C)")
     batch = array_of_images(image if image.ndim == 4 else image[None])
     batch = batch[..., None] if image.ndim == 2 else batch
     channels = batch.shape[-1] if batch.ndim == 4 else 0
@@ -94,10 +94,7 @@ def _from_array(image: np.ndarray | Tensor, beyond: float) -> tuple[Tensor, Rest
             f"{what}: shape {tuple(image.shape)} is not (H, W), {order} or a batch of {order}, "
             "with C from 1 to 4"
         )
-    noisy = beyond > 0 and batch.dtype.kind == "f"
-    values = unit(batch, what, (-beyond, 1 + beyond) if noisy else None)  # refuses what lies outside
-    values = batch.astype(np.float32) if noisy else values
-    values = over_white(values) if channels in (2, 4) else values
+    values = pixels_of(batch, what, beyond=beyond)
 
     def restore(x: Tensor) -> np.ndarray | Tensor:
         out = with_channels(_array(x, image.ndim < 4), 1 if channels < 3 else 3)
@@ -106,23 +103,34 @@ def _from_array(image: np.ndarray | Tensor, beyond: float) -> tuple[Tensor, Rest
         return _like(image, out[0, ..., 0] if image.ndim == 2 else out[0] if image.ndim == 3 else out)
 
     device = image.device if isinstance(image, Tensor) else None
-    return _tensor(values).to(device), restore
+    return _tensor(values, wanted).to(device), restore
 
 
 def _like(image: np.ndarray | Tensor, values: Pixels) -> np.ndarray | Tensor:
     """Floats in [0, 1] of an image's rank, channels last, as a thing of its kind and type."""
+    scaled = _scaled(values, _numpy_type(image))
     if isinstance(image, np.ndarray):
-        scaled = values if image.dtype.kind == "f" else np.rint(values * np.float64(white(image)))
-        return scaled.astype(image.dtype)
-    out = torch.from_numpy(values)
+        return scaled
+    out = torch.from_numpy(scaled)
     out = out if image.ndim < 3 else out.movedim(-1, -3)
-    out = (out * 255).round() if image.dtype == torch.uint8 else out
     return out.contiguous().to(image.device, image.dtype)
 
 
-def _tensor(values: Pixels) -> Tensor:
-    """(B, H, W, C) uint8 or float32 as a new (B, C, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(as_float(values), -1, 1)))
+def _scaled(values: Pixels, dtype: np.dtype) -> Pixels:
+    """Floats in [0, 1] as numbers of a type, rounded to the nearest where they are whole."""
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    scaled = np.rint(values * np.float64(type_white(dtype)))
+    top = scaled >= type_white(dtype)  # which in 64 bits is rounded to more than there is
+    out = (scaled * ~top).astype(dtype)
+    out[top] = 1 if dtype.kind == "b" else np.iinfo(dtype).max
+    return out
+
+
+def _tensor(values: Pixels, channels: int | None) -> Tensor:
+    """(B, H, W, C) uint8 or float32 as a new (B, C, H, W) float32 in [0, 1], grey or colour as wanted."""
+    values = as_float(with_channels(values, channels))
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 1)))
 
 
 def _array(x: Tensor, single: bool) -> Pixels:
@@ -137,15 +145,19 @@ def _array(x: Tensor, single: bool) -> Pixels:
     return values.clamp(0, 1).movedim(1, -1).numpy()
 
 
-def _picture(x: Tensor, mode: str) -> Image.Image:
-    """(1, C, H, W) in [0, 1] as a PIL image of a mode."""
+def _picture(x: Tensor, mode: str, white: float) -> Image.Image:
+    """(1, C, H, W) in [0, 1] as a PIL image of a mode; `white` is for mode I."""
     grey = mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16")
     values = with_channels(_array(x, single=True)[0], 1 if grey else 3)
     if mode == "F":
         return Image.fromarray(values[..., 0])
+    if mode == "I":  # which has the numbers of uint32 as those of int32
+        whole = np.rint(values[..., 0] * np.float64(white)).astype(np.int64)
+        return Image.fromarray(whole.astype(np.int32))
     if mode.startswith("I"):
-        deep = np.rint(values[..., 0] * np.float32(65535)).astype(np.uint16)
-        return Image.fromarray(deep) if mode != "I" else Image.fromarray(deep.astype(np.int32))
+        order = {"B": ">u2", "N": "=u2"}.get(mode[-1], "<u2")
+        deep = _scaled(values[..., 0], np.dtype(np.uint16)).astype(order)
+        return Image.frombytes(mode, deep.shape[::-1], deep.tobytes())
     bytes_ = np.rint((values[..., 0] if grey else values) * np.float32(255)).astype(np.uint8)
     picture = Image.fromarray(bytes_)
     if mode == picture.mode:

@@ -32,9 +32,14 @@ class Items(Protocol):
 
 
 def array_of_images(images: np.ndarray | Tensor) -> Pixels:
-    """An array (N, H, W) or (N, H, W, C) of images; those of a tensor are (N, H, W) or (N, C, H, W)."""
+    """An array (N, H, W) or (N, H, W, C) of images; those of a tensor are (N, H, W) or (N, C, H, W).
+
+    DataError for a masked array in which values are missing.
+    """
+    if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):
+        raise DataError("array: values are masked out; fill them first (filled, or mfimage.inpaint)")
     if isinstance(images, np.ndarray):
-        return images
+        return np.asarray(images)
     values = images.detach().cpu()
     values = values.float() if values.is_floating_point() else values  # numpy lacks bfloat16
     return (values.movedim(1, -1) if values.ndim == 4 else values).numpy()
@@ -48,9 +53,14 @@ def check_images(images: np.ndarray, name: str) -> None:
         raise DataError(f"{name}: holds no images (shape {images.shape})")
 
 
-def pixels_of(images: np.ndarray, name: str, value_range: ValueRange | None) -> Pixels:
-    """Bring an array of images to (N, H, W, C), uint8 or float32 in [0, 1], C = 1 or 3, laid on white."""
-    values = unit(np.asarray(images), name, value_range)
+def pixels_of(
+    images: np.ndarray, name: str, value_range: ValueRange | None = None, beyond: float = 0.0
+) -> Pixels:
+    """Bring an array of images to (N, H, W, C), uint8 or float32 in [0, 1], C = 1 or 3, laid on white.
+
+    See `unit` for what may lie `beyond`.
+    """
+    values = unit(np.asarray(images), name, value_range, beyond)
     values = values[..., None] if values.ndim == 3 else values
     return over_white(values) if values.shape[-1] in (2, 4) else values
 
@@ -97,7 +107,9 @@ class ItemStore(Store):
         except (MfimageError, MemoryError):
             raise
         except Exception as error:  # The code of the data set, which is not ours, raises what it likes.
-            raise DataError(f"{self.path(row)}: cannot be read: {error or type(error).__name__}") from error
+            raise DataError(
+                f"{self.path(row)}: cannot be read: {str(error) or type(error).__name__}"
+            ) from error
         if label is not None:
             self._labels[row] = label
         return values

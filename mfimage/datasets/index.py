@@ -34,15 +34,30 @@ def iter_files(inputs: Iterable[str | Path]) -> list[Path]:
     """Expand files, folders and glob patterns to image files, in the order given.
 
     A file is taken whatever its name; a folder gives the images in it and below it, a pattern (`*`, `?`,
-    `[…]`, `**`) those that it matches, both in natural order; DataError if an input matches nothing.
+    `[…]`, `**`) those that it matches, both in natural order. Among others that are there, one that is not
+    is given as it is, and will count as a file that cannot be read; DataError if none is there.
     """
     return list_inputs(inputs)[0]
 
 
 def list_inputs(inputs: Iterable[str | Path]) -> tuple[list[Path], list[Skipped]]:
     """Expand inputs as `iter_files` does; give also what may be taken for an image there and is not read."""
-    expanded = [_expand(one) for one in inputs]
-    return [path for paths, _ in expanded for path in paths], [bad for _, more in expanded for bad in more]
+    found: list[Path] = []
+    others: list[Skipped] = []
+    missing: list[DataError] = []
+    for one in inputs:
+        try:
+            paths, more = _expand(one)
+        except DataError as error:
+            if user_path(one).exists():
+                raise
+            missing.append(error)
+            paths, more = [user_path(one)], []
+        found += paths
+        others += more
+    if missing and len(missing) == len(found):
+        raise missing[0]
+    return found, others
 
 
 def _expand(one: str | Path) -> tuple[list[Path], list[Skipped]]:

@@ -30,14 +30,16 @@ from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.from_python import array_of_images
 from mfimage.datasets.index import list_inputs
 from mfimage.datasets.named import NAMED
+from mfimage.datasets.pixels import Size
 from mfimage.datasets.points import Points, finite_tensor, holds_points, join_points, load_points
 from mfimage.datasets.sets import Dataset, ImageSet
-from mfimage.datasets.sources import ImageList, Root, Size, Source, name_of, prefer_folder
+from mfimage.datasets.sources import ImageList, Root, Source, name_of, prefer_folder
 from mfimage.datasets.splits import choose, split_name
 from mfimage.datasets.stored_set import SAMPLED, StoredSet
 from mfimage.datasets.stores import Store
 from mfimage.errors import DataError, MixedSizesError, UsageError
 from mfimage.files import user_path
+from mfimage.settings import plain, whole_number
 
 Data: TypeAlias = Source | Sequence[Source]
 
@@ -80,8 +82,9 @@ def load(
             out of range, or images of several sizes while no size is given.
         UsageError: An option makes no sense, or asks points or a `Dataset` for what they have not.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit {limit}: must be at least 1")
+    limit, memory = plain((limit, memory))
+    if limit is not None:
+        whole_number("limit", limit, 1)
     sources, images = _sources(data, split), ImageList(split, size, channels, reading, limit, root)
     for i, (source, said) in enumerate([prefer_folder(one, root) for one in sources]):
         sources[i] = source
@@ -165,15 +168,19 @@ def load_files(
     channels: int | None = None,
     *,
     reading: Reading = Reading(),
+    beyond: float = 0.0,
 ) -> ImageSet:
-    """Load files, folders and glob patterns as they are named, without splits; see `iter_files`, `load`."""
+    """Load files, folders and glob patterns as they are named, without splits; see `iter_files`, `load`.
+
+    Floats in files may lie `beyond` white and black, see `pixels.unit`.
+    """
     (paths, unread), name = list_inputs(inputs), " + ".join(map(str, inputs))
     if not paths:
         raise DataError(f"{name}: no image files here")
     images = ImageList("all", size, channels, reading)
     images.unread += unread
     images.notes += [note for one in inputs for note in prefer_folder(str(one))[1]]
-    images.add_files([str(path) for path in paths])
+    images.add_files([str(path) for path in paths], beyond)
     return images.to_set(name)
 
 

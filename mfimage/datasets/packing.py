@@ -26,6 +26,7 @@ from PIL import Image
 
 from mfimage.config import Reading
 from mfimage.datasets.decode import Preparation
+from mfimage.datasets.formats import deep_png
 from mfimage.datasets.parquet import FEATURES_KEY, PACK_KEY, Shard, import_parquet
 from mfimage.datasets.pixels import Pixels
 from mfimage.datasets.recorded import MANIFEST, recorded_hashes, require_recorded
@@ -60,7 +61,7 @@ def pack(
         source: A folder, Parquet files, or a named set of photographs; its splits become those of the pack.
         outdir: Made if it is not there; may hold shards of the same pack.
         size: As of `load`; if it and channels are None, files are copied as they are (but a box is cut out
-            of CelebA's), else they become PNG: 8 bits, or 16 for deeper grey.
+            of CelebA's), else they become PNG: 8 bits, or 16 for deeper files.
         channels: As of `load`.
         shard_bytes: Most bytes a shard, about.
         reading: As of `load`.
@@ -241,9 +242,9 @@ def _groups(
 
 
 def stored_png(values: Pixels) -> bytes:
-    """An image (H, W, C) as PNG: 8 bits, or 16 bits of grey for float32, which only grey files become."""
+    """An image (H, W, C) as PNG: 8 bits, or 16 bits a channel for float32."""
     if values.dtype != np.uint8:
-        values = np.rint(values[..., :1] * np.float32(65535)).astype(np.uint16)
+        return deep_png(np.rint(values * np.float32(65535)).astype(np.uint16))
     picture = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
     stream = io.BytesIO()
     picture.save(stream, "PNG")

@@ -21,14 +21,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mfimage.datasets.formats import deep_png
 from mfimage.errors import DataError, UsageError
 from mfimage.files import whole
 
 _LONGEST = 240  # bytes of a name before its number and its suffix
 
 
-def array_of(image: Tensor, name: str = "image") -> np.ndarray:
-    """Turn an image (C, H, W) or (H, W) into the 8-bit array that Pillow takes, (H, W) or (H, W, 3).
+def array_of(image: Tensor, name: str = "image", white: int = 255) -> np.ndarray:
+    """Turn an image (C, H, W) or (H, W) into the array that Pillow takes, (H, W) or (H, W, 3).
+
+    It is uint8 with 255 for white, or uint16 with 65,535.
 
     C is 1 or 3; values are clipped to [0, 1] and rounded to the nearest. DataError, with the name, for other
     shapes and values that are not finite.
@@ -39,20 +42,31 @@ def array_of(image: Tensor, name: str = "image") -> np.ndarray:
         raise DataError(
             f"{name}: an image of shape {tuple(image.shape)} with finite values is needed: (1 or 3, H, W)"
         )
-    pixels = values.clamp(0, 1).mul(255).round().byte().movedim(0, -1).numpy()
+    scaled = values.clamp(0, 1).mul(white).round().movedim(0, -1).numpy()
+    pixels = scaled.astype(np.uint8 if white == 255 else np.uint16)
     return np.ascontiguousarray(pixels[..., 0] if len(values) == 1 else pixels)
 
 
-def save_png(image: Tensor, path: str | Path) -> None:
-    """Write an image as an 8-bit PNG, whole or not at all; see `array_of`, and `files.whole` for errors."""
+def save_png(image: Tensor, path: str | Path, deep: bool = False) -> None:
+    """Write an image as a PNG of 8 bits, or 16 if `deep`, whole or not at all.
+
+    See `array_of`, and `files.whole` for errors.
+    """
     stream = io.BytesIO()
-    Image.fromarray(array_of(image, str(path))).save(stream, "PNG")
+    if deep:
+        stream.write(deep_png(array_of(image, str(path), 65535)))
+    else:
+        Image.fromarray(array_of(image, str(path))).save(stream, "PNG")
     with whole(Path(path)) as temporary:
         temporary.write_bytes(stream.getvalue())
 
 
 def save_pngs(
-    images: Tensor, names: Sequence[str], folder: str | Path, used: set[str] | None = None
+    images: Tensor,
+    names: Sequence[str],
+    folder: str | Path,
+    used: set[str] | None = None,
+    deep: Sequence[bool] = (),
 ) -> list[Path]:
     """Write images (N, C, H, W) as FOLDER/NAME.png, numbered where a name comes again; return the paths.
 
@@ -61,17 +75,18 @@ def save_pngs(
         names: One an image.
         folder: Is made if need be.
         used: Names of earlier calls for this folder, to which those of this one are added.
+        deep: Which of them get 16 bits a channel; none if empty.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     used, written = set() if used is None else used, []
-    for image, name in zip(images, map(_short, names), strict=True):
+    for image, name, more in zip(images, map(_short, names), deep or [False] * len(names), strict=True):
         unique, number = name, 1
         while unique in used:
             number += 1
             unique = f"{name}-{number}"
         used.add(unique)
         written.append(Path(folder) / f"{unique}.png")
-        save_png(image, written[-1])
+        save_png(image, written[-1], more)
     return written
 
 

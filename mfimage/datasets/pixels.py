@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mfimage.errors import DataError, MixedSizesError, UsageError
+from mfimage.settings import check_range, plain, whole_numbers
 
 Pixels = NDArray[Any]
 """An array (..., C) of uint8 in 0..255 or float32 in [0, 1]."""
 
-ValueRange = tuple[float, float]
+ValueRange: TypeAlias = tuple[float, float]
+Size: TypeAlias = int | tuple[int, int]
 
 _SLACK = 1e-6  # a float32 computation that should end at 1 ends within this of it
+_WIDEST = 1e30  # beyond it, and below its inverse, float32 is not to be trusted with a range
 
 
-def unit(values: Pixels, name: str, value_range: ValueRange | None = None) -> Pixels:
+def unit(values: Pixels, name: str, value_range: ValueRange | None = None, beyond: float = 0.0) -> Pixels:
     """Bring pixel values to the unit interval by their type or a declared range, never by their content.
 
     value = (raw − low) / (high − low),   clipped where it lies within 1e-6 of [0, 1]
 
     Low and high are 0 and 1 for floats, 0 and the maximum of the type for integers. uint8 stays as it is
     unless a range is declared, booleans become 0 and 255, all else float32. Integers of 32 or 64 bits that
-    use so little of their range that every image would be black are refused.
+    use so little of their range that every image would be black are refused. Floats may lie `beyond` outside
+    [0, 1], as noise puts them, and stay there; at infinity they may be anything, NaN too.
     """
     if values.size == 0:
         raise DataError(f"{name}: holds no pixels")
@@ -35,27 +39,29 @@ def unit(values: Pixels, name: str, value_range: ValueRange | None = None) -> Pi
         raise DataError(f"{name}: holds {values.dtype} values, which are no pixels")
     if values.dtype == np.uint8 and value_range is None:
         return values
-    low, high = (0.0, type_white(values.dtype)) if value_range is None else value_range
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise UsageError(f"value range {value_range}: the first number must be below the second")
-    _check(values, name, low, high, declared=value_range is not None)
-    scaled: Any = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64)
+    low, high = (0.0, type_white(values.dtype)) if value_range is None else check_range(value_range)
+    beyond = max(beyond, _SLACK) if values.dtype.kind == "f" else 0.0
+    if beyond < np.inf:
+        _check(values, name, low, high, beyond * (high - low), declared=value_range is not None)
+    wide = values.dtype.itemsize > 4 or max(abs(low), high) > _WIDEST or high - low < 1 / _WIDEST
+    scaled: Any = values.astype(np.float64 if wide else np.float32)
     scaled -= low
     scaled /= high - low
-    return np.clip(scaled, 0, 1, out=scaled).astype(np.float32, copy=False)
+    if beyond == _SLACK or values.dtype.kind != "f":
+        np.clip(scaled, 0, 1, out=scaled)
+    return scaled.astype(np.float32, copy=False)
 
 
 def type_white(dtype: np.dtype) -> float:
-    """Give the value of white in an array of this type: the maximum of integers, 1 of floats."""
-    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+    """Give the value of white in an array of this type: the maximum of integers, 1 of floats and booleans."""
+    return 1.0 if dtype.kind in "fb" else float(np.iinfo(dtype).max)
 
 
-def _check(values: Pixels, name: str, low: float, high: float, declared: bool) -> None:
+def _check(values: Pixels, name: str, low: float, high: float, slack: float, declared: bool) -> None:
     least, most = float(values.min()), float(values.max())
     if not (np.isfinite(least) and np.isfinite(most)):
         raise DataError(f"{name}: holds values that are not finite (NaN or infinite)")
-    slack = _SLACK * (high - low)
-    advice = "" if declared else ": declare their range with value_range=(low, high)"
+    advice = "" if declared else ": scale them first, or load them with value_range=(low, high)"
     if least < low - slack or most > high + slack:
         raise DataError(f"{name}: values from {least:g} to {most:g} lie outside [{low:g}, {high:g}]{advice}")
     wide = values.dtype.kind in "ui" and values.dtype.itemsize > 2
@@ -98,29 +104,47 @@ def with_channels(values: Pixels, channels: int | None) -> Pixels:
         # The integers that Pillow uses, so that a grey colour image keeps its values exactly.
         luma = (values @ np.array([19595, 38470, 7471], np.uint32) + 32768) >> 16
         return luma.astype(np.uint8)[..., None]
-    return np.clip(values @ np.array([0.299, 0.587, 0.114], np.float32), 0, 1)[..., None]
+    grey = values @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.clip(grey, values.min(-1), values.max(-1))[..., None]  # as it lies but for rounding errors
 
 
-def resize(values: Pixels, size: int | tuple[int, int]) -> Pixels:
+def sides_of(size: Size) -> tuple[int, int]:
+    """Return the height and width that a size, (height, width) or one number for both, means in pixels."""
+    size = plain(size)
+    sides = size if isinstance(size, tuple) else (size, size)
+    if not whole_numbers(sides, 2, 1):
+        raise UsageError(f"size {size}: height and width are whole numbers of pixels, and at least 1")
+    return sides
+
+
+def box_of(rows: int, columns: int, height: int, width: int) -> tuple[float, float, float, float]:
+    """Find what is kept of an image that is scaled to cover a size: left, top, right, bottom in pixels."""
+    scale = min(rows / height, columns / width)
+    # Rounding errors must not carry it over an edge, which Pillow refuses.
+    top, left = (max(0.0, (side - scale * kept) / 2) for side, kept in ((rows, height), (columns, width)))
+    return left, top, min(left + scale * width, float(columns)), min(top + scale * height, float(rows))
+
+
+def resize(values: Pixels, size: Size) -> Pixels:
     """Scale an image (H, W, C), antialiased, until it just covers the target in pixels, and keep the centre.
 
     The proportions stay; what is too much on the longer side is cut off equally at both ends. One Lanczos
-    pass does both. An image that has the size already is returned as it is.
+    pass does both. An image that has the size already is returned as it is. The result lies in [0, 1], or
+    wherever the image lies beyond it.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise UsageError(f"size {size}: height and width must be at least 1 pixel")
+    height, width = sides_of(size)
     rows, columns = values.shape[:2]
     if (rows, columns) == (height, width):
         return values
-    scale = min(rows / height, columns / width)
-    top, left = (rows - scale * height) / 2, (columns - scale * width) / 2
-    box = (left, top, min(left + scale * width, columns), min(top + scale * height, rows))
+    box = box_of(rows, columns, height, width)
     planes = [
         np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS, box=box))
         for plane in np.moveaxis(values, -1, 0)
     ]
-    return np.clip(np.stack(planes, axis=-1), 0, 255 if values.dtype == np.uint8 else 1)
+    scaled = np.stack(planes, axis=-1)
+    if values.dtype == np.uint8:
+        return scaled
+    return np.clip(scaled, min(0.0, float(values.min())), max(1.0, float(values.max())))
 
 
 class Crop(NamedTuple):

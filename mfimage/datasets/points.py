@@ -62,8 +62,8 @@ class Points(Dataset):
         return {
             "dtype": str(self.x.dtype).removeprefix("torch."),
             "sha256": digest.hexdigest(),
-            "mean": float(self.x.double().mean()),
-            "std": float(self.x.double().std(unbiased=False)),
+            "mean": float(self.x.double().mean()) if len(self) else 0.0,
+            "std": float(self.x.double().std(unbiased=False)) if len(self) else 0.0,
         }
 
     def save(self, path: str | Path) -> Path:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,7 +90,7 @@ class Dataset(ABC):
 
     def __getitem__(self, index: int) -> Tensor:
         """One example."""
-        return self.batch([range(len(self))[index]])[0]
+        return self.batch(self.positions([index]))[0]
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """All examples in order, `size` at a time; the last batch may be shorter."""
@@ -109,15 +110,26 @@ class Dataset(ABC):
         """Rows as (B,) int64; UsageError for a mask of another length, and for what is not integers."""
         if isinstance(rows, slice):
             return torch.arange(*rows.indices(len(self)))
-        index = torch.as_tensor(rows)
-        if index.dtype == torch.bool and index.shape == (len(self),):
-            return index.nonzero()[:, 0].cpu()
-        if index.dtype == torch.bool or index.ndim != 1 or (index.is_floating_point() and index.numel()):
+        index = _as_array(rows)
+        if index.dtype == bool and index.shape == (len(self),):
+            return torch.from_numpy(index.nonzero()[0])
+        if index.ndim != 1 or (index.dtype.kind not in "iu" and index.size) or index.dtype == bool:
             raise UsageError(
                 f"{self.name}: rows are integers, or a mask of all {len(self)} examples, "
-                f"not {index.dtype} of shape {tuple(index.shape)}"
+                f"not {index.dtype} of shape {index.shape}"
             )
-        return index.long()
+        return torch.from_numpy(index.astype(np.int64))
+
+
+def _as_array(rows: Any) -> np.ndarray:
+    """Rows as an array; of objects where truth values stand among numbers, or lengths differ."""
+    if isinstance(rows, Tensor):
+        return (rows.float() if rows.is_floating_point() else rows).detach().cpu().numpy()
+    kinds = {isinstance(row, bool | np.bool_) for row in rows} if isinstance(rows, list | tuple) else set()
+    try:
+        return np.asarray(rows, object if len(kinds) > 1 else None)
+    except ValueError:
+        return np.asarray(None)
 
 
 def identity(summary: Mapping[str, Any]) -> str:
@@ -170,12 +182,13 @@ class ImageSet(Dataset):
             values = self.batch(slice(start, start + 1024)).double()
             total += values.sum().item()
             squares += values.square().sum().item()
-        mean = total / self.images.numel()
+        count = max(1, self.images.numel())  # of no images
+        mean = total / count
         return {
             "dtype": str(self.images.dtype).removeprefix("torch."),
             "sha256": digest.hexdigest(),
             "mean": mean,
-            "std": max(squares / self.images.numel() - mean**2, 0.0) ** 0.5,
+            "std": max(squares / count - mean**2, 0.0) ** 0.5,
         }
 
 

@@ -22,7 +22,7 @@ from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.from_python import Items, ItemStore, array_of_images, check_images, pixels_of
 from mfimage.datasets.named import BUNDLED, NAMED, data_root, read_named
-from mfimage.datasets.pixels import Pixels, ValueRange, as_float, check_size
+from mfimage.datasets.pixels import Pixels, Size, ValueRange, as_float, check_size
 from mfimage.datasets.sets import BadFiles, Dataset, ImageSet
 from mfimage.datasets.shards import Shards, shard_files
 from mfimage.datasets.splits import choose, divide_rows, split_name
@@ -31,7 +31,6 @@ from mfimage.datasets.stores import FolderStore, Key, Store, ZipStore, read_chun
 from mfimage.errors import DataError, Skipped
 from mfimage.files import user_path
 
-Size: TypeAlias = int | tuple[int, int]
 Root: TypeAlias = str | Path | None
 Source: TypeAlias = (
     str | Path | Dataset | np.ndarray | Tensor | torch.utils.data.Dataset | Items | Mapping[str, Items]
@@ -178,9 +177,9 @@ class ImageList:
         )
         self._labels.append(store.labels(np.array(good, np.int64)))
 
-    def add_files(self, paths: Sequence[str]) -> None:
-        """Read files as they are named."""
-        self._read(lambda path: self.prepare(Path(path), path, self.changes), paths, str)
+    def add_files(self, paths: Sequence[str], beyond: float = 0.0) -> None:
+        """Read files as they are named; floats may lie `beyond` white and black, see `pixels.unit`."""
+        self._read(lambda path: self.prepare(Path(path), path, self.changes, beyond), paths, str)
         self._labels.append(None)
 
     def _read(

@@ -42,6 +42,7 @@ class StoredSet(Dataset):
     std: float
     bad: BadFiles  # which could not be read so far; all subsets share it
     notes: tuple[str, ...] = ()
+    dtype: str = "uint8"  # of the images of the sample, "float32" where one is deeper than 8 bits
 
     @classmethod
     def open(
@@ -56,14 +57,22 @@ class StoredSet(Dataset):
         seen = [one for one in looked if one is not None]
         if not seen:
             raise DataError(f"{store.name}: none of {len(sample)} images that were tried can be read")
-        paths, shapes, means, squares = zip(*seen, strict=True)
+        paths, shapes, means, squares, depths = zip(*seen, strict=True)
         for path, shape in zip(paths, shapes, strict=True):
             check_size(shapes[0], paths[0], shape, path)
         channels, mean = max(shape[2] for shape in shapes), sum(means) / len(seen)
         std = math.sqrt(max(0.0, sum(squares) / len(seen) - mean**2))
         prepare = replace(prepare, channels=channels)
-        shape = (channels, *shapes[0][:2])
-        return replace(whole, prepare=prepare, image_shape=shape, mean=mean, std=std, notes=changes.notes())
+        shape, dtype = (channels, *shapes[0][:2]), "uint8" if set(depths) == {"uint8"} else "float32"
+        return replace(
+            whole,
+            prepare=prepare,
+            image_shape=shape,
+            mean=mean,
+            std=std,
+            notes=changes.notes(),
+            dtype=dtype,
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -138,7 +147,7 @@ class StoredSet(Dataset):
         """
         how = f"{asdict(self.prepare)}\0{self.store.fingerprint()}\0"
         return {
-            "dtype": "uint8",
+            "dtype": self.dtype,
             "sha256": hashlib.sha256(how.encode() + self.rows.tobytes()).hexdigest(),
             "mean": self.mean,
             "std": self.std,
@@ -156,12 +165,13 @@ class StoredSet(Dataset):
                 return values
         raise DataError(f"{self.name}: none of its images can be read")
 
-    def _glance(self, row: int, changes: Changes) -> tuple[str, tuple[int, ...], float, float] | None:
-        """Path, shape, mean and mean square of an image."""
+    def _glance(self, row: int, changes: Changes) -> tuple[str, tuple[int, ...], float, float, str] | None:
+        """Path, shape, mean, mean square and dtype of an image."""
         if (values := self._decoded(row, changes)) is None:
             return None
         x = as_float(values).astype(np.float64)
-        return self.store.path(row), values.shape, float(x.mean()), float(np.square(x).mean())
+        moments = float(x.mean()), float(np.square(x).mean())
+        return self.store.path(row), values.shape, *moments, str(values.dtype)
 
     def _decoded(self, row: int, changes: Changes | None = None) -> Pixels | None:
         """An image of the store, None if it cannot be read."""

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.changes import Changes
-from mfimage.datasets.decode import Preparation
+from mfimage.datasets.decode import Preparation, data_errors
 from mfimage.datasets.index import Index, index_folder
 from mfimage.datasets.listing import require_some, sort_members
 from mfimage.datasets.pixels import Crop, Pixels
@@ -113,8 +113,10 @@ class Store(ABC):
         return None
 
     def image(self, row: int, prepare: Preparation, changes: Changes | None = None) -> Pixels:
-        """Read and prepare an image; DataError if it cannot be read."""
-        return prepare(self.content(row, prepare.max_bytes), self.path(row), changes)
+        """Read and prepare an image; DataError, whatever goes wrong with it."""
+        path = self.path(row)
+        with data_errors(path):
+            return prepare(self.content(row, prepare.max_bytes), path, changes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from mfimage.errors import ModelError, UsageError, boundary
 from mfimage.eval.image_metrics import psnr
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
+from mfimage.settings import whole_number
 
 NOISY = "noisy"  # the image as it is, among the methods of a curve
 SIGMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # where a curve is measured
@@ -158,7 +159,7 @@ def denoise_batch(
     """
     if method != "auto" and method not in METHODS:
         raise UsageError(f"method {method!r}: choose from auto, {', '.join(METHODS)}")
-    curve = curve_of(model)
+    curve, batch_size = curve_of(model), whole_number("batch_size", batch_size, 1)
     sigma = (blind_sigma(y, model) if sigma is None else sigma).to(y)
     if method == "auto" and curve is not None:
         chosen = curve.best(y, sigma)

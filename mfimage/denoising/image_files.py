@@ -17,12 +17,13 @@ from mfimage.config import Reading
 from mfimage.console import counted
 from mfimage.datasets import load_files
 from mfimage.datasets.changes import Changes
-from mfimage.datasets.decode import Preparation
+from mfimage.datasets.decode import Preparation, file_white
 from mfimage.datasets.listing import scan_folder
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import resize
 from mfimage.datasets.sets import BadFiles
 from mfimage.denoising.curve import NOISY
+from mfimage.denoising.restoring import BEYOND
 from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError, Skipped
 from mfimage.eval.image_metrics import psnr, ssim
@@ -30,6 +31,7 @@ from mfimage.files import user_path
 
 Batches: TypeAlias = Iterator[tuple[Tensor, tuple[str, ...]]]  # images with their paths
 
+EIGHT_BITS = 255.0  # white of such files
 SHOWN = 32  # groups on the sheet, at most
 _GROUPS = 4  # images beside each other on the sheet, each with what it was
 
@@ -52,7 +54,7 @@ class FileReader:
             return
         try:
             size = self.size if self.scaled else None
-            files = load_files(paths, size, self.channels, reading=self.reading)
+            files = load_files(paths, size, self.channels, reading=self.reading, beyond=BEYOND)
         except MixedSizesError as error:
             height, width = self.size
             raise DataError(
@@ -68,7 +70,7 @@ class FileReader:
         bad, good, changes = BadFiles(self.reading.max_bad), 0, Changes()
         for path in paths:
             try:
-                image = _read(path, self._preparation(None), changes)
+                image = _read(path, self._preparation(None), changes, BEYOND)
             except DataError as error:
                 skipped.append(bad.add(path, error))
             else:
@@ -96,9 +98,22 @@ class FileReader:
         return Preparation(scaled, self.channels, self.reading.max_pixels, self.reading.value_range)
 
 
-def _read(path: str | Path, prepare: Preparation, changes: Changes | None = None) -> Tensor:
+def deep_files(paths: Sequence[str]) -> list[bool]:
+    """Tell which files hold more than 8 bits a channel, and their results too; not one that is gone since."""
+    deep = []
+    for path in paths:
+        try:
+            deep.append(file_white(path) != EIGHT_BITS)
+        except DataError:
+            deep.append(False)
+    return deep
+
+
+def _read(
+    path: str | Path, prepare: Preparation, changes: Changes | None = None, beyond: float = 0.0
+) -> Tensor:
     """Read a file as (C, H, W) float32 in [0, 1]."""
-    values = np.moveaxis(prepare(Path(path), str(path), changes), -1, 0)
+    values = np.moveaxis(prepare(Path(path), str(path), changes, beyond), -1, 0)
     image = torch.from_numpy(values.copy())  # Pillow's are not writable
     return image.float() / 255 if image.dtype == torch.uint8 else image
 

@@ -17,6 +17,7 @@ from mfimage.models.duals import Dual
 from mfimage.models.geometry import tangents
 from mfimage.models.least_squares import LevenbergMarquardt, Minimum
 from mfimage.modes import plainly
+from mfimage.settings import whole_number
 
 _BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and double precision
 _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
@@ -60,8 +61,7 @@ class Downsample(LinearOperator):
     factor: int  # from 1; it divides height and width
 
     def __post_init__(self) -> None:
-        if self.factor < 1:
-            raise UsageError(f"factor: a whole number from 1 up, not {self.factor}")
+        object.__setattr__(self, "factor", whole_number("factor", self.factor, 1))
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Scale a height and a width; UsageError if the factor does not divide both."""

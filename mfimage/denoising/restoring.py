@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.datasets.convert import to_batch
+from mfimage.datasets.pixels import unit
 from mfimage.denoising.curve import denoise_batch
 from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
 from mfimage.errors import DataError, UsageError
@@ -18,7 +20,7 @@ from mfimage.inputs import ImageLike, Sigma, given_sigma, model_input, require_i
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
 
-_BEYOND = 4.0  # how far noise may carry a float outside [0, 1]; values up to 255 are another scale
+BEYOND = 4.0  # how far noise may carry a float outside [0, 1]; values up to 255 are another scale
 _ROUNDS = 20  # of filling a hole from the projection before the search
 
 
@@ -56,7 +58,7 @@ def denoise(
         >>> clean = denoise("shoe.png", model)  # doctest: +SKIP
         >>> clean = denoise(noisy_uint8, model, sigma=25)  # doctest: +SKIP
     """
-    y, restore = model_input(image, model, beyond=_BEYOND, projects=False)
+    y, restore = model_input(image, model, beyond=BEYOND, projects=False)
     known = given_sigma(sigma, image, len(y))
     return restore(denoise_batch(y, model, known, method, batch_size).image.cpu())  # which cuts
 
@@ -69,7 +71,8 @@ def inpaint(
     x̂ = y where known, g(u*) where missing,   u* = argmin ‖A g(u) − y‖²/2σ² − log p_h(u),   A clears the rest
 
     Args:
-        image: As for `denoise`; what the missing pixels hold does not matter.
+        image: As for `denoise`; what the missing pixels hold does not matter, NaN neither. The known ones lie
+            in [0, 1], unless `sigma` tells of noise.
         mask: True (not 0) where a pixel is missing, (H, W), or (B, H, W) for a batch, as in
             `skimage.restoration.inpaint_biharmonic`.
         model: A manifold and a density on it.
@@ -84,20 +87,37 @@ def inpaint(
         ModelError: If the model has no manifold of images, or no density on its codes.
         UsageError: If sigma is not positive.
     """
-    x, restore = model_input(image, model)
-    return restore(fill(x, mask_of(mask, x), model, given_sigma(sigma, image, len(x))))
+    x, restore = model_input(image, model, beyond=math.inf)
+    missing = mask_of(mask, x)
+    known = known_pixels(x, missing, 0.0 if sigma is None else BEYOND)
+    return restore(fill(known, missing, model, given_sigma(sigma, image, len(x))))
+
+
+def known_pixels(x: Tensor, missing: Tensor, beyond: float) -> Tensor:
+    """Clear missing pixels; DataError unless the others are finite and at most so far outside [0, 1]."""
+    known = x.masked_fill(missing, 0.0)
+    unit(known.cpu().numpy(), "known pixels", beyond=beyond)
+    return known if beyond else known.clamp(0, 1)
 
 
 def mask_of(mask: np.ndarray | Tensor, x: Tensor) -> Tensor:
     """Turn a mask (H, W) or (B, H, W) into (B, 1, H, W), bool, for images x; DataError if it does not fit."""
-    missing = torch.as_tensor(mask).to(x.device) != 0
+    given = mask if isinstance(mask, Tensor) else torch.from_numpy(_numbers_of(mask))
+    missing = given.to(x.device) != 0
     missing = missing[None] if missing.ndim == 2 else missing
     if missing.ndim != 3 or missing.shape[1:] != x.shape[2:] or len(missing) not in (1, len(x)):
         raise DataError(
-            f"mask: shape {tuple(torch.as_tensor(mask).shape)}, but {len(x)} images of {x.shape[-2]} × "
+            f"mask: shape {tuple(given.shape)}, but {len(x)} images of {x.shape[-2]} × "
             f"{x.shape[-1]} pixels need (H, W) or (B, H, W)"
         )
     return missing[:, None].expand(len(x), -1, -1, -1)
+
+
+def _numbers_of(mask: Any) -> np.ndarray:
+    numbers = np.asarray(mask)
+    if numbers.dtype.kind not in "buif":
+        raise DataError(f"mask: True or not 0 where a pixel is missing, not {numbers.dtype}")
+    return numbers != 0
 
 
 @plainly
@@ -141,7 +161,8 @@ def super_resolve(image: ImageLike, factor: int, model: GenerativeModel, sigma: 
         UsageError: If the factor does not divide the model's size, or sigma is not positive.
     """
     operator = Downsample(factor)
-    x, restore = to_batch(image)
+    beyond = 0.0 if sigma is None else BEYOND
+    x, restore = to_batch(image, beyond)
     require_images(model)
     small = operator.size(*model.shape[-2:])
     if tuple(x.shape[-2:]) != small:
@@ -150,8 +171,9 @@ def super_resolve(image: ImageLike, factor: int, model: GenerativeModel, sigma: 
             f"{name}: {x.shape[-2]} × {x.shape[-1]} pixels, but a model of {model.shape[1]} × "
             f"{model.shape[2]} makes its images from {small[0]} × {small[1]} by a factor of {factor}"
         )
-    enlarged, _ = model_input(operator.enlarged(x), model)  # for its channels and device
-    return restore(enlarge(operator.forward(enlarged), factor, model, given_sigma(sigma, image, len(x))))
+    enlarged, _ = model_input(operator.enlarged(x), model, beyond)  # for its channels and device
+    known = given_sigma(sigma, image, len(x))
+    return restore(enlarge(operator.forward(enlarged), operator.factor, model, known))
 
 
 @plainly

@@ -26,6 +26,7 @@ from mfimage.models.build import build
 from mfimage.models.subspace import principal_components
 from mfimage.run import Snapshots
 from mfimage.schedule import Schedule
+from mfimage.settings import whole_number
 
 COMPONENTS = 256  # principal components that stand for the data
 HIDDEN = 384
@@ -107,6 +108,8 @@ def choose_dimension(
         DataError: If the data cannot be had, are fewer than 100 different examples, or have one value only.
         Interrupted: After SIGINT or SIGTERM during the fit.
     """
+    max_dim, examples = whole_number("max_dim", max_dim, 1), whole_number("examples", examples, 1)
+    steps, seed = whole_number("steps", steps), whole_number("seed", seed)
     images, _ = load_for_training(data, Config(size=size, channels=channels), reading)
     for note in (*images.notes, *(f"skipped: {bad.path}: {bad.reason}" for bad in images.skipped)):
         tell(note)

@@ -25,6 +25,7 @@ from mfimage.eval.verdict import RATIO, Verdict, is_linear, learned_of, verdict_
 from mfimage.inputs import load_like
 from mfimage.models import GenerativeModel
 from mfimage.pretrained import weights_hash
+from mfimage.settings import plain
 
 _SHOWN = 64  # samples on the page
 _BY_INCEPTION = ("fid", "kid", "prdc")
@@ -82,6 +83,7 @@ def evaluate(
             reconstruction.
     """
     _check(model, metrics, protocol)
+    samples, density_images, seed, batch_size = plain((samples, density_images, seed, batch_size))
     test, train = load_like(data, "test", model), load_like(train, "train", model)
     for said in (*test.notes, *train.notes, *(f"skipped: {bad.path}: {bad.reason}" for bad in test.skipped)):
         tell(said)

@@ -15,6 +15,7 @@ from torch import Tensor
 from mfimage.errors import UsageError
 from mfimage.ood.scores import CHOICES, Reference
 from mfimage.ood.statistics import WORDS, finite
+from mfimage.settings import is_number
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -83,7 +84,7 @@ class DetectorCalibration:
 
 def check_alpha(alpha: float) -> None:
     """Raise UsageError unless α is a share of false alarms that can be held."""
-    if not 1e-9 <= alpha < 1:
+    if not (is_number(alpha) and 1e-9 <= alpha < 1):
         raise UsageError(f"alpha lies between 0 and 1, at least a billionth, and is not {alpha}")
 
 

@@ -24,6 +24,7 @@ from mfimage.ood.scores import CHOICES, SCORES, VOLUME, reference_of
 from mfimage.ood.statistics import Statistics, heat_scale, statistics_of
 from mfimage.ood.verdicts import Verdicts
 from mfimage.pretrained import CALIBRATION, read_calibration, weights_hash, write_calibration
+from mfimage.settings import plain, whole_number
 
 DETECTOR = "detector"  # the section of a detector in `model.measured` and calibration.json
 _FULL = 10  # images a feature, from which on the density sees codes and places
@@ -57,7 +58,7 @@ class Detector:
         if model.conditional:
             raise ModelError("a conditional model: its density needs parameters, and images come without")
         self.model = cast(ChartedModel, model)
-        self.score_name, self.batch_size = score, batch_size
+        self.score_name, self.batch_size = score, whole_number("batch_size", batch_size, 1)
         self._calibration: DetectorCalibration | None = None
 
     def calibrate(
@@ -78,6 +79,7 @@ class Detector:
             DataError: If images are not of the model's size.
             ModelError: If the model gives no finite numbers for some of them.
         """
+        alpha, seed = plain(alpha), whole_number("seed", seed)
         check_alpha(alpha)
         held = self._statistics(images)
         if density_images is None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tiny import draw_bumps
 
+from mfimage import denoise, from_pretrained
 from mfimage.datasets import gaussian_noise
 
 
@@ -279,3 +280,25 @@ def test_what_is_not_read_and_what_loses_its_colour_is_said(mfimage, tiny_run, n
         assert [bad["path"] for bad in json.loads(out)["skipped"]] == ["noisy/x.avif"]
         assert "note: 1 of 6 images lose their colour" in err
         assert "noisy/x.avif: AVIF is not a format that mfimage reads" in err
+
+
+def test_depth_and_noise_of_files_are_kept(mfimage, tiny_run, noisy):
+    """16 bits stay 16 bits, and what noise put beyond black and white is not cut before it is removed."""
+    deep = np.rint(noisy[0] * 65535).astype(np.uint16)
+    floats = (noisy[1] + 0.3 * np.random.default_rng(0).normal(size=(8, 8))).astype(np.float32)
+    assert floats.min() < -0.1
+    Path("deep").mkdir()
+    Image.fromarray(deep).save("deep/a.png")
+    Image.fromarray(floats).save("deep/b.tif")
+    write("deep", noisy[:1])
+    for flag in ([], ["--tile"], ["--resize"]):
+        command = ["denoise", "deep", "-m", tiny_run, "-o", "out", "--method", "projection", *flag]
+        code, _, err = mfimage(*command)
+        assert code == 0, err
+        model = from_pretrained(tiny_run)
+        with Image.open("out/a.png") as a, Image.open("out/b.png") as b, Image.open("out/0.png") as c:
+            assert (a.mode, b.mode, c.mode) == ("I;16", "I;16", "L")
+            clean = denoise(deep, model, method="projection")
+            assert np.abs(np.asarray(a).astype(int) - clean).max() <= 1
+            clean = denoise(floats, model, method="projection")
+            np.testing.assert_allclose(np.asarray(b) / 65535, clean, atol=2e-5)

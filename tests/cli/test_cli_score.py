@@ -1,9 +1,11 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import fails
 from PIL import Image
 from tiny import draw_bumps
 
@@ -104,3 +106,20 @@ def test_a_calibration_of_other_weights_is_refused(mfimage, run, tmp_path):
     code, _, err = mfimage("score", "odd", "-m", run)
     assert code == 4
     assert "another model" in err
+
+
+@pytest.mark.parametrize("verb", [("score",), ("denoise", "-o", "out")])
+def test_a_file_that_is_not_there_is_listed_like_a_bad_one_in_a_folder(verb, mfimage, tiny_run):
+    names = [f"{i}.png" for i in range(60)]
+    for name, image in zip(names, draw_bumps(60, seed=3), strict=True):
+        Image.fromarray(image).save(name)
+    Path("dead.png").symlink_to("nowhere.png")
+    code, out, err = mfimage(*verb, "dead.png", *names, "gone.png", "-m", tiny_run, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert len(found["scores" if verb[0] == "score" else "images"]) == 60
+    assert [one["path"] for one in found["skipped"]] == ["dead.png", "gone.png"]
+    assert {one["reason"] for one in found["skipped"]} == {"cannot be read: No such file or directory"}
+    assert "dead.png" in err
+    assert fails(mfimage(*verb, "dead.png", *names[:9], "-m", tiny_run), 3, "1 of 10 files", "dead.png")
+    assert fails(mfimage(*verb, "gone.png", "-m", tiny_run), 3, "gone.png: no such file or folder")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -12,9 +13,10 @@ import pytest
 import tifffile
 import torch
 from PIL import Image, ImageCms
+from pngs import key, png
 
 from mfimage.config import Reading
-from mfimage.datasets import load, to_batch
+from mfimage.datasets import load, load_files, to_batch
 from mfimage.datasets import sources as reading
 from mfimage.errors import DataError
 
@@ -26,6 +28,12 @@ RED = (200, 30, 40)
 def content(picture, kind="PNG", **how):
     stream = io.BytesIO()
     picture.save(stream, kind, **how)
+    return stream.getvalue()
+
+
+def tiff(array, **how):
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, array, **how)
     return stream.getvalue()
 
 
@@ -100,10 +108,48 @@ def deep_grey(folder):
 
 def deep_colour(folder):
     values = RNG.integers(0, 65536, (8, 8, 3), dtype=np.uint16)
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, values, photometric="rgb")
-    images = alone(folder, stream.getvalue(), "one.tif")
-    np.testing.assert_array_equal(images.images[0], (values >> 8).transpose(2, 0, 1))
+    images = alone(folder, tiff(values, photometric="rgb"), "one.tif")
+    assert images.images.dtype == torch.float32
+    np.testing.assert_allclose(images.batch([0])[0], values.transpose(2, 0, 1) / 65535, atol=1e-6)
+
+
+def strange_tiff(folder):
+    assert reason(folder, tiff(np.zeros((8, 8))), "bad.tif").startswith("is damaged, or a TIFF of numbers")
+
+
+def small_numbers(folder):
+    """The same from a TIFF and from an array."""
+    ramp = np.arange(64, dtype=np.int32).reshape(8, 8)
+    words = "int32 values up to 63 are all black on a scale to 2.14748e+09"
+    assert words in reason(folder, tiff(ramp), "bad.tif")
+    np.save(folder.parent / "bad.npy", ramp[None])
+    with pytest.raises(DataError, match=re.escape(words)):
+        load(folder.parent / "bad.npy", "all")
+
+
+def colour_key(folder):
+    values = np.array([[[1, 2, 3], [4, 5, 6]]], np.uint16)
+    x = alone(folder, png(values, 16, key(values[0, 1]))).batch([0])[0]
+    np.testing.assert_allclose(x[:, 0], [[1 / 65535, 1], [2 / 65535, 1], [3 / 65535, 1]], atol=1e-7)
+
+
+def long_text(folder):
+    data = png(np.full((8, 8), 7), 8, (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2_000_000))))
+    assert (alone(folder, data).images == 7).all()
+
+
+def dead_argument(folder):
+    (folder.parent / "dead.png").symlink_to(folder / "nowhere.png")
+    gone = [folder.parent / "dead.png", folder.parent / "gone.png"]
+    images = load_files([*folder.iterdir(), gone[0]])
+    assert len(images) == 30
+    assert [vars(one) for one in images.skipped] == [
+        {"path": str(gone[0]), "reason": "cannot be read: No such file or directory"}
+    ]
+    with pytest.raises(DataError, match=r"2 of 5 files cannot be used(.|\n)*dead\.png(.|\n)*gone\.png"):
+        load_files([*sorted(folder.iterdir())[:3], *gone])
+    with pytest.raises(DataError, match=r"gone\.png: no such file"):
+        load_files(gone[1:])
 
 
 def cmyk(folder):
@@ -307,11 +353,15 @@ CASES = {
     "renamed text": renamed_text,
     "decompression bomb": bomb,
     "16-bit grey": deep_grey,
-    "16-bit RGB": deep_colour,
+    "16-bit colour": deep_colour,
+    "TIFF of numbers that Pillow does not read": strange_tiff,
+    "32-bit integers of small values": small_numbers,
     "CMYK without profile": cmyk,
     "CMYK with profile": cmyk_with_profile,
     "palette with transparency": palette,
+    "transparent colour of a png, at any depth": colour_key,
     "alpha": alpha,
+    "megabytes of text in a png": long_text,
     "EXIF rotation": rotation,
     "animated gif": frames("GIF"),
     "multi-page tiff": frames("TIFF"),
@@ -326,6 +376,7 @@ CASES = {
     "a name several times in a zip": doubled_name,
     "unreadable permissions": permissions,
     "broken symlink": broken_link,
+    "argument that is not there, among others": dead_argument,
     "file that vanishes while the folder is read": vanishing,
     "file that appears while the folder is read": appearing,
     "non-finite floats": non_finite,

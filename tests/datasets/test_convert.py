@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -14,10 +15,14 @@ RNG = np.random.default_rng(0)
 def values(shape, dtype):
     if np.dtype(dtype).kind == "f":
         return RNG.random(shape).astype(dtype)
-    return RNG.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    most = 1 if dtype is bool else np.iinfo(dtype).max
+    return RNG.integers(0, most + 1, shape).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, ">u2", np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [bool, np.uint8, np.int8, np.uint16, ">u2", np.int16, np.uint32, np.float16, np.float32, np.float64],
+)
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (2, 5, 7, 3), (2, 5, 7, 1)])
 def test_numpy_round_trip(shape, dtype):
     image = values(shape, dtype)
@@ -29,6 +34,8 @@ def test_numpy_round_trip(shape, dtype):
     assert back.shape == image.shape
     if image.dtype.kind == "f":
         np.testing.assert_allclose(back, image, atol=1e-6)
+    elif image.dtype.itemsize > 2:  # as near as float32 has it
+        np.testing.assert_allclose(back, image, rtol=1e-6, atol=256)
     else:
         assert (back == image).all()
 
@@ -41,6 +48,23 @@ def test_numpy_is_channels_last_and_copied():
     before = floats.copy()
     to_batch(floats)[0].zero_()
     assert (floats == before).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.bool])
+def test_whole_numbers_of_torch_span_their_type_as_those_of_numpy_do(dtype):
+    image = (torch.rand(3, 5, 7) * (1.99 if dtype == torch.bool else torch.iinfo(dtype).max)).to(dtype)
+    batch, restore = to_batch(image)
+    torch.testing.assert_close(batch, to_batch(image.movedim(0, -1).numpy())[0])
+    assert batch.max() > 0.9
+    assert restore(batch).dtype == dtype
+    assert torch.equal(restore(batch).int(), image.int())
+
+
+def test_the_whitest_64_bit_number_stays_white():
+    image = np.array([[0, np.iinfo(np.int64).max]])
+    batch, restore = to_batch(image)
+    assert batch.flatten().tolist() == [0, 1]
+    assert (restore(batch) == image).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -65,13 +89,15 @@ def test_torch_input_is_not_changed():
 
 
 @pytest.mark.parametrize(
-    "mode", ["L", "RGB", "1", "I;16", "F", "CMYK", "YCbCr", "HSV", "LAB", "P", "LA", "RGBA", "PA"]
+    "mode", ["L", "RGB", "1", "I;16", "I;16B", "F", "CMYK", "YCbCr", "HSV", "LAB", "P", "LA", "RGBA", "PA"]
 )
 def test_pil_gives_the_same_mode_back(mode):
     grey = Image.fromarray(values((5, 7), np.uint8))
     colour = Image.fromarray(values((5, 7, 3), np.uint8))
     if mode == "I;16":
         image = Image.fromarray(values((5, 7), np.uint16))
+    elif mode == "I;16B":
+        image = Image.frombytes(mode, (7, 5), values((5, 7), ">u2").tobytes())
     elif mode == "F":
         image = Image.fromarray(values((5, 7), np.float32))
     elif mode == "LAB":
@@ -88,7 +114,7 @@ def test_pil_gives_the_same_mode_back(mode):
     again = to_batch(back)[0]
     tolerance = {"LAB": 0.2, "P": 0.5}.get(mode, 0.02)
     assert (again - batch).abs().max() < tolerance
-    if mode in ("L", "RGB", "1", "I;16", "F", "LA", "RGBA"):
+    if mode in ("L", "RGB", "1", "I;16", "I;16B", "F", "LA", "RGBA"):
         assert torch.equal(again, batch)
 
 
@@ -112,7 +138,11 @@ def test_alpha_comes_back_opaque():
 
 def test_path_gives_a_picture(tmp_path):
     path = tmp_path / "x.png"
-    for image, mode in ((values((5, 7), np.uint8), "L"), (values((5, 7, 3), np.uint8), "RGB")):
+    for image, mode in (
+        (values((5, 7), np.uint8), "L"),
+        (values((5, 7, 3), np.uint8), "RGB"),
+        (values((5, 7), np.uint16), "I;16"),
+    ):
         Image.fromarray(image).save(path)
         for source in (path, str(path)):
             batch, restore = to_batch(source)
@@ -120,6 +150,30 @@ def test_path_gives_a_picture(tmp_path):
             assert (np.asarray(restore(batch)) == image).all()
     with pytest.raises(DataError, match="No such file"):
         to_batch(tmp_path / "none.png")
+
+
+def test_a_float_file_gives_a_float_picture_and_keeps_its_noise(tmp_path):
+    image = np.linspace(-0.5, 1.5, 35, dtype=np.float32).reshape(5, 7)
+    Image.fromarray(image).save(tmp_path / "x.tif")
+    for given in (tmp_path / "x.tif", Image.open(tmp_path / "x.tif"), image):
+        with pytest.raises(DataError, match=r"outside \[0, 1\]"):
+            to_batch(given)
+        batch, restore = to_batch(given, beyond=1)
+        assert (batch[0, 0].numpy() == image).all()
+        assert (np.asarray(restore(batch)) == image.clip(0, 1)).all()
+    assert restore(batch).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint32])
+def test_deeper_pictures_come_back_in_their_own_numbers(dtype, tmp_path):
+    image = values((5, 7), dtype) % np.iinfo(dtype).max
+    tifffile.imwrite(tmp_path / "x.tif", image)
+    picture = Image.open(tmp_path / "x.tif")
+    batch, restore = to_batch(picture)
+    np.testing.assert_allclose(batch[0, 0], image / np.iinfo(dtype).max, atol=1e-6)
+    back = np.asarray(restore(batch))
+    assert restore(batch).mode == "I"
+    np.testing.assert_allclose(back.astype(dtype), image, rtol=1e-6, atol=256 if dtype != np.int16 else 0)
 
 
 def test_open_picture_with_lazy_content():
@@ -175,14 +229,17 @@ def test_one_image_needs_one_result():
         (np.zeros((3, 8, 8), np.uint8), r"not \(H, W\), \(H, W, C\)"),
         (np.zeros(8, np.uint8), "shape"),
         (np.zeros((1, 2, 8, 8, 3), np.uint8), "shape"),
-        (np.zeros((8, 8), np.int64), "int64 is not uint8, uint16 or floating"),
-        (np.zeros((8, 8), bool), "bool is not"),
+        (np.ones((8, 8), np.int64), "int64 values up to 1 are all black"),
+        (np.full((8, 8), -1, np.int16), r"lie outside \[0, 32767\]"),
+        (np.zeros((8, 8), complex), "complex128 values, which are no pixels"),
+        (np.ma.masked_less(np.arange(64).reshape(8, 8) / 64, 0.5), "masked out"),
         (np.full((8, 8), 1.5), r"outside \[0, 1\]"),
         (np.full((8, 8), np.nan), "not finite"),
         (np.zeros((0, 8, 3)), "holds no pixels"),
         (torch.zeros(8, 8, 3), r"not \(H, W\), \(C, H, W\)"),
         (torch.zeros(8), "shape"),
-        (torch.zeros(8, 8, dtype=torch.int64), "int64 is not uint8 or floating"),
+        (torch.ones(8, 8, dtype=torch.int64), "int64 values up to 1 are all black"),
+        (torch.full((8, 8), -1, dtype=torch.int8), r"lie outside \[0, 127\]"),
         (torch.full((8, 8), -0.5), r"outside \[0, 1\]"),
         ([[0, 1]], "not list"),
         (None, "not NoneType"),

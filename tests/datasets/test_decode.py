@@ -88,11 +88,12 @@ def test_signed_16_bit_tiff_scales_by_32767():
     np.testing.assert_allclose(values[..., 0], (DEEP // 2) / 32767, atol=1e-7)
 
 
-def test_16_bit_colour_keeps_its_high_byte():
-    deep = RNG.integers(0, 65536, (5, 7, 3), dtype=np.uint16)
-    values = decode(tiff(deep, photometric="rgb"), "x")
-    assert values.dtype == np.uint8
-    assert (values == deep >> 8).all()
+def test_noise_carries_floats_beyond_black_and_white_where_it_may():
+    noisy = np.linspace(-0.5, 1.5, 35, dtype=np.float32).reshape(5, 7)
+    data = tiff(noisy)
+    with pytest.raises(DataError, match=r"outside \[0, 1\]"):
+        decode(data, "x", beyond=0.4)
+    assert (decode(data, "x", beyond=0.6)[..., 0] == noisy).all()
 
 
 def test_float_tiff_needs_the_unit_interval_or_a_range():

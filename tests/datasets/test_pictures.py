@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mfimage.datasets import pictures, save_png, save_pngs, sheet
+from mfimage.datasets import pictures, save_png, save_pngs, sheet, to_batch
 from mfimage.datasets.pictures import gaussian_noise, missing_pixels
 from mfimage.errors import DataError, ResourceError, UsageError
 
@@ -140,3 +140,14 @@ def test_names_that_leave_no_room_for_a_suffix_are_cut(tmp_path, name):
     assert second.name == f"{first.stem}-2.png"
     assert name.startswith(first.stem)
     assert 230 < len(os.fsencode(first.stem)) <= 240
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (1, 5, 7), (5, 7)])
+def test_png_of_16_bits_is_rounded_and_exact(tmp_path, shape):
+    image = torch.randint(0, 65536, shape, generator=torch.Generator().manual_seed(0))
+    save_png(image / 65535, tmp_path / "x.png", deep=True)
+    back = to_batch(tmp_path / "x.png")[0][0] * 65535
+    assert torch.equal(back.round().int(), image.reshape(-1, 5, 7).int())
+    first, second = save_pngs(torch.zeros(2, 1, 4, 4), ["a", "b"], tmp_path, deep=[True, False])
+    with Image.open(first) as deep, Image.open(second) as shallow:
+        assert (deep.mode, shallow.mode) == ("I;16", "L")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mfimage.datasets.pixels import as_float, over_white, resize, unit, with_channels
+from mfimage.datasets.pixels import as_float, box_of, over_white, resize, unit, with_channels
 from mfimage.errors import DataError, UsageError
 
 
@@ -89,6 +89,65 @@ def test_resize_covers_and_keeps_the_centre():
     assert resize(wide, (20, 60)).shape == (20, 60, 3)
     assert resize(wide, (3, 5)).shape == (3, 5, 3)
     assert resize(wide, (10, 30)) is wide
+
+
+def test_what_is_kept_lies_in_the_image_for_every_size():
+    """Pillow refuses a box that a rounding error carries over an edge, in float32, as it has it."""
+    sides = range(1, 401)
+    for height, width in (
+        (28, 28),
+        (56, 56),
+        (84, 84),
+        (100, 100),
+        (112, 84),
+        (200, 200),
+        (224, 224),
+        (299, 299),
+    ):
+        boxes = [
+            box_of(rows, columns, height, width) for rows in sides for columns in (225, 300, rows, 401 - rows)
+        ]
+        shapes = [(columns, rows) for rows in sides for columns in (225, 300, rows, 401 - rows)]
+        found, most = np.array(boxes, np.float32), np.array(shapes)
+        assert (found[:, :2] >= 0).all()
+        assert (found[:, 2:] <= most).all()
+        assert (found[:, :2] < found[:, 2:]).all()
+        sizes = found[:, 2:].astype(float) - found[:, :2]
+        np.testing.assert_allclose(sizes[:, 0] / sizes[:, 1], width / height, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(300, 225), (225, 300), (1, 400), (400, 1), (399, 398), (137, 211)])
+def test_ordinary_sizes_are_resized(shape):
+    for size in (1, 28, 84, 224, (299, 100)):
+        sides = size if isinstance(size, tuple) else (size, size)
+        for values in (np.full((*shape, 1), 9, np.uint8), np.full((*shape, 1), 0.5, np.float32)):
+            found = resize(values, size)
+            assert found.shape == (*sides, 1)
+            np.testing.assert_allclose(found, values[0, 0, 0], atol=1e-6)
+
+
+def test_what_lies_beyond_black_and_white_stays_there():
+    noisy = np.random.default_rng(0).normal(0.5, 1, (64, 64, 1)).astype(np.float32)
+    assert resize(noisy, 60).min() < -0.5
+    assert unit(noisy, "x", beyond=9) is not noisy
+    assert (unit(noisy, "x", beyond=9) == noisy).all()
+    holed = np.where(noisy > 1, np.nan, noisy)
+    np.testing.assert_array_equal(unit(holed, "x", beyond=np.inf), holed)
+    with pytest.raises(DataError, match=r"outside \[0, 1\]"):
+        unit(noisy, "x", beyond=0.1)
+    with pytest.raises(DataError, match="not finite"):
+        unit(holed, "x", beyond=9)
+
+
+@pytest.mark.parametrize("ends", [(-1e300, 1e300), (0, 1e-300), (1e30, 3e30)])
+@pytest.mark.parametrize("dtype", [np.float64, np.int8])
+def test_no_range_is_too_wide_or_too_narrow(ends, dtype):
+    low, high = ends
+    given = np.array([low, high]) if dtype == np.float64 else np.array([0], dtype)
+    if dtype == np.int8 and not low <= 0 <= high:
+        return
+    expected = [0, 1] if dtype == np.float64 else [(0 - low) / (high - low)]
+    np.testing.assert_allclose(unit(given, "x", ends), expected)
 
 
 def test_resize_is_antialiased_and_stays_in_range():

@@ -85,9 +85,17 @@ def test_a_mask_is_what_it_says(data):
     for kind in (mask, mask.numpy(), mask.tolist()):
         assert torch.equal(data.subset(kind).batch(slice(None)), data.batch([0, 3, 6, 9]))
         assert torch.equal(data.batch(kind), data.batch([0, 3, 6, 9]))
-    for wrong in (mask[:9], mask.float(), [0.5], mask[None], [[1]], 3):
+    assert torch.equal(data.batch([np.bool_(one) for one in mask]), data.batch([0, 3, 6, 9]))
+    for right in ([np.int64(3), 0], np.array([3, 0], np.uint16), torch.tensor([3, 0], dtype=torch.int8)):
+        assert torch.equal(data.batch(right), data.batch([3, 0]))
+    numbers = (mask.float(), mask.bfloat16(), [0.5], [1.0, 2.0], np.array([0, 1j]), ["1"], [True, 2], [None])
+    for wrong in (mask[:9], mask[None], [[1]], [[1], [2, 3]], 3, "rows", *numbers):
         with pytest.raises(UsageError, match=f"{data.name}: rows are integers, or a mask of all 10 examples"):
             data.subset(wrong)
+    for wrong in (True, np.bool_(True), 1.0, slice(2), mask):
+        with pytest.raises(UsageError, match="rows are integers"):
+            data[wrong]
+    assert torch.equal(data[np.int64(3)], data[torch.tensor(3)])
 
 
 def test_the_summary_is_for_json_and_tells_sets_apart(data):
@@ -103,6 +111,14 @@ def test_the_summary_is_for_json_and_tells_sets_apart(data):
     )
     hashes = {data.subset(rows).summary()["sha256"] for rows in (range(10), range(9), [1, 0], [0, 1], [0, 1])}
     assert len(hashes) == 4
+
+
+def test_none_of_it_is_a_set_too(data):
+    summary = data.subset([]).summary()
+    assert (summary["count"], summary["shape"]) == (0, list(data.shape))
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert data.subset([]).batch(slice(None)).shape == (0, *data.shape)
+    assert data.subset(torch.zeros(10, dtype=torch.bool)).batch([]).shape == (0, *data.shape)
 
 
 def test_pytorch_loads_it(data):

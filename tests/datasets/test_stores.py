@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import StoredSet, load, stores
+from mfimage.datasets import StoredSet, decode, load, stores
 from mfimage.datasets.stores import ZipStore, ahead, workers
 from mfimage.errors import DataError
 
@@ -180,3 +180,49 @@ def test_keys_are_drawn_by_the_caller(threads):
 
     list(ahead(lambda i: i, keys()))
     assert seen == {here}
+
+
+ERRORS = [
+    ValueError("Box offset can't be negative"),
+    RecursionError(),
+    OverflowError("big"),
+    KeyError("x"),
+    AssertionError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("memory", [None, 0])
+def test_whatever_goes_wrong_with_one_file_is_its_own_reason(error, memory, tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    for i in range(30):
+        Image.new("L", (9 if i == 7 else 8, 8), i).save(tmp_path / "set" / f"{i}.png")
+    real = decode.resize
+
+    def failing(values, size):
+        if values.shape[1] == 9:
+            raise error
+        return real(values, size)
+
+    monkeypatch.setattr(decode, "resize", failing)
+    images = load(tmp_path / "set", "all", size=4, memory=memory)
+    images.batch(slice(None))
+    (bad,) = images.skipped
+    assert bad.path == f"{tmp_path}/set/7.png"
+    assert bad.reason == f"is damaged: {error if str(error) else type(error).__name__}"
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_a_member_that_cannot_be_unpacked_is_left_out(packed, tmp_path):
+    stream = io.BytesIO()
+    Image.effect_noise((40, 40), 50).save(stream, "PNG")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", packed) as archive:
+        for i in range(30):
+            archive.writestr(f"{i}.png", stream.getvalue())
+        place = archive.getinfo("7.png").header_offset + 60
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    data[place : place + 400] = bytes(400)
+    (tmp_path / "x.zip").write_bytes(data)
+    images = load(tmp_path / "x.zip", "all")
+    assert len(images) == 29
+    assert [bad.path for bad in images.skipped] == [f"{tmp_path}/x.zip/7.png"]

@@ -147,3 +147,27 @@ def test_of_many_files_those_without_a_finite_result_are_left_as_they_are_and_na
     words = found.examination.messages(["x"] * 20, [method != "noisy" for method in found.methods])
     said = "x: the model gives no finite numbers for it: it is left as it is"
     assert [said == one for one in words] == lost.tolist()
+
+
+@pytest.mark.parametrize("hidden", [float("nan"), float("inf"), -1.0, 255.0])
+@pytest.mark.parametrize("kind", ["torch", "numpy", "picture", "file"])
+def test_missing_pixels_may_hold_anything(model, hidden, kind, tmp_path):
+    expected = inpaint(X[0, 0], half(), model).numpy()
+    y = X[0, 0].masked_fill(torch.from_numpy(half()), hidden).numpy()
+    Image.fromarray(y).save(tmp_path / "y.tif")
+    given = {
+        "torch": torch.from_numpy(y), "numpy": y, "picture": Image.fromarray(y), "file": tmp_path / "y.tif"
+    }[kind]  # fmt: skip
+    np.testing.assert_allclose(np.asarray(inpaint(given, half(), model)), expected, atol=1e-5)
+
+
+def test_known_pixels_may_not(model):
+    for value, words in ((float("nan"), "known pixels: holds values that are not finite"), (1.5, "outside")):
+        y = X[0, 0].clone()
+        y[2, 1] = value
+        with pytest.raises(DataError, match=words):
+            inpaint(y, half(), model)
+    inpaint(y, half(), model, sigma=0.3)  # noise may have put it there
+    with pytest.raises(DataError, match="outside"):
+        super_resolve(y[:4, :4], 2, model)
+    super_resolve(y[:4, :4], 2, model, sigma=0.3)
