@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from mfimage.algorithms import Phase
+from mfimage.checkpoints import Snapshots
 from mfimage.errors import DataError
 from mfimage.files import read_json
-from mfimage.run import Run, Snapshots
+from mfimage.run import Run
 
 MEASURING = 0.05  # share of the time that is kept for measurements at the end
 GRANTED = "clock.json"

@@ -6,13 +6,11 @@ Tensors are safetensors files only: nothing is ever read from a pickle.
 from __future__ import annotations
 
 import csv
-import errno
 import hashlib
 import io
 import json
 import math
 import os
-import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,46 +21,64 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mfimage.console import json_text
 from mfimage.errors import DataError, MfimageError, ModelError, ResourceError, boundary
 from mfimage.limits import RATIO, Refused, most_bytes
+from mfimage.outputs import FULL, check, temporary_name
 
 NPZ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+CHECKSUM = "crc32"  # of the tensors, in the header of their file
 _TYPES = {  # of safetensors that a model may hold, or that a message should name
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool, "C64": torch.complex64,
 }  # fmt: skip
-_LONGEST = 40  # characters of a file's name that its temporary name keeps: file systems limit both
+_NAMES = {kind: name for name, kind in _TYPES.items()}
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, durable: bool = False) -> Iterator[Path]:
     """Give a temporary name beside a path, whose file takes the path's name if all goes well, else none.
 
-    The name, NAME.RANDOM.tmp, is of this call alone, so that two processes may write the same file. A full
-    disk is a ResourceError.
+    The name is of this call alone, so that two processes may write the same file. What is `durable` is on the
+    disk before it takes its name, also if the machine fails. A full disk is a ResourceError, an input of the
+    command in this place a UsageError.
     """
+    check(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name[:_LONGEST]}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(path)
     try:
         yield temporary
+        if durable:
+            to_disk(temporary)
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in its own words
-        if getattr(error, "errno", errno.ENOSPC) not in (errno.ENOSPC, errno.EDQUOT):
+        if durable:
+            with suppress(OSError):  # not every system does this for folders
+                to_disk(path.parent)
+    except OSError as error:
+        if error.errno not in FULL:
             raise
-        raise ResourceError(f"{path}: cannot be written: {getattr(error, 'strerror', error)}") from error
+        raise ResourceError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> Path:
+def to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def write_text(path: str | Path, text: str, durable: bool = False) -> Path:
     """Write a file whole or not at all, see `whole`; return its path."""
-    with whole(Path(path)) as temporary:
+    with whole(Path(path), durable) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names that are no UTF-8
     return Path(path)
 
@@ -78,9 +94,9 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], digits: int |
     return write_text(path, text.getvalue())
 
 
-def write_json(path: str | Path, values: Any, indent: int | None = 2) -> Path:
+def write_json(path: str | Path, values: Any, indent: int | None = 2, durable: bool = False) -> Path:
     """Write values as JSON, see `console.json_text`, whole or not at all; return the path."""
-    return write_text(path, json_text(values, indent) + "\n")
+    return write_text(path, json_text(values, indent) + "\n", durable)
 
 
 def read_json(
@@ -176,15 +192,56 @@ def stream(seed: int, number: int) -> torch.Generator:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors and a header of strings as one safetensors file, whole or not at all."""
-    with whole(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+    """Write tensors and a header of strings as one safetensors file, whole, durable, or not at all."""
+    with whole(path, durable=True) as temporary:
+        write_tensors(tensors, temporary, metadata)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file, with a checksum of the tensors in its header.
+
+    That is the header's length in 8 bytes, the header in JSON, the tensors. `safetensors.torch.save_file`
+    writes in mode 0600, under a name of its own that a dead process leaves, and orders its header by chance.
+    """
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    names = sorted(
+        ready, key=lambda name: (-ready[name].element_size(), name)
+    )  # the widest first: all aligned
+    header: dict[str, Any] = {"__metadata__": {**metadata, CHECKSUM: checksum(ready)}}
+    end = 0
+    for name in names:
+        begin, end = end, end + ready[name].nbytes
+        kind, shape = _NAMES[ready[name].dtype], list(ready[name].shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(_bytes_of(ready[name]))
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Compute the CRC-32 of tensors on the CPU: of their names, types, shapes and bytes."""
+    code = 0
+    for name, tensor in sorted(tensors.items()):
+        code = zlib.crc32(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode(), code)
+        code = zlib.crc32(_bytes_of(tensor), code)
+    return f"{code:08x}"
+
+
+def _bytes_of(tensor: Tensor) -> Any:
+    """View a contiguous tensor as bytes."""
+    return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; ModelError if it is missing or damaged."""
     with _readable(path):
-        return load_file(path)
+        tensors = load_file(path)
+    if read_metadata(path).get(CHECKSUM) not in (None, checksum(tensors)):
+        raise ModelError(f"{path}: damaged: it does not hold what was written (its checksum differs)")
+    return tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:

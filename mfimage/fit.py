@@ -15,11 +15,11 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from mfimage.checkpoints import Snapshots
 from mfimage.config import DeviceName
 from mfimage.errors import DivergedError, Interrupted
 from mfimage.files import stream
 from mfimage.pretrained import find_device
-from mfimage.run import Snapshots
 from mfimage.schedule import Average, Progress, Schedule
 from mfimage.settings import check_name
 from mfimage.signals import caught_signals
@@ -119,10 +119,12 @@ def fit(
                         snapshots.save_best(module, progress)
                 progress.ended = schedule.over(progress, patient=not keep_best)
                 stop = agreed(caught, 0, accelerator)[0]
-            if main and (due or stop):
-                snapshots.save(module, optimiser, progress, average)
-            with average.applied() if due else nullcontext():
-                report(progress, record)
+            try:  # first, so that what a checkpoint stands for is on record whenever a process dies
+                with average.applied() if due else nullcontext():
+                    report(progress, record)
+            finally:
+                if main and (due or stop):
+                    snapshots.save(module, optimiser, progress, average)
     accelerator.wait_for_everyone()
     if stop := stop or agreed(caught, 0, accelerator)[0]:  # also one that came after the last step
         saved = f"saved step {progress.step} as {snapshots.newest()}; continue with --resume"
@@ -157,8 +159,7 @@ def _step(
     value = objective(batch)
     accelerator.backward(value)
     norm = accelerator.clip_grad_norm_(objective.parameters(), clip)
-    lr = optimiser.param_groups[0]["lr"]
-    record = {"loss": float(value.detach()), "grad_norm": float(norm), "lr": lr}
+    record = {"loss": float(value.detach()), "grad_norm": float(norm), "lr": optimiser.param_groups[0]["lr"]}
     if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
         raise DivergedError(
             f"loss {record['loss']:g}, gradient norm {record['grad_norm']:g} at step {progress.step} "
@@ -173,8 +174,7 @@ def _step(
 @contextmanager
 def _dropout(seed: int, step: int, accelerator: Accelerator) -> Iterator[None]:
     """Let what a step draws from the global random state follow from (seed, step); it is left as it was."""
-    device = accelerator.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
         number = step * accelerator.num_processes + accelerator.process_index
         torch.manual_seed(stream(seed, number + 2**42).initial_seed())
         yield

@@ -15,6 +15,7 @@ from mfimage.account import Account
 from mfimage.algorithms import ALGORITHMS, Batch, Phase, awake
 from mfimage.augmentation import mirrored, shifted
 from mfimage.budget import TimeBudget
+from mfimage.checkpoints import Snapshots
 from mfimage.config import Config
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
@@ -22,7 +23,7 @@ from mfimage.files import stream
 from mfimage.fit import agreed, alone, fit, shuffled
 from mfimage.models import GenerativeModel
 from mfimage.models.subspace import pca_rows
-from mfimage.run import Run, Snapshots, trim_stats
+from mfimage.run import Run, trim_stats
 from mfimage.schedule import Progress, Schedule
 from mfimage.views import copies_of, points_seen
 
@@ -56,9 +57,8 @@ class Trainer:
                 if phase in self.phases:
                     self._run_phase(phase, training, held_out)
                 elif not phase.codes and phase.part(self.model) is not None:
-                    phase.start(
-                        self.model, self._seen(phase, training)
-                    )  # a chart without networks, or a prescribed one
+                    # a chart without networks, or a prescribed one
+                    phase.start(self.model, self._seen(phase, training))
         finally:
             self.run.close()
 
@@ -176,17 +176,8 @@ class Trainer:
             seconds = agreed([], self.budget.grant(phase.name), self.accelerator)[1]
             if self.accelerator.is_main_process:
                 self.budget.note()
-        return Schedule(
-            steps,
-            lr,
-            c.warmup,
-            c.clip,
-            (c.weight_decay or 0.0) * phase.decay,
-            c.every,
-            c.ema,
-            c.patience,
-            seconds,
-        )
+        decay = (c.weight_decay or 0.0) * phase.decay
+        return Schedule(steps, lr, c.warmup, c.clip, decay, c.every, c.ema, c.patience, seconds)
 
     def _rows(self, phase: Phase, count: int) -> Callable[[int], Tensor]:
         """Step to the rows of this process's share of a batch."""

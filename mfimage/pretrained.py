@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from mfimage.config import ModelConfig
+from mfimage.console import json_text
 from mfimage.errors import ModelError, UsageError, boundary
 from mfimage.files import (
     load_state,
@@ -19,13 +21,15 @@ from mfimage.files import (
     read_json,
     read_tensors,
     require_fit,
-    save_tensors,
-    write_json,
+    to_disk,
+    whole,
+    write_tensors,
     write_text,
 )
 from mfimage.models import ChartedModel, GenerativeModel
 from mfimage.models.build import outline, vessel
 from mfimage.modes import plainly
+from mfimage.outputs import given
 from mfimage.settings import from_json
 
 FORMAT = "mfimage-2"
@@ -38,6 +42,9 @@ CALIBRATION, _SECTIONS = "calibration.json", "mfimage-calibration-3"  # its form
 def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
     """Write model.safetensors, config.json and, if anything was measured, calibration.json; return the path.
 
+    All or nothing: whatever breaks it off, there are the old files, or the new ones, or no config.json and so
+    no model; never parts of two.
+
     Args:
         model: What it carries in `measured` is the whole calibration.json.
         directory: Is made if need be.
@@ -49,9 +56,20 @@ def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
     if model.config is None:
         raise ModelError("only a model that mfimage.build or train made has a configuration to be saved with")
     directory = Path(directory)
-    save_tensors(model.state_dict(), directory / WEIGHTS, {})
-    write_json(directory / CONFIG, {"format": FORMAT, **asdict(model.config)})
-    write_calibration(directory, model.measured)
+    texts = {CONFIG: json_text({"format": FORMAT, **asdict(model.config)}, 2) + "\n"}
+    if model.measured:
+        texts[CALIBRATION] = _calibration_text(model.measured)
+    with (
+        ExitStack() as files
+    ):  # which gives them their names from the last to the first: config.json comes last
+        new = {name: files.enter_context(whole(directory / name)) for name in (*texts, WEIGHTS)}
+        for name, text in texts.items():
+            new[name].write_text(text, encoding="utf-8")
+        write_tensors(model.state_dict(), new[WEIGHTS], {})
+        for temporary in new.values():
+            to_disk(temporary)
+        for name in (CONFIG, *({CALIBRATION} - new.keys())):
+            (directory / name).unlink(missing_ok=True)
     return directory
 
 
@@ -72,6 +90,7 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> G
         UsageError: If there is no CUDA device where one is asked for.
     """
     device, directory = find_device(device), locate(source)
+    given([directory / CONFIG, directory / WEIGHTS])
     config, measured = _read_config(directory / CONFIG)
     model = _filled(config, directory / WEIGHTS)
     model.measured = measured | read_calibration(directory)
@@ -114,9 +133,13 @@ def write_calibration(directory: str | Path, sections: dict[str, Any]) -> Path:
     """Write `model.measured` whole or not at all, or remove the file if it is empty; return the path."""
     path = Path(directory) / CALIBRATION
     if sections:
-        return write_text(path, json.dumps({"format": _SECTIONS, **sections}) + "\n")
+        return write_text(path, _calibration_text(sections), durable=True)
     path.unlink(missing_ok=True)
     return path
+
+
+def _calibration_text(sections: dict[str, Any]) -> str:
+    return json.dumps({"format": _SECTIONS, **sections}) + "\n"
 
 
 def read_calibration(directory: str | Path) -> dict[str, Any]:
@@ -161,7 +184,8 @@ def locate(source: str | Path) -> Path:
             return candidate
     if (directory / "model" / WEIGHTS).exists():
         raise ModelError(
-            f"{source}: only the weights of a model put together by hand: make it again, and load_state_dict"
+            f"{source}: only the weights of a model put together by hand: make it again and load_state_dict; "
+            "or of a save that was broken off: mfimage train --resume completes it"
         )
     if (directory / "checkpoints").is_dir():
         raise ModelError(f"{source}: this run has not finished: continue it with mfimage train --resume")

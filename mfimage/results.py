@@ -15,20 +15,20 @@ from torch import Tensor
 
 from mfimage.account import found
 from mfimage.algorithms import ALGORITHMS, MANIFOLD
+from mfimage.checkpoints import Snapshots
 from mfimage.config import Config
 from mfimage.console import counted, duration
 from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import NOISY, calibrate_denoising, denoise_batch
-from mfimage.errors import ModelError, boundary
 from mfimage.eval.image_metrics import PCA, psnr
 from mfimage.eval.page import Files, Page, Part, Pictures, Section, picture, strip
 from mfimage.eval.plots import curve_plot
 from mfimage.eval.table import marked
 from mfimage.eval.verdict import TRAINED, VERDICT, Best, judge, verdict_of
-from mfimage.files import read_json, read_metadata
+from mfimage.files import read_json
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
-from mfimage.run import Run, Snapshots
+from mfimage.run import Run
 
 REPORT = "report.html"
 SIGMAS = (25 / 255, 50 / 255)  # of noise on the page
@@ -109,8 +109,7 @@ def _course(run: Run, config: Config, count: int) -> tuple[Best, float]:
         newest = snapshots.newest()
         if phase.name not in MANIFOLD or newest is None or not snapshots.best.exists():
             continue
-        with boundary(ModelError, f"{snapshots.best}: not a checkpoint of a training run"):
-            step = json.loads(read_metadata(snapshots.best)["progress"])["best_step"]
+        step = snapshots.best_step()
         last = snapshots.step_of(newest)
         if step or not best:
             best = "start" if step == 0 else "end" if step == last else "middle"

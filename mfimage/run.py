@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mfimage import __version__
 from mfimage.config import Config
 from mfimage.datasets.pictures import save_png, sheet
-from mfimage.errors import DataError, ModelError, UsageError
-from mfimage.files import load_state, part, read_metadata, read_tensors, save_tensors, write_json, write_text
+from mfimage.errors import DataError, UsageError
+from mfimage.files import read_json, write_json, write_text
+from mfimage.outputs import sweep
 from mfimage.pretrained import CONFIG, WEIGHTS
-from mfimage.schedule import Average
 from mfimage.settings import read_settings
 
 
@@ -47,8 +47,8 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether the directory holds a run."""
-        return (self.directory / "config.json").exists()
+        """Whether the directory holds a run, that is all of what `begin` writes first and last."""
+        return all((self.directory / name).exists() for name in ("data.json", "config.json"))
 
     @property
     def finished(self) -> bool:
@@ -56,16 +56,27 @@ class Run:
         return (self.model / WEIGHTS).exists() and (self.model / CONFIG).exists()
 
     def require_unused(self) -> None:
-        """Raise UsageError if the directory already holds a run."""
+        """Raise UsageError if the directory already holds a run, or what a run would write over.
+
+        A run that was killed before all its first files were there has not begun, and is no hindrance.
+        """
         if self.begun:
             raise UsageError(f"{self.directory} already holds a run: choose another --outdir, or --resume it")
+        data, there = self.directory / "data.json", self.directory.joinpath
+        foreign = [name for name in ("checkpoints", "model", WEIGHTS) if there(name).exists()]
+        foreign += ["config.json"] if there(CONFIG).exists() and not there("decisions.json").exists() else []
+        foreign += ["data.json"] if data.exists() and not _is_of_run(data) else []
+        if foreign:
+            raise UsageError(
+                f"{self.directory} holds {foreign[0]} but no run that can be resumed: choose another --outdir"
+            )
 
     def config(self) -> Config:
         """Read the settings of the run that is there; UsageError if there is none."""
-        path = self.directory / "config.json"
-        if not path.exists():
-            raise UsageError(f"{self.directory}: nothing to resume here (config.json is missing)")
-        return read_settings(Config, path)
+        for name in ("config.json", "data.json"):
+            if not (self.directory / name).exists():
+                raise UsageError(f"{self.directory}: nothing to resume here ({name} is missing)")
+        return read_settings(Config, self.directory / "config.json")
 
     def decisions(self) -> list[str]:
         """Read what was decided from the data when the run began, in words."""
@@ -83,16 +94,27 @@ class Run:
             raise DataError(f"{data['name']}: not the images that the run in {self.directory} began with")
 
     def begin(self, config: dict[str, Any], data: dict[str, Any], decisions: Sequence[str] = ()) -> None:
-        """Write down the settings and why, the command, the environment and the data."""
-        self.write("decisions.json", decisions)
-        self.write("config.json", config)
+        """Write down the data, the environment, the command, the settings and why.
+
+        The settings come last: before they are there the run has not begun, and can be begun anew.
+        """
         self.write("data.json", data)
         self.write("environment.json", environment())
         write_text(self.directory / "command.txt", shlex.join(sys.argv) + "\n")
+        self.write("decisions.json", decisions)
+        self.write("config.json", config)
 
     def write(self, name: str, values: Any) -> Path:
-        """Write a JSON file into the directory, whole or not at all; return its path."""
-        return write_json(self.directory / name, values)
+        """Write a JSON file into the directory, whole and durable, or not at all; return its path."""
+        return write_json(self.directory / name, values, durable=True)
+
+    def tidy(self) -> None:
+        """Remove what a process that was killed left half written."""
+        for folder in (self.checkpoints, self.model, self.pictures):
+            sweep(folder)
+        for folder in (self.checkpoints, self.model):  # ours alone; so safetensors calls what it writes
+            for left in folder.glob(".tmp??????"):
+                left.unlink()
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """Append a line to stats.jsonl and points to TensorBoard's curves."""
@@ -122,6 +144,13 @@ class Run:
         return self._writer
 
 
+def _is_of_run(data: Path) -> bool:
+    try:
+        return "sha256" in read_json(data)
+    except DataError:
+        return False
+
+
 def trim_stats(path: Path, phase: str, step: int) -> None:
     """Drop from stats.jsonl what a phase wrote after a step: a resumed run writes it again."""
     if not path.exists():
@@ -133,95 +162,6 @@ def trim_stats(path: Path, phase: str, step: int) -> None:
             if record["phase"] != phase or record["step"] <= step:
                 kept.append(line + "\n")
     write_text(path, "".join(kept))
-
-
-class Snapshots:
-    """The checkpoints of one training phase: the newest three, and a copy of the best.
-
-    Each is one safetensors file with the module, its average, the optimiser's moments, and the progress in
-    its header; the best has no moments. The phase is the leading part of their names; the directory is made
-    when the first is written.
-    """
-
-    def __init__(self, directory: Path, phase: str, keep: int = 3) -> None:
-        self.directory, self.phase, self.keep = directory, phase, keep
-        self.best = directory / f"best-{phase}.safetensors"  # the copy
-
-    def all(self) -> list[Path]:
-        """List the checkpoints by step."""
-        return sorted(self.directory.glob(f"{self.phase}-*.safetensors"))
-
-    @staticmethod
-    def step_of(path: Path) -> int:
-        """Return the step after which a checkpoint was written."""
-        return int(path.stem.rsplit("-", 1)[1])
-
-    def newest(self) -> Path | None:
-        """Return the last checkpoint, None before the first."""
-        return max(self.all(), default=None)
-
-    def progress(self) -> dict[str, Any]:
-        """Return the progress in the newest checkpoint; an empty dict if there is none."""
-        path = self.newest()
-        return {} if path is None else json.loads(read_metadata(path).get("progress", "{}"))
-
-    def save_best(self, module: nn.Module, progress: Any) -> None:
-        """Write a module as the best so far."""
-        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
-        save_tensors(tensors, self.best, {"progress": json.dumps(vars(progress))})
-
-    def save(
-        self,
-        module: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        progress: Any,
-        average: Average | None = None,
-    ) -> None:
-        """Write a checkpoint, and remove what is older than the newest three."""
-        for left_over in self.directory.glob(f"*{self.phase}*.tmp"):  # of a process that was killed
-            left_over.unlink()
-        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
-        if average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
-        for index, state in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
-        path = self.directory / f"{self.phase}-{progress.step:08d}.safetensors"
-        save_tensors(tensors, path, {"progress": json.dumps(vars(progress))})
-        for old in self.all()[: -self.keep]:
-            old.unlink()
-
-    def clear(self) -> None:
-        """Remove all checkpoints."""
-        for path in (*self.all(), self.best):
-            path.unlink(missing_ok=True)
-
-    def restore(
-        self, module: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None = None
-    ) -> dict[str, Any]:
-        """Load the newest checkpoint in place and return its progress; an empty dict if there is none."""
-        path = self.newest()
-        if path is None:
-            return {}
-        try:
-            tensors, progress = read_tensors(path), read_metadata(path).get("progress")
-            if progress is None:
-                raise ModelError(f"{path}: not a checkpoint of a training run")
-            load_state(module, part(tensors, "module."), path)
-            if average is not None:
-                average.load(part(tensors, "average."))
-        except ModelError as error:
-            raise ModelError(f"{error}; remove this file to resume from the checkpoint before it") from error
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in part(tensors, "optimiser.").items():
-            index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = tensor
-        optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-        return json.loads(progress)
-
-    def restore_best(self, module: nn.Module) -> None:
-        """Load the module of the best checkpoint in place, if there is one."""
-        if self.best.exists():
-            load_state(module, part(read_tensors(self.best), "module."), self.best)
 
 
 def environment() -> dict[str, Any]:

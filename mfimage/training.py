@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+
+from accelerate import Accelerator
 
 from mfimage.account import found, linear_error
 from mfimage.algorithms import ALGORITHMS, check_score
@@ -23,6 +25,7 @@ from mfimage.fit import make_accelerator, quickest_precision
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
 from mfimage.modes import plainly
+from mfimage.outputs import owned, refuse_within
 from mfimage.phases import Trainer
 from mfimage.pretrained import WEIGHTS, from_pretrained, read_calibration, save_pretrained
 from mfimage.results import REPORT, Results
@@ -68,18 +71,48 @@ def train(
 
     Raises:
         DataError: If the images cannot be had, are too few, or are not those of the resumed run.
-        UsageError: If outdir already holds a run, or with `resume` holds none.
+        UsageError: If outdir already holds a run, or with `resume` holds none; if another process writes
+            there, or it lies in a folder of images that is read.
         DivergedError: If the loss becomes non-finite.
         Interrupted: After SIGINT or SIGTERM, once the step is saved.
     """
     run = Run(outdir)
-    if resume:
-        config = run.config() if config is None else run.config().longer(**vars(config))
-    config = config or Config()
-    accelerator = make_accelerator(device, config.precision)
+    for folder in (run.directory, run.pictures):
+        refuse_within(folder, data if isinstance(data, list | tuple) else [data])
+    accelerator = make_accelerator(device, _settings(run, config, resume).precision)
+    with owned(outdir) if accelerator.is_main_process else nullcontext():
+        return _train(
+            data, run, _settings(run, config, resume), accelerator, model, device, resume, quiet, reading,
+            memory, root,
+        )  # fmt: skip
+
+
+def _settings(run: Run, config: Config | None, resume: bool) -> Config:
+    """Take the settings that are given; of a run that is resumed its own, with what may grow."""
+    if not resume:
+        return config or Config()
+    return run.config() if config is None else run.config().longer(**vars(config))
+
+
+def _train(
+    data: Data,
+    run: Run,
+    config: Config,
+    accelerator: Accelerator,
+    model: GenerativeModel | None,
+    device: str,
+    resume: bool,
+    quiet: bool,
+    reading: Reading,
+    memory: int | None,
+    root: str | Path | None,
+) -> GenerativeModel:
+    """Train in a directory that nobody else writes to."""
     main = accelerator.is_main_process
     if main and not resume:
         run.require_unused()
+    if main:
+        run.tidy()
     images, config = load_for_training(data, config, reading, memory, root)
     known = images.skipped
     if main:

@@ -6,9 +6,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from mfimage.checkpoints import Snapshots
 from mfimage.errors import DivergedError, Interrupted
 from mfimage.fit import fit, quickest_precision, shuffled
-from mfimage.run import Snapshots
 from mfimage.schedule import Schedule
 
 SOLUTION = torch.tensor([[2.0, -1.0, 0.5]])

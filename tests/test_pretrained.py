@@ -2,12 +2,12 @@ import hashlib
 import json
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mfimage import ManifoldFlow, ModelConfig, build, from_pretrained, save_pretrained
@@ -251,13 +251,61 @@ def test_a_mistyped_path_never_reaches_the_network(source, monkeypatch, tmp_path
         from_pretrained(source)
 
 
-def test_a_full_disk_met_by_safetensors_is_a_resource_error(tmp_path, monkeypatch):
-    def full(*_):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+@pytest.mark.parametrize("synced", range(3))
+def test_a_full_disk_leaves_the_model_that_was_there(saved, monkeypatch, synced):
+    sync, done, before = os.fsync, [], {path: path.read_bytes() for path in saved.iterdir()}
 
-    monkeypatch.setattr("mfimage.files.save_file", full)
-    with pytest.raises(ResourceError, match=r"model\.safetensors: cannot be written: .*No space left"):
-        save_pretrained(build(CONFIG), tmp_path)
+    def full(number):
+        if len(done) == synced:
+            raise OSError(28, "No space left on device")
+        done.append(sync(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    other = build(CONFIG, seed=4)
+    other.measured = FOUND
+    with pytest.raises(ResourceError, match=r"cannot be written: .*No space left"):
+        save_pretrained(other, saved)
+    assert {path: path.read_bytes() for path in saved.iterdir()} == before
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_save_that_is_broken_off_leaves_no_mixture(saved, monkeypatch, steps):
+    first, other = build(CONFIG, seed=3), build(CONFIG, seed=4)
+    first.measured, other.measured = {"familiar": {"score": 1.0}}, FOUND
+    save_pretrained(first, saved)
+    done = []
+
+    def counted(real):
+        def call(*arguments, **options):
+            if len(done) >= steps:
+                raise KeyboardInterrupt
+            done.append(real(*arguments, **options))
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", counted(os.replace))
+        patch.setattr(
+            Path, "unlink", lambda path, **_: path.name.endswith(".tmp") or counted(os.unlink)(path)
+        )
+        with suppress(KeyboardInterrupt):
+            save_pretrained(other, saved)
+    if 0 < steps < 4:
+        with pytest.raises(ModelError, match="no model here"):
+            from_pretrained(saved)
+    else:
+        found, whole = from_pretrained(saved), other if steps >= 4 else first
+        assert weights_hash(found) == weights_hash(whole)
+        assert found.measured == whole.measured
+
+
+def test_weights_of_which_one_bit_has_changed_are_damaged(saved):
+    path = saved / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.safetensors: damaged: it does not hold what was written"):
+        from_pretrained(saved)
 
 
 def test_a_model_of_the_first_format_says_what_to_do(saved):

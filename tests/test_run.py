@@ -1,151 +1,66 @@
 import os
+from dataclasses import asdict
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
+from tiny import TINY
 
-from mfimage.errors import ModelError, ResourceError
-from mfimage.files import write_text
-from mfimage.run import Snapshots
-from mfimage.schedule import Progress
+from mfimage.errors import UsageError
+from mfimage.files import write_json
+from mfimage.run import Run
 
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-100])
+DATA = {"data": "bumps.npy", "sha256": "0" * 64, "name": "bumps.npy"}
 
 
-def garble(path):
-    path.write_bytes(b"no tensors here" * 50)
+@pytest.mark.parametrize("written", range(5))
+def test_a_run_that_was_killed_between_its_first_files_is_begun_anew(tmp_path, monkeypatch, written):
+    run, replace, done = Run(tmp_path / "run"), os.replace, []
 
-
-def snapshots_of(directory):
-    return Snapshots(directory / "checkpoints", "manifold")
-
-
-def trained_linear(value=0.0):
-    linear = torch.nn.Linear(2, 1)
-    optimiser = torch.optim.AdamW(linear.parameters(), lr=0.1)
-    linear(torch.ones(1, 2)).sum().backward()
-    optimiser.step()
-    with torch.no_grad():
-        linear.weight.fill_(value)
-    return linear, optimiser
-
-
-def save(snapshots, linear, optimiser, progress, best):
-    """Save as `fit` does."""
-    if best:
-        snapshots.save_best(linear, progress)
-    snapshots.save(linear, optimiser, progress)
-
-
-def names(directory):
-    return sorted(path.name for path in (directory / "checkpoints").iterdir())
-
-
-def test_the_newest_three_and_a_copy_of_the_best_are_kept(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    for step in range(6):
-        save(snapshots, *trained_linear(float(step)), Progress(step), step == 1)
-    assert names(tmp_path) == [
-        "best-manifold.safetensors",
-        *(f"manifold-{i:08d}.safetensors" for i in (3, 4, 5)),
-    ]
-    linear, optimiser = trained_linear()
-    snapshots.restore_best(linear)
-    assert linear.weight.tolist() == [[1.0, 1.0]]
-    assert snapshots.restore(linear, optimiser) == vars(Progress(5))
-    assert linear.weight.tolist() == [[5.0, 5.0]]
-
-
-def test_the_best_is_no_alias(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(1.0), Progress(1), True)
-    assert snapshots.best.stat().st_ino != snapshots.newest().stat().st_ino
-    ours, theirs = load_file(snapshots.best), load_file(snapshots.newest())
-    assert all(name.startswith("module.") and torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_the_optimiser_comes_back_exactly(tmp_path):
-    linear, optimiser = trained_linear(1.0)
-    save(snapshots_of(tmp_path), linear, optimiser, Progress(1), False)
-    other, other_optimiser = trained_linear(2.0)
-    snapshots_of(tmp_path).restore(other, other_optimiser)
-    for first, second in zip(optimiser.state.values(), other_optimiser.state.values(), strict=True):
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def test_phases_do_not_mix(tmp_path):
-    save(snapshots_of(tmp_path), *trained_linear(), Progress(1), True)
-    density = Snapshots(tmp_path / "checkpoints", "density")
-    assert density.newest() is None
-    assert density.restore(*trained_linear()) == {}
-    assert not density.best.exists()
-
-
-@pytest.mark.parametrize("best", [True, False])
-def test_an_interrupted_write_leaves_the_old_files_whole_and_nothing_behind(tmp_path, monkeypatch, best):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(1.0), Progress(1), True)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(ResourceError, match=r"safetensors: cannot be written: .*No space left") as caught:
-        save(snapshots, *trained_linear(2.0), Progress(2), best)
-    assert caught.value.exit_code == 6
-    with pytest.raises(ResourceError, match="cannot be written"):
-        write_text(tmp_path / "checkpoints" / "note.json", "new")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
-
-
-def test_what_a_killed_process_left_is_swept_up(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(), Progress(1), True)
-    for name in ("manifold-00000002.safetensors.1f.tmp", "best-manifold.safetensors.tmp"):
-        (tmp_path / "checkpoints" / name).write_bytes(b"half")
-    assert snapshots.newest().name == "manifold-00000001.safetensors"
-    save(snapshots, *trained_linear(), Progress(3), False)
-    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
-
-
-def test_a_crash_between_checkpoint_and_best_keeps_no_older_best(tmp_path, monkeypatch):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(1.0), Progress(1), True)
-    replace = os.replace
-
-    def crash_at_the_checkpoint(source, target):
-        if "best" not in str(target):
+    def kill(*paths):
+        if len(done) == written:
             raise KeyboardInterrupt
-        replace(source, target)
+        done.append(replace(*paths))
 
-    monkeypatch.setattr(os, "replace", crash_at_the_checkpoint)
+    monkeypatch.setattr(os, "replace", kill)
     with pytest.raises(KeyboardInterrupt):
-        save(snapshots, *trained_linear(2.0), Progress(2), True)
-    linear, optimiser = trained_linear()
-    assert snapshots.restore(linear, optimiser)["step"] == 1  # so step 2 is made, and saved as best, again
-    snapshots.restore_best(linear)
-    assert linear.weight.tolist() == [[2.0, 2.0]]
+        run.begin(asdict(TINY), DATA)
+    monkeypatch.undo()
+    run.require_unused()
+    with pytest.raises(UsageError, match="nothing to resume here"):
+        run.config()
+    run.begin(asdict(TINY), DATA)
+    assert run.config() == TINY
+    run.require_same_data(DATA)
+    with pytest.raises(UsageError, match="already holds a run"):
+        run.require_unused()
 
 
-@pytest.mark.parametrize("damage", [cut, garble])
-def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, damage):
-    snapshots = snapshots_of(tmp_path)
-    for step in (1, 2):
-        save(snapshots, *trained_linear(float(step)), Progress(step), False)
-    damage(snapshots.newest())
-    with pytest.raises(ModelError, match=r"manifold-00000002\.safetensors: damaged .*remove this file"):
-        snapshots.restore(*trained_linear())
-    snapshots.newest().unlink()
-    assert snapshots.restore(*trained_linear())["step"] == 1
+def test_settings_without_data_are_of_a_run_that_never_began(tmp_path):
+    run = Run(tmp_path)
+    run.begin(asdict(TINY), DATA)
+    (tmp_path / "data.json").unlink()
+    assert not run.begun
+    with pytest.raises(UsageError, match=r"nothing to resume here \(data\.json is missing\)"):
+        run.config()
 
 
-def test_a_model_file_is_no_checkpoint(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(), Progress(1), False)
-    save_file(load_file(snapshots.newest()), snapshots.newest())  # without the progress in its header
-    with pytest.raises(ModelError, match="not a checkpoint of a training run"):
-        snapshots.restore(*trained_linear())
+@pytest.mark.parametrize(
+    "name", ["config.json", "data.json", "model.safetensors", "model/x", "checkpoints/manifold-00000001.x"]
+)
+def test_what_is_of_no_run_is_not_written_over(tmp_path, name):
+    write_json(tmp_path / name, {"of": "somebody else"})
+    with pytest.raises(UsageError, match="but no run that can be resumed: choose another --outdir"):
+        Run(tmp_path).require_unused()
+
+
+def test_what_killed_processes_left_is_swept_up(tmp_path):
+    run = Run(tmp_path)
+    left = [
+        run.checkpoints / ".tmpAb3dEf", run.model / ".tmp012345", run.pictures / "a.png.mf-01234567.tmp",
+        run.model / "config.json.mf-01234567.tmp",
+    ]  # fmt: skip
+    kept = [run.pictures / ".tmpAb3dEf", run.model / "notes.tmp", run.model / "model.safetensors"]
+    for path in (*left, *kept):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    run.tidy()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)

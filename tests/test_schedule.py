@@ -6,9 +6,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from mfimage.checkpoints import Snapshots
 from mfimage.errors import Interrupted
 from mfimage.fit import fit
-from mfimage.run import Snapshots
 from mfimage.schedule import MARKS, Average, Progress, Schedule
 
 

@@ -1,9 +1,11 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -14,9 +16,11 @@ from safetensors.torch import load_file
 from tiny import ONE_THREAD, TINY, draw_bumps, run_command
 
 from mfimage import Config, from_pretrained, load, train
+from mfimage.checkpoints import Snapshots
 from mfimage.config import Reading
 from mfimage.errors import DataError, DivergedError, UsageError
 from mfimage.eval import PCA
+from mfimage.outputs import LOCK, OWNER, owned
 from mfimage.pretrained import weights_hash, write_calibration
 from mfimage.run import Run, trim_stats
 from mfimage.settings import read_settings
@@ -232,17 +236,76 @@ def test_a_run_that_crashed_between_checkpoints_is_resumed_from_the_last(
     def crash(run, phase, step, values):
         scalars(run, phase, step, values)
         if (phase, step) == (name, 50):
-            (run.checkpoints / f"{name}-00000050.safetensors").unlink()  # as if killed while it was written
-            raise RuntimeError("crashed")
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "scalars", crash)
-    with pytest.raises(RuntimeError, match="crashed"):
+    with pytest.raises(KeyboardInterrupt):
         train(bumps, tmp_path / "run", TINY, device="cpu")
+    (tmp_path / "run" / "checkpoints" / f"{name}-00000050.safetensors").unlink()  # as if killed before
     monkeypatch.undo()
     assert curve(tmp_path / "run")[-1]["step"] == 50
     train(bumps, tmp_path / "run", resume=True, device="cpu")
     assert same_tensors(tmp_path / "run/model/model.safetensors", tiny_run / "model/model.safetensors")
     assert curve(tmp_path / "run") == curve(tiny_run)
+
+
+def test_a_kill_right_after_a_checkpoint_leaves_nothing_off_the_record(bumps, tmp_path, monkeypatch):
+    save, config = Snapshots.save, replace(TINY, steps=20, density_steps=10, precision="no")
+
+    def kill(snapshots, module, optimiser, progress, average):
+        save(snapshots, module, optimiser, progress, average)
+        if (snapshots.phase, progress.step) == ("refinement", 10):
+            raise KeyboardInterrupt
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(bumps, whole, config, device="cpu")
+    monkeypatch.setattr(Snapshots, "save", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train(bumps, broken, config, device="cpu")
+    monkeypatch.undo()
+    train(bumps, broken, resume=True, device="cpu")
+    ours, theirs = ({path.name for path in (run / "pictures").iterdir()} for run in (broken, whole))
+    assert len(ours) == 5
+    assert ours == theirs
+    steps = [[(line["phase"], line["step"]) for line in curve(run)] for run in (broken, whole)]
+    assert steps[0] == steps[1]
+
+
+def test_a_run_has_one_writer(bumps, tmp_path):
+    run = tmp_path / "run"
+
+    def refused(**options):
+        with ThreadPoolExecutor(1) as other:
+            error = other.submit(train, bumps, run, device="cpu", **options).exception()
+        return isinstance(error, UsageError) and "is writing there" in str(error)
+
+    with owned(run):
+        assert refused(config=SHORT)
+        assert sorted(os.listdir(run)) == [LOCK, OWNER]
+    train(bumps, run, SHORT, device="cpu")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with owned(run):
+        assert refused(resume=True)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_results_among_the_images_are_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index, image in enumerate(draw_bumps(20)):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{index}.png")
+    with pytest.raises(UsageError, match="whose images are read"):
+        train(tmp_path / "photos", tmp_path / "photos" / "run", SHORT, device="cpu")
+    (tmp_path / "photos").rename(tmp_path / "pictures")  # as a run calls what it draws
+    with pytest.raises(UsageError, match="whose images are read"):
+        train(tmp_path / "pictures", tmp_path, SHORT, device="cpu")
+    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".png"] * 20
+
+
+def test_a_folder_in_which_a_run_never_began_is_trained_in(bumps, tmp_path):
+    (tmp_path / "decisions.json").write_text("[]")  # as earlier versions left it when they were killed there
+    (tmp_path / "config.json").write_text(json.dumps(asdict(SHORT)))
+    train(bumps, tmp_path, SHORT, device="cpu")
+    assert Run(tmp_path).finished
 
 
 def test_resuming_a_finished_run_changes_nothing(bumps, tmp_path):

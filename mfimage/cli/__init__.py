@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 
 from cyclopts import App, CycloptsError, Parameter
 
-from mfimage import __version__, console
+from mfimage import __version__, console, outputs
 from mfimage.cli import denoise, evaluate, manifold, score, stylegan, train
 from mfimage.cli.options import Talk
 from mfimage.errors import UsageError
@@ -46,7 +46,7 @@ def main() -> NoReturn:
         except CycloptsError as error:
             raise UsageError(" ".join(str(error).split())) from error
     talk = next((value for value in given.arguments.values() if isinstance(value, Talk)), Talk())
-    with console.exit_codes(talk.verbose):
+    with console.exit_codes(talk.verbose), outputs.command():
         verb(*given.args, **given.kwargs)
     unasked = getattr(verb, "__name__", "") == "help_print" and not {"-h", "--help"} & set(tokens)
     sys.exit(UsageError.exit_code if unasked else 0)

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from mfimage import console
 from mfimage.cli import options as opt
 from mfimage.errors import DataError, UsageError
+from mfimage.outputs import claim, hold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +65,9 @@ def denoise(
     if resize and tile:
         raise UsageError("--resize and --tile: choose one")
     listed = _listed(inputs)
+    opt.given(*listed, mask, clean)
+    hold(outdir)
+    hold(report)
     flow = options.load(model)
     require_images(flow)
     channels, height, width = flow.shape
@@ -74,7 +78,7 @@ def denoise(
     files, unread = list_inputs(listed)
     paths = [str(path) for path in files]
     truths = None if clean is None else dict(zip(paths, find_clean(clean, paths, listed), strict=True))
-    _check_outdir(outdir, [*paths, *(truths or {}).values(), *([mask] if mask else [])])
+    _claim(paths, outdir, report)
     rows, skipped = _restore(restorer, reader, paths, truths, outdir, report)
     options.notes(reader.notes)
     _tell(rows, [*unread, *skipped], outdir, truths is not None, options)
@@ -95,7 +99,7 @@ def _restore(
     from mfimage.files import write_csv
 
     height, width = restorer.model.shape[1:]
-    used: set[str] = set()
+    used = _taken(outdir, report)
     skipped: list[Skipped] = []
     rows: list[dict[str, Any]] = []
     groups: list[Tensor] = []
@@ -149,9 +153,14 @@ def _listed(inputs: Sequence[str]) -> list[str]:
     return listed
 
 
-def _check_outdir(outdir: Path, paths: list[str | Path]) -> None:
-    """Refuse an output folder in which a result, named as its input, would overwrite a file that is read."""
-    files = [Path(path) for path in paths]
-    targets = {(outdir / f"{path.stem}.png").resolve() for path in files}
-    if targets & {path.resolve() for path in files}:
-        raise UsageError(f"--outdir {outdir}: the inputs lie there and would be overwritten; choose another")
+def _claim(paths: Sequence[str], outdir: Path, report: Path | None) -> None:
+    """Check that all results can be written, and that none, named as its input, overwrites what is read."""
+    from mfimage.datasets.pictures import png_paths
+
+    pictures = png_paths([Path(path).stem for path in paths], outdir, _taken(outdir, report))
+    claim(*pictures, *([report / "denoised.csv", report / "sheet.png"] if report else []))
+
+
+def _taken(outdir: Path, report: Path | None) -> set[str]:
+    """Names that no result may have: that of the sheet, where it lies in the same folder."""
+    return {"sheet"} if report is not None and report.resolve() == outdir.resolve() else set()

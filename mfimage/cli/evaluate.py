@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from mfimage.cli import options as opt
 from mfimage.errors import UsageError
+from mfimage.outputs import claim, hold
 
 if TYPE_CHECKING:
     from mfimage.eval import Comparison
@@ -71,14 +72,18 @@ def evaluate(
     if model is None:
         model, inputs = ("runs/latest", inputs) if len(inputs) == 1 else (inputs[0], inputs[1:])
     _choose_gpu()
+    if outdir is None and (Path(model) / "checkpoints").is_dir():
+        outdir = Path(model)  # a run keeps its own measurements
+    if outdir is not None and is_main():
+        opt.given(*inputs, measuring.inception_weights)
+        hold(outdir)
+        claim(outdir / "metrics.json", outdir / "evaluation.html")
     flow = options.load(model)
     test, training = (options.split(inputs, split, flow) for split in ("test", "train"))
     tell = options.say if is_main() else lambda message: None
     report = evaluate_(test, flow, training, **asdict(measuring), tell=tell)
     if not is_main():
         return
-    if outdir is None and (Path(model) / "checkpoints").is_dir():
-        outdir = Path(model)  # a run keeps its own measurements
     text = report.text()
     if outdir is not None:
         report.save(outdir / "metrics.json")
@@ -107,6 +112,10 @@ def compare(
     from mfimage.eval import compare as compare_
     from mfimage.eval import read_evaluation
 
+    opt.given(*(data or ()), *(Path(run) / "metrics.json" for run in runs))
+    if data is not None or by is None:
+        hold(outdir)
+        claim(*(outdir / f"comparison.{kind}" for kind in ("json", "md", "html")), outdir / "sheet.png")
     if data is None:
         compared = compare_({run: read_evaluation(Path(run) / "metrics.json") for run in runs})
     else:

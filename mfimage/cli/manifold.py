@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from mfimage.cli import options as opt
 from mfimage.console import counted
 from mfimage.errors import DataError, UsageError
+from mfimage.outputs import claim, hold
 
 if TYPE_CHECKING:
     from mfimage.models.flow import ManifoldFlow
@@ -30,6 +31,8 @@ def sample(
 ) -> None:
     """Draw new images; the same seed gives the same images at any batch size. Vectors go to one .npz file.
 
+    On a GPU, images of another batch size may differ by a grey level here and there; on a CPU they do not.
+
     Args:
         count: Number of images.
         theta: Parameters of a conditional model, comma-separated.
@@ -39,6 +42,7 @@ def sample(
     from mfimage.datasets import Points, save_png, save_pngs, sheet
     from mfimage.pretrained import from_pretrained
 
+    hold(outdir)
     flow = from_pretrained(model, device)
     if len(theta) != flow.context_features:
         raise UsageError(f"--theta: the model takes {flow.context_features} parameters, not {len(theta)}")
@@ -112,6 +116,10 @@ def directions(
     from mfimage.datasets import save_png, sheet
     from mfimage.inputs import in_batches
 
+    path = outdir / "directions.png"
+    opt.given(*inputs)
+    hold(outdir)
+    claim(path)
     flow = _manifold_flow(model, options)
     files = options.inputs(inputs, flow)
     x = files.batch(slice(None)).to(flow.device)
@@ -122,7 +130,6 @@ def directions(
     peak = maps.abs().flatten(2).amax(2)[..., None, None, None].clamp_min(1e-12)
     projected = in_batches(flow.project, x).clamp(0, 1)
     picture = torch.cat([projected[:, None], 0.5 + maps / peak / 2], 1).flatten(0, 1)
-    path = outdir / "directions.png"
     save_png(sheet(picture, count + 1), path)
     rows = [{"path": source, "strength": s} for source, s in zip(files.paths, strengths, strict=True)]
     options.say("strength: change of the image (root of the summed squares) a unit of u")
@@ -150,6 +157,10 @@ def interpolate(
     """
     from mfimage.datasets import save_png, save_pngs, sheet
 
+    names, together = [f"step-{i:02d}" for i in range(points)], outdir / "sheet.png"
+    opt.given(first, last)
+    hold(outdir)
+    claim(*(outdir / f"{name}.png" for name in names), together)
     flow = _manifold_flow(model, options)
     ends = options.inputs([str(first), str(last)], flow)
     if len(ends) != 2:
@@ -157,8 +168,8 @@ def interpolate(
     x = ends.batch(slice(None)).to(flow.device)
     way = flow.interpolate(x[0], x[1], points).clamp(0, 1).cpu()
     options.caution(flow)
-    paths = save_pngs(way, [f"step-{i:02d}" for i in range(points)], outdir)
-    save_png(sheet(way, points), outdir / "sheet.png")
+    paths = save_pngs(way, names, outdir)
+    save_png(sheet(way, points), together)
     options.put({"images": paths}, "\n".join(map(str, paths)))
 
 

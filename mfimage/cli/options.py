@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 from cyclopts import Parameter, Token, validators
 from docstring_parser import parse
 
-from mfimage import console
+from mfimage import console, outputs
 from mfimage.config import DeviceName, Reading
 
 if TYPE_CHECKING:
@@ -79,6 +79,13 @@ def _helps(settings: type) -> dict[str, str]:
     """Take what a docstring says in its Args of each field."""
     known = parse(settings.__doc__ or "").params
     return {one.arg_name: " ".join((one.description or "").split()) for one in known}
+
+
+def given(*paths: str | Path | None) -> None:
+    """Note what a verb reads, so that nothing is written over it."""
+    from mfimage.datasets.decode import IMAGE_SUFFIXES
+
+    outputs.given(paths, (*IMAGE_SUFFIXES, ".npy", ".npz", ".zip", ".parquet"))
 
 
 Flag = Annotated[bool, Parameter(show_default=False)]
@@ -177,6 +184,7 @@ class Options(Talk, _Source):
         """Load the images of a split in a model's shape, and list what is skipped."""
         from mfimage.inputs import load_like
 
+        given(*data)
         images = load_like(data, split, model, self.reading, limit)
         self.notes(images.notes)
         console.list_skipped(images.skipped)
@@ -186,6 +194,7 @@ class Options(Talk, _Source):
         """Load the images that files, folders and patterns name, in a model's shape; list what is skipped."""
         from mfimage.datasets import load_files
 
+        given(*paths)
         channels, height, width = model.shape
         images = load_files(paths, (height, width), channels, reading=self.reading)
         self.notes(images.notes)

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from mfimage import console
 from mfimage.cli import options as opt
 from mfimage.errors import ModelError, UsageError
+from mfimage.outputs import claim, hold
 
 if TYPE_CHECKING:
     from mfimage.datasets import ImageSet
@@ -45,17 +46,21 @@ def calibrate(
         split: Images not trained on: test, valid, or all of a set of its own.
     """
     from mfimage.ood import Detector
+    from mfimage.ood.detector import require_enough
     from mfimage.pretrained import locate
 
     if not Path(model).is_dir():
         raise UsageError(
             f"--model {model}: a calibration lies beside the weights: give a directory of this machine"
         )
+    hold(locate(model))  # not to find out at the end that nothing may be written there
     flow = options.load(model, projects=True)
     detector, density = Detector(flow, kind, batch_size), None
+    held = options.split(data, split, flow)
+    require_enough(len(held), alpha, split == "all")
     if split != "all":
         density = options.split(data, "train", flow, min(_DENSITY, _BYTES // math.prod(flow.shape)))
-    detector.calibrate(options.split(data, split, flow), alpha, density, seed)
+    detector.calibrate(held, alpha, density, seed)
     path = detector.save(locate(model))
     known = detector.calibration
     values = {"calibration": str(path), "threshold": known.threshold, "images": len(known.scores)}
@@ -90,6 +95,8 @@ def score(
         batch: Test whether the set has shifted.
         fail_on_ood: Exit with code 10 if any image is strange.
     """
+    from mfimage.datasets import iter_files
+    from mfimage.datasets.pictures import png_paths
     from mfimage.files import write_csv
     from mfimage.ood import Detector
     from mfimage.ood.detector import DETECTOR
@@ -100,11 +107,17 @@ def score(
         raise UsageError("--json and --jsonl: choose one")
     if ood and report is None:
         raise UsageError("--ood is for the curves of a page: say where with --report")
+    opt.given(*inputs, *(ood or ()))
+    iter_files(ood or ())  # not to find out at the end that they are not there
+    claim(table, report)
+    hold(heatmaps)
     flow = options.load(model, projects=True)
     detector = Detector.load(locate(model), flow) if DETECTOR in flow.measured else None
     if detector is None and (heatmaps or batch or fail_on_ood or report):
         raise ModelError(f"{model}: not calibrated: mfimage calibrate comes before verdicts")
     files, more = options.inputs(inputs, flow), {}
+    if heatmaps is not None:
+        claim(table, report, *png_paths([Path(path).stem for path in files.paths], heatmaps, set()))
     if detector is None:
         errors = [float(error) for x in files.batches(batch_size) for error in score_(x, flow, batch_size)]
         rows = [{"path": path, "score": error} for path, error in zip(files.paths, errors, strict=True)]

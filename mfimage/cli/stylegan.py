@@ -12,6 +12,7 @@ from cyclopts import App, Parameter, validators
 from mfimage import console
 from mfimage.cli import options as opt
 from mfimage.errors import UsageError
+from mfimage.outputs import claim, hold
 
 if TYPE_CHECKING:
     from mfimage.datasets.stylegan import Generator
@@ -38,8 +39,8 @@ def import_(network: Path, out: Path, /, *, talk: opt.Talk = opt.Talk()) -> None
     """
     from mfimage.datasets.stylegan import import_network, save_generator
 
-    if out.resolve() == network.resolve():
-        raise UsageError(f"{out}: the network itself would be overwritten; choose another")
+    opt.given(network)
+    claim(out)
     generator = import_network(network)
     save_generator(generator, out)
     sizes = asdict(generator.architecture)
@@ -73,6 +74,8 @@ def sample(
     from mfimage.datasets.stylegan import Styled, load_generator
 
     numbers = seed_list(seeds)
+    opt.given(weights)
+    hold(outdir)
     generator = Styled(load_generator(weights), truncation, label=label)
     written: list[Path] = []
     small = []
@@ -142,6 +145,8 @@ def manifold(
     from mfimage.datasets.stylegan import SEEDED_CARD
     from mfimage.experiments.simulators import Generated
 
+    opt.given(source)
+    hold(outdir)
     generator = _generator(source, dim, size, truncation, label)
     scene = Generated(generator, dim, size, seed, conditional)
     outdir = outdir or Path(f"{generator.name}-{dim}d-{size}")

@@ -12,6 +12,7 @@ from mfimage import console
 from mfimage.cli import options as opt
 from mfimage.config import SETTLED, BudgetName, Config, ModelConfig, PresetName, presets
 from mfimage.errors import UsageError
+from mfimage.outputs import claim, hold
 from mfimage.settings import read_settings
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def pack(
     from mfimage.datasets.packing import pack as pack_
     from mfimage.errors import Skipped
 
+    opt.given(source)
     manifest = pack_(
         source, outdir, size, channels, shard_bytes=shard_mb * 1_000_000, reading=reading, tell=talk.say
     )
@@ -104,6 +106,9 @@ def dimension(
     from mfimage.eval.dimension_choice import choose_dimension
     from mfimage.files import whole, write_json
 
+    opt.given(*data)
+    hold(outdir)
+    claim(*([outdir / "dimension.json", outdir / "dimension.png"] if outdir else []))
     with talk.progress("fit", steps) as advance:
         found = choose_dimension(
             data, max_dim=max_dim, examples=examples, steps=steps, seed=seed, size=size, channels=channels,
@@ -157,6 +162,7 @@ def train(
         raise UsageError("train: DATA is missing: a named set, folder, zip or array file")
     from mfimage.training import train as train_
 
+    opt.given(*data, config)
     model = train_(
         data, outdir, chosen, device=options.device, resume=resume, quiet=options.quiet,
         reading=options.reading,
@@ -192,6 +198,8 @@ def demo(
     """Train on the bundled clothes, use and measure the model, and write report.html."""
     from mfimage.clothes_demo import run_demo
 
+    opt.given(config)
+    hold(outdir)
     settings = read_settings(Config, config) if config else presets["demo"]
     report, sentence = run_demo(outdir, settings.with_(seed=seed), device=device, quiet=talk.quiet)
     talk.say(sentence)
@@ -231,6 +239,8 @@ def reproduce(
 
     scene = {"dim": dim, "size": size, "channels": channels, "weights": weights and str(weights)}
     outdir = outdir or Path("runs") / experiment
+    opt.given(weights)
+    hold(outdir)
     report = reproduce_(
         experiment, outdir, algorithms=() if algorithm == ("all",) else algorithm, runs=runs, budget=budget,
         scene={name: value for name, value in scene.items() if value is not None},

@@ -15,6 +15,7 @@ from mfimage.datasets.points import MANIFEST, SPLITS, Points, list_shards, read_
 from mfimage.datasets.recorded import require_recorded
 from mfimage.errors import UsageError
 from mfimage.files import file_hash, write_json
+from mfimage.outputs import LOCK, OWNER, owned
 
 
 class Sampler(Protocol):
@@ -44,7 +45,8 @@ def write_points(
 
     Args:
         sampler: Draws the examples.
-        folder: Where to; FOLDER/points.json says what it holds; UsageError if that is something else.
+        folder: Where to; FOLDER/points.json says what it holds; UsageError if that is something else, or
+            another process writes there.
         counts: Examples by split, "train" and "test".
         seed: Of everything drawn, below 2^31.
         source: What made them (a generator's fingerprint, fixed latents, …), for points.json.
@@ -59,17 +61,18 @@ def write_points(
         "name": sampler.name, "shape": list(sampler.shape), "dim": sampler.dim, "seed": seed,
         "counts": {split: counts.get(split, 0) for split in SPLITS}, "shard": shard, **(source or {}),
     }))  # fmt: skip
-    recorded = _claim(folder, manifest)
     done, count, files = 0, sum(manifest["counts"].values()), {}
-    for split, number, rows in list_shards(manifest):
-        path = folder / f"{split}-{number:04d}.npz"
-        if path.name not in recorded or not path.exists():
-            _write_file(sampler, path, rows, f"{seed} {split} {number}")
-            recorded[path.name] = file_hash(path)
-            write_json(folder / MANIFEST, {**manifest, "written": recorded})
-        files[path.name], done = recorded[path.name], done + rows
-        tell(done, count)
-    write_json(folder / MANIFEST, {**manifest, "files": files})
+    with owned(folder):
+        recorded = _claim(folder, manifest)
+        for split, number, rows in list_shards(manifest):
+            path = folder / f"{split}-{number:04d}.npz"
+            if path.name not in recorded or not path.exists():
+                _write_file(sampler, path, rows, f"{seed} {split} {number}")
+                recorded[path.name] = file_hash(path)
+                write_json(folder / MANIFEST, {**manifest, "written": recorded})
+            files[path.name], done = recorded[path.name], done + rows
+            tell(done, count)
+        write_json(folder / MANIFEST, {**manifest, "files": files})
     return folder
 
 
@@ -90,7 +93,7 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> dict[str, str]:
         recorded = {**there.pop("written", {}), **there.pop("files", {})}
         if differs := sorted(key for key in {*there, *manifest} if there.get(key) != manifest.get(key)):
             raise UsageError(f"{folder} holds other examples ({', '.join(differs)}): choose another folder")
-    elif folder.exists() and any(folder.iterdir()):
+    elif any(path.name not in (LOCK, OWNER) for path in folder.iterdir()):
         raise UsageError(f"{folder}: is not empty; choose another folder")
     else:
         write_json(folder / MANIFEST, manifest)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mfimage.datasets.listing import is_image, natural, require_some, scan_folder, unread
 from mfimage.errors import DataError, ResourceError, Skipped
 from mfimage.files import NPZ_ERRORS, cache_folder, open_npz, user_path, whole
+from mfimage.outputs import sweep
 
 KEPT_FROM = 10_000  # images; fewer are listed sooner than they are looked up
 _SETTLED = 2_000_000_000  # ns; a folder that changed later could change again within its clock's tick
@@ -152,6 +153,7 @@ def index_folder(folder: Path) -> Index:
 
 def _keep(index: Index, folders: dict[str, int], kept: Path) -> None:
     tops = Names.of(folders)
+    sweep(kept.parent, age=3600)
     others = Names.of(f"{one.path}\0{one.reason}" for one in index.unread)
     with whole(kept) as temporary, open(temporary, "wb") as file:
         np.savez(

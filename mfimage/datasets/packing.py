@@ -37,6 +37,7 @@ from mfimage.datasets.splits import class_folders
 from mfimage.datasets.stores import FolderStore, read_chunks
 from mfimage.errors import DataError, Skipped, UsageError
 from mfimage.files import file_hash, whole, write_json
+from mfimage.outputs import owned
 
 SHARD_BYTES = 256_000_000
 _SKIPPED = "mfimage.skipped"  # in a file's metadata
@@ -73,12 +74,29 @@ def pack(
 
     Raises:
         DataError: There are no images, or too many are bad.
-        UsageError: outdir holds other Parquet files, or pyarrow is not installed.
+        UsageError: outdir is the source, holds other Parquet files or is being written; pyarrow is missing.
     """
+    if Path(outdir).resolve() == Path(source).expanduser().resolve():
+        raise UsageError(f"{outdir}: is what is read; choose another folder")
+    import_parquet()  # not to find out after the planning that it is missing
+    with owned(outdir):
+        return _pack(source, Path(outdir), size, channels, shard_bytes, reading, root, tell)
+
+
+def _pack(
+    source: str | Path,
+    outdir: Path,
+    size: int | tuple[int, int] | None,
+    channels: int | None,
+    shard_bytes: int,
+    reading: Reading,
+    root: str | Path | None,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
     preferred, said = prefer_folder(source if isinstance(source, Path) else str(source), root)
     for note in said:
         tell(note)
-    store, outdir = open_store(preferred, root, verify=reading.verify), Path(outdir)
+    store = open_store(preferred, root, verify=reading.verify)
     if not isinstance(store, FolderStore | Shards):
         raise DataError(f"{source}: is no folder, Parquet file or named set of photographs; unpack it first")
     prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
@@ -153,7 +171,6 @@ def _write_missing(plan: _Plan, outdir: Path, bad: BadFiles, tell: Callable[[str
     What is there is kept if its hash was recorded, and is an error if it has another; UsageError if there are
     shards of another plan.
     """
-    outdir.mkdir(parents=True, exist_ok=True)
     for left_over in outdir.glob("*.parquet.*tmp"):  # of a process that was killed
         left_over.unlink()
     there, recorded = shard_files(outdir), recorded_hashes(outdir)

@@ -78,16 +78,23 @@ def save_pngs(
         deep: Which of them get 16 bits a channel; none if empty.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    used, written = set() if used is None else used, []
-    for image, name, more in zip(images, map(_short, names), deep or [False] * len(names), strict=True):
+    written = png_paths(names, folder, set() if used is None else used)
+    for image, path, more in zip(images, written, deep or [False] * len(written), strict=True):
+        save_png(image, path, more)
+    return written
+
+
+def png_paths(names: Sequence[str], folder: str | Path, used: set[str]) -> list[Path]:
+    """Return FOLDER/NAME.png of each name, numbered where it was used before; `used` gets them all."""
+    paths = []
+    for name in map(_short, names):
         unique, number = name, 1
         while unique in used:
             number += 1
             unique = f"{name}-{number}"
         used.add(unique)
-        written.append(Path(folder) / f"{unique}.png")
-        save_png(image, written[-1], more)
-    return written
+        paths.append(Path(folder) / f"{unique}.png")
+    return paths
 
 
 def _short(name: str) -> str:

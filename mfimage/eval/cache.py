@@ -17,6 +17,7 @@ from torch import Tensor
 from mfimage.errors import ModelError, ResourceError, UsageError
 from mfimage.eval.features import FeatureExtractor
 from mfimage.files import cache_folder, read_tensors, save_tensors
+from mfimage.outputs import sweep
 
 CHUNK = 500  # images; their features are a file
 PATIENCE = 600.0  # seconds without a new file after which the first process computes what is missing
@@ -67,6 +68,7 @@ class FeatureStore:
         places = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
         chunks = [(self._folder(key) / f"{i:05d}.safetensors", rows) for i, rows in enumerate(places)]
         rank, world = _rank_and_world()
+        sweep(self._folder(key), PATIENCE)
         began = told = time.perf_counter()
         done = 0
         for path, rows in chunks[rank::world]:

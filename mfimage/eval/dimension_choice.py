@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from mfimage.checkpoints import Snapshots
 from mfimage.config import Config, ModelConfig, Reading
 from mfimage.datasets.loading import Data, load_for_training
 from mfimage.datasets.sets import Dataset
@@ -24,7 +25,6 @@ from mfimage.losses import nested_reconstruction
 from mfimage.models import ChartedModel
 from mfimage.models.build import build
 from mfimage.models.subspace import principal_components
-from mfimage.run import Snapshots
 from mfimage.schedule import Schedule
 from mfimage.settings import whole_number
 

@@ -16,6 +16,10 @@ from mfimage.models.geometry import Directions, geodesic, metric, principal_dire
 from mfimage.models.layers import in_rows
 from mfimage.modes import plainly
 
+# Samples that are decoded at a time on a CPU, by the number of axes of the data, whatever the batch size:
+# sums over batches of other sizes are rounded differently.
+_BLOCK = {3: 32, 1: 512}
+
 
 class GenerativeModel(nn.Module):
     """Interface of models.
@@ -87,13 +91,13 @@ class GenerativeModel(nn.Module):
     ) -> Tensor:
         """Draw from the model.
 
-        All noise is drawn first, on the CPU: a seed gives the same samples for every batch size and device
-        (up to the rounding of batched arithmetic).
+        All noise is drawn first, on the CPU: a seed gives the same samples for every batch size, on a CPU bit
+        for bit, and for every device and number of threads up to rounding.
 
         Args:
             n: How many, ≥ 0.
             generator: Source of randomness; the global one if None.
-            batch_size: How many are decoded at a time.
+            batch_size: How many are decoded at a time on a GPU; on a CPU they are 32 images or 512 vectors.
             context: θ of each, shape (n, P), or of all, (1, P).
 
         Returns:
@@ -113,7 +117,13 @@ class GenerativeModel(nn.Module):
             return self.decode(self.push_forward(z.to(weight), theta), theta)
 
         theta = None if context is None else context.to(weight).expand(n, -1)
-        return in_rows(draw, noise, theta, batch_size)
+        if weight.device.type != "cpu":
+            return in_rows(draw, noise, theta, batch_size)
+        size = _BLOCK[len(self.shape)]
+        rows = torch.arange(-(-n // size) * size).clamp_max(
+            n - 1
+        )  # the last one again, until a block is full
+        return in_rows(draw, noise[rows], None if theta is None else theta[rows], size)[:n]
 
     def __repr__(self) -> str:
         """Show the kind, the shape of the data, d, and the parts with their sizes."""

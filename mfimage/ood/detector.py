@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, ModelError, UsageError, boundary
 from mfimage.inputs import AnyImages, image_batches, require_image_manifold
 from mfimage.models import ChartedModel, GenerativeModel
@@ -81,14 +82,15 @@ class Detector:
         """
         alpha, seed = plain(alpha), whole_number("seed", seed)
         check_alpha(alpha)
+        if isinstance(images, Dataset):  # what is known is said before any work
+            require_enough(len(images), alpha, density_images is None)
         held = self._statistics(images)
+        require_enough(len(held), alpha, density_images is None)
         if density_images is None:
             order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
             cut = round(_FIT * len(held))
-            conformal_rank(len(held) - cut, alpha, 1 - _FIT)
             fitted, held = held.subset(order[:cut]), held.subset(order[cut:])
         else:
-            conformal_rank(len(held), alpha)
             fitted = self._statistics(density_images)
         if len(fitted) < 2:
             raise UsageError("a density needs at least 2 images to be fitted on")
@@ -194,3 +196,11 @@ def _require_sound(sound: Tensor) -> None:
             f"the model gives no finite numbers for {lost} of {len(sound)} calibration images: it is "
             "damaged, or these are not such images as it was trained on"
         )
+
+
+def require_enough(count: int, alpha: float, divided: bool) -> None:
+    """Raise UsageError if images are too few to calibrate on; `divided`: the density takes some of them."""
+    if divided:
+        conformal_rank(count - round(_FIT * count), alpha, 1 - _FIT)
+    else:
+        conformal_rank(count, alpha)

@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_samples_at_any_batch_size(mfimage, tiny_ru
     for name, size in (("a", 1), ("b", 7), ("c", 64)):
         assert mfimage("sample", "-m", tiny_run, "-n", 20, "-o", name, "--batch-size", size, "-q")[0] == 0
         files.append({path.name: path.read_bytes() for path in Path(name).iterdir()})
-    assert sizes == {1, 7, 6, 20}
+    assert sizes == {1, 32}  # whatever the batch size; 1 when the model is looked at
     assert files[0] == files[1] == files[2]
     assert len(set(files[0].values())) == 21
     mfimage("sample", "-m", tiny_run, "-n", 20, "-o", "other", "--seed", 1)
@@ -145,7 +145,7 @@ def test_names_that_are_no_text_are_handed_through(mfimage, tiny_run):
             ["evaluate", "DATA", "-m", "RUN", "--metrics", "beauty"],
             ["--metrics: beauty: choose from reconstruction"],
         ),
-        (["sample", "-m", "RUN", "-o", "a-file"], ["a-file: File exists"]),
+        (["sample", "-m", "RUN", "-o", "a-file"], ["a-file: a folder is needed", "is a file"]),
     ],
 )
 def test_wrong_requests_are_code_2(mfimage, tiny_run, bumps, arguments, words):

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -15,6 +16,7 @@ from mfimage.config import Reading
 from mfimage.datasets import load, packing, stores
 from mfimage.datasets.packing import pack
 from mfimage.errors import DataError, ResourceError, UsageError
+from mfimage.outputs import owned
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -168,6 +170,15 @@ def test_what_a_pack_does_not_hold_is_listed(folder, tmp_path):
     assert [bad["path"] for bad in manifest["skipped"]] == [f"{folder}/cats/x.heic"]
 
 
+def test_two_packs_into_one_folder_do_not_mix(folder, tmp_path):
+    with owned(tmp_path / "out"), ThreadPoolExecutor(1) as other:
+        error = other.submit(pack, folder, tmp_path / "out").exception()
+    assert isinstance(error, UsageError)
+    assert "is writing there" in str(error)
+    with pytest.raises(UsageError, match="is what is read"):
+        pack(folder, folder)
+
+
 def test_a_shard_is_whole_or_absent(folder, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -175,7 +186,7 @@ def test_a_shard_is_whole_or_absent(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_groups", full)
     with pytest.raises(ResourceError, match="No space"):
         pack(folder, tmp_path / "out")
-    assert not contents(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_pack_is_not_mixed_with_it(folder, tmp_path):

@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 
 import pytest
+import torch
 from nflows.transforms import CompositeTransform
 
 from mfimage import models
@@ -35,6 +36,20 @@ def test_a_chart_that_sees_parameters_makes_its_model_conditional():
     assert model.context_features == 3
     with pytest.raises(UsageError, match="give its 3 parameters"):
         model.sample(1)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 7), (6,)])
+@pytest.mark.parametrize("context", [0, 2])
+def test_samples_are_the_same_bit_for_bit_for_any_batch_size(shape, context):
+    model = build(ModelConfig(shape, 3, width=4, hidden=16, context=context), seed=1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    theta = torch.randn(70, context, generator=torch.Generator().manual_seed(3)) if context else None
+    first, *others = (model.sample(70, torch.Generator().manual_seed(0), n, theta) for n in (1, 7, 70, 256))
+    assert first.shape == (70, *shape)
+    assert len(first.unique(dim=0)) == 70
+    assert all(torch.equal(first, other) for other in others)
 
 
 def test_an_ambient_flow_is_told_its_parameters():

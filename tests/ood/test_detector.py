@@ -9,6 +9,7 @@ from tiny import bump_images, draw_bumps
 from torch.utils.data import TensorDataset
 
 from mfimage import Detector, ModelConfig, build, from_pretrained, load, save_pretrained
+from mfimage.datasets import Points
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.ood import drift_of
 from mfimage.ood.scores import CHOICES
@@ -54,6 +55,14 @@ def test_the_threshold_is_the_conformal_order_statistic(detector):
     known = detector.calibration
     assert len(known.scores) == 240
     assert detector.threshold_ == known.scores[237 - 1]  # ⌈241 · 0.98⌉ = 237
+
+
+def test_too_few_images_are_told_before_any_work(model, monkeypatch):
+    monkeypatch.setattr(Detector, "_statistics", lambda *_: pytest.fail("worked in vain"))
+    with pytest.raises(UsageError, match="too few for alpha"):
+        Detector(model).calibrate(Points(bump_images(50), "bumps"), 0.001)
+    with pytest.raises(UsageError, match="alpha lies between 0 and 1"):
+        Detector(model).calibrate(Points(bump_images(50), "bumps"), 2.0)
 
 
 def test_pyod_names(detector):
