@@ -71,8 +71,8 @@ class Making(TorchFunctionMode):
     This thread alone is concerned, and the global random state is neither read nor changed.
 
     Args:
-        generator: Of the first weights. Without one these are whatever the memory holds, to be overwritten.
-        most: If given, nothing is allocated: tensors have shapes alone, and UsageError is raised as soon as
+        generator: Of the first weights; without one none are drawn.
+        most: If given, weights are not allocated: they have shapes alone, and UsageError is raised as soon as
             they would hold more numbers than this.
     """
 

@@ -27,7 +27,7 @@ from mfimage.files import (
     write_text,
 )
 from mfimage.models import ChartedModel, GenerativeModel
-from mfimage.models.build import outline, vessel
+from mfimage.models.build import allocate, outline
 from mfimage.modes import plainly
 from mfimage.outputs import given
 from mfimage.settings import from_json
@@ -102,10 +102,9 @@ def _filled(config: ModelConfig, path: Path) -> GenerativeModel:
     header = read_header(path)
     held = sum(tensor.numel() for tensor in header.values())
     with boundary(ModelError, f"{path.with_name(CONFIG)}: describes no model of {WEIGHTS}"):
-        wanted = outline(config, _SLACK + 2 * held).state_dict()
-    require_fit(wanted, header, path)
-    model = vessel(config)
-    load_state(model, read_tensors(path), path)
+        model = outline(config, _SLACK + 2 * held)
+    require_fit(model.state_dict(), header, path)
+    load_state(allocate(model), read_tensors(path), path)
     with boundary(ModelError, f"{path}: damaged: the model gives no finite numbers"):
         _require_finite(model)
     return model

@@ -120,7 +120,7 @@ def test_noise_aware_by_hand():
 def test_noise_aware_gradients_are_those_of_finite_differences():
     """Of the denoiser, through the chart."""
     small = {"width": 2, "noise_width": 2, "hidden": 4, "near": 4}
-    model = perturb(build(ModelConfig((1, 5, 4), 2, noise_aware=True, **small)), 0.3)
+    model = perturb(build(ModelConfig((1, 5, 4), 2, noise_aware=True, **small)).double(), 0.3)
     clean, sigma = torch.rand(COUNT, 1, 5, 4), torch.linspace(0.05, 0.5, COUNT)
     noisy = clean + sigma.view(-1, 1, 1, 1) * torch.randn(clean.shape)
 

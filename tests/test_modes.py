@@ -21,7 +21,7 @@ from mfimage import (
     super_resolve,
 )
 from mfimage.errors import UsageError
-from mfimage.models.build import KINDS, outline, vessel
+from mfimage.models.build import KINDS, allocate, outline
 
 HOLE = torch.zeros(8, 8, dtype=torch.bool)
 HOLE[2:5, 3:6] = True
@@ -185,11 +185,12 @@ def test_an_outline_has_the_shapes_of_the_model_and_no_content(kind):
     shape, dim = ((4,), 3) if kind == "sphere" else ((1, 9, 8), 1)
     config = ModelConfig(shape, dim, kind=kind, **SMALL)
     expected, state = build(config).state_dict(), torch.get_rng_state()
-    drawn, empty = outline(config, 10**7).state_dict(), vessel(config).state_dict()
+    drawn, empty = outline(config, 10**7).state_dict(), allocate(outline(config, 10**7)).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     for made_ in (drawn, empty):
         described = {name: (tensor.shape, tensor.dtype) for name, tensor in made_.items()}
         assert described == {name: (tensor.shape, tensor.dtype) for name, tensor in expected.items()}
     assert all(parameter.is_meta for parameter in outline(config, 10**7).parameters())
+    assert not any(tensor.is_meta for tensor in empty.values())
     with pytest.raises(UsageError, match="more numbers"):
         outline(config, 10)

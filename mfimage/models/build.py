@@ -42,9 +42,9 @@ def outline(config: ModelConfig, most: int) -> GenerativeModel:
     return _made(config, Making(most=most))
 
 
-def vessel(config: ModelConfig) -> GenerativeModel:
-    """Make a model whose weights are whatever the memory holds: every one of them must be overwritten."""
-    return _made(config, Making())
+def allocate(model: GenerativeModel) -> GenerativeModel:
+    """Give an outline memory, whatever that holds: every weight must be overwritten."""
+    return model._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)
 
 
 @plainly

@@ -106,7 +106,7 @@ class Wavelets(nn.Module):
         """1 where a level has a detail, 0 where an odd side leaves none, (3C, h, w); None if it has all."""
         if not any(self.haar[level].odd):
             return None
-        return torch.cat([self._widen(torch.ones(band), level) for band in self._bands(level)])
+        return torch.cat([self._widen(torch.full(band, 1.0), level) for band in self._bands(level)])
 
     def pack(self, low: Tensor, details: Sequence[Tensor]) -> Tensor:
         """Make vectors (…, C·H·W) of averages and the details of the levels, the finest first."""

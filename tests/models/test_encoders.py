@@ -110,6 +110,6 @@ def test_a_probabilistic_autoencoder_samples_by_its_decoder(shape):
     model = ProbabilisticAutoencoder(autoencoder(shape), latent_density(DIM, 2, 8), shape)
     model.initialise(data(shape))
     x = model.sample(500, torch.Generator().manual_seed(0))
-    noise = torch.randn(500, DIM, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(500, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float32).double()
     torch.testing.assert_close(x, model.chart.decode(model.density.push_forward(noise)))
     torch.testing.assert_close(x.mean(0), data(shape, 500).mean(0), atol=0.5, rtol=0)
