@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,10 +16,6 @@ from mfimage.models.density import Density
 from mfimage.models.geometry import Directions, geodesic, metric, principal_directions
 from mfimage.models.layers import in_rows
 from mfimage.modes import plainly
-
-# Samples that are decoded at a time on a CPU, by the number of axes of the data, whatever the batch size:
-# sums over batches of other sizes are rounded differently.
-_BLOCK = {3: 32, 1: 512}
 
 
 class GenerativeModel(nn.Module):
@@ -97,7 +94,7 @@ class GenerativeModel(nn.Module):
         Args:
             n: How many, ≥ 0.
             generator: Source of randomness; the global one if None.
-            batch_size: How many are decoded at a time on a GPU; on a CPU they are 32 images or 512 vectors.
+            batch_size: How many are decoded at a time on a GPU; on a CPU the shape alone decides.
             context: θ of each, shape (n, P), or of all, (1, P).
 
         Returns:
@@ -119,7 +116,7 @@ class GenerativeModel(nn.Module):
         theta = None if context is None else context.to(weight).expand(n, -1)
         if weight.device.type != "cpu":
             return in_rows(draw, noise, theta, batch_size)
-        size = _BLOCK[len(self.shape)]
+        size = _block(self.shape)
         rows = torch.arange(-(-n // size) * size).clamp_max(
             n - 1
         )  # the last one again, until a block is full
@@ -131,6 +128,11 @@ class GenerativeModel(nn.Module):
         words += [f"given {self.context_features} θ"] if self.conditional else []
         words += ["noise-aware"] if self.noise_aware else []
         return "\n  ".join([f"{type(self).__name__}: {', '.join(words)}", *_outline(self, 2)])
+
+
+def _block(shape: tuple[int, ...]) -> int:
+    """How many samples are decoded at a time on a CPU: sums over batches of other sizes round differently."""
+    return 512 if len(shape) == 1 else max(1, min(128, 2**18 // math.prod(shape)))
 
 
 def _size(module: nn.Module) -> str:
