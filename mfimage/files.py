@@ -144,15 +144,13 @@ def _require_honest(arrays: NpzFile, size: int) -> None:
     if len({member.filename for member in members}) < len(members):
         raise Refused("an array in it comes twice")
     if (claimed := sum(member.file_size for member in members)) > most_bytes(size):
-        more = f"more than {RATIO} times its own; numpy.savez packs less"
-        raise Refused(f"it unpacks to {claimed:,} bytes, {more}")
+        raise Refused(f"it unpacks to {claimed:,} bytes, over {RATIO} times its own; numpy.savez packs less")
     for member in members:
         with arrays.zip.open(member) as content:  # type: ignore[union-attr]
             if content.read(6) != np.lib.format.MAGIC_PREFIX:
                 raise Refused(f"{member.filename} is no array")
-            version = content.read(2)
-            known = np.lib.format
-            read = known.read_array_header_1_0 if version[0] == 1 else known.read_array_header_2_0
+            first, known = content.read(2)[0] == 1, np.lib.format
+            read = known.read_array_header_1_0 if first else known.read_array_header_2_0
             shape, _, dtype = read(content)
             held = member.file_size - content.tell()
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize != held:

@@ -90,7 +90,7 @@ def test_what_unpacks_to_much_more_than_it_is_is_refused(tmp_path, monkeypatch):
     path = archive(tmp_path / "x.npz", [("x.npy", stored(zeros)), ("images.npy", stored(zeros))])
     assert read_arrays(path)[0].shape == zeros.shape  # a small file may become much
     monkeypatch.setattr(limits, "BYTES", 100_000)
-    refused(path, "unpacks to 640,256 bytes, more than 16 times its own; numpy.savez packs less")
+    refused(path, "unpacks to 640,256 bytes, over 16 times its own; numpy.savez packs less")
     assert (
         read_arrays(archive(path, [("images.npy", stored(zeros))], zipfile.ZIP_STORED))[0].shape
         == zeros.shape
