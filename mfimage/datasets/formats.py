@@ -45,7 +45,7 @@ def without_texts(stream: BinaryIO) -> BinaryIO:
     """Leave long texts and colour profiles, which nobody reads, out of a PNG: Pillow refuses a megabyte."""
     head = stream.read(len(_PNG))
     size, place, long = stream.seek(0, os.SEEK_END), len(_PNG), []
-    while head == _PNG and place + 12 <= size:
+    while head == _PNG and place + _SHORT <= size:  # in what is left there is room for a long one
         stream.seek(place)
         length, kind = struct.unpack(">I4s", stream.read(8))
         end = place + 12 + length  # with the checksum
@@ -121,6 +121,8 @@ def is_deep(picture: Any) -> bool:
     """Tell whether a picture that is not loaded yet has channels of 16 bits, of which Pillow keeps 8."""
     tiles = getattr(picture, "tile", None)
     if not tiles or picture.format not in ("PNG", "TIFF"):
+        return False
+    if not _raw_mode(tiles[0]).endswith((";16B", ";16L", ";16N")):
         return False
     raws = [_raw_mode(tile) for tile in tiles]
     return raws == ["LA;16B"] or all(map(_DEEP.fullmatch, raws))
