@@ -120,6 +120,7 @@ def test_names_that_are_no_text_are_handed_through(mfimage, tiny_run):
         (["score", "DATA", "-m", "RUN", "--batch-size", "9" * 30], ["--batch-size"]),
         (["calibrate", "DATA", "-m", "RUN", "--alpha", "1e-320"], ["alpha lies between 0 and 1"]),
         (["calibrate", "DATA", "-m", "RUN", "--alpha", "nan"], ["alpha lies between 0 and 1"]),
+        (["train", "DATA", "--value-range=-1e308,1e308"], ["value range"]),
         (["train", "DATA", "--value-range", "2,1"], ["value range", "below"]),
         (["train", "DATA", "--precision", "fp8"], ["--precision", "no", "bf16"]),
         (["train", "DATA", "--lr", "-1"], ["lr must be a positive number"]),
