@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import ENOUGH, SIGMAS
 from mfimage.eval.image_metrics import PCA, squared_error
 from mfimage.schedule import Progress, Schedule
+from mfimage.streams import say
 
 Report: TypeAlias = Callable[[Progress, dict[str, float]], None]
 
@@ -52,14 +52,14 @@ class Account:
     def say(self, text: str) -> None:
         """Say a line."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def open(self, lines: Sequence[str]) -> None:
         """Say what was found and decided, and how long it takes where that is known."""
         for line in lines:
             self.say(line)
         if self.config.seconds and not all(phase.closed for phase in self.phases):
-            self.say(f"training for {duration(self.config.seconds)}: --time")
+            self.say(f"training for {duration(self.config.seconds)} (mfimage train --time)")
 
     @contextmanager
     def phase(self, phase: Phase, schedule: Schedule, held_out: int) -> Iterator[Report]:

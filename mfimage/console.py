@@ -5,71 +5,109 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from mfimage.errors import Interrupted, MfimageError
+from mfimage import signals
+from mfimage.errors import MfimageError
+from mfimage.streams import prepare_streams, printable, put, say
 
 if TYPE_CHECKING:
     from mfimage.errors import Skipped
 
 
 def prepare() -> None:
-    """Make SIGTERM run clean-up, and print names that are no UTF-8."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    """Make SIGTERM and a lost terminal run clean-up, and standard streams safe to use."""
+    for ended in signals.endings():
+        signal.signal(ended, lambda number, frame: sys.exit(128 + number))
+    prepare_streams()
 
 
 @contextmanager
-def exit_codes(verbose: bool = False) -> Iterator[None]:
-    """Turn every failure into a message and a documented exit code; `verbose` shows the traceback too."""
+def exit_codes(verbose: bool = False, batched: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn every failure into a message and a documented exit code.
+
+    With `verbose` the traceback is shown too; `batched` says whether the verb has a --batch-size.
+    """
     try:
         yield
-        sys.stdout.flush()
-    except Interrupted as stop:
-        _fail(str(stop), stop.exit_code, verbose)
-    except KeyboardInterrupt:
-        _fail("interrupted", 128 + signal.SIGINT, verbose)
+        put("", end="")
+    except KeyboardInterrupt as stopped:
+        _fail(str(stopped) or "interrupted", getattr(stopped, "exit_code", 128 + signal.SIGINT), verbose)
     except BrokenPipeError:  # nobody reads on, as of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        _fail(*_diagnose(error), verbose)
+        _fail(*_diagnose(error, batched), verbose)
 
 
-def _diagnose(error: Exception) -> tuple[str, int]:
-    text = f"{type(error).__name__}: {error}"
+def _diagnose(error: Exception, batched: Callable[[], bool]) -> tuple[str, int]:
+    text = reason(error)
     if isinstance(error, MfimageError):
         return str(error), error.exit_code
-    if isinstance(error, MemoryError):
-        return f"out of memory: {error or 'lower --batch-size'}", 6
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
+        advice = ": lower --batch-size" if batched() else ""
+        return f"out of memory{advice} ({text.splitlines()[0]})", 6
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        code = 6 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) else 2
-        return f"{where}{error.strerror or text}", code
-    if "out of memory" in text.lower() or "can't allocate memory" in text:
-        return f"out of memory: lower --batch-size ({text.splitlines()[0]})", 6
+        return text, 6 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) else 2
     return f"{text} (an internal error; -v shows the traceback)", 1
+
+
+def reason(error: BaseException) -> str:
+    """Say what went wrong: in an error's own words, where they are meant for people."""
+    if isinstance(error, MfimageError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _fail(message: str, code: int, verbose: bool) -> NoReturn:
     if verbose:
-        traceback.print_exc()
-    print(f"mfimage: {message}", file=sys.stderr)
+        say(traceback.format_exc().rstrip())
+    say(f"mfimage: {message}")
     sys.exit(code)
 
 
-def put(text: str) -> None:
-    """Print a result on stdout; of several processes the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text)
+@contextmanager
+def optional(what: str) -> Iterator[None]:
+    """Report on stderr what fails of a last step that is not essential: the work before it is done."""
+    try:
+        yield
+    except Exception as error:
+        say(f"warning: no {what}: {reason(error)}")
+
+
+class Late:
+    """Errors of steps after the work, kept until its result is told; of several the first is raised.
+
+    >>> late = Late()
+    >>> with late:
+    ...     raise OSError("the disk is full")
+    >>> late.end()
+    Traceback (most recent call last):
+    OSError: the disk is full
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> bool:
+        if isinstance(error, Exception):
+            self.error = self.error or error
+        return isinstance(error, Exception)
+
+    def end(self) -> None:
+        """Raise the first error."""
+        if self.error is not None:
+            raise self.error
 
 
 def json_text(values: Any, indent: int | None = None) -> str:
@@ -100,9 +138,8 @@ def percent(share: float) -> str:
 def list_skipped(skipped: Sequence[Skipped]) -> None:
     """List skipped files, with the reasons, on stderr."""
     if skipped:
-        print(f"{counted(len(skipped), 'file')} skipped:", file=sys.stderr)
-        for bad in skipped:
-            print(f"  {bad.path}: {bad.reason}", file=sys.stderr)
+        listed = "".join(f"\n  {printable(bad.path)}: {printable(bad.reason)}" for bad in skipped)
+        say(f"{counted(len(skipped), 'file')} skipped:{listed}")
 
 
 INTERVAL = 10.0  # seconds between lines of progress where no bar can be drawn
@@ -150,14 +187,16 @@ class _Bar:
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         self.total = total or self.total
-        if not self.bar.tasks:
-            self.bar.start()
-            self.bar.add_task(self.what, completed=done, total=self.total, note=note)
-        self.bar.update(self.bar.task_ids[0], completed=done, total=self.total, note=note)
+        with suppress(OSError):  # the terminal is gone
+            if not self.bar.tasks:
+                self.bar.start()
+                self.bar.add_task(self.what, completed=done, total=self.total, note=note)
+            self.bar.update(self.bar.task_ids[0], completed=done, total=self.total, note=note)
 
     def close(self) -> None:
-        if self.bar.tasks:
-            self.bar.stop()
+        with suppress(OSError):
+            if self.bar.tasks:
+                self.bar.stop()
 
 
 class _Lines:
@@ -184,7 +223,7 @@ class _Lines:
         return f"{duration((now - began) / (done - before) * (self.total - done))} left"
 
     def _say(self, now: float) -> None:
-        print(self.line, file=sys.stderr, flush=True)
+        say(self.line)
         self.said, self.line = now, ""
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ _TYPES = {  # of safetensors that a model may hold, or that a message should nam
     "BOOL": torch.bool, "C64": torch.complex64,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in _TYPES.items()}
+_FORMULA = re.compile(r"(?![+-]?[\d.]+(e[+-]?\d+)?$)[=+\-@\t\r]")  # what one begins with, numbers apart
 
 
 @contextmanager
@@ -84,14 +86,24 @@ def write_text(path: str | Path, text: str, durable: bool = False) -> Path:
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]], digits: int | None = None) -> Path:
-    """Write rows of the same columns under a head, None as nothing; `digits` rounds numbers to so many."""
+    """Write rows of the same columns under a head, None as nothing; `digits` rounds numbers to so many.
+
+    A text that a spreadsheet would take for a formula gets a ' before it; line breaks in it are quoted.
+    """
+    lines = [list(rows[0]), *([_cell(value, digits) for value in row.values()] for row in rows)]
+    return write_text(path, "".join(map(_csv_line, lines)))
+
+
+def _cell(value: Any, digits: int | None) -> Any:
+    if isinstance(value, float):
+        return f"{value:.{digits}g}" if digits else value
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        rounded = {k: f"{v:.{digits}g}" if digits and isinstance(v, float) else v for k, v in row.items()}
-        writer.writerow(rounded)
-    return write_text(path, text.getvalue())
+    csv.writer(text).writerow(cells)  # by its own end of lines, so that it quotes carriage returns too
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_json(path: str | Path, values: Any, indent: int | None = 2, durable: bool = False) -> Path:
@@ -105,7 +117,7 @@ def read_json(
     """Read a JSON file that holds one object; the error says "PATH: not a readable WHAT (REASON)"."""
     require_regular(path, error)
     with boundary(error, f"{path}: not a readable {what}"):
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors write a mark first
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise error(f"{path}: not a readable {what} (one JSON object is expected, not {kind})")
@@ -235,8 +247,8 @@ def _bytes_of(tensor: Tensor) -> Any:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; ModelError if it is missing or damaged."""
-    with _readable(path):
-        tensors = load_file(path)
+    with _readable(path), _in_utf8(path) as name:
+        tensors = load_file(name)
     if read_metadata(path).get(CHECKSUM) not in (None, checksum(tensors)):
         raise ModelError(f"{path}: damaged: it does not hold what was written (its checksum differs)")
     return tensors
@@ -244,18 +256,33 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the header of a safetensors file; ModelError if it is missing or damaged."""
-    with _readable(path), safe_open(path, "pt") as file:
+    with _readable(path), _in_utf8(path) as name, safe_open(name, "pt") as file:
         return file.metadata() or {}
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
     """Read names, shapes and types of the tensors of a safetensors file, as tensors without content."""
-    with _readable(path), safe_open(path, "pt") as file:
+    with _readable(path), _in_utf8(path) as name, safe_open(name, "pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {
             name: torch.empty(one.get_shape(), dtype=_TYPES[one.get_dtype()], device="meta")
             for name, one in slices.items()
         }
+
+
+@contextmanager
+def _in_utf8(path: Path) -> Iterator[str]:
+    """Name a file in UTF-8, as safetensors needs, while it is used: its folder's name may be none."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            yield f"/proc/self/fd/{folder}/{path.name}"
+        finally:
+            os.close(folder)
+    else:
+        yield str(path)
 
 
 @contextmanager

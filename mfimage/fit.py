@@ -75,12 +75,12 @@ def fit(
 
     The newest checkpoint of `snapshots` is continued, and a phase that had ended goes on if its schedule has
     grown. A non-finite loss or gradient stops it before it reaches the weights, a non-finite validation error
-    before it is saved, SIGINT and SIGTERM once the step is finished and saved. `batches` maps a step (from 0)
-    to this process's batch on the device: a tensor, or a tuple with one first. `validate` gives the error to
-    watch, lower is better, whenever `schedule.due`; `report` is called after every step with the progress and
-    {loss, grad_norm, lr[, validation]}, where there is a validation with the weights that it saw. The module
-    is in training mode during a step, where dropout draws from (seed, step), and in evaluation mode else.
-    `clock` gives seconds.
+    before it is saved, SIGINT, SIGTERM and SIGHUP once the step is finished and saved. `batches` maps a step
+    (from 0) to this process's batch on the device: a tensor, or a tuple with one first. `validate` gives the
+    error to watch, lower is better, whenever `schedule.due`; `report` is called after every step with the
+    progress and {loss, grad_norm, lr[, validation]}, where there is a validation with the weights that it
+    saw. The module is in training mode during a step, where dropout draws from (seed, step), and in
+    evaluation mode else. `clock` gives seconds.
     """
     optimiser = torch.optim.AdamW(
         _groups(module, schedule.weight_decay), lr=schedule.lr, betas=(0.9, 0.99), fused=True
@@ -127,7 +127,7 @@ def fit(
                     snapshots.save(module, optimiser, progress, average)
     accelerator.wait_for_everyone()
     if stop := stop or agreed(caught, 0, accelerator)[0]:  # also one that came after the last step
-        saved = f"saved step {progress.step} as {snapshots.newest()}; continue with --resume"
+        saved = f"saved step {progress.step} as {snapshots.newest()}"
         raise Interrupted(stop, f"{signal.Signals(stop).name}: {saved}")
     average.keep()
     if keep_best:
@@ -199,7 +199,8 @@ def _watch(
 def _last_good(snapshots: Snapshots) -> str:
     return (
         f"The last good checkpoint is {snapshots.newest() or 'none: nothing was saved'}. Resuming would "
-        "repeat these steps: train anew with a lower --lr, and look at the images if that does not help"
+        "repeat these steps: train anew with a lower learning rate (mfimage train --lr), and look at the "
+        "images if that does not help"
     )
 
 

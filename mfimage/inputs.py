@@ -55,7 +55,7 @@ def model_input(
         name = image if isinstance(image, str | Path) else "image"
         raise DataError(
             f"{name}: {x.shape[-2]} × {x.shape[-1]} pixels, but the model was trained on {height} × {width}: "
-            "resize it first (--resize on the command line)"
+            "resize it first"
         )
     return x.to(model.device), restore
 

@@ -184,7 +184,7 @@ class Trainer:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         batch_size = max(1, round(self.config.batch_size * phase.batch))
         if batch_size % world:
-            raise UsageError(f"--batch-size {batch_size} cannot be shared by {world} processes")
+            raise UsageError(f"batches of {batch_size} cannot be shared by {world} processes")
         return shuffled(count, min(batch_size, count // world * world), self.config.seed, rank, world)
 
     def _batch(self, data: Dataset, rows: Tensor, x: Tensor) -> Batch:

@@ -17,9 +17,10 @@ from mfimage.account import found
 from mfimage.algorithms import ALGORITHMS, MANIFOLD
 from mfimage.checkpoints import Snapshots
 from mfimage.config import Config
-from mfimage.console import counted, duration
+from mfimage.console import counted, duration, optional
 from mfimage.datasets.sets import Dataset
-from mfimage.denoising.curve import NOISY, calibrate_denoising, denoise_batch
+from mfimage.denoising.curve import CURVE, NOISY, calibrate_denoising, denoise_batch
+from mfimage.denoising.examination import USUAL
 from mfimage.eval.image_metrics import PCA, psnr
 from mfimage.eval.page import Files, Page, Part, Pictures, Section, picture, strip
 from mfimage.eval.plots import curve_plot
@@ -31,6 +32,7 @@ from mfimage.models import GenerativeModel
 from mfimage.run import Run
 
 REPORT = "report.html"
+MEASURED = (TRAINED, CURVE, USUAL, VERDICT)  # sections of `model.measured` that training measures
 SIGMAS = (25 / 255, 50 / 255)  # of noise on the page
 _WIDTH = 722  # pixels that a row of images may take
 _SAMPLES = 400_000  # values of samples at most
@@ -57,17 +59,22 @@ class Results:
     pca: PCA | None
 
     def measure(self) -> None:
-        """Measure the model on images held out, and keep in `model.measured` what was found."""
+        """Measure the model on images held out, and keep in `model.measured` what was found.
+
+        What cannot be measured is told on stderr, and left out.
+        """
         model, config = self.model, self.config
-        calibrate_denoising(self.held_out, model)
         images = read_json(self.run.directory / "data.json")["sha256"]
         model.measured[TRAINED] = {
             "sha256": images, "validation": config.validation, "seed": config.seed
         }  # fmt: skip
-        if self.pca is not None:
-            best, passes = _course(self.run, config, len(self.training))
-            verdict = judge(model, self.pca, self.held_out, len(self.training), best, passes)
-            model.measured[VERDICT] = asdict(verdict)
+        with optional("curve of denoising"):
+            calibrate_denoising(self.held_out, model)
+        with optional("verdict on the model"):
+            if self.pca is not None:
+                best, passes = _course(self.run, config, len(self.training))
+                verdict = judge(model, self.pca, self.held_out, len(self.training), best, passes)
+                model.measured[VERDICT] = asdict(verdict)
 
     def write_report(self) -> Path:
         """Write the run's report.html: the verdict, pictures of what the model does, curves, settings."""

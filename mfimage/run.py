@@ -44,6 +44,7 @@ class Run:
         self.model = self.directory / "model"
         self.pictures = self.directory / "pictures"
         self._writer: Any = None
+        self._folder: int | None = None  # open, where TensorBoard writes, if it cannot name it
 
     @property
     def begun(self) -> bool:
@@ -135,13 +136,26 @@ class Run:
         """Flush TensorBoard's file."""
         if self._writer is not None:
             self._writer.close()
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
 
     def _tensorboard(self) -> Any:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.directory / "tensorboard"))
+            self._writer = SummaryWriter(self._utf8(self.directory / "tensorboard"))
         return self._writer
+
+    def _utf8(self, folder: Path) -> str:
+        """Name a folder in UTF-8, as TensorBoard needs, while it is open: its own name may be none."""
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._folder = os.open(folder, os.O_RDONLY)
+            return f"/proc/self/fd/{self._folder}"
+        return str(folder)
 
 
 def _is_of_run(data: Path) -> bool:
@@ -182,7 +196,7 @@ def environment() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

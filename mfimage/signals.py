@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, collected while something must not be broken off."""
+"""Signals that end a process, collected while something must not be broken off."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from types import FrameType
 from typing import Any
 
 
+def endings() -> list[signal.Signals]:
+    """SIGTERM, and SIGHUP of a terminal that goes away, unless it is ignored, as below `nohup`."""
+    hang_up = [getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name)]  # not on Windows
+    return [signal.SIGTERM, *(one for one in hang_up if signal.getsignal(one) is not signal.SIG_IGN)]
+
+
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one is not held back."""
+    """Collect SIGINT and `endings` instead of dying in mid-step; a second one is not held back."""
     caught: list[int] = []
     previous: dict[int, Any] = {}
 
@@ -20,7 +26,7 @@ def caught_signals() -> Iterator[list[int]]:
         signal.signal(number, previous[number] or signal.SIG_DFL)
 
     with suppress(ValueError):  # not the main thread: whoever runs it there handles its signals
-        for wanted in (signal.SIGINT, signal.SIGTERM):
+        for wanted in (signal.SIGINT, *endings()):
             previous[wanted] = signal.signal(wanted, note)
     try:
         yield caught

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
 from mfimage.account import found, linear_error
 from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import NOISE_AWARE, Config, Reading
-from mfimage.console import list_skipped
+from mfimage.console import list_skipped, optional
 from mfimage.datasets.loading import MEMORY, Data, load_for_training
 from mfimage.datasets.sets import Dataset
 from mfimage.datasets.splits import validation_rows
 from mfimage.decisions import decide
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.eval.image_metrics import PCA
+from mfimage.eval.verdict import TRAINED
 from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator, quickest_precision
 from mfimage.models import GenerativeModel
@@ -27,9 +28,16 @@ from mfimage.models.build import build
 from mfimage.modes import plainly
 from mfimage.outputs import owned, refuse_within
 from mfimage.phases import Trainer
-from mfimage.pretrained import WEIGHTS, from_pretrained, read_calibration, save_pretrained
-from mfimage.results import REPORT, Results
+from mfimage.pretrained import (
+    WEIGHTS,
+    from_pretrained,
+    read_calibration,
+    save_pretrained,
+    write_calibration,
+)
+from mfimage.results import MEASURED, REPORT, Results
 from mfimage.run import Run
+from mfimage.streams import say
 
 
 @plainly
@@ -74,7 +82,7 @@ def train(
         UsageError: If outdir already holds a run, or with `resume` holds none; if another process writes
             there, or it lies in a folder of images that is read.
         DivergedError: If the loss becomes non-finite.
-        Interrupted: After SIGINT or SIGTERM, once the step is saved.
+        Interrupted: After SIGINT, SIGTERM or SIGHUP, once the step is saved.
     """
     run = Run(outdir)
     for folder in (run.directory, run.pictures):
@@ -151,7 +159,7 @@ def _train(
 
 def _tell_what_was_read(images: Dataset, quiet: bool) -> None:
     for note in () if quiet else images.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     list_skipped(images.skipped)
 
 
@@ -174,16 +182,20 @@ def train_or_reuse(
     if not run.finished:
         return train(images, outdir, device=device, resume=True, quiet=quiet)
     run.require_same_data(images.summary())
-    return from_pretrained(run.model, make_accelerator(device, config.precision).device)
+    model = from_pretrained(run.model, make_accelerator(device, config.precision).device)
+    if len(model.shape) == 3 and TRAINED not in model.measured:  # ended while it was measured
+        return train(images, outdir, device=device, resume=True, quiet=quiet)
+    return model
 
 
 def hold_out(images: Dataset, config: Config) -> tuple[Dataset, Dataset]:
     """Split off the images that watch the error: `validation` of them, at most a tenth, drawn by the seed."""
     learned, watching = validation_rows(len(images), config.validation, config.seed)
     if len(learned) <= (dim := config.dim or 1):
+        least = dim + 1 + max(1, min(config.validation, dim // 9))  # without those that watch, more than d
         raise DataError(
-            f"{images.name}: {len(images)} images are too few for a manifold of {dim} dimensions: "
-            f"give more than {dim * 10 // 9 + 1}, or lower --dim"
+            f"{images.name}: {len(images)} images in its training split are too few for a manifold of {dim} "
+            f"dimensions: there must be {least}, or fewer dimensions"
         )
     return images.subset(learned), images.subset(watching).in_memory()  # few, looked at again and again
 
@@ -200,17 +212,18 @@ def _finish(results: Results) -> None:
     if model.config is None:  # put together by hand
         save_tensors(model.state_dict(), run.model / WEIGHTS, {})
         return
-    images = len(model.shape) == 3
-    if images:
-        results.measure()
+    known: dict[str, Any] = {}
     with suppress(ModelError):  # a finished run that is resumed keeps its detector, which knows its weights
-        model.measured = read_calibration(run.model) | model.measured
-    save_pretrained(model, run.model)
-    if images:
-        try:
+        known = read_calibration(run.model)
+    model.measured = {name: found for name, found in known.items() if name not in MEASURED}
+    save_pretrained(model, run.model)  # first: measuring may fail, or be killed
+    if len(model.shape) == 3:
+        results.measure()
+        measured = model.measured
+        model.measured = {name: measured[name] for name in (*known, *measured) if name in measured}
+        write_calibration(run.model, model.measured)
+        with optional(REPORT):
             results.write_report()
-        except Exception as error:  # of an optional last step: the model is saved
-            print(f"warning: no {REPORT}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 BASELINES = {"pca": "pca", "ae": "pae", "af": "af", "pie": "pie"}  # algorithms by name

@@ -43,7 +43,7 @@ def model(tiny_run):
 def mfimage(monkeypatch, capfd, tmp_path):
     """Run the command in this process, in an empty folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
     def call(*arguments, given=""):
         monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
@@ -53,4 +53,5 @@ def mfimage(monkeypatch, capfd, tmp_path):
         return (stop.value.code, *capfd.readouterr())
 
     yield call
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -27,6 +27,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
         "modes",
         "console",
         "signals",
+        "streams",
     },
     {"models", "datasets"},
     {

@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 import os
@@ -153,3 +154,12 @@ def test_a_file_that_does_not_hold_what_was_written_is_damaged(tmp_path, change)
         read_tensors(tmp_path / "a")
     save_file(wrong[change], tmp_path / "a")  # which nobody vouches for
     assert read_tensors(tmp_path / "a").keys() == wrong[change].keys()
+
+
+def test_a_table_holds_no_formulas_and_splits_no_rows(tmp_path):
+    texts = ["=1+1", "+a", "-a", "@a", "\ta", "\ra", "a\rb", "a\nb", "-1.5", "+3", "-1e-5", "a=b"]
+    rows = [{"text": text, "n": -1.5} for text in texts]
+    with open(write_csv(tmp_path / "a.csv", rows), newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["text"] for row in found] == [f"'{text}" for text in texts[:6]] + texts[6:]
+    assert {row["n"] for row in found} == {"-1.5"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +16,7 @@ from mfimage import console
 from mfimage.cli import options as opt
 from mfimage.errors import DataError, UsageError
 from mfimage.outputs import claim, hold
+from mfimage.streams import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,17 +75,33 @@ def denoise(
     require_images(flow)
     channels, height, width = flow.shape
     size = (height, width) if factor is None else Downsample(factor).size(height, width)
-    reader = FileReader(channels, size, options.reading, resize, tile)
+    reader = FileReader(channels, size, options.reading, resize, tile, enlarged=factor is not None)
     missing = None if mask is None else reader.mask(mask)
     restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size)
     files, unread = list_inputs(listed)
     paths = [str(path) for path in files]
     truths = None if clean is None else dict(zip(paths, find_clean(clean, paths, listed), strict=True))
     _claim(paths, outdir, report)
-    rows, skipped = _restore(restorer, reader, paths, truths, outdir, report)
+    done = _Done(skipped=[*unread])
+    with done.late:
+        _restore(restorer, reader, paths, truths, outdir, report, done)
+    with done.late:
+        _report(report, done)
     options.notes(reader.notes)
-    _tell(rows, [*unread, *skipped], outdir, truths is not None, options)
-    options.caution(flow)
+    if done.rows:
+        _tell(done, outdir, truths is not None, options)
+        options.caution(flow)
+    done.late.end()
+
+
+@dataclass
+class _Done:
+    """What is written so far, and what went wrong meanwhile: it is told after that."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of the table
+    groups: list[Tensor] = field(default_factory=list)  # of the sheet
+    skipped: list[Skipped] = field(default_factory=list)  # files that are bad
+    late: console.Late = field(default_factory=console.Late)
 
 
 def _restore(
@@ -92,40 +111,45 @@ def _restore(
     truths: dict[str, Path] | None,
     outdir: Path,
     report: Path | None,
-) -> tuple[list[dict[str, Any]], list[Skipped]]:
-    """Read, restore and write, batch by batch; return the rows of the table, and the files that are bad."""
+    done: _Done,
+) -> None:
+    """Read, restore and write, batch by batch."""
     from mfimage.datasets import save_pngs
     from mfimage.denoising import image_files
-    from mfimage.files import write_csv
 
-    height, width = restorer.model.shape[1:]
-    used = _taken(outdir, report)
-    skipped: list[Skipped] = []
-    rows: list[dict[str, Any]] = []
-    groups: list[Tensor] = []
-    for y, names in reader.batches(paths, skipped):
+    size, used = (restorer.model.shape[1], restorer.model.shape[2]), _taken(outdir, report)
+    for y, names in reader.batches(paths, done.skipped, restorer.missing):
         restored, truth = restorer(y.to(restorer.model.device)), None
-        if truths is not None:
-            above, across = restored.after.shape[-2:]
-            truth = reader.clean([truths[name] for name in names], (above, across))
         stems, deep = [Path(name).stem for name in names], image_files.deep_files(names)
         written = save_pngs(restored.after, stems, outdir, used, deep)
-        rows += image_files.rows_of(restored, names, written, truth)
-        groups += image_files.thumbnails(restored, truth, (height, width), image_files.SHOWN - len(groups))
-    if report is not None:
-        write_csv(report / "denoised.csv", rows, digits=6)
-        image_files.save_sheet(groups, report / "sheet.png")
-    return rows, skipped
+        if truths is not None:
+            with done.late:  # the results are there, whatever the clean images are
+                above, across = restored.after.shape[-2:]
+                truth = reader.clean([truths[name] for name in names], (above, across))
+        done.rows += image_files.rows_of(restored, names, written, truth)
+        if truths is None or truth is not None:
+            left = image_files.SHOWN - len(done.groups)
+            done.groups += image_files.thumbnails(restored, truth, size, left)
 
 
-def _tell(
-    rows: list[dict[str, Any]], skipped: list[Skipped], outdir: Path, measured: bool, options: opt.Options
-) -> None:
+def _report(folder: Path | None, done: _Done) -> None:
+    """Write the table and the sheet, where they are asked for."""
+    from mfimage.denoising.image_files import save_sheet
+    from mfimage.files import write_csv
+
+    if folder is not None and done.rows:
+        write_csv(folder / "denoised.csv", done.rows, digits=6)
+        if done.groups:
+            save_sheet(done.groups, folder / "sheet.png")
+
+
+def _tell(done: _Done, outdir: Path, measured: bool, options: opt.Options) -> None:
     """Say what was done; name the strangest few on standard error, quiet or not: they may be invented."""
     from mfimage.denoising.curve import NOISY
     from mfimage.denoising.image_files import mean_quality
 
-    console.list_skipped(skipped)
+    rows = done.rows
+    console.list_skipped(done.skipped)
     left = sum(row["method"] == NOISY for row in rows)
     said = f", {left} left as they are: at their noise no method of this model helps" if left else ""
     options.say(f"{console.counted(len(rows), 'image')} in {outdir}{said}")
@@ -135,9 +159,9 @@ def _tell(
     if len(warnings) > _WARNED:
         warnings = [*warnings[:_WARNED], f"and {len(warnings) - _WARNED} more"]
     for message in warnings:
-        print(f"warning: {message}", file=sys.stderr)
+        say(f"warning: {message}")
     pairs = [{"input": row.pop("path"), **row} for row in rows]
-    options.put({"images": pairs, "skipped": skipped}, "\n".join(row["output"] for row in rows))
+    options.put({"images": pairs, "skipped": done.skipped}, [row["output"] for row in rows])
 
 
 def _listed(inputs: Sequence[str]) -> list[str]:
@@ -146,8 +170,7 @@ def _listed(inputs: Sequence[str]) -> list[str]:
     for one in inputs:
         if one.startswith("-") and one != "-" and not Path(one).exists():
             raise UsageError(f"Unknown option: {one}.")
-        lines = os.fsdecode(sys.stdin.buffer.read()).splitlines() if one == "-" else [one]
-        listed += [line for line in lines if line]
+        listed += listed_paths(sys.stdin.buffer.read()) if one == "-" else [one]
     if not listed:
         raise DataError("standard input: no paths, one a line, are listed here")
     return listed
@@ -164,3 +187,17 @@ def _claim(paths: Sequence[str], outdir: Path, report: Path | None) -> None:
 def _taken(outdir: Path, report: Path | None) -> set[str]:
     """Names that no result may have: that of the sheet, where it lies in the same folder."""
     return {"sheet"} if report is not None and report.resolve() == outdir.resolve() else set()
+
+
+def listed_paths(content: bytes) -> list[str]:
+    """Read a list of paths, one a line, as programs of any system write it: with a byte order mark, CRLF.
+
+    Only a line feed ends a line, since names may hold any other break. Where there is a NUL, as of
+    `find -print0`, it ends each path instead.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+    end = b"\0" if b"\0" in content else b"\n"
+    names = map(os.fsdecode, content.removeprefix(codecs.BOM_UTF8).split(end))
+    cut = (name if os.path.lexists(name) else name.removesuffix("\r") for name in names)
+    return [name for name in cut if name]

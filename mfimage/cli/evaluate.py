@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
+from mfimage import console
 from mfimage.cli import options as opt
 from mfimage.errors import UsageError
 from mfimage.outputs import claim, hold
+from mfimage.streams import printable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mfimage.eval import Comparison
 
 MetricName = Literal[
@@ -84,11 +88,14 @@ def evaluate(
     report = evaluate_(test, flow, training, **asdict(measuring), tell=tell)
     if not is_main():
         return
-    text = report.text()
-    if outdir is not None:
-        report.save(outdir / "metrics.json")
-        text += f"\n{page_of(report, Path(model).name).write(outdir / 'evaluation.html')}"
-    options.put(report.as_json(), text)
+    lines: list[object] = [*report.text().split("\n")]
+    late = console.Late()
+    with late:
+        if outdir is not None:
+            report.save(outdir / "metrics.json")
+            lines.append(page_of(report, Path(model).name).write(outdir / "evaluation.html"))
+    options.put(report.as_json(), lines)
+    late.end()
 
 
 def compare(
@@ -117,16 +124,20 @@ def compare(
         hold(outdir)
         claim(*(outdir / f"comparison.{kind}" for kind in ("json", "md", "html")), outdir / "sheet.png")
     if data is None:
-        compared = compare_({run: read_evaluation(Path(run) / "metrics.json") for run in runs})
+        compared = compare_({printable(run): read_evaluation(Path(run) / "metrics.json") for run in runs})
     else:
         compared = _evaluated(runs, data, outdir, measuring, options)
     if by is not None:
         ranked = compared.ranking(by)
         rows = [{"run": run, by: value} for run, value in ranked]
-        options.put({"ranking": rows}, "\n".join(f"{value:.6g}\t{run}" for run, value in ranked))
+        options.put({"ranking": rows}, [(f"{value:.6g}", run) for run, value in ranked])
         return
-    page = compared.save(outdir)
-    options.put(compared.as_json(), f"{compared.text()}\n{page}")
+    lines: list[object] = [*compared.text().split("\n")]
+    late = console.Late()
+    with late:
+        lines.append(compared.save(outdir))
+    options.put(compared.as_json(), lines)
+    late.end()
 
 
 def _evaluated(
@@ -148,13 +159,18 @@ def _evaluated(
     for run in runs:
         options.say(run)
         if run not in wanted:
-            flow = baseline(run, wanted[0], training, outdir / run, options.device, options.quiet)
+            with opt.advising(opt.SAME_COMMAND):
+                flow = baseline(run, wanted[0], training, outdir / run, options.device, options.quiet)
         else:
             flow = first if run == wanted[0] else options.load(run)
         file = outdir / f"{run.strip('/').replace('/', '-')}.json"
-        models[run] = flow
-        reports[run] = evaluate_once(file, test, flow, training, **asdict(measuring), tell=options.say)
-    return compare_(reports, picture_rows(models, test, measuring.seed))
+        name = printable(run)
+        models[name] = flow
+        reports[name] = evaluate_once(file, test, flow, training, **asdict(measuring), tell=options.say)
+    pictures: dict[str, Tensor] = {}
+    with console.optional("pictures"):
+        pictures = picture_rows(models, test, measuring.seed)
+    return compare_(reports, pictures)
 
 
 def _choose_gpu() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from cyclopts import Parameter
 
 from mfimage.cli import options as opt
-from mfimage.console import counted
+from mfimage.console import Late, counted
 from mfimage.errors import DataError, UsageError
 from mfimage.outputs import claim, hold
 
@@ -51,14 +51,17 @@ def sample(
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)
         path = Points(drawn, "samples", rows).save(outdir / f"sample-{seed}.npz")
-        talk.put({"points": str(path)}, str(path))
+        talk.put({"points": str(path)}, [path])
         return
     images = drawn.clamp(0, 1)
     paths = save_pngs(images, [f"sample-{seed}-{i:05d}" for i in range(count)], outdir)
-    save_png(sheet(images, max(1, round(count**0.5))), outdir / "sheet.png")
-    talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}")
+    late = Late()
+    with late:
+        save_png(sheet(images, max(1, round(count**0.5))), outdir / "sheet.png")
+        talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}")
     talk.caution(flow)
-    talk.put({"images": paths}, "\n".join(map(str, paths)))
+    talk.put({"images": paths}, paths)
+    late.end()
 
 
 def log_prob(
@@ -90,7 +93,7 @@ def log_prob(
             found = flow.log_density(files.batch(part).to(flow.device), None, method, measure, generator)
         for path, value, error in zip(files.paths[part], found.log_prob, found.standard_error, strict=True):
             rows.append({"path": str(path), "log_prob": float(value), "standard_error": float(error)})
-    lines = "\n".join(f"{row['path']}\t{row['log_prob']:.6g}\t{row['standard_error']:.2g}" for row in rows)
+    lines = [(row["path"], f"{row['log_prob']:.6g}", f"{row['standard_error']:.2g}") for row in rows]
     options.say(f"{found.method}; nats with respect to {_MEASURES[measure].format(d=flow.dim)}")
     head = {"method": found.method, "measure": measure, "dim": flow.dim}
     options.put({**head, "densities": rows, "skipped": files.skipped}, lines)
@@ -130,12 +133,15 @@ def directions(
     peak = maps.abs().flatten(2).amax(2)[..., None, None, None].clamp_min(1e-12)
     projected = in_batches(flow.project, x).clamp(0, 1)
     picture = torch.cat([projected[:, None], 0.5 + maps / peak / 2], 1).flatten(0, 1)
-    save_png(sheet(picture, count + 1), path)
+    late = Late()
+    with late:
+        save_png(sheet(picture, count + 1), path)
     rows = [{"path": source, "strength": s} for source, s in zip(files.paths, strengths, strict=True)]
     options.say("strength: change of the image (root of the summed squares) a unit of u")
     options.caution(flow)
-    lines = ["\t".join([row["path"], *(f"{s:.4g}" for s in row["strength"])]) for row in rows]
-    options.put({"sheet": path, "directions": rows}, "\n".join([*lines, str(path)]))
+    lines = [(row["path"], *(f"{s:.4g}" for s in row["strength"])) for row in rows]
+    options.put({"sheet": path, "directions": rows}, lines if late.error else [*lines, path])
+    late.end()
 
 
 def interpolate(
@@ -169,8 +175,11 @@ def interpolate(
     way = flow.interpolate(x[0], x[1], points).clamp(0, 1).cpu()
     options.caution(flow)
     paths = save_pngs(way, names, outdir)
-    save_png(sheet(way, points), together)
-    options.put({"images": paths}, "\n".join(map(str, paths)))
+    late = Late()
+    with late:
+        save_png(sheet(way, points), together)
+    options.put({"images": paths}, paths)
+    late.end()
 
 
 def _manifold_flow(source: str, options: opt.Options) -> ManifoldFlow:

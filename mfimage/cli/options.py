@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import sys
-from collections.abc import Container, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 from cyclopts import Parameter, Token, validators
 from docstring_parser import parse
 
-from mfimage import console, outputs
+from mfimage import console, outputs, streams
 from mfimage.config import DeviceName, Reading
+from mfimage.errors import Interrupted
 
 if TYPE_CHECKING:
     from mfimage.datasets import Dataset, ImageSet
@@ -104,6 +104,18 @@ Device = Annotated[DeviceName, Parameter(help="auto takes a GPU if there is one.
 BatchSize = Annotated[int, at_least(1), Parameter(help="Images at a time.")]
 
 
+@contextmanager
+def advising(how: str) -> Iterator[None]:
+    """Say with a training that a signal stops how the verb goes on with it."""
+    try:
+        yield
+    except Interrupted as stopped:
+        raise Interrupted(stopped.exit_code - 128, f"{stopped}; {how}") from stopped
+
+
+SAME_COMMAND = "the same command goes on"
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ReadingOptions(Reading):
@@ -133,7 +145,7 @@ class Talk:
     def say(self, message: str) -> None:
         """Talk on stderr."""
         if not self.quiet:
-            print(message, file=sys.stderr)
+            streams.say(message)
 
     def notes(self, notes: Sequence[str]) -> None:
         """Say on stderr what a user should know of what was read."""
@@ -148,9 +160,10 @@ class Talk:
         if found is not None and not (found.better or found.linear):
             self.say(f"note on this model: {found}")
 
-    def put(self, values: Mapping[str, Any], text: str) -> None:
-        """Print a result on stdout, as JSON or as text."""
-        console.put(console.json_text(values) if self.json else text)
+    def put(self, values: Mapping[str, Any], lines: Iterable[object]) -> None:
+        """Print a result on stdout, as JSON or as lines, each something with a name or a tuple of cells."""
+        text = "\n".join(streams.row(*(line if isinstance(line, tuple) else (line,))) for line in lines)
+        streams.put(console.json_text(values) if self.json else text)
 
     def progress(self, what: str, total: int | None = None) -> AbstractContextManager[console.Advance]:
         """Show a progress bar on stderr."""

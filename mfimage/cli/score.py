@@ -66,7 +66,7 @@ def calibrate(
     values = {"calibration": str(path), "threshold": known.threshold, "images": len(known.scores)}
     images = console.counted(len(known.scores), "image")
     options.say(f"threshold {known.threshold:.6g} from {images}, alpha {alpha:g}")
-    options.put(values, str(path))
+    options.put(values, [path])
 
 
 def score(
@@ -115,29 +115,32 @@ def score(
     detector = Detector.load(locate(model), flow) if DETECTOR in flow.measured else None
     if detector is None and (heatmaps or batch or fail_on_ood or report):
         raise ModelError(f"{model}: not calibrated: mfimage calibrate comes before verdicts")
-    files, more = options.inputs(inputs, flow), {}
-    if heatmaps is not None:
-        claim(table, report, *png_paths([Path(path).stem for path in files.paths], heatmaps, set()))
+    files, more, late = options.inputs(inputs, flow), {}, console.Late()
+    stems = [Path(path).stem for path in files.paths] if heatmaps else []
+    claim(table, report, *png_paths(stems, heatmaps or Path(), set()))
     if detector is None:
         errors = [float(error) for x in files.batches(batch_size) for error in score_(x, flow, batch_size)]
         rows = [{"path": path, "score": error} for path, error in zip(files.paths, errors, strict=True)]
     else:
         detector.batch_size = batch_size
         found = detector.score(files)
-        rows = _judged(files, found, heatmaps)
-        more = _of_the_set(detector, files, found, batch, report, ood or [], options)
-    if table is not None:
-        write_csv(table, rows)
-    lines = [console.json_text(row) if jsonl else "\t".join(map(_word, row.values())) for row in rows]
-    options.put({"scores": rows, "skipped": files.skipped, **more}, "\n".join(lines))
+        rows = _judged(files, found)
+        with late:
+            _draw(rows, files, found, heatmaps)
+        with late:
+            more = _of_the_set(detector, files, found, batch, report, ood or [], options)
+    with late:
+        if table is not None:
+            write_csv(table, rows)
+    lines = [console.json_text(row) if jsonl else tuple(map(_word, row.values())) for row in rows]
+    options.put({"scores": rows, "skipped": files.skipped, **more}, lines)
+    late.end()
     if fail_on_ood and any(row["verdict"] == "strange" for row in rows):
         sys.exit(_STRANGE)
 
 
-def _judged(files: ImageSet, found: Verdicts, heatmaps: Path | None) -> list[dict[str, Any]]:
-    """Give the row of each image, and draw its heat map where they are asked for."""
-    from mfimage.datasets import save_pngs
-
+def _judged(files: ImageSet, found: Verdicts) -> list[dict[str, Any]]:
+    """Give the row of each image."""
     columns: dict[str, Any] = {
         "path": files.paths,
         "score": found.scores.tolist(),
@@ -145,10 +148,17 @@ def _judged(files: ImageSet, found: Verdicts, heatmaps: Path | None) -> list[dic
         "verdict": ["strange" if strange else "familiar" for strange in found.is_ood],
         "reason": found.reasons,
     }
-    if heatmaps is not None:
-        paths = save_pngs(found.heatmaps, [Path(path).stem for path in files.paths], heatmaps)
-        columns["heatmap"] = [str(path) for path in paths]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _draw(rows: list[dict[str, Any]], files: ImageSet, found: Verdicts, folder: Path | None) -> None:
+    """Draw the heat maps where they are asked for, and add each to its row."""
+    from mfimage.datasets import save_pngs
+
+    if folder is not None:
+        paths = save_pngs(found.heatmaps, [Path(path).stem for path in files.paths], folder)
+        for row, path in zip(rows, paths, strict=True):
+            row["heatmap"] = str(path)
 
 
 def _of_the_set(

@@ -47,7 +47,7 @@ def import_(network: Path, out: Path, /, *, talk: opt.Talk = opt.Talk()) -> None
     size, labels = sizes["resolution"], sizes["labels"]
     talk.say(f"{size} × {size} pixels, z in R^{sizes['z_dim']}, {labels or 'no'} labels")
     values = {"generator": str(out), "fingerprint": generator.fingerprint(), "architecture": sizes}
-    talk.put(values, str(out))
+    talk.put(values, [out])
 
 
 @app.command
@@ -87,9 +87,12 @@ def sample(
         written += save_pngs(images, [f"seed-{s:04d}" for s in part], outdir)
         step = max(1, images.shape[-1] // 128)  # else a sheet of large images would not be seen at once
         small.append(torch.nn.functional.avg_pool2d(images, step))
-    save_png(sheet(torch.cat(small), max(1, round(len(numbers) ** 0.5))), outdir / "sheet.png")
-    talk.say(f"{console.counted(len(written), 'image')} and sheet.png in {outdir}")
-    talk.put({"images": written}, "\n".join(map(str, written)))
+    late = console.Late()
+    with late:
+        save_png(sheet(torch.cat(small), max(1, round(len(numbers) ** 0.5))), outdir / "sheet.png")
+        talk.say(f"{console.counted(len(written), 'image')} and sheet.png in {outdir}")
+    talk.put({"images": written}, written)
+    late.end()
 
 
 def seed_list(text: str) -> list[int]:
@@ -157,7 +160,7 @@ def manifold(
     }  # fmt: skip
     with talk.progress("images") as advance:
         write_points(scene, outdir, {"train": count, "test": test_count}, seed, about, advance)
-    talk.put({"points": str(outdir), **about}, str(outdir))
+    talk.put({"points": str(outdir), **about}, [outdir])
 
 
 def _generator(source: str, dim: int, size: int, truncation: float, label: int | None) -> Generator:

@@ -14,6 +14,7 @@ from mfimage.config import SETTLED, BudgetName, Config, ModelConfig, PresetName,
 from mfimage.errors import UsageError
 from mfimage.outputs import claim, hold
 from mfimage.settings import read_settings
+from mfimage.streams import put
 
 if TYPE_CHECKING:
     from mfimage.models import GenerativeModel
@@ -80,7 +81,7 @@ def pack(
     console.list_skipped([Skipped(**bad) for bad in manifest["skipped"]])
     if manifest["left_out"]:
         talk.say(f"{manifest['left_out']} images lie beside the folders of splits: left out")
-    talk.put(manifest, str(outdir))
+    talk.put(manifest, [outdir])
 
 
 def dimension(
@@ -116,14 +117,17 @@ def dimension(
             reading=reading,
         )  # fmt: skip
     values = found.as_json()
-    if outdir is not None:
-        write_json(outdir / "dimension.json", values)
-        with whole(outdir / "dimension.png") as temporary:
-            temporary.write_bytes(found.figure())
-        talk.say(f"dimension.json and dimension.png in {outdir}")
+    late = console.Late()
+    with late:
+        if outdir is not None:
+            write_json(outdir / "dimension.json", values)
+            with whole(outdir / "dimension.png") as temporary:
+                temporary.write_bytes(found.figure())
+            talk.say(f"dimension.json and dimension.png in {outdir}")
     for sentence in (found.reason, *found.notes):
         talk.say(sentence)
-    talk.put(values, str(found.dim))
+    talk.put(values, [found.dim])
+    late.end()
 
 
 def train(
@@ -156,21 +160,22 @@ def train(
     else:
         chosen = settings.over(read_settings(Config, config) if config else presets[preset or "default"])
         if print_config:
-            console.put(console.json_text(asdict(chosen), indent=2))
+            put(console.json_text(asdict(chosen), indent=2))
             return
     if not data:
         raise UsageError("train: DATA is missing: a named set, folder, zip or array file")
     from mfimage.training import train as train_
 
     opt.given(*data, config)
-    model = train_(
-        data, outdir, chosen, device=options.device, resume=resume, quiet=options.quiet,
-        reading=options.reading,
-    )  # fmt: skip
+    with opt.advising("continue with --resume"):
+        model = train_(
+            data, outdir, chosen, device=options.device, resume=resume, quiet=options.quiet,
+            reading=options.reading,
+        )  # fmt: skip
     path = outdir / "model"
     for line in _closing(model, outdir):
         options.say(line)
-    options.put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, str(path))
+    options.put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, [path])
 
 
 def _closing(model: GenerativeModel, outdir: Path) -> list[str]:
@@ -201,9 +206,10 @@ def demo(
     opt.given(config)
     hold(outdir)
     settings = read_settings(Config, config) if config else presets["demo"]
-    report, sentence = run_demo(outdir, settings.with_(seed=seed), device=device, quiet=talk.quiet)
+    with opt.advising(opt.SAME_COMMAND):
+        report, sentence = run_demo(outdir, settings.with_(seed=seed), device=device, quiet=talk.quiet)
     talk.say(sentence)
-    talk.put({"report": str(report), "sentence": sentence}, str(report))
+    talk.put({"report": str(report), "sentence": sentence}, [report])
 
 
 def reproduce(
@@ -241,10 +247,11 @@ def reproduce(
     outdir = outdir or Path("runs") / experiment
     opt.given(weights)
     hold(outdir)
-    report = reproduce_(
-        experiment, outdir, algorithms=() if algorithm == ("all",) else algorithm, runs=runs, budget=budget,
-        scene={name: value for name, value in scene.items() if value is not None},
-        device=device, quiet=talk.quiet, tell=talk.say,
-    )  # fmt: skip
+    with opt.advising(opt.SAME_COMMAND):
+        report = reproduce_(
+            experiment, outdir, algorithms=() if algorithm == ("all",) else algorithm, runs=runs,
+            budget=budget, scene={name: value for name, value in scene.items() if value is not None},
+            device=device, quiet=talk.quiet, tell=talk.say,
+        )  # fmt: skip
     talk.say(f"{outdir / 'report.html'}")
-    talk.put(report.as_json(), report.table().text())
+    talk.put(report.as_json(), report.table().text().split("\n"))

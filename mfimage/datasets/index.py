@@ -69,11 +69,23 @@ def _expand(one: str | Path) -> tuple[list[Path], list[Skipped]]:
         return [path / name for name in index.names], others
     if path.exists():
         return [path], []
-    matches = sorted(glob.glob(str(path), recursive=True), key=natural)
+    matches = sorted(_matches(path), key=natural)
     images = [Path(match) for match in matches if is_image(match) and Path(match).is_file()]
     if not images:
         raise DataError(f"{one}: no such file or folder, and no image matches it as a pattern")
     return images, [bad for match in matches if (bad := unread(match)) is not None]
+
+
+def _matches(pattern: Path) -> list[str]:
+    """What a pattern matches: a folder in it that is there is meant as it is written, whatever its name.
+
+    Where nothing matches, brackets are parts of names too.
+    """
+    folder = next((parent for parent in pattern.parents if parent.is_dir()), Path())
+    literal, rest = glob.escape(str(folder)), str(pattern.relative_to(folder))
+    tries = [os.path.join(literal, wild) for wild in (rest, rest.replace("[", "[[]"))]
+    found = glob.glob(tries[0], recursive=True) or glob.glob(tries[1], recursive=True)
+    return [os.path.normpath(match) for match in found]
 
 
 class Names(Sequence[str]):

@@ -140,5 +140,5 @@ def choose(divided: Mapping[str, _Part], split: str, name: str) -> _Part:
         raise DataError(f"{name}: has no split {split!r}; there are {', '.join(divided)}")
     if not len(divided[wanted]):
         counts = ", ".join(f"{key} {len(part)}" for key, part in divided.items())
-        raise DataError(f"{name}: nothing falls into the split {split!r} ({counts}); ask for 'all'")
+        raise DataError(f"{name}: nothing falls into the split {split!r} ({counts}): give more images")
     return divided[wanted]

@@ -26,7 +26,7 @@ from mfimage.denoising.curve import NOISY
 from mfimage.denoising.restoring import BEYOND
 from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError, Skipped
-from mfimage.eval.image_metrics import psnr, ssim
+from mfimage.eval.image_metrics import LEAST_SIDE, psnr, ssim
 from mfimage.files import user_path
 
 Batches: TypeAlias = Iterator[tuple[Tensor, tuple[str, ...]]]  # images with their paths
@@ -46,31 +46,38 @@ class FileReader:
     scaled: bool = False  # whether images of other sizes are scaled and cropped to it
     tiled: bool = False  # whether images may be larger; they then come one by one
     notes: list[str] = field(default_factory=list)  # what a user should know of what was read
+    enlarged: bool = False  # whether they will be enlarged, which is not done in tiles
 
-    def batches(self, paths: Sequence[str], skipped: list[Skipped]) -> Batches:
-        """Read images, (B, C, H, W) float32 in [0, 1], with their paths; bad ones are added to `skipped`."""
+    def batches(self, paths: Sequence[str], skipped: list[Skipped], mask: Tensor | None = None) -> Batches:
+        """Read images, (B, C, H, W) float32 in [0, 1], with their paths; bad ones are added to `skipped`.
+
+        With `tiled` an image that is too small, or has not the size of the mask (H, W), is a bad one.
+        """
         if self.tiled:
-            yield from self._one_by_one(paths, skipped)
+            yield from self._one_by_one(paths, skipped, mask)
             return
         try:
             size = self.size if self.scaled else None
             files = load_files(paths, size, self.channels, reading=self.reading, beyond=BEYOND)
         except MixedSizesError as error:
             height, width = self.size
+            tile = "" if self.enlarged else ", or --tile"
             raise DataError(
-                f"the inputs differ in size, the model takes {height} × {width}: --resize, or --tile"
+                f"the inputs differ in size, the model takes {height} × {width}: --resize{tile}"
             ) from error
         skipped.extend(files.skipped)
+        tile = "" if self.enlarged else ", --tile treats large images in parts"
         self.notes.extend(files.notes)
-        hint = ": --resize scales and crops, --tile treats large images in parts"
+        hint = f": --resize scales and crops{tile}"
         _require_size(f"{files.paths[0]}:", files.shape, self.size, "the model takes", hint)
         yield files.batch(slice(None)), files.paths
 
-    def _one_by_one(self, paths: Sequence[str], skipped: list[Skipped]) -> Batches:
+    def _one_by_one(self, paths: Sequence[str], skipped: list[Skipped], mask: Tensor | None) -> Batches:
         bad, good, changes = BadFiles(self.reading.max_bad), 0, Changes()
         for path in paths:
             try:
                 image = _read(path, self._preparation(None), changes, BEYOND)
+                self._check_tiled(path, image, mask)
             except DataError as error:
                 skipped.append(bad.add(path, error))
             else:
@@ -78,6 +85,17 @@ class FileReader:
                 yield image[None], (path,)
         bad.check(good)
         self.notes.extend(changes.notes())
+
+    def _check_tiled(self, path: str, image: Tensor, mask: Tensor | None) -> None:
+        above, across = image.shape[1:]
+        height, width = self.size
+        if above < height or across < width:
+            least = f"less than a tile of {height} × {width}"
+            raise DataError(f"{path}: {above} × {across} pixels are {least}; --resize scales it")
+        if mask is not None and mask.shape != image.shape[1:]:
+            raise DataError(
+                f"{path}: {above} × {across} pixels, but the mask has {mask.shape[0]} × {mask.shape[1]}"
+            )
 
     def clean(self, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
         """Read the clean images (B, C, H, W) of results of a size; DataError if theirs is another."""
@@ -171,10 +189,11 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """Describe each image of a batch for the table; PSNR and SSIM are None without the clean (B, C, H, W)."""
     found, unknown = restored.examination, [None] * len(paths)
+    small = min(restored.after.shape[-2:]) < LEAST_SIDE
     columns: dict[str, Iterable[Any]] = {
         "path": paths, "output": map(str, written), "sigma": found.sigma.tolist(), "method": restored.methods,
         "psnr": unknown if clean is None else psnr(restored.after, clean).tolist(),
-        "ssim": unknown if clean is None else ssim(restored.after, clean).tolist(),
+        "ssim": unknown if clean is None or small else ssim(restored.after, clean).tolist(),
         "distance": found.distance.tolist(), "residual": found.residual.tolist(),
         "score": found.score.tolist(), "score_after": found.score_after.tolist(),
         "warning": found.messages(paths, [method != NOISY for method in restored.methods]),
@@ -199,10 +218,13 @@ def save_sheet(groups: Sequence[Tensor], path: Path) -> None:
 
 
 def mean_quality(rows: Sequence[dict[str, Any]]) -> str:
-    """Say how good the results are on average."""
-    finite = [row["psnr"] for row in rows if math.isfinite(row["psnr"])]
+    """Say how good the results are on average, as far as that was measured."""
+    measured = [row["psnr"] for row in rows if row["psnr"] is not None]
+    finite = [value for value in measured if math.isfinite(value)]
+    if not measured:
+        return "PSNR and SSIM: not measured"
     if not finite:
         return "PSNR infinite: the results are the clean images"
-    similar = sum(row["ssim"] for row in rows) / len(rows)
-    images = counted(len(finite), "image")
-    return f"PSNR {sum(finite) / len(finite):.2f} dB, SSIM {similar:.4f}, mean over {images}"
+    similar = [row["ssim"] for row in rows if row["ssim"] is not None]
+    ssim_ = f"SSIM {sum(similar) / len(similar):.4f}, " if similar else ""
+    return f"PSNR {sum(finite) / len(finite):.2f} dB, {ssim_}mean over {counted(len(finite), 'image')}"

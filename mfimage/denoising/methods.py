@@ -22,15 +22,20 @@ _NORMAL = 0.6745  # median |N(0, 1)|
 
 
 def wavelet_sigma(y: Tensor) -> Tensor:
-    """Estimate the noise of images (B, C, H, W), H and W ≥ 2, from the finest diagonal details; shape (B,).
+    """Estimate the noise of images (B, C, H, W) from the finest diagonal details; shape (B,).
 
     σ̂ = median |w| / 0.6745,   w = ½(a − b − c + d) over every block (a b; c d) of 2 × 2 pixels, overlapping:
     of a small image each shift's quarter alone would give twice the error. It is too high where the image
-    itself is finely structured, too low where noise was cut off at black or white. Donoho, Johnstone, Ideal
-    spatial adaptation by wavelet shrinkage, 1994, §4.2.
+    itself is finely structured, too low where noise was cut off at black or white. In one row or column of
+    pixels w = (a − b)/√2; a single pixel tells of no noise. Donoho, Johnstone, Ideal spatial adaptation by
+    wavelet shrinkage, 1994, §4.2.
     """
-    rows = y[..., 1:, :] - y[..., :-1, :]
-    details = (rows[..., 1:] - rows[..., :-1]) / 2
+    details, sides = y, [side for side in (-2, -1) if y.shape[side] > 1]
+    if not sides:
+        return y.new_zeros(len(y))
+    for side in sides:
+        details = details.diff(dim=side)
+    details = details / 2 ** (len(sides) / 2)
     return details.flatten(1).abs().median(1).values / _NORMAL
 
 

@@ -39,7 +39,7 @@ def in_tiles(
     if x.shape[-2] < height or x.shape[-1] < width:
         raise DataError(
             f"image: {x.shape[-2]} × {x.shape[-1]} pixels are less than a tile of {height} × {width}: "
-            "resize it (--resize on the command line)"
+            "enlarge it first"
         )
     if not 0 <= overlap < 1:
         raise UsageError(f"overlap: a share from 0 to below 1, not {overlap}")

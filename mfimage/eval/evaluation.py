@@ -12,16 +12,23 @@ from torch import Tensor
 from mfimage.console import counted
 from mfimage.datasets.loading import Data
 from mfimage.datasets.sets import Dataset, identity
-from mfimage.errors import UsageError
+from mfimage.errors import DataError, UsageError
 from mfimage.eval.cache import FeatureStore, is_main
 from mfimage.eval.features import InceptionFeatures, ScatteringFeatures
 from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
-from mfimage.eval.metrics import FEATURE_METRICS, METRICS, MODEL_METRICS, FeatureSpace, Numbers
+from mfimage.eval.metrics import (
+    FEATURE_METRICS,
+    METRICS,
+    MODEL_METRICS,
+    FeatureSpace,
+    Numbers,
+    noted,
+    ruled_out,
+)
 from mfimage.eval.numbers import Evaluation, read_evaluation
 from mfimage.eval.page import Page, Pictures, Section, picture, strip
 from mfimage.eval.protocols import MOST, PROTOCOLS, Setup
-from mfimage.eval.table import number
-from mfimage.eval.verdict import RATIO, Verdict, is_linear, learned_of, verdict_of
+from mfimage.eval.verdict import in_words, learned_of
 from mfimage.inputs import load_like
 from mfimage.models import GenerativeModel
 from mfimage.pretrained import weights_hash
@@ -29,11 +36,6 @@ from mfimage.settings import plain
 
 _SHOWN = 64  # samples on the page
 _BY_INCEPTION = ("fid", "kid", "prdc")
-_OF_A_MANIFOLD = {
-    "reconstruction": "an ambient flow is its own projection",
-    "geometry": "there is no manifold",
-    "latent": "there is no manifold",
-}
 
 
 def evaluate(
@@ -77,7 +79,7 @@ def evaluate(
         processes only the first has numbers that cost time.
 
     Raises:
-        DataError: If the images cannot be had, or are not of the model's shape.
+        DataError: If the images cannot be had, are not of the model's shape, or too few for any number.
         ModelError: If it is a model of vectors.
         UsageError: If there is no such metric or protocol, or a conditional model is asked for more than its
             reconstruction.
@@ -92,24 +94,27 @@ def evaluate(
     learned = learned_of(train, model)
     s = Setup(model, test, train, learned, rules, count, density_images, seed, batch_size, weights[:12], tell)
     spaces, skipped = _feature_spaces(s, metrics, inception_weights)
-    if not model.has_manifold:
-        skipped |= {name: reason for name, reason in _OF_A_MANIFOLD.items() if name in metrics}
+    skipped |= ruled_out(model, metrics)
     summaries = {"test": test.summary(), "train": train.summary()}
     numbers: Numbers = {}
+    failed: dict[str, str] = {}
     pictures: dict[str, Tensor] = {}
     for name, measure in MODEL_METRICS.items():
         if name in metrics and name not in skipped and is_main():
-            more, shown = measure(s)
-            numbers, pictures = numbers | more, pictures | shown
+            with noted(name, failed):
+                more, shown = measure(s)
+                numbers, pictures = numbers | more, pictures | shown
     for space in spaces:
-        numbers |= _feature_numbers(s, space, summaries, cache)
+        numbers |= _feature_numbers(s, space, summaries, cache, failed)
+    if failed and not numbers and is_main():
+        raise DataError("; ".join(f"{name} cannot be measured: {why}" for name, why in failed.items()))
     if not model.conditional and is_main():
         pictures["samples"] = s.sample(range(_SHOWN))
     says = {"name": rules.name, "says": rules.says}
     asked = {"metrics": list(metrics), "samples": samples, "density_images": density_images, "seed": seed}
     described = {**_described(model, weights), "learned": len(learned)}
-    words = _verdict(model, len(learned), numbers)
-    return Evaluation(described, summaries, says, numbers, skipped, asked, words, pictures)
+    words = in_words(numbers, model, len(learned))
+    return Evaluation(described, summaries, says, numbers, skipped | failed, asked, words, pictures)
 
 
 def evaluate_once(path: Path, data: Data, model: GenerativeModel, train: Data, **settings: Any) -> Evaluation:
@@ -169,7 +174,11 @@ def _feature_spaces(
 
 
 def _feature_numbers(
-    s: Setup, space: FeatureSpace, summaries: Mapping[str, Mapping[str, Any]], cache: Path | None
+    s: Setup,
+    space: FeatureSpace,
+    summaries: Mapping[str, Mapping[str, Any]],
+    cache: Path | None,
+    failed: dict[str, str],
 ) -> Numbers:
     """Measure in one feature space; no numbers in processes that only share the work."""
     store = FeatureStore(space.extractor, cache, s.tell)
@@ -195,7 +204,8 @@ def _feature_numbers(
         store.forget(key)
     numbers: Numbers = {}
     for name in space.metrics if is_main() else ():
-        numbers |= FEATURE_METRICS[name](s, space, sets)
+        with noted(name, failed):
+            numbers |= FEATURE_METRICS[name](s, space, sets)
     return numbers
 
 
@@ -214,22 +224,6 @@ def page_of(evaluation: Evaluation, name: str) -> Page:
     }  # fmt: skip
     notes = [f"no {metric}: {reason}" for metric, reason in evaluation.skipped.items()]
     return Page(f"Evaluation of {name}", lead, sections_of(evaluation), settings, notes)
-
-
-def _verdict(model: GenerativeModel, learned: int, numbers: Numbers) -> str:
-    """Say how good reconstructions and samples are, as far as that was measured."""
-    words = []
-    if ratio := numbers.get(RATIO):
-        error, known = numbers["squared_error"], verdict_of(model)
-        found = Verdict(
-            error.value, error.beside["pca"], ratio.interval, error.n, model.dim, learned, is_linear(model),
-            known.best if known else "",
-        )  # fmt: skip
-        words.append(str(found))
-    for name in [name for name in ("fid", "fd-scattering") if name in numbers][:1]:
-        floor = f", as many training images {number(numbers[f'{name}_floor'].value)}"
-        words.append(f"Samples have a distance of {number(numbers[name].value)} ({name}){floor}.")
-    return " ".join(words)
 
 
 def sections_of(evaluation: Evaluation) -> list[Section]:

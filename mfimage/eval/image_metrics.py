@@ -16,6 +16,8 @@ from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError
 from mfimage.models.subspace import pca_rows, principal_components
 
+LEAST_SIDE = 3  # pixels, of a structural similarity
+
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
     """Compute the squared error of each image, summed over pixels and channels: Σ (x − y)²."""
@@ -47,8 +49,9 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
     _check(x, y)
     side = min(7, *x.shape[2:])
-    if side < 3:
-        raise DataError(f"structural similarity needs at least 3×3 pixels; got {tuple(x.shape[2:])}")
+    if side < LEAST_SIDE:
+        least = f"{LEAST_SIDE}×{LEAST_SIDE}"
+        raise DataError(f"structural similarity needs at least {least} pixels; got {tuple(x.shape[2:])}")
     window = side - 1 + side % 2
     pairs = zip(x.detach().cpu().double().numpy(), y.detach().cpu().double().numpy(), strict=True)
     return torch.tensor(

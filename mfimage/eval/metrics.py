@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias, cast
 
 import torch
+from numpy.linalg import LinAlgError
 from torch import Tensor
 
-from mfimage.console import counted
+from mfimage.console import counted, reason
+from mfimage.errors import DataError, ModelError
 from mfimage.eval.features import FeatureExtractor
-from mfimage.eval.image_metrics import PCA, copies, mse, nearest, psnr, squared_error, ssim
+from mfimage.eval.image_metrics import LEAST_SIDE, PCA, copies, mse, nearest, psnr, squared_error, ssim
 from mfimage.eval.numbers import Interval, Number, bootstrap, mean_interval, ratio_of_means
 from mfimage.eval.protocols import MOST, Setup
 from mfimage.eval.set_metrics import coverage, frechet_distance, kernel_distance, normality
@@ -22,7 +25,7 @@ from mfimage.eval.table import Better
 from mfimage.eval.verdict import RATIO, projections
 from mfimage.inputs import in_batches
 from mfimage.losses import dequantise
-from mfimage.models import ChartedModel, bits_per_dim
+from mfimage.models import ChartedModel, GenerativeModel, bits_per_dim
 from mfimage.models.geometry import metric
 
 Numbers: TypeAlias = dict[str, Number]
@@ -36,6 +39,11 @@ ERRORS: dict[str, ImageError] = {
     "ssim": (ssim, "", "higher"),
     "norm256": (lambda x, y: 256 * squared_error(x, y).sqrt(), "norm, pixels in 0 … 256", "lower"),
 }
+_NO_MANIFOLD = {
+    "reconstruction": "an ambient flow is its own projection",
+    "geometry": "there is no manifold",
+    "latent": "there is no manifold",
+}
 _SHOWN = 12  # reconstructions on the page
 _NEAREST = 16  # samples on the page with their nearest training images
 _CHECKED = 1000  # samples that are looked for among the training images
@@ -44,11 +52,31 @@ _DRAWS = 10  # of a bootstrap of Fréchet distances, each of which takes about a
 _SUBSETS = 100  # of a kernel distance
 
 
+def ruled_out(model: GenerativeModel, metrics: Sequence[str]) -> dict[str, str]:
+    """Say by name of a metric, or of a number, why it cannot be measured of a model."""
+    lacking = {} if model.has_manifold else _NO_MANIFOLD
+    found = {name: why for name, why in lacking.items() if name in metrics}
+    height, width = model.shape[1:]
+    if "reconstruction" in metrics and min(height, width) < LEAST_SIDE:
+        found["ssim"] = f"needs {LEAST_SIDE} × {LEAST_SIDE} pixels, the images have {height} × {width}"
+    return found
+
+
+@contextmanager
+def noted(name: str, failed: dict[str, str]) -> Iterator[None]:
+    """Note why a metric cannot be measured, as of too few images: the others stand."""
+    try:
+        yield
+    except (DataError, ModelError, ArithmeticError, LinAlgError, torch.linalg.LinAlgError) as error:
+        failed[name] = reason(error)
+
+
 def measure_reconstruction(s: Setup) -> tuple[Numbers, Pictures]:
     """Measure reconstructions of held-out images, and those by PCA at equal d beside them."""
     s.tell(f"reconstruction of {counted(len(s.test), 'image')}")
     pca = PCA.of(s.learned, s.model.dim)
-    errors = {name: error for name, error in ERRORS.items() if name != "norm256" or s.protocol.norm256}
+    left_out = {*ruled_out(s.model, ["reconstruction"]), *([] if s.protocol.norm256 else ["norm256"])}
+    errors = {name: error for name, error in ERRORS.items() if name not in left_out}
     found: dict[str, list[Tensor]] = {name: [] for name in errors}
     for x, *both in projections(s.model, pca, s.test, s.batch_size):
         for name, (error, _, _) in errors.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -14,7 +14,7 @@ from mfimage.datasets.sets import Dataset
 from mfimage.datasets.splits import validation_rows
 from mfimage.errors import ModelError, boundary
 from mfimage.eval.image_metrics import PCA, squared_error
-from mfimage.eval.numbers import ratio_of_means
+from mfimage.eval.numbers import Number, ratio_of_means
 from mfimage.eval.table import number
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
@@ -25,6 +25,7 @@ Best: TypeAlias = Literal["", "start", "middle", "end"]  # when in training the 
 VERDICT = "verdict"  # the section of `model.measured` that holds a verdict
 TRAINED = "training"  # the section that holds what the images to learn from are found again by
 RATIO = "error_over_pca"  # the number of an evaluation that a verdict is read off
+_LONGER = "train it for longer (mfimage train --time)"
 LEAST = 0.01  # share of principal components' error below which a difference is none
 
 
@@ -82,11 +83,12 @@ class Verdict:
     def advice(self) -> str:
         """What would help; empty where that is unknown."""
         if 0 < self.passes < 1:
-            return "training has not seen every image once: give it more --time"
+            return f"training has not seen every image once: {_LONGER}"
         if self.best == "end":
-            return "it was still improving when training ended: give it more --time"
+            return f"it was still improving when training ended: {_LONGER}"
         too_few = f"{counted(self.learned, 'image')} to learn from are too few for this variety"
-        return f"{too_few}: add images or lower --dim" if self.best else ""
+        advice = "add images, or fewer dimensions (mfimage train --dim)"
+        return f"{too_few}: {advice}" if self.best else ""
 
 
 def _sentence(words: str) -> str:
@@ -147,3 +149,19 @@ def verdict_of(model: GenerativeModel) -> Verdict | None:
         ):
             raise ValueError(f"{found.interval} is no interval")
         return found
+
+
+def in_words(numbers: Mapping[str, Number], model: GenerativeModel, learned: int) -> str:
+    """Say how good reconstructions and samples are, as far as that was measured."""
+    words = []
+    if ratio := numbers.get(RATIO):
+        error, known = numbers["squared_error"], verdict_of(model)
+        found = Verdict(
+            error.value, error.beside["pca"], ratio.interval, error.n, model.dim, learned, is_linear(model),
+            known.best if known else "",
+        )  # fmt: skip
+        words.append(str(found))
+    for name in [name for name in ("fid", "fd-scattering") if name in numbers][:1]:
+        floor = f", as many training images {number(numbers[f'{name}_floor'].value)}"
+        words.append(f"Samples have a distance of {number(numbers[name].value)} ({name}){floor}.")
+    return " ".join(words)

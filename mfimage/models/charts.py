@@ -13,7 +13,10 @@ from mfimage.models.duals import Dual, by_jvp
 from mfimage.models.layers import Transform, Value
 from mfimage.models.multiscale import Multiscale
 
-NO_GAINS = "this model was not trained with noise, so it cannot shrink it: train it with --noise 0-0.5"
+NO_GAINS = (
+    "this model was not trained with noise, so it cannot shrink it: train one that is told of it (mfimage "
+    "train --noise 0-0.5)"
+)
 
 
 class Manifold(nn.Module):

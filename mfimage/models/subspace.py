@@ -37,7 +37,7 @@ def principal_components(
     if not 1 <= dim <= min(count - 1, features):
         raise DataError(
             f"{count} images of {features} pixels cannot span {dim} principal components: "
-            "give more images or lower --dim"
+            "give more images, or ask for fewer dimensions"
         )
     mean = rows.mean(0, dtype=torch.float64)
     basis = _exact(rows, mean, dim) if features <= exact else _iterated(rows, mean, dim, seed, rounds)

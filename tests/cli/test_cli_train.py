@@ -55,7 +55,7 @@ def test_a_page_that_fails_loses_no_model(mfimage, short, bumps, monkeypatch):
     )
     code, out, err = mfimage("train", bumps, "-o", "run", "--config", short, "--device", "cpu")
     assert (code, out) == (0, "run/model\n")
-    assert "warning: no report.html: OSError: [Errno 28] No space left" in err
+    assert "warning: no report.html: No space left" in err
     assert "Page:" not in err
     assert mfimage("sample", "-m", "run", "-n", 1, "-q")[0] == 0
 
@@ -131,13 +131,24 @@ def test_a_disk_that_fills_while_training_is_code_6(mfimage, short, bumps, monke
     assert not list(Path("run").rglob("*.tmp"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+ENDINGS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("number", "code"), ENDINGS)
 def test_an_interrupted_training_has_its_code(mfimage, bumps, monkeypatch, number, code):
     monkeypatch.setattr("mfimage.training.train", raising(Interrupted(number, "saved step 3")))
-    assert fails(mfimage("train", bumps), code, "mfimage: saved step 3")
+    assert fails(mfimage("train", bumps), code, "mfimage: saved step 3; continue with --resume\n")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("verb", [["reproduce", "circle"], ["demo"]])
+def test_a_verb_that_goes_on_by_itself_says_so_when_it_is_interrupted(mfimage, monkeypatch, verb):
+    stopped = raising(Interrupted(signal.SIGTERM, "saved step 3"))
+    monkeypatch.setattr("mfimage.clothes_demo.run_demo", stopped)
+    monkeypatch.setattr("mfimage.experiments.reproduce.reproduce", stopped)
+    assert fails(mfimage(*verb), 143, "mfimage: saved step 3; the same command goes on\n")
+
+
+@pytest.mark.parametrize(("number", "code"), ENDINGS)
 def test_a_signal_before_there_is_anything_to_save_has_its_code(mfimage, bumps, monkeypatch, number, code):
     monkeypatch.setattr("mfimage.training.train", lambda *_, **__: signal.raise_signal(number))
     assert fails(mfimage("train", bumps), code)

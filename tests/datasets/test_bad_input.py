@@ -1,4 +1,4 @@
-"""A test for each row of docs/bad-input.md."""
+"""A test for each row of docs/promises.md."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from mfimage.datasets import load, load_files, to_batch
 from mfimage.datasets import sources as reading
 from mfimage.errors import DataError
 
-PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"
+PAGE = Path(__file__).parents[2] / "docs" / "promises.md"
 RNG = np.random.default_rng(0)
 RED = (200, 30, 40)
 

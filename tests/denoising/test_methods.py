@@ -140,3 +140,10 @@ def test_overlapping_blocks_tell_more_than_separate_ones(generator):
     a, b, c, d = y[..., ::2, ::2], y[..., 1::2, ::2], y[..., ::2, 1::2], y[..., 1::2, 1::2]
     separate = ((a - b - c + d) / 2).flatten(1).abs().median(1).values / 0.6745
     assert wavelet_sigma(y).std() < 0.8 * separate.std()
+
+
+@pytest.mark.parametrize("shape", [(1, 400), (400, 1), (3, 1, 400)])
+def test_the_noise_of_one_row_or_column_is_measured(shape, generator):
+    y = 0.5 + 0.1 * torch.randn(50, *(1,) * (3 - len(shape)), *shape, generator=generator)
+    assert wavelet_sigma(y).mean() == pytest.approx(0.1, rel=0.02)
+    assert wavelet_sigma(y[..., :1, :1]).tolist() == [0.0] * 50

@@ -44,10 +44,10 @@ def test_less_than_one_percent_is_no_better(error, better):
         (
             "middle",
             9.0,
-            "images to learn from are too few for this variety: add images or lower --dim.",
+            "are too few for this variety: add images, or fewer dimensions (mfimage train --dim).",
         ),
-        ("end", 9.0, "It was still improving when training ended: give it more --time."),
-        ("start", 0.5, "Training has not seen every image once: give it more --time."),
+        ("end", 9.0, "still improving when training ended: train it for longer (mfimage train --time)."),
+        ("start", 0.5, "has not seen every image once: train it for longer (mfimage train --time)."),
     ],
 )
 def test_no_better_says_what_would_help(best, passes, words):

@@ -1,0 +1,62 @@
+"""The end of a training: the model is there first, whatever fails of what is measured of it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from commands import raising
+from tiny import TINY, draw_bumps
+
+from mfimage import from_pretrained, train
+from mfimage.eval.verdict import TRAINED, verdict_of
+from mfimage.pretrained import weights_hash
+from mfimage.results import MEASURED, Results
+from mfimage.training import train_or_reuse
+
+SHORT = replace(TINY, steps=4, density_steps=4, every=2)
+
+
+@pytest.mark.parametrize(
+    ("target", "lost"),
+    [("calibrate_denoising", {"denoising", "familiar"}), ("judge", {"verdict"})],
+)
+def test_a_measurement_that_fails_is_reported_and_the_model_is_there(
+    bumps, tmp_path, monkeypatch, capsys, target, lost
+):
+    monkeypatch.setattr(f"mfimage.results.{target}", raising(IndexError("an accident")))
+    model = train(bumps, tmp_path / "run", SHORT, device="cpu")
+    assert "IndexError: an accident" in capsys.readouterr().err
+    again = from_pretrained(tmp_path / "run")
+    assert weights_hash(again) == weights_hash(model)
+    assert set(again.measured) == set(MEASURED) - lost
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_what_was_broken_off_while_it_was_measured_is_measured_when_asked_for(bumps, tmp_path, monkeypatch):
+    monkeypatch.setattr(Results, "measure", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        train(bumps, tmp_path / "run", SHORT, device="cpu")
+    there = from_pretrained(tmp_path / "run")
+    assert TRAINED not in there.measured
+    monkeypatch.undo()
+    model = train_or_reuse(bumps, tmp_path / "run", SHORT, device="cpu")
+    assert weights_hash(model) == weights_hash(there)
+    assert set(model.measured) == set(from_pretrained(tmp_path / "run").measured) == set(MEASURED)
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 9)])
+def test_images_of_one_row_or_column_train_and_are_measured(tmp_path, capsys, shape):
+    side = max(shape)
+    row = draw_bumps(90, side=side)[:, side // 2]
+    np.save(tmp_path / "strip.npy", row.reshape(90, *shape))
+    model = train(tmp_path / "strip.npy", tmp_path / "run", SHORT, device="cpu")
+    assert capsys.readouterr().err == ""
+    assert from_pretrained(tmp_path / "run").shape == model.shape == (1, *shape)
+    assert set(model.measured) == set(MEASURED)
+    assert verdict_of(model).n > 0
+    curve = model.measured["denoising"]["whole"]
+    assert curve["sigmas"][-1] == 1.0
+    assert curve["wavelet"][-1] == pytest.approx(1.0, rel=0.25)  # the noise is seen
+    assert (tmp_path / "run" / "report.html").exists()
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["shape"] == [1, *shape]
