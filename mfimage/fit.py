@@ -82,9 +82,7 @@ def fit(
     saw. The module is in training mode during a step, where dropout draws from (seed, step), and in
     evaluation mode else. `clock` gives seconds.
     """
-    optimiser = torch.optim.AdamW(
-        _groups(module, schedule.weight_decay), lr=schedule.lr, betas=(0.9, 0.99), fused=True
-    )
+    optimiser = torch.optim.AdamW(_groups(module, schedule.weight_decay), lr=schedule.lr, betas=(0.9, 0.99))
     average = Average(module, schedule.ema)
     progress = Progress(**snapshots.restore(module, optimiser, average))
     progress.go_on(schedule.extent)
