@@ -23,6 +23,7 @@ TINY = Config(
     lr=5e-3,
     warmup=10,
     weight_decay=0.05,
+    precision="no",
     every=10,
     validation=20,
     flip=False,
