@@ -16,6 +16,9 @@ from tiny import TINY, draw_bumps
 
 from mfimage import cli, from_pretrained, train
 
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what runs the tests may ignore it, as nohup does
+
 
 @pytest.fixture(scope="session")
 def bumps(tmp_path_factory):

@@ -18,7 +18,7 @@ from mfimage.errors import DataError, UsageError
 from mfimage.fit import shuffled
 from mfimage.pretrained import weights_hash
 from mfimage.run import Run
-from mfimage.views import points_of
+from mfimage.views import points_seen
 
 SHORT = replace(TINY, steps=12, density_steps=6, every=4)
 
@@ -65,30 +65,33 @@ def test_a_resumed_run_equals_an_unbroken_one(photos, tmp_path, monkeypatch, nam
 
 
 def test_other_images_are_not_resumed_with(photos, tmp_path):
+    (data := tmp_path / "photos").mkdir()
     for i, values in enumerate(draw_bumps(120, seed=1)):
-        Image.fromarray(values).save(tmp_path / f"{i}.png")
+        Image.fromarray(values).save(data / f"{i}.png")
     train(photos, tmp_path / "run", SHORT, device="cpu", memory=0)
     with pytest.raises(DataError, match="not the images that the run in"):
-        train(tmp_path, tmp_path / "run", resume=True, device="cpu", memory=0)
+        train(data, tmp_path / "run", resume=True, device="cpu", memory=0)
 
 
 def test_bad_files_are_told_when_they_are_met(tmp_path, capfd):
+    (data := tmp_path / "photos").mkdir()
     for i, values in enumerate(draw_bumps(400)):
-        Image.fromarray(values).save(tmp_path / f"{i}.png")
-    names = load(tmp_path).paths
-    (tmp_path / names[1]).write_bytes(b"")  # a file that the sample of 256 does not see
-    train(tmp_path, tmp_path / "run", replace(SHORT, steps=40), device="cpu", memory=0)
+        Image.fromarray(values).save(data / f"{i}.png")
+    names = load(data).paths
+    (data / names[1]).write_bytes(b"")  # a file that the sample of 256 does not see
+    train(data, tmp_path / "run", replace(SHORT, steps=40), device="cpu", memory=0)
     said = capfd.readouterr().err
     assert "1 file skipped" in said
     assert f"{names[1]}: is empty (0 bytes)" in said
 
 
 def test_photographs_of_mixed_sizes_are_scaled(tmp_path, monkeypatch):
+    (data := tmp_path / "photos").mkdir()
     monkeypatch.setattr(loading, "PHOTO_SIZE", 16)
     for i in range(40):
-        Image.new("L", (70 + i, 90), i).save(tmp_path / f"{i}.png")
+        Image.new("L", (70 + i, 90), i).save(data / f"{i}.png")
     config = replace(SHORT, steps=0, density_steps=0, validation=5)
-    model = train(tmp_path, tmp_path / "run", config, device="cpu", memory=0)
+    model = train(data, tmp_path / "run", config, device="cpu", memory=0)
     assert model.shape == (1, 16, 16)
 
 
@@ -105,14 +108,14 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
         return real(chart, batch, config)
 
     def note(*arguments):
-        codes.append(points_of(*arguments))
+        codes.append(points_seen(*arguments))
         return codes[-1]
 
     phases = (replace(phase, loss=loss), algorithms.ALGORITHMS["m-flow"].phases[-1])
     monkeypatch.setitem(
         algorithms.ALGORITHMS, "m-flow", replace(algorithms.ALGORITHMS["m-flow"], phases=phases)
     )
-    monkeypatch.setattr(phases_module, "points_of", note)
+    monkeypatch.setattr(phases_module, "points_seen", note)
     model = train(photos, tmp_path, config, device="cpu", **options)
     monkeypatch.undo()
     return seen, codes, model

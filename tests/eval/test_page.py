@@ -7,7 +7,7 @@ import pytest
 import torch
 from pages import check_page, pictures_of, sections_of, text_of
 
-from mfimage.errors import DataError
+from mfimage.errors import DataError, UsageError
 from mfimage.eval.page import Files, Page, Pictures, Section, picture, strip
 from mfimage.eval.plots import lines_plot
 from mfimage.eval.table import Cell, Column, Row, Table
@@ -86,6 +86,6 @@ def test_bad_pictures_are_an_error(images):
 
 def test_a_page_that_cannot_be_written(tmp_path, page):
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(IsADirectoryError, match=r"report\.html"):
+    with pytest.raises(UsageError, match=r"report\.html: is a folder; a file is to be written here"):
         page.write(tmp_path / "report.html")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

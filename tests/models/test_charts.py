@@ -155,7 +155,7 @@ def test_log_densities_and_codes_do_not_ask_what_removes_noise():
 def test_a_chart_without_a_denoiser_cannot_shrink():
     chart, x = image_chart(ModelConfig((1, 8, 8), 3)), torch.rand(1, 1, 8, 8)
     for use in (lambda: chart.shrink(x, torch.ones(1)), lambda: chart.initialise_denoiser(x)):
-        with pytest.raises(ModelError, match="train it with --noise"):
+        with pytest.raises(ModelError, match="train one that is told of it"):
             use()
 
 
