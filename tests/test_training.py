@@ -264,11 +264,12 @@ def test_a_kill_right_after_a_checkpoint_leaves_nothing_off_the_record(bumps, tm
         train(bumps, broken, config, device="cpu")
     monkeypatch.undo()
     train(bumps, broken, resume=True, device="cpu")
-    ours, theirs = ({path.name for path in (run / "pictures").iterdir()} for run in (broken, whole))
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in (run / "pictures").iterdir()} for run in (broken, whole)
+    )
     assert len(ours) == 5
     assert ours == theirs
-    steps = [[(line["phase"], line["step"]) for line in curve(run)] for run in (broken, whole)]
-    assert steps[0] == steps[1]
+    assert curve(broken) == curve(whole)
 
 
 def test_a_run_has_one_writer(bumps, tmp_path):

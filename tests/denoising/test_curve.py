@@ -160,14 +160,19 @@ def test_auto_is_never_below_the_noisy_image(aware, sigma, generator):
 
 
 @pytest.mark.parametrize("sigma", [0.03, 0.2])
-def test_learning_to_shrink_beats_the_noisy_image_and_wiener(aware, generator, sigma):
+def test_learning_to_shrink_beats_the_noisy_image_wiener_and_at_much_noise_the_projection(
+    aware, generator, sigma
+):
     model, clean = from_pretrained(aware), bump_images(100, seed=77)
     y = clean + sigma * torch.randn(clean.shape, generator=generator)
     training = bump_images(400, seed=0).flatten(1)
     mean, (values, basis) = training.mean(0), torch.linalg.eigh(training.T.cov())
     wiener = ((y.flatten(1) - mean) @ basis * (values / (values + sigma**2))) @ basis.T + mean
     filtered = psnr(wiener.view_as(y).clamp(0, 1), clean)
-    assert psnr(denoise(y, model, sigma, "soft"), clean) > max(filtered, psnr(y.clamp(0, 1), clean))
+    projected = psnr(denoise(y, model, sigma, "projection"), clean)
+    ours = psnr(denoise(y, model, sigma, "soft"), clean)
+    assert ours > max(filtered, psnr(y.clamp(0, 1), clean))
+    assert ours > projected or sigma < 0.1  # these images lie on a surface: with little noise it draws them
 
 
 def test_each_image_gets_the_method_that_suits_its_noise(model, generator):
