@@ -66,7 +66,7 @@ def write_points(
         recorded = _claim(folder, manifest)
         for split, number, rows in list_shards(manifest):
             path = folder / f"{split}-{number:04d}.npz"
-            if path.name not in recorded or not path.exists():
+            if path.name not in recorded:
                 _write_file(sampler, path, rows, f"{seed} {split} {number}")
                 recorded[path.name] = file_hash(path)
                 write_json(folder / MANIFEST, {**manifest, "written": recorded})

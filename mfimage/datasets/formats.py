@@ -60,8 +60,13 @@ def without_texts(stream: BinaryIO) -> BinaryIO:
     return io.BytesIO(b"".join(content[end:start] for end, start in zip(ends, starts, strict=True)))
 
 
-def deep_png(numbers: NDArray[np.uint16]) -> bytes:
-    """Write an image (H, W) or (H, W, 1 or 3) as a PNG of 16 bits a channel: Pillow cannot for colour."""
+def encode_png(numbers: NDArray[Any]) -> bytes:
+    """Write an image (H, W) or (H, W, 1 or 3) of uint8 or uint16 as a PNG, of as many bits a channel."""
+    if numbers.dtype == np.uint8:
+        stream, single = io.BytesIO(), numbers.ndim == 3 and numbers.shape[2] == 1
+        Image.fromarray(numbers[..., 0] if single else numbers).save(stream, "PNG")
+        return stream.getvalue()
+    # Pillow has no colour of 16 bits.
     height, width, channels = np.atleast_3d(numbers).shape
     rows = np.zeros((height, 1 + 2 * channels * width), np.uint8)  # each begins with its filter: none
     rows[:, 1:] = np.ascontiguousarray(numbers, ">u2").reshape(height, -1).view(np.uint8)

@@ -27,7 +27,7 @@ from mfimage.files import NPZ_ERRORS, cache_folder, open_npz, user_path, whole
 from mfimage.outputs import sweep
 
 KEPT_FROM = 10_000  # images; fewer are listed sooner than they are looked up
-_SETTLED = 2_000_000_000  # ns; a folder that changed later could change again within its clock's tick
+SETTLED = 2_000_000_000  # ns; a folder that changed later could change again within its clock's tick
 _FORMAT = "2"
 
 
@@ -146,10 +146,15 @@ class Index:
                 self.kept.unlink(missing_ok=True)
 
 
+def kept_file(folder: Path, kind: str, suffix: str) -> Path | None:
+    """Name the file in the user's cache for what is known of a folder; None where there is no cache."""
+    code = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
+    return None if (cache := cache_folder(kind)) is None else cache / f"{code}{suffix}"
+
+
 def index_folder(folder: Path) -> Index:
     """List the images of a folder, see `scan_folder`, or read the kept list; DataError if there are none."""
-    code = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
-    kept = None if (cache := cache_folder("index")) is None else cache / f"{code}.npz"
+    kept = kept_file(folder, "index", ".npz")
     if kept is not None and (index := _read(kept, folder)) is not None:
         return index
     began = time.time_ns()
@@ -157,7 +162,7 @@ def index_folder(folder: Path) -> Index:
     require_some(files, f"folder {folder}", others)
     sizes, times = (np.array([one[i] for one in files], np.int64) for i in (1, 2))
     index = Index(Names.of(one.path for one in files), sizes, times, kept, tuple(others))
-    if kept is not None and len(files) >= KEPT_FROM and max(folders.values()) < began - _SETTLED:
+    if kept is not None and len(files) >= KEPT_FROM and max(folders.values()) < began - SETTLED:
         with suppress(OSError, ResourceError):  # without a cache it is only slower
             _keep(index, folders, kept)
     return index

@@ -11,7 +11,6 @@ recognised, and completed by the same call, and a shard that was damaged meanwhi
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +21,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mfimage.config import Reading
 from mfimage.datasets.decode import Preparation
-from mfimage.datasets.formats import deep_png
+from mfimage.datasets.formats import encode_png
 from mfimage.datasets.parquet import FEATURES_KEY, PACK_KEY, Shard, import_parquet
 from mfimage.datasets.pixels import Pixels
 from mfimage.datasets.recorded import MANIFEST, recorded_hashes, require_recorded
@@ -79,33 +77,21 @@ def pack(
     if Path(outdir).resolve() == Path(source).expanduser().resolve():
         raise UsageError(f"{outdir}: is what is read; choose another folder")
     import_parquet()  # not to find out after the planning that it is missing
+    outdir = Path(outdir)
     with owned(outdir):
-        return _pack(source, Path(outdir), size, channels, shard_bytes, reading, root, tell)
-
-
-def _pack(
-    source: str | Path,
-    outdir: Path,
-    size: int | tuple[int, int] | None,
-    channels: int | None,
-    shard_bytes: int,
-    reading: Reading,
-    root: str | Path | None,
-    tell: Callable[[str], None],
-) -> dict[str, Any]:
-    preferred, said = prefer_folder(source if isinstance(source, Path) else str(source), root)
-    for note in said:
-        tell(note)
-    store = open_store(preferred, root, verify=reading.verify)
-    if not isinstance(store, FolderStore | Shards):
-        raise DataError(f"{source}: is no folder, Parquet file or named set of photographs; unpack it first")
-    prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
-    plan = _plan(store, prepare, shard_bytes)
-    hashes = _write_missing(plan, outdir, BadFiles(reading.max_bad), tell)
-    written = {Shard(outdir / file): sha256 for file, sha256 in hashes.items()}
-    manifest = _manifest(plan, written, reading.max_bad)
-    write_json(outdir / MANIFEST, manifest)
-    return manifest
+        preferred, said = prefer_folder(source, root)
+        for note in said:
+            tell(note)
+        store = open_store(preferred, root, verify=reading.verify)
+        if not isinstance(store, FolderStore | Shards):
+            what = "is no folder, Parquet file or named set of photographs; unpack it first"
+            raise DataError(f"{source}: {what}")
+        prepare = Preparation(size, channels, reading.max_pixels, reading.value_range, store.crop)
+        plan = _plan(store, prepare, shard_bytes)
+        hashes = _write_missing(plan, outdir, BadFiles(reading.max_bad), tell)
+        manifest = _manifest(plan, outdir, hashes, reading.max_bad)
+        write_json(outdir / MANIFEST, manifest)
+        return manifest
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,16 +176,13 @@ def _write_missing(plan: _Plan, outdir: Path, bad: BadFiles, tell: Callable[[str
     return {file: known[file] for file in plan.shards}
 
 
-def _manifest(plan: _Plan, written: Mapping[Shard, str], max_bad: float) -> dict[str, Any]:
+def _manifest(plan: _Plan, outdir: Path, hashes: Mapping[str, str], max_bad: float) -> dict[str, Any]:
     """What was written; DataError if too many files are bad."""
-    skipped = [one for shard in written for one in json.loads(shard.metadata.metadata[_SKIPPED.encode()])]
-    shards = [
-        {
-            "file": shard.path.name, "images": sum(shard.groups), "bytes": shard.path.stat().st_size,
-            "sha256": sha256,
-        }
-        for shard, sha256 in written.items()
-    ]  # fmt: skip
+    skipped, shards = list[dict[str, str]](), list[dict[str, Any]]()
+    for file, sha256 in hashes.items():
+        shard, size = Shard(outdir / file), (outdir / file).stat().st_size
+        skipped += json.loads(shard.metadata.metadata[_SKIPPED.encode()])
+        shards.append({"file": file, "images": sum(shard.groups), "bytes": size, "sha256": sha256})
     images = sum(one["images"] for one in shards)
     BadFiles(max_bad, [Skipped(**one) for one in skipped]).check(images)
     return {
@@ -260,9 +243,5 @@ def _groups(
 
 def stored_png(values: Pixels) -> bytes:
     """An image (H, W, C) as PNG: 8 bits, or 16 bits a channel for float32."""
-    if values.dtype != np.uint8:
-        return deep_png(np.rint(values * np.float32(65535)).astype(np.uint16))
-    picture = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()
+    deep = values.dtype != np.uint8
+    return encode_png(np.rint(values * np.float32(65535)).astype(np.uint16) if deep else values)

@@ -11,17 +11,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from mfimage.datasets.formats import deep_png
+from mfimage.datasets.formats import encode_png
 from mfimage.errors import DataError, UsageError
 from mfimage.files import whole
 
@@ -52,13 +50,9 @@ def save_png(image: Tensor, path: str | Path, deep: bool = False) -> None:
 
     See `array_of`, and `files.whole` for errors.
     """
-    stream = io.BytesIO()
-    if deep:
-        stream.write(deep_png(array_of(image, str(path), 65535)))
-    else:
-        Image.fromarray(array_of(image, str(path))).save(stream, "PNG")
+    content = encode_png(array_of(image, str(path), 65535 if deep else 255))
     with whole(Path(path)) as temporary:
-        temporary.write_bytes(stream.getvalue())
+        temporary.write_bytes(content)
 
 
 def save_pngs(

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -93,7 +92,7 @@ def holds_points(path: str | Path) -> bool:
     """
     if (Path(path) / MANIFEST).is_file():
         return True
-    if Path(path).suffix.lower() != ".npz" or not is_zipfile(path):
+    if Path(path).suffix.lower() != ".npz":
         return False
     try:
         with open_npz(path) as arrays:
@@ -120,8 +119,6 @@ def load_points(path: str | Path, split: str = "train", verify: bool = False) ->
         return _load_folder(Path(path), split, verify)
     choose({"train": [path], "all": [path]}, split, str(path))
     try:
-        if not is_zipfile(path) and Path(path).is_file():
-            raise ValueError("not an .npz file, or cut off")
         with open_npz(path) as arrays:
             found = {name: arrays[name] for name in FIELDS if name in arrays.files}
     except NPZ_ERRORS as error:

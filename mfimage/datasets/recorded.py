@@ -7,8 +7,6 @@ copy is read once, and what was altered or cut is an error.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -16,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mfimage.datasets.index import SETTLED, kept_file
 from mfimage.errors import DataError, ResourceError
-from mfimage.files import cache_folder, file_hash, read_json, write_json
+from mfimage.files import file_hash, read_json, write_json
 
 MANIFEST = "manifest.json"  # beside the shards of `mfimage pack`
-_SETTLED = 2_000_000_000  # ns; a file that changed later could change again within its clock's tick
 
 
 def require_recorded(folder: Path, recorded: Mapping[str, str], advice: str, verify: bool = False) -> None:
@@ -32,8 +30,10 @@ def require_recorded(folder: Path, recorded: Mapping[str, str], advice: str, ver
         advice: What to do about one that is another.
         verify: Read all of them, whatever is known of them.
     """
-    kept, began = _kept(folder), time.time_ns()
-    known = {} if verify else _read(kept)
+    kept, began, known = kept_file(folder, "hashes", ".json"), time.time_ns(), dict[str, Any]()
+    if kept is not None and not verify:
+        with suppress(DataError):  # what is not there, or damaged, is done without
+            known = read_json(kept)
     found = dict(known)
     for name, digest in recorded.items():
         path = folder / name
@@ -43,7 +43,7 @@ def require_recorded(folder: Path, recorded: Mapping[str, str], advice: str, ver
                 raise DataError(f"{path}: is not as it was written, by the hash recorded then; {advice}")
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        if max(seen[1:3]) < began - _SETTLED:
+        if max(seen[1:3]) < began - SETTLED:
             found[name] = seen
     if kept is not None and found != known:
         with suppress(OSError, ResourceError):  # without a cache they are read again
@@ -70,17 +70,3 @@ def recorded_hashes(folder: Path) -> dict[str, str]:
 def _seen(path: Path, digest: str) -> list[Any]:
     known = os.stat(path)
     return [known.st_size, known.st_mtime_ns, known.st_ctime_ns, digest]
-
-
-def _kept(folder: Path) -> Path | None:
-    code = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
-    return None if (cache := cache_folder("hashes")) is None else cache / f"{code}.json"
-
-
-def _read(kept: Path | None) -> dict[str, Any]:
-    """What was found right before; nothing if there is no such file, or a damaged one."""
-    try:
-        values = {} if kept is None else json.loads(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -43,9 +43,11 @@ class Shards(Store):
     "test" by index. DataError if a file is damaged, there are no images, or the pack is unfinished.
     """
 
+    unread: tuple[Skipped, ...] = ()
+
     def __init__(self, files: Sequence[Path], name: str, verify: bool = False) -> None:
         _check_recorded(files, verify)
-        self._unread = _beside(Path(name)) if Path(name).is_dir() else ()
+        self.unread = _beside(Path(name)) if Path(name).is_dir() else ()
         self.name, self.shards = name, [Shard(path) for path in files]
         self.class_names = self.shards[0].class_names  # what the labels mean, None if unknown
         _check_finished(self.shards, name)
@@ -63,10 +65,6 @@ class Shards(Store):
 
     def __len__(self) -> int:
         return int(self._starts[-1])
-
-    @property
-    def unread(self) -> tuple[Skipped, ...]:
-        return self._unread
 
     def path(self, row: int) -> str:
         file = int(np.searchsorted(self._firsts, row, side="right")) - 1

@@ -94,14 +94,9 @@ def open_store(
     if not path.exists():
         known = ", ".join((*NAMED, *FOLDERS))
         raise DataError(f"{source}: no such file or folder, and no named set ({known})")
-    kind = path.suffix.lower()
-    return (
-        ZipStore(path)
-        if kind == ".zip"
-        else Shards([path], str(path), verify)
-        if kind == ".parquet"
-        else None
-    )
+    if path.suffix.lower() == ".zip":
+        return ZipStore(path)
+    return Shards([path], str(path), verify) if path.suffix.lower() == ".parquet" else None
 
 
 class ImageList:

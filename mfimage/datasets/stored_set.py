@@ -65,13 +65,7 @@ class StoredSet(Dataset):
         prepare = replace(prepare, channels=channels)
         shape, dtype = (channels, *shapes[0][:2]), "uint8" if set(depths) == {"uint8"} else "float32"
         return replace(
-            whole,
-            prepare=prepare,
-            image_shape=shape,
-            mean=mean,
-            std=std,
-            notes=changes.notes(),
-            dtype=dtype,
+            whole, prepare=prepare, image_shape=shape, mean=mean, std=std, notes=changes.notes(), dtype=dtype
         )
 
     def __len__(self) -> int:

@@ -186,12 +186,14 @@ class ZipStore(Store):
     NAME (2). Back slashes, which Windows writes, are between folders.
     """
 
+    unread: tuple[Skipped, ...] = ()
+
     def __init__(self, path: Path) -> None:
         self.name, self._process = str(path), -1
         members = self._archive().infolist()
         names = [member.filename.replace("\\", "/") for member in members]
         rows, others = sort_members(names)
-        self._unread = tuple(Skipped(f"{self.name}/{one.path}", one.reason) for one in others)
+        self.unread = tuple(Skipped(f"{self.name}/{one.path}", one.reason) for one in others)
         require_some(rows, f"zip file {path}", others)
         self._members, chosen = [members[row] for row in rows], [names[row] for row in rows]
         self._names = _numbered(chosen)
@@ -209,10 +211,6 @@ class ZipStore(Store):
 
     def __len__(self) -> int:
         return len(self._names)
-
-    @property
-    def unread(self) -> tuple[Skipped, ...]:
-        return self._unread
 
     def path(self, row: int) -> str:
         return f"{self.name}/{self._names[row]}"

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,32 +122,11 @@ def make_tensors(parts: Mapping[str, TensorPart], size: int) -> dict[str, Tensor
 
 
 def load_storage(data: bytes, budget: Budget) -> Storage:
-    """Read what `torch.save` writes for one storage: five small pickles, a count, the numbers."""
-    stream = io.BytesIO(data)
-
-    def claim(identity: Any) -> tuple[torch.dtype, int]:
-        kind, of, _, _, count, view = identity
-        if kind != "storage" or view is not None:
-            raise Refused("a tensor in it refers to something else than its own numbers")
-        return storage_type(of), count
-
-    _require_head(stream, budget)
-    dtype, count = Unpickler(stream, {}, budget, claim).load()
-    Unpickler(stream, {}, budget).load()
-    start = stream.tell() + 8
-    numbers = memoryview(data)[start:]
-    if not isinstance(dtype, torch.dtype) or type(count) is not int:
-        raise Refused("a tensor in it has no numbers")
-    if struct.unpack("<q", data[start - 8 : start]) != (count,) or len(numbers) != count * dtype.itemsize:
+    """Read what `torch.save` wrote for one storage before its zip files."""
+    storage, end = _load_old(data, {}, budget)
+    if not isinstance(storage, Storage) or end != len(data):
         raise Refused("a tensor in it has not as many numbers as it claims")
-    return Storage(dtype, numbers)
-
-
-def _require_head(stream: IO[bytes], budget: Budget) -> None:
-    """Read the three pickles that a file of `torch.save` began with before its zip files."""
-    magic, protocol, system = (Unpickler(stream, {}, budget).load() for _ in range(3))
-    if magic != _MAGIC or protocol != _PROTOCOL or system["little_endian"] is not True:
-        raise Refused("the numbers of a tensor in it are not as PyTorch writes them")
+    return storage
 
 
 def is_torchscript(path: Path) -> bool:
@@ -170,7 +149,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a dictionary that `torch.save` wrote, as a zip file or as before those."""
-    state = (_read_zip if zipfile.is_zipfile(path) else _read_old)(path)
+    zipped = zipfile.is_zipfile(path)
+    state = _read_zip(path) if zipped else _load_old(path.read_bytes(), TENSORS, Budget())[0]
     if not isinstance(state, dict):
         raise Refused("it holds no dictionary of tensors")
     return make_tensors(named_parts([("", state)]), path.stat().st_size)
@@ -184,11 +164,9 @@ def _read_zip(path: Path) -> Any:
         root = next(name.split("/")[0] for name in archive.namelist() if name.endswith("/data.pkl"))
 
         def storage(identity: Any) -> Storage:
-            _, of, key, _, count = identity
-            if not isinstance(key, str) or type(count) is not int:
-                raise Refused("a tensor in it does not name its numbers")
+            key, dtype, count = _claimed(identity)
             if key not in storages:
-                dtype, entry = storage_type(of), archive.getinfo(f"{root}/data/{key}")
+                entry = archive.getinfo(f"{root}/data/{key}")
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != count * dtype.itemsize:
                     raise Refused(f"{entry.filename} does not hold {count} numbers as PyTorch writes them")
                 budget.allocate(entry.file_size)
@@ -200,21 +178,19 @@ def _read_zip(path: Path) -> Any:
         return Unpickler(pickled, TENSORS, budget, storage).load()
 
 
-def _read_old(path: Path) -> Any:
-    """What `torch.save` wrote before its zip files: five pickles, and then the numbers of each storage."""
-    content, budget, claims = path.read_bytes(), Budget(), dict[str, tuple[torch.dtype, int]]()
-    stream = io.BytesIO(content)
+def _load_old(content: bytes, calls: Calls, budget: Budget) -> tuple[Any, int]:
+    """What `torch.save` wrote before its zip files, five pickles and the numbers of each storage; its end."""
+    stream, claims, storages = io.BytesIO(content), dict[str, tuple[torch.dtype, int]](), dict[str, Storage]()
 
     def claim(identity: Any) -> None:
-        kind, of, key, _, count, view = identity
-        if kind != "storage" or view is not None or not isinstance(key, str) or type(count) is not int:
-            raise Refused("a tensor in it refers to something else than its own numbers")
-        claims[key] = storage_type(of), count
+        key, dtype, count = _claimed(identity)
+        claims[key] = dtype, count
 
-    _require_head(stream, budget)
+    magic, protocol, system = (Unpickler(stream, {}, budget).load() for _ in range(3))
+    if magic != _MAGIC or protocol != _PROTOCOL or system["little_endian"] is not True:
+        raise Refused("the numbers of a tensor in it are not as PyTorch writes them")
     begin = stream.tell()
-    Unpickler(stream, {**TENSORS, _REBUILD: lambda *_: None}, budget, claim).load()
-    storages: dict[str, Storage] = {}
+    Unpickler(stream, {**calls, _REBUILD: lambda *_: None}, budget, claim).load()
     for key in Unpickler(stream, {}, budget).load():
         dtype, count = claims[key]
         start = stream.tell() + 8
@@ -223,8 +199,17 @@ def _read_old(path: Path) -> Any:
             raise Refused("a tensor in it has not as many numbers as it claims")
         storages[key] = Storage(dtype, numbers)
         stream.seek(start + len(numbers))
+    end = stream.tell()
     stream.seek(begin)
-    return Unpickler(stream, TENSORS, budget, lambda identity: storages[identity[2]]).load()
+    return Unpickler(stream, calls, budget, lambda identity: storages[identity[2]]).load(), end
+
+
+def _claimed(identity: Any) -> tuple[str, torch.dtype, int]:
+    """The key of a storage that a pickle refers to, and the type and count of its numbers."""
+    kind, of, key, _, count, *view = identity
+    if kind != "storage" or view not in ([], [None]) or not isinstance(key, str) or type(count) is not int:
+        raise Refused("a tensor in it refers to something else than its own numbers")
+    return key, storage_type(of), count
 
 
 #: Calls that make tensors of storages.

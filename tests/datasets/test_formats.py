@@ -11,7 +11,7 @@ from pngs import key, png
 
 from mfimage.datasets import to_batch
 from mfimage.datasets.decode import decode
-from mfimage.datasets.formats import deep_png
+from mfimage.datasets.formats import encode_png
 from mfimage.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def test_16_bits_are_all_read(channels, tmp_path):
     kinds = {"photometric": "rgb"} if channels else {}
     planes = [tiff(np.moveaxis(raw, -1, 0), planarconfig="separate", **kinds)] if channels else []
     files = [tiff(raw, byteorder=order, compression=how, **kinds) for order in "<>" for how in (None, "zlib")]
-    for data in (png(raw, 16), deep_png(raw), *files, *planes):
+    for data in (png(raw, 16), encode_png(raw), *files, *planes):
         np.testing.assert_allclose(decode(data, "x"), expected, atol=1e-7)
         np.testing.assert_allclose(opened(data), expected, atol=1e-7)
         (tmp_path / "x.any").write_bytes(data)

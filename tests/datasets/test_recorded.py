@@ -14,7 +14,7 @@ from mfimage.files import file_hash, write_json
 def read(tmp_path, monkeypatch):
     """The names of the files whose content was read."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "_SETTLED", 0)
+    monkeypatch.setattr(module, "SETTLED", 0)
     names = []
     monkeypatch.setattr(module, "file_hash", lambda path: names.append(path.name) or file_hash(path))
     return names
@@ -56,7 +56,7 @@ def test_what_was_altered_is_an_error_each_time(tmp_path, hashes, read, same_tim
 
 
 def test_what_has_just_changed_is_not_trusted(tmp_path, hashes, read, monkeypatch):
-    monkeypatch.setattr(module, "_SETTLED", 10**12)
+    monkeypatch.setattr(module, "SETTLED", 10**12)
     for _ in range(2):
         require_recorded(tmp_path, hashes, "advice")
     assert read == ["a", "b"] * 2
@@ -75,7 +75,7 @@ def test_without_a_place_for_it_files_are_read_each_time(tmp_path, hashes, read,
     (tmp_path / "cache").write_text("a file")
     for _ in range(2):
         require_recorded(tmp_path, hashes, "advice")
-    monkeypatch.setattr(module, "cache_folder", lambda *parts: None)
+    monkeypatch.setattr(module, "kept_file", lambda *of: None)
     require_recorded(tmp_path, hashes, "advice")
     assert read == ["a", "b"] * 3
 
