@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from imagefiles import content
 from PIL import Image
 
 from mfimage.datasets import to_batch
@@ -177,18 +178,15 @@ def test_deeper_pictures_come_back_in_their_own_numbers(dtype, tmp_path):
 
 
 def test_open_picture_with_lazy_content():
-    stream = io.BytesIO()
     image = values((5, 7, 3), np.uint8)
-    Image.fromarray(image).save(stream, "PNG")
-    batch, restore = to_batch(Image.open(stream))
+    batch, restore = to_batch(Image.open(io.BytesIO(content(image))))
     assert (np.asarray(restore(batch)) == image).all()
 
 
 def test_open_picture_that_is_truncated():
-    stream = io.BytesIO()
-    Image.fromarray(values((50, 50, 3), np.uint8)).save(stream, "PNG")
+    data = content(values((50, 50, 3), np.uint8))
     with pytest.raises(DataError, match="image: is damaged"):
-        to_batch(Image.open(io.BytesIO(stream.getvalue()[:2000])))
+        to_batch(Image.open(io.BytesIO(data[:2000])))
 
 
 def test_result_is_rounded_and_clipped():

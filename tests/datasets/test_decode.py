@@ -1,11 +1,8 @@
-import contextlib
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
-import tifffile
+from imagefiles import bomb, content, tiff
 from PIL import Image, ImageCms
 
 from mfimage.datasets.decode import decode
@@ -17,35 +14,10 @@ COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
 DEEP = RNG.integers(0, 65536, (5, 7), dtype=np.uint16)
 
 
-def content(picture: Image.Image, kind: str = "PNG", **how) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, kind, **how)
-    return stream.getvalue()
-
-
-def tiff(array, **how) -> bytes:
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, array, **how)
-    return stream.getvalue()
-
-
-def bomb_png(width: int, height: int) -> bytes:
-    def chunk(tag: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + tag + data + struct.pack(">I", zlib.crc32(tag + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"0" * 99))
-        + chunk(b"IEND", b"")
-    )
-
-
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
 def test_8_bit_grey_is_exact(kind):
     how = {"lossless": True} if kind == "WEBP" else {}
-    values = decode(content(Image.fromarray(GREY), kind, **how), "x", channels=1)
+    values = decode(content(GREY, kind, **how), "x", channels=1)
     assert values.dtype == np.uint8
     assert (values[..., 0] == GREY).all()
 
@@ -53,7 +25,7 @@ def test_8_bit_grey_is_exact(kind):
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
 def test_8_bit_colour_is_exact_from_bytes_stream_and_path(kind, tmp_path):
     how = {"lossless": True} if kind == "WEBP" else {}
-    data = content(Image.fromarray(COLOUR), kind, **how)
+    data = content(COLOUR, kind, **how)
     path = tmp_path / "x.any"
     path.write_bytes(data)
     for source in (data, io.BytesIO(data), path, str(path)):
@@ -61,7 +33,7 @@ def test_8_bit_colour_is_exact_from_bytes_stream_and_path(kind, tmp_path):
 
 
 def test_channels():
-    colour, grey = content(Image.fromarray(COLOUR)), content(Image.fromarray(GREY))
+    colour, grey = content(COLOUR), content(GREY)
     assert decode(colour, "x").shape == (5, 7, 3)
     assert decode(grey, "x").shape == (5, 7, 1)
     assert (decode(grey, "x", channels=3) == GREY[..., None]).all()
@@ -70,15 +42,7 @@ def test_channels():
         decode(colour, "x", channels=2)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_grey_scales_by_65535(kind):
-    values = decode(content(Image.fromarray(DEEP), kind), "x")
-    assert values.dtype == np.float32
-    np.testing.assert_allclose(values[..., 0], DEEP / 65535, atol=1e-7)
-
-
-def test_16_bit_big_endian_and_inverted_tiff():
-    np.testing.assert_allclose(decode(tiff(DEEP, byteorder=">"), "x")[..., 0], DEEP / 65535, atol=1e-7)
+def test_inverted_16_bit_tiff():
     inverted = decode(tiff(DEEP, photometric="miniswhite"), "x")
     np.testing.assert_allclose(inverted[..., 0], 1 - DEEP / 65535, atol=1e-7)
 
@@ -108,22 +72,12 @@ def test_float_tiff_needs_the_unit_interval_or_a_range():
 def test_nan_in_float_tiff():
     values = np.full((2, 2), np.nan, np.float32)
     with pytest.raises(DataError, match="not finite"):
-        decode(content(Image.fromarray(values), "TIFF"), "x")
+        decode(content(values, "TIFF"), "x")
 
 
 def test_1_bit():
     bits = GREY > 128
-    assert (decode(content(Image.fromarray(bits)), "x")[..., 0] == bits * 255).all()
-
-
-def test_alpha_is_laid_on_white():
-    alpha = np.array([[0, 255, 128]], np.uint8)
-    colour = np.dstack([np.full((1, 3, 3), 100, np.uint8), alpha])
-    expected = np.array([255, 100, round(255 - 128 / 255 * 155)])
-    assert (decode(content(Image.fromarray(colour)), "x")[0] == expected[:, None]).all()
-    grey = Image.fromarray(np.dstack([np.full((1, 3), 100, np.uint8), alpha]))
-    assert grey.mode == "LA"
-    assert (decode(content(grey), "x")[0, :, 0] == expected).all()
+    assert (decode(content(bits), "x")[..., 0] == bits * 255).all()
 
 
 def test_palette_with_and_without_transparency():
@@ -135,13 +89,6 @@ def test_palette_with_and_without_transparency():
     for transparency in (1, bytes([255, 0, 255])):
         values = decode(content(picture, transparency=transparency), "x")
         assert values[0].tolist() == [colours[0], [255, 255, 255], colours[2]]
-
-
-def test_transparent_colour_key():
-    grey = content(Image.fromarray(np.array([[10, 20]], np.uint8)), transparency=10)
-    assert decode(grey, "x").tolist() == [[[255], [20]]]
-    colour = content(Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)), transparency=(1, 2, 3))
-    assert decode(colour, "x").tolist() == [[[255] * 3, [4, 5, 6]]]
 
 
 def test_cmyk_jpeg_has_the_right_colours():
@@ -187,12 +134,12 @@ def test_exif_rotated_jpeg_and_16_bit_png():
     values = decode(content(left_dark, "JPEG", exif=exif, quality=100), "x")[..., 0]
     assert values[:7].max() < 30
     assert values[9:].min() > 225
-    deep = decode(content(Image.fromarray(DEEP), exif=exif), "x")
+    deep = decode(content(DEEP, exif=exif), "x")
     np.testing.assert_allclose(deep[..., 0], np.rot90(DEEP, -1) / 65535, atol=1e-7)
 
 
 def test_damaged_exif_does_not_lose_the_picture():
-    data = content(Image.fromarray(GREY), "JPEG", exif=b"Exif\x00\x00not a tiff header")
+    data = content(GREY, "JPEG", exif=b"Exif\x00\x00not a tiff header")
     assert decode(data, "x").shape == (5, 7, 1)
 
 
@@ -217,18 +164,6 @@ def test_truncated_at_any_place_is_an_error(kind):
     for share in (0.0, 0.02, 0.3, 0.6, 0.9):
         with pytest.raises(DataError, match=r"^some\.file: "):
             decode(data[: int(share * len(data))], "some.file")
-
-
-def test_flipped_bytes_never_raise_anything_else():
-    noise = Image.fromarray(RNG.integers(0, 256, (20, 20, 3), dtype=np.uint8))
-    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"):
-        data = content(noise, kind)
-        for _ in range(60):
-            damaged = bytearray(data)
-            for position in RNG.integers(0, min(len(data), 200), 3):
-                damaged[position] = RNG.integers(256)
-            with contextlib.suppress(DataError):
-                decode(bytes(damaged), "x", max_pixels=10_000)
 
 
 @pytest.mark.parametrize(
@@ -257,12 +192,12 @@ def test_too_many_pixels_are_refused_by_the_header_alone(side):
     with pytest.raises(
         DataError, match=f"{side}×{side} pixels are more than the limit of 64,000,000.*--max-pixels"
     ):
-        decode(bomb_png(side, side), "x")
+        decode(bomb(side), "x")
     assert before == Image.MAX_IMAGE_PIXELS
 
 
 def test_max_pixels_can_be_changed():
-    data = content(Image.fromarray(GREY))
+    data = content(GREY)
     assert decode(data, "x", max_pixels=35).shape == (5, 7, 1)
     with pytest.raises(DataError, match="7×5"):
         decode(data, "x", max_pixels=34)

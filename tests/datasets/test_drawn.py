@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from imagefiles import flip
 
 from mfimage.datasets.drawn import write_points
 from mfimage.datasets.points import load_points
@@ -11,12 +12,6 @@ from mfimage.errors import DataError
 from mfimage.experiments.simulators import Sphere
 
 COUNTS = {"train": 25, "test": 7}
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
 
 
 def write(folder, **more):

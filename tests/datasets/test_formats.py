@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-import tifffile
+from imagefiles import tiff
 from PIL import Image
 from pngs import key, png
 
@@ -19,12 +19,6 @@ RNG = np.random.default_rng(0)
 
 def numbers(bits, *channels):
     return RNG.integers(0, 2**bits, (5, 7, *channels))
-
-
-def tiff(array, **how):
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, array, **how)
-    return stream.getvalue()
 
 
 def shares(values):

@@ -3,14 +3,15 @@
 MFIMAGE_FUZZ=10000 takes so many inputs instead of some hundreds.
 """
 
-import io
 import os
 import random
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from hostile import damaged
+from imagefiles import content
 from PIL import Image
 
 from mfimage.datasets.decode import decode
@@ -28,13 +29,9 @@ def seeds():
     values = np.random.default_rng(0).integers(0, 256, (11, 13, 3), dtype=np.uint8)
     for kind, how in KINDS.items():
         for mode in MODES:
-            stream = io.BytesIO()
-            try:
-                picture = Image.fromarray(values).convert("L" if mode == "I;16" else mode)
-                picture.convert(mode).save(stream, kind, **how)
-            except (OSError, ValueError, KeyError):
-                continue  # a format that has no such mode
-            yield stream.getvalue()
+            picture = Image.fromarray(values).convert("L" if mode == "I;16" else mode)
+            with suppress(OSError, ValueError, KeyError):  # a format that has no such mode
+                yield content(picture.convert(mode), kind, **how)
 
 
 def decoded(data):

@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+from imagefiles import touch
 from PIL import Image
 
 from mfimage.config import Reading
@@ -10,13 +11,6 @@ from mfimage.datasets.index import Names, index_folder, iter_files, list_inputs
 from mfimage.errors import DataError
 
 LONG_AGO = 1_600_000_000
-
-
-def touch(folder, *names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (4, 4), len(name)).save(path, "PNG")
 
 
 def test_iter_files(tmp_path):

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from hostile import Call
 
 from mfimage.datasets import named
 from mfimage.datasets.named import read_cifar, read_idx
@@ -62,17 +63,9 @@ def write_pickle(path, rows, labels):
         Old(file, 2).dump({b"batch_label": b"some", b"labels": labels.tolist(), b"data": rows})
 
 
-class Trap:
-    def __init__(self, function, *arguments):
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self):
-        return self.function, self.arguments
-
-
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_executes_nothing(tmp_path, protocol):
-    trap = Trap(os.mkdir, str(tmp_path / "trace"))
+    trap = Call(os.mkdir, str(tmp_path / "trace"))
     for content in (
         trap,
         {b"data": trap, b"labels": []},

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import pytest
 import torch
+from imagefiles import flip, noise
 from PIL import Image
 from pngs import png
 
@@ -23,16 +24,9 @@ pq = pytest.importorskip("pyarrow.parquet")
 RNG = np.random.default_rng(0)
 
 
-def write(folder, names, shape=(6, 6, 3)):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(RNG.integers(0, 256, shape, np.uint8)).save(folder / name)
-    return folder
-
-
 @pytest.fixture
 def folder(tmp_path):
-    return write(tmp_path / "set", [f"{kind}/{i}.png" for kind in ("cats", "ants") for i in range(30)])
+    return noise(tmp_path / "set", [f"{kind}/{i}.png" for kind in ("cats", "ants") for i in range(30)])
 
 
 @pytest.fixture
@@ -92,7 +86,7 @@ def test_16_bits_are_kept(shape, tmp_path):
 
 
 def test_splits_of_the_folder_are_those_of_the_pack(tmp_path):
-    write(tmp_path / "set", ["train/1.png", "train/2.png", "val/3.png", "test/4.png", "more/5.png"])
+    noise(tmp_path / "set", ["train/1.png", "train/2.png", "val/3.png", "test/4.png", "more/5.png"])
     manifest = pack(tmp_path / "set", tmp_path / "out")
     names = ["train-00000.parquet", "validation-00000.parquet", "test-00000.parquet"]
     assert [shard["file"] for shard in manifest["shards"]] == names
@@ -122,13 +116,6 @@ def test_a_pack_that_was_broken_off_goes_on(folder, tmp_path, monkeypatch):
     assert pack(folder, tmp_path / "out", shard_bytes=2000) == whole
     assert len(written) == len(set(written)) == len(whole["shards"])
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-def flip(path):
-    """Change a byte in the middle, and not the size."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("damage", [flip, lambda path: os.truncate(path, 700)])
@@ -195,7 +182,7 @@ def test_another_pack_is_not_mixed_with_it(folder, tmp_path):
     with pytest.raises(UsageError, match="is not of this pack: choose another folder"):
         pack(folder, tmp_path / "out", size=4)
     assert contents(tmp_path / "out") == before
-    write(folder, ["cats/31.png"])
+    noise(folder, ["cats/31.png"])
     with pytest.raises(UsageError, match="is not of this pack"):
         pack(folder, tmp_path / "out")
     pack(folder, tmp_path / "new")

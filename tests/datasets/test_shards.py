@@ -1,11 +1,10 @@
 import builtins
-import io
 import json
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from imagefiles import content
 
 from mfimage.config import Reading
 from mfimage.datasets import load, parquet, shards
@@ -15,12 +14,6 @@ pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 5, 5, 3), np.uint8)
-
-
-def encoded(values):
-    stream = io.BytesIO()
-    Image.fromarray(values).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def write(path, columns, features=None, **options):
@@ -33,14 +26,14 @@ def write(path, columns, features=None, **options):
 
 
 def structs(images=IMAGES):
-    return [{"bytes": encoded(image), "path": None} for image in images]
+    return [{"bytes": content(image), "path": None} for image in images]
 
 
 @pytest.mark.parametrize(
     ("columns", "features"),
     [
         ({"image": structs()}, None),
-        ({"img": [encoded(image) for image in IMAGES], "other": ["x"] * 20}, None),
+        ({"img": [content(image) for image in IMAGES], "other": ["x"] * 20}, None),
         ({"image": ["caption"] * 20, "photo": structs()}, {"photo": {"_type": "Image"}}),
         ({"image": structs()}, {"image": "nonsense"}),
     ],
@@ -119,9 +112,9 @@ def test_damaged_files_are_named(tmp_path, damage):
 
 def test_a_damaged_group_is_told_when_it_is_read(tmp_path):
     write(tmp_path / "x.parquet", {"image": structs()})
-    content = bytearray((tmp_path / "x.parquet").read_bytes())
-    content[4:60] = b"\xff" * 56
-    (tmp_path / "x.parquet").write_bytes(content)
+    data = bytearray((tmp_path / "x.parquet").read_bytes())
+    data[4:60] = b"\xff" * 56
+    (tmp_path / "x.parquet").write_bytes(data)
     with pytest.raises(DataError, match=r"x\.parquet\[0\]: .*is not a readable Parquet file"):
         load(tmp_path, "all")
 
@@ -144,7 +137,7 @@ def test_groups_too_large_to_read_at_random(tmp_path, monkeypatch):
 
 def test_a_dictionary_that_says_much_in_few_bytes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "MAX_GROUP", 400_000)
-    value = encoded(IMAGES[0]) + bytes(100_000)
+    value = content(IMAGES[0]) + bytes(100_000)
     write(tmp_path / "x.parquet", {"image": [value] * 1000}, row_group_size=1000, compression="zstd")
     assert (tmp_path / "x.parquet").stat().st_size < 20_000
     with pytest.raises(DataError, match=r"x\.parquet\[0\]: .*claims more bytes than such a file may become"):
@@ -172,7 +165,7 @@ def test_images_beside_shards_are_told(tmp_path):
     write(tmp_path / "x.parquet", {"image": structs()})
     (tmp_path / "a").mkdir()
     for i in range(3):
-        (tmp_path / "a" / f"{i}.png").write_bytes(encoded(IMAGES[i]))
+        (tmp_path / "a" / f"{i}.png").write_bytes(content(IMAGES[i]))
     images = load(tmp_path, "all")
     assert len(images) == 20
     assert [(bad.path, bad.reason) for bad in images.skipped] == [

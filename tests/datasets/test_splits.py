@@ -32,6 +32,7 @@ def test_hold_out_is_a_fixed_tenth():
 
 def test_no_release_moves_images():
     assert split_indices(40, "test", "x") == [i for i in range(40) if held_out(str(i))] == [0, 7, 9, 10, 33]
+    assert split_indices(40, "all", "x") == list(range(40))
     assert split_indices(40, "train", "x") == [i for i in range(40) if i not in [0, 7, 9, 10, 33]]
 
 
@@ -98,14 +99,6 @@ def test_missing_split_names_those_there_are():
 def test_empty_split_says_so():
     with pytest.raises(DataError, match=r"nothing falls into the split 'test' \(train 1, test 0, all 1\)"):
         split_paths([next(path for path in MANY if not held_out(path))], "test", "x")
-
-
-def test_divisions_are_rows():
-    paths = ["train/1.png", "val/2.png", "train/3.png", "more/4.png"]
-    divided = {name: list(rows) for name, rows in divide_paths(paths).items()}
-    assert divided == {"train": [0, 2], "valid": [1], "all": [0, 1, 2, 3]}
-    assert list(divide_rows(40)["test"]) == [0, 7, 9, 10, 33]
-    assert list(divide_rows(40)["all"]) == list(range(40))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 import json
-import threading
 
 import numpy as np
 import pytest
 import torch
+from imagefiles import noise, readers
 from PIL import Image
 
 from mfimage.config import Reading
@@ -14,17 +14,9 @@ from mfimage.fit import shuffled
 RNG = np.random.default_rng(0)
 
 
-def write(folder, count, shape=(6, 7, 3), dtype=np.uint8):
-    folder.mkdir(exist_ok=True)
-    for i in range(count):
-        values = RNG.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
-        Image.fromarray(values).save(folder / f"{i}.png")
-    return folder
-
-
 @pytest.fixture
 def folder(tmp_path):
-    return write(tmp_path / "set", 40)
+    return noise(tmp_path / "set", 40, (6, 7, 3))
 
 
 def stored(folder, split="all", size=None, channels=None, **options):
@@ -129,7 +121,7 @@ def test_other_sizes_are_an_error_when_they_are_met(folder):
         stored(folder)
     assert stored(folder, size=4).shape == (3, 4, 4)
     (folder / "11.png").unlink()
-    write(folder, 40)
+    noise(folder, 40, (6, 7, 3))
     lazy = stored(folder)
     object.__setattr__(lazy, "image_shape", (3, 9, 9))  # as if the sample had been of another size
     with pytest.raises(MixedSizesError, match=r"set is 9×9 .*0\.png is 6×7"):
@@ -144,10 +136,6 @@ def test_processes_share_an_epoch_without_duplicates(folder, world):
     assert len(seen.flatten(1).unique(dim=0)) == 40
     orders = [torch.cat([rows(step) for step in range(5)]) for rows in batches]
     assert not torch.equal(orders[0], torch.cat([batches[0](step) for step in range(5, 10)]))
-
-
-def readers():
-    return [t for t in threading.enumerate() if t.name.startswith("mfimage-read")]
 
 
 class Numbers(StoredSet):

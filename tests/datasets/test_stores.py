@@ -1,10 +1,10 @@
-import io
 import threading
 import time
 import zipfile
 
 import pytest
 import torch
+from imagefiles import content, readers
 from PIL import Image
 
 from mfimage.config import Reading
@@ -15,8 +15,8 @@ from mfimage.errors import DataError
 
 def zipped(path, members):
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+        for name, data in members.items():
+            archive.writestr(name, data)
     return path
 
 
@@ -33,23 +33,21 @@ def test_zip(tmp_path):
 
 
 def png(value):
-    stream = io.BytesIO()
-    Image.new("L", (5, 4), value).save(stream, "PNG")
-    return stream.getvalue()
+    return content(Image.new("L", (5, 4), value))
 
 
-def put(archive, name, content):
+def put(archive, name, data):
     """Add a member under exactly this name."""
     member = zipfile.ZipInfo("x")
     member.filename = name
-    archive.writestr(member, content)
+    archive.writestr(member, data)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_comes_several_times_is_an_image_each_time(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        for content in (png(1), b"", png(3)):
-            put(archive, "a.png", content)
+        for data in (png(1), b"", png(3)):
+            put(archive, "a.png", data)
         put(archive, "a.png (2)", b"a name that is no image's")
         put(archive, "d\\b.png", png(4))
         put(archive, "d/b.png", png(5))
@@ -90,12 +88,7 @@ def test_damaged_zips(tmp_path):
 
 
 def test_a_zip_that_does_not_fit_into_memory_is_read_in_place(tmp_path):
-    members = {}
-    for i in range(30):
-        stream = io.BytesIO()
-        Image.new("L", (5, 4), i).save(stream, "PNG")
-        members[f"{i}.png"] = stream.getvalue()
-    path = zipped(tmp_path / "x.zip", members)
+    path = zipped(tmp_path / "x.zip", {f"{i}.png": png(i) for i in range(30)})
     stored, memory = load(path, "all", memory=0), load(path, "all")
     assert isinstance(stored, StoredSet)
     assert torch.equal(stored.batch(slice(None)), memory.images.float() / 255)
@@ -110,10 +103,6 @@ def test_a_zip_that_does_not_fit_into_memory_is_read_in_place(tmp_path):
 @pytest.fixture
 def threads(monkeypatch):
     return lambda count: monkeypatch.setattr(stores, "workers", lambda: count)
-
-
-def readers():
-    return [t for t in threading.enumerate() if t.name.startswith("mfimage-read")]
 
 
 def test_the_order_stays_whoever_is_first(threads):
@@ -214,11 +203,10 @@ def test_whatever_goes_wrong_with_one_file_is_its_own_reason(error, memory, tmp_
 
 @pytest.mark.parametrize("packed", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
 def test_a_member_that_cannot_be_unpacked_is_left_out(packed, tmp_path):
-    stream = io.BytesIO()
-    Image.effect_noise((40, 40), 50).save(stream, "PNG")
+    data = content(Image.effect_noise((40, 40), 50))
     with zipfile.ZipFile(tmp_path / "x.zip", "w", packed) as archive:
         for i in range(30):
-            archive.writestr(f"{i}.png", stream.getvalue())
+            archive.writestr(f"{i}.png", data)
         place = archive.getinfo("7.png").header_offset + 60
     data = bytearray((tmp_path / "x.zip").read_bytes())
     data[place : place + 400] = bytes(400)
