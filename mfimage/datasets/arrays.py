@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mfimage.datasets.decode import data_errors
 from mfimage.datasets.pixels import Pixels
 from mfimage.errors import DataError
-from mfimage.files import NPZ_ERRORS, open_npz
+from mfimage.files import open_npz
 
 
 def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
@@ -17,7 +18,7 @@ def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
     In an .npz the images are the array `images`, else `arr_0`, else the only one with 3 or 4 dimensions;
     `labels` are the labels. DataError if the file is damaged or no array of images can be told.
     """
-    try:
+    with data_errors(str(path), "cannot be read as arrays (pickles are never loaded)"):
         if path.suffix.lower() == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False), None
         with open_npz(path) as arrays:
@@ -29,5 +30,3 @@ def read_arrays(path: Path) -> tuple[Pixels, np.ndarray | None]:
                 names = ", ".join(arrays.files)
                 raise DataError(f"{path}: name the array of images `images`; there are {names}")
             return likely[0], arrays.get("labels")
-    except NPZ_ERRORS as error:
-        raise DataError(f"{path}: cannot be read as arrays (pickles are never loaded): {error}") from error

@@ -115,7 +115,7 @@ def open_picture(
 
 
 @contextmanager
-def data_errors(name: str) -> Iterator[None]:
+def data_errors(name: str, damaged: str = "is damaged") -> Iterator[None]:
     """Turn whatever goes wrong with one file inside into a DataError that names it; lack of memory apart."""
     try:
         yield
@@ -124,9 +124,9 @@ def data_errors(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         known = "png, jpeg, webp, bmp, tiff, gif"
         raise DataError(f"{name}: is not an image in a format that mfimage reads ({known})") from error
-    except Exception as error:  # Decoders raise nearly every type on damaged files.
+    except Exception as error:  # Readers of formats raise nearly every type on damaged files.
         why = error.strerror if isinstance(error, OSError) else None
-        what = f"cannot be read: {why}" if why else f"is damaged: {str(error) or type(error).__name__}"
+        what = f"cannot be read: {why}" if why else f"{damaged}: {str(error) or type(error).__name__}"
         raise DataError(f"{name}: {what}") from error
 
 

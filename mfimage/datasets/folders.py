@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from mfimage.datasets.decode import data_errors
 from mfimage.datasets.index import Names, index_folder
 from mfimage.datasets.named import located
 from mfimage.datasets.pixels import Crop
@@ -50,10 +51,8 @@ def _partitions(folder: Path) -> list[Path]:
 
 
 def _divide_celeba(names: Names, path: Path) -> Divided:
-    try:
+    with data_errors(str(path), "cannot be read"):
         lines = path.read_text(encoding="ascii").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
     # 000001.jpg 0, or with a comma; the images may have been converted to another format
     known = {m[1]: _SPLITS[m[2]] for line in lines if (m := re.match(r"(\d+)\.\w+[\s,]+([012])\s*$", line))}
     divided = group_rows((known.get(PurePosixPath(name).stem) for name in names), _SPLITS.values())

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from mfimage.datasets.decode import picture_values
+from mfimage.datasets.decode import data_errors, picture_values
 from mfimage.datasets.pixels import Pixels, ValueRange, over_white, unit
 from mfimage.datasets.stores import Store
-from mfimage.errors import DataError, MfimageError
+from mfimage.errors import DataError
 
 _FINGERPRINT = 16  # items that tell one data set from another
 
@@ -99,17 +99,11 @@ class ItemStore(Store):
         return f"{self.name}[{row}]"
 
     def content(self, row: int, max_bytes: int) -> Pixels:
-        try:
+        with data_errors(self.path(row), "cannot be read"):
             with self._lock:
                 item = self._items[row]
             image, label = self._parts(item)
             values = _pixels(image, self.path(row), self._value_range)
-        except (MfimageError, MemoryError):
-            raise
-        except Exception as error:  # The code of the data set, which is not ours, raises what it likes.
-            raise DataError(
-                f"{self.path(row)}: cannot be read: {str(error) or type(error).__name__}"
-            ) from error
         if label is not None:
             self._labels[row] = label
         return values

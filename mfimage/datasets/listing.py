@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from mfimage.datasets.decode import IMAGE_SUFFIXES
+from mfimage.datasets.decode import IMAGE_SUFFIXES, data_errors
 from mfimage.errors import DataError, Skipped
 
 # What a user may take for an image of the set: formats that are not decoded, and files that hold many images.
@@ -139,7 +139,7 @@ class _Walk:
 
     def enter(self, here: str) -> tuple[list[str], list[str]]:
         """List a folder, unless it was read already; give the folders in it, and the links to folders."""
-        try:
+        with data_errors(str(self.folder / here)):
             # Before it is listed: what changes meanwhile then makes the time too old, not too new.
             known = os.stat(self.folder / here)
             if (known.st_dev, known.st_ino) in self._seen:
@@ -149,8 +149,6 @@ class _Walk:
             self.times[here] = known.st_mtime_ns
             with os.scandir(self.folder / here) as entries:
                 seen = [entry for entry in entries if not hidden(entry.name)]
-        except OSError as error:
-            raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
         inner: tuple[list[str], list[str]] = ([], [])
         for entry in seen:
             if _is_folder(entry):

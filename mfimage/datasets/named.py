@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mfimage._torchvision import import_torchvision
+from mfimage.datasets.decode import data_errors
 from mfimage.datasets.pickles import ARRAYS, Unpickler
 from mfimage.datasets.pixels import Pixels, resize
 from mfimage.datasets.splits import choose, divide_rows
@@ -184,11 +185,8 @@ def read_idx(path: Path) -> Pixels:
 
 def read_cifar(path: Path) -> Labelled:
     """Read a batch of CIFAR-10, of images (N, 3072): .bin is the binary version, others that for Python."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_MOST + 1)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    with data_errors(str(path)), open(path, "rb") as file:
+        content = file.read(_MOST + 1)
     if len(content) > _MOST:
         raise DataError(f"{path}: is larger than {_MOST:,} bytes, which no batch of CIFAR-10 is")
     rows, labels = (_binary if path.suffix == ".bin" else _pickled)(path, content)
@@ -207,7 +205,7 @@ def _binary(path: Path, content: bytes) -> Labelled:
 
 def _pickled(path: Path, content: bytes) -> Labelled:
     """A pickle {b"data": (N, 3072) uint8, b"labels": [N]}, of which nothing is executed."""
-    try:
+    with data_errors(str(path), "is not a batch of CIFAR-10"):
         batch = Unpickler(io.BytesIO(content), ARRAYS).load()
         batch = {key if isinstance(key, bytes) else str(key).encode(): value for key, value in batch.items()}
         _, shape, _, in_columns, pixels = batch[b"data"].state
@@ -217,10 +215,6 @@ def _pickled(path: Path, content: bytes) -> Labelled:
         if not all(type(number) is int for number in (*shape, *labels)):  # a list may hold itself, twice
             raise ValueError("its shape and its labels are no plain numbers")
         return np.frombuffer(pixels, np.uint8).reshape(shape), np.array(labels, np.int64)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged pickle raises nearly every type
-        raise DataError(f"{path}: is not a batch of CIFAR-10: {error or type(error).__name__}") from error
 
 
 BUNDLED: dict[str, Callable[[str], Labelled]] = {"fashion-mini": fashion_mini, "digits": digits}

@@ -7,12 +7,12 @@ features call an Image, else the one named `image` or `img`. Labels are an integ
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from mfimage.errors import DataError, MfimageError, UsageError
+from mfimage.datasets.decode import data_errors
+from mfimage.errors import DataError, UsageError
 from mfimage.limits import ROWS, Budget, Refused
 
 PACK_KEY, FEATURES_KEY = b"mfimage", b"huggingface"  # of the Arrow schema
@@ -54,15 +54,9 @@ class Shard:
         classes = self._features.get(self.label or "", {}).get("names")
         self.class_names = classes if isinstance(classes, list) else None
 
-    @contextmanager
-    def readable(self) -> Iterator[None]:
+    def readable(self) -> AbstractContextManager[None]:
         """Turn what pyarrow raises on a damaged file into a DataError that names it."""
-        try:
-            yield
-        except (MfimageError, MemoryError):
-            raise
-        except Exception as error:  # pyarrow raises nearly every type
-            raise DataError(f"{self.path}: is not a readable Parquet file: {error}") from error
+        return data_errors(str(self.path), "is not a readable Parquet file")
 
     def open(self) -> Any:
         """Open the file as pyarrow's ParquetFile."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from mfimage.datasets.recorded import require_recorded
 from mfimage.datasets.sets import Dataset, Rows
 from mfimage.datasets.splits import choose
-from mfimage.errors import DataError
+from mfimage.errors import DataError, boundary
 from mfimage.files import NPZ_ERRORS, open_npz, read_json, whole
 
 FIELDS = ("x", "theta", "score", "latents")
@@ -118,11 +118,8 @@ def load_points(path: str | Path, split: str = "train", verify: bool = False) ->
     if (Path(path) / MANIFEST).is_file():
         return _load_folder(Path(path), split, verify)
     choose({"train": [path], "all": [path]}, split, str(path))
-    try:
-        with open_npz(path) as arrays:
-            found = {name: arrays[name] for name in FIELDS if name in arrays.files}
-    except NPZ_ERRORS as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    with boundary(DataError, f"{path}: cannot be read"), open_npz(path) as arrays:
+        found = {name: arrays[name] for name in FIELDS if name in arrays.files}
     if "x" not in found or found["x"].ndim not in (2, 4):
         raise DataError(f"{path}: an array x of shape (N, D) or (N, C, H, W) is expected")
     count = len(found["x"])
@@ -154,7 +151,7 @@ def list_shards(manifest: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read what a folder of points is to hold; DataError if that is damaged."""
     manifest = read_json(folder / MANIFEST, "list of examples")
-    try:
+    with boundary(DataError, f"{folder / MANIFEST}: not a readable list of examples"):
         if not all(isinstance(manifest.get(name, {}), dict) for name in ("files", "written")):
             raise TypeError("its hashes are no table")
         manifest = {**manifest, "counts": {split: int(manifest["counts"][split]) for split in SPLITS}}
@@ -162,8 +159,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if files != len(manifest.get("files", range(files))):
             raise ValueError(f"{files} files are meant, {len(manifest['files'])} are listed")
         return manifest
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / MANIFEST}: not a readable list of examples ({error})") from error
 
 
 def _load_folder(folder: Path, split: str, verify: bool) -> Points:

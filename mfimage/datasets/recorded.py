@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mfimage.datasets.decode import data_errors
 from mfimage.datasets.index import SETTLED, kept_file
 from mfimage.errors import DataError, ResourceError
 from mfimage.files import file_hash, read_json, write_json
@@ -37,13 +38,12 @@ def require_recorded(folder: Path, recorded: Mapping[str, str], advice: str, ver
     found = dict(known)
     for name, digest in recorded.items():
         path = folder / name
-        try:
-            seen = _seen(path, digest)
+        with data_errors(str(path)):
+            stat = os.stat(path)
+            seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, digest]
             if known.get(name) != seen and file_hash(path) != digest:
                 raise DataError(f"{path}: is not as it was written, by the hash recorded then; {advice}")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        if max(seen[1:3]) < began - SETTLED:
+        if max(stat.st_mtime_ns, stat.st_ctime_ns) < began - SETTLED:
             found[name] = seen
     if kept is not None and found != known:
         with suppress(OSError, ResourceError):  # without a cache they are read again
@@ -65,8 +65,3 @@ def recorded_hashes(folder: Path) -> dict[str, str]:
     return {
         one["file"]: one["sha256"] for one in found if isinstance(one.get("file"), str) and "sha256" in one
     }
-
-
-def _seen(path: Path, digest: str) -> list[Any]:
-    known = os.stat(path)
-    return [known.st_size, known.st_mtime_ns, known.st_ctime_ns, digest]

@@ -201,12 +201,8 @@ class ZipStore(Store):
 
     def _archive(self) -> zipfile.ZipFile:
         if self._process != os.getpid():  # a forked process would share the place in the file
-            try:
+            with data_errors(self.name, "is not a readable zip file"):
                 self._opened, self._process = zipfile.ZipFile(self.name), os.getpid()
-            except MemoryError:
-                raise
-            except Exception as error:  # of a damaged list of members, nearly every type
-                raise DataError(f"{self.name}: is not a readable zip file: {error}") from error
         return self._opened
 
     def __len__(self) -> int:
@@ -219,13 +215,8 @@ class ZipStore(Store):
         archive, member = self._archive(), self._members[row]
         if member.file_size > max_bytes:
             raise DataError(f"{self.path(row)}: unpacks to more than {max_bytes:,} bytes")
-        try:
+        with data_errors(self.path(row), "cannot be unpacked"):
             return archive.read(member)
-        except MemoryError:
-            raise
-        except Exception as error:  # of a damaged member, or of a kind of compression, nearly every type
-            why = error or type(error).__name__
-            raise DataError(f"{self.path(row)}: cannot be unpacked: {why}") from error
 
     def fingerprint(self) -> str:
         content = repr([(one.filename, one.file_size, one.CRC) for one in self._members])

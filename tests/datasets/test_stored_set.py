@@ -9,7 +9,6 @@ from PIL import Image
 from mfimage.config import Reading
 from mfimage.datasets import ImageSet, StoredSet, load
 from mfimage.errors import DataError, MixedSizesError
-from mfimage.fit import shuffled
 
 RNG = np.random.default_rng(0)
 
@@ -126,16 +125,6 @@ def test_other_sizes_are_an_error_when_they_are_met(folder):
     object.__setattr__(lazy, "image_shape", (3, 9, 9))  # as if the sample had been of another size
     with pytest.raises(MixedSizesError, match=r"set is 9×9 .*0\.png is 6×7"):
         lazy.batch([0])
-
-
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_processes_share_an_epoch_without_duplicates(folder, world):
-    lazy = stored(folder)
-    batches = [shuffled(40, 8, 0, rank, world) for rank in range(world)]
-    seen = torch.cat([lazy.batch(rows(step)) for step in range(5) for rows in batches])
-    assert len(seen.flatten(1).unique(dim=0)) == 40
-    orders = [torch.cat([rows(step) for step in range(5)]) for rows in batches]
-    assert not torch.equal(orders[0], torch.cat([batches[0](step) for step in range(5, 10)]))
 
 
 class Numbers(StoredSet):
