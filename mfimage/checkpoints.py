@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mfimage.errors import ModelError
-from mfimage.files import load_state, part, read_metadata, read_tensors, save_tensors
 from mfimage.schedule import Average, Progress
+from mfimage.tensors import load_state, part, read_metadata, read_tensors, save_tensors
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's, of every parameter that was trained; beside them, step
 

@@ -1,7 +1,4 @@
-"""Files written whole or not at all, JSON and tensors that are checked when read; cache folders; seeds.
-
-Tensors are safetensors files only: nothing is ever read from a pickle.
-"""
+"""Files written whole or not at all, JSON and arrays that are checked when read; cache folders; seeds."""
 
 from __future__ import annotations
 
@@ -22,23 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from mfimage.console import json_text
-from mfimage.errors import DataError, MfimageError, ModelError, ResourceError, boundary
+from mfimage.errors import DataError, MfimageError, ResourceError, boundary
 from mfimage.limits import RATIO, Refused, most_bytes
 from mfimage.outputs import FULL, check, temporary_name
 
 NPZ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
-CHECKSUM = "crc32"  # of the tensors, in the header of their file
-_TYPES = {  # of safetensors that a model may hold, or that a message should name
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool, "C64": torch.complex64,
-}  # fmt: skip
-_NAMES = {kind: name for name, kind in _TYPES.items()}
 _FORMULA = re.compile(r"(?![+-]?[\d.]+(e[+-]?\d+)?$)[=+\-@\t\r]")  # what one begins with, numbers apart
 
 
@@ -199,136 +186,3 @@ def user_path(given: str | Path) -> Path:
 def stream(seed: int, number: int) -> torch.Generator:
     """Make the generator of a step, chunk or epoch: its seed is (seed · 1,000,003 + number) mod 2⁶³."""
     return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors and a header of strings as one safetensors file, whole, durable, or not at all."""
-    with whole(path, durable=True) as temporary:
-        write_tensors(tensors, temporary, metadata)
-
-
-def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file, with a checksum of the tensors in its header.
-
-    That is the header's length in 8 bytes, the header in JSON, the tensors. `safetensors.torch.save_file`
-    writes in mode 0600, under a name of its own that a dead process leaves, and orders its header by chance.
-    """
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    names = sorted(
-        ready, key=lambda name: (-ready[name].element_size(), name)
-    )  # the widest first: all aligned
-    header: dict[str, Any] = {"__metadata__": {**metadata, CHECKSUM: checksum(ready)}}
-    end = 0
-    for name in names:
-        begin, end = end, end + ready[name].nbytes
-        kind, shape = _NAMES[ready[name].dtype], list(ready[name].shape)
-        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            file.write(_bytes_of(ready[name]))
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Compute the CRC-32 of tensors on the CPU: of their names, types, shapes and bytes."""
-    code = 0
-    for name, tensor in sorted(tensors.items()):
-        code = zlib.crc32(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode(), code)
-        code = zlib.crc32(_bytes_of(tensor), code)
-    return f"{code:08x}"
-
-
-def _bytes_of(tensor: Tensor) -> Any:
-    """View a contiguous tensor as bytes."""
-    return tensor.reshape(-1).view(torch.uint8).numpy()
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; ModelError if it is missing or damaged."""
-    with _readable(path), _in_utf8(path) as name:
-        tensors = load_file(name)
-    if read_metadata(path).get(CHECKSUM) not in (None, checksum(tensors)):
-        raise ModelError(f"{path}: damaged: it does not hold what was written (its checksum differs)")
-    return tensors
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Read the header of a safetensors file; ModelError if it is missing or damaged."""
-    with _readable(path), _in_utf8(path) as name, safe_open(name, "pt") as file:
-        return file.metadata() or {}
-
-
-def read_header(path: Path) -> dict[str, Tensor]:
-    """Read names, shapes and types of the tensors of a safetensors file, as tensors without content."""
-    with _readable(path), _in_utf8(path) as name, safe_open(name, "pt") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return {
-            name: torch.empty(one.get_shape(), dtype=_TYPES[one.get_dtype()], device="meta")
-            for name, one in slices.items()
-        }
-
-
-@contextmanager
-def _in_utf8(path: Path) -> Iterator[str]:
-    """Name a file in UTF-8, as safetensors needs, while it is used: its folder's name may be none."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            yield f"/proc/self/fd/{folder}/{path.name}"
-        finally:
-            os.close(folder)
-    else:
-        yield str(path)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    if not path.exists():
-        raise ModelError(f"{path}: no such file")
-    require_regular(path, ModelError)
-    with boundary(ModelError, f"{path}: damaged or not a safetensors file"):
-        yield
-
-
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Take the tensors whose names begin with a prefix, and cut it off."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def require_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
-    """Compare tensors, or headers, with those of a module; ModelError names what differs.
-
-    Names, shapes and kinds of numbers must be the same: reals may be of another precision, but no integers,
-    truth values or complex numbers; and indices that a module keeps are no weights, and stay what they are.
-    """
-    problems = [f"{name} is missing" for name in wanted if name not in given]
-    problems += [f"{name} is unknown" for name in given if name not in wanted]
-    for name in [name for name in wanted if name in given]:
-        ours, theirs = wanted[name], given[name]
-        if theirs.shape != ours.shape:
-            problems.append(f"{name} has shape {tuple(theirs.shape)}, not {tuple(ours.shape)}")
-        elif theirs.dtype != ours.dtype and not (theirs.is_floating_point() and ours.is_floating_point()):
-            problems.append(f"{name} is of type {_type(theirs)}, not {_type(ours)}")
-        elif theirs.is_meta or ours.is_meta:
-            continue
-        elif not torch.isfinite(theirs.to(ours.dtype)).all():
-            problems.append(f"{name} holds non-finite numbers")
-        elif not ours.is_floating_point() and not torch.equal(ours.to(theirs.device), theirs):
-            problems.append(f"{name} holds other indices")
-    if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ModelError(f"{path}: does not fit the model to be filled: {'; '.join(problems[:3])}{more}")
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def load_state(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Fill a module; ModelError names what does not fit (see `require_fit`) or is not finite."""
-    require_fit(module.state_dict(), tensors, path)
-    module.load_state_dict(tensors)

@@ -15,22 +15,13 @@ from torch import nn
 from mfimage.config import ModelConfig
 from mfimage.console import json_text
 from mfimage.errors import ModelError, UsageError, boundary
-from mfimage.files import (
-    load_state,
-    read_header,
-    read_json,
-    read_tensors,
-    require_fit,
-    to_disk,
-    whole,
-    write_tensors,
-    write_text,
-)
+from mfimage.files import read_json, to_disk, whole, write_text
 from mfimage.models import ChartedModel, GenerativeModel
 from mfimage.models.build import allocate, outline
 from mfimage.modes import plainly
 from mfimage.outputs import given
 from mfimage.settings import from_json
+from mfimage.tensors import load_state, read_tensors, require_fit, write_tensors
 
 FORMAT = "mfimage-2"
 _BEFORE = {"mfimage-1": "0.1.0"}  # format → the last version that reads it
@@ -99,12 +90,12 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> G
 
 def _filled(config: ModelConfig, path: Path) -> GenerativeModel:
     """Make a model of a file of weights; nothing is allocated before names and shapes are found to fit."""
-    header = read_header(path)
-    held = sum(tensor.numel() for tensor in header.values())
+    tensors = read_tensors(path)
+    held = sum(tensor.numel() for tensor in tensors.values())
     with boundary(ModelError, f"{path.with_name(CONFIG)}: describes no model of {WEIGHTS}"):
         model = outline(config, _SLACK + 2 * held)
-    require_fit(model.state_dict(), header, path)
-    load_state(allocate(model), read_tensors(path), path)
+    require_fit(model.state_dict(), tensors, path)
+    load_state(allocate(model), tensors, path)
     with boundary(ModelError, f"{path}: damaged: the model gives no finite numbers"):
         _require_finite(model)
     return model

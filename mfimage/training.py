@@ -21,7 +21,6 @@ from mfimage.decisions import decide
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.eval.image_metrics import PCA
 from mfimage.eval.verdict import TRAINED
-from mfimage.files import save_tensors
 from mfimage.fit import make_accelerator, quickest_precision
 from mfimage.models import GenerativeModel
 from mfimage.models.build import build
@@ -38,6 +37,7 @@ from mfimage.pretrained import (
 from mfimage.results import MEASURED, REPORT, Results
 from mfimage.run import Run
 from mfimage.streams import say
+from mfimage.tensors import save_tensors
 
 
 @plainly

@@ -12,10 +12,10 @@ from mfimage.datasets.points import Points
 from mfimage.errors import Interrupted, ModelError, UsageError
 from mfimage.eval import PCA
 from mfimage.experiments.simulators import Sphere, Surface
-from mfimage.files import read_metadata
 from mfimage.models import Prescribed, Spherical, latent_density
 from mfimage.pretrained import weights_hash
 from mfimage.run import Run
+from mfimage.tensors import read_metadata
 
 SHORT = Config(
     dim=2, steps=4, density_steps=4, batch_size=32, lr=3e-3, warmup=2, every=2, validation=20, noise=0.05,

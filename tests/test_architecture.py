@@ -28,6 +28,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
         "console",
         "signals",
         "streams",
+        "tensors",
     },
     {"models", "datasets"},
     {

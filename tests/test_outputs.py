@@ -12,8 +12,9 @@ from tiny import ONE_THREAD
 from mfimage import ModelConfig, build, outputs, save_pretrained
 from mfimage.datasets import save_png
 from mfimage.errors import UsageError
-from mfimage.files import save_tensors, whole, write_text
+from mfimage.files import whole, write_text
 from mfimage.outputs import claim, given, owned, refuse_within
+from mfimage.tensors import save_tensors
 
 
 def refused(path):

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from mfimage.errors import ModelError, ResourceError, UsageError
 from mfimage.eval.features import FeatureExtractor
-from mfimage.files import cache_folder, read_tensors, save_tensors
+from mfimage.files import cache_folder
 from mfimage.outputs import sweep
+from mfimage.tensors import read_tensors, save_tensors
 
 CHUNK = 500  # images; their features are a file
 PATIENCE = 600.0  # seconds without a new file after which the first process computes what is missing

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mfimage.datasets.stylegan.layers import Colour, Convolution, Mapping, Noise, upsample
 from mfimage.errors import ModelError, boundary
-from mfimage.files import load_state, read_metadata, read_tensors, save_tensors
 from mfimage.modes import plainly
+from mfimage.tensors import load_state, read_metadata, read_tensors, save_tensors
 
 RESOLUTIONS = tuple(2**k for k in range(2, 11))
 _MOST = 2**16  # of any length, and layers: far above every published network
