@@ -72,8 +72,6 @@ class Snapshots:
         average: Average | None = None,
     ) -> None:
         """Write a checkpoint, and remove what is older than the newest three."""
-        for left_over in self.directory.glob(f"*{self.phase}*.tmp"):  # of a process that was killed
-            left_over.unlink()
         tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
         if average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}

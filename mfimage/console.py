@@ -15,7 +15,7 @@ from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from mfimage import signals
-from mfimage.errors import MfimageError
+from mfimage.errors import FULL, MfimageError, reason_of
 from mfimage.streams import prepare_streams, printable, put, say
 
 if TYPE_CHECKING:
@@ -47,24 +47,15 @@ def exit_codes(verbose: bool = False, batched: Callable[[], bool] = lambda: Fals
 
 
 def _diagnose(error: Exception, batched: Callable[[], bool]) -> tuple[str, int]:
-    text = reason(error)
     if isinstance(error, MfimageError):
         return str(error), error.exit_code
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
         advice = ": lower --batch-size" if batched() else ""
         return f"out of memory{advice} ({text.splitlines()[0]})", 6
     if isinstance(error, OSError):
-        return text, 6 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) else 2
+        return reason_of(error), 6 if error.errno in (*FULL, errno.ENOMEM) else 2
     return f"{text} (an internal error; -v shows the traceback)", 1
-
-
-def reason(error: BaseException) -> str:
-    """Say what went wrong: in an error's own words, where they are meant for people."""
-    if isinstance(error, MfimageError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _fail(message: str, code: int, verbose: bool) -> NoReturn:
@@ -80,7 +71,7 @@ def optional(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        say(f"warning: no {what}: {reason(error)}")
+        say(f"warning: no {what}: {reason_of(error)}")
 
 
 class Late:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or one's part of it
 _LONGEST = 200  # characters of a reason
 
 
@@ -84,8 +86,12 @@ def boundary(kind: type[MfimageError], what: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """Say in one line, not long, what an exception of a library means."""
+    """Say what went wrong: in an error's own words where they are meant for people, else in a short line."""
+    if isinstance(error, MfimageError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split())[:_LONGEST]
-    if isinstance(error, MfimageError) or (text and isinstance(error, OSError | ValueError)):
+    if text and isinstance(error, OSError | ValueError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

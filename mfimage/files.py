@@ -21,9 +21,9 @@ import torch
 from numpy.lib.npyio import NpzFile
 
 from mfimage.console import json_text
-from mfimage.errors import DataError, MfimageError, ResourceError, boundary
+from mfimage.errors import FULL, DataError, MfimageError, ResourceError, boundary
 from mfimage.limits import RATIO, Refused, most_bytes
-from mfimage.outputs import FULL, check, temporary_name
+from mfimage.outputs import check, temporary_name
 
 NPZ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _FORMULA = re.compile(r"(?![+-]?[\d.]+(e[+-]?\d+)?$)[=+\-@\t\r]")  # what one begins with, numbers apart

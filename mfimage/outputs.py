@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mfimage.errors import ResourceError, UsageError
+from mfimage.errors import FULL, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Identity: TypeAlias = tuple[int, int]  # device and inode
 
 LOCK, OWNER = ".mfimage.lock", ".mfimage.owner"  # in a folder, while somebody writes there
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 _LONGEST = 40  # characters of a file's name that its temporary name keeps: file systems limit both
 _LEFT = 600.0  # seconds after which a temporary file beside a lone result is of a writer that is dead

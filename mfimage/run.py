@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mfimage.files import read_json, write_json, write_text
 from mfimage.outputs import sweep
 from mfimage.pretrained import CONFIG, WEIGHTS
 from mfimage.settings import read_settings
+from mfimage.streams import say
 
 
 class Run:
@@ -43,8 +45,6 @@ class Run:
         self.checkpoints = self.directory / "checkpoints"
         self.model = self.directory / "model"
         self.pictures = self.directory / "pictures"
-        self._writer: Any = None
-        self._folder: int | None = None  # open, where TensorBoard writes, if it cannot name it
 
     @property
     def begun(self) -> bool:
@@ -113,49 +113,38 @@ class Run:
         """Remove what a process that was killed left half written."""
         for folder in (self.checkpoints, self.model, self.pictures):
             sweep(folder)
-        for folder in (self.checkpoints, self.model):  # ours alone; so safetensors calls what it writes
-            for left in folder.glob(".tmp??????"):
-                left.unlink()
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """Append a line to stats.jsonl and points to TensorBoard's curves."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "stats.jsonl").open("a") as file:
             file.write(json.dumps({"phase": phase, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._tensorboard().add_scalar(f"{phase}/{name}", value, step)
+        for name, value in values.items() if self._tensorboard else ():
+            self._tensorboard.add_scalar(f"{phase}/{name}", value, step)
 
     def picture(self, name: str, step: int, images: Tensor, columns: int) -> None:
         """Write a sheet of images (N, C, H, W) as pictures/NAME-STEP.png and to TensorBoard."""
         self.pictures.mkdir(parents=True, exist_ok=True)
         grid = sheet(images.clamp(0, 1).cpu(), columns)
         save_png(grid, self.pictures / f"{name}-{step:08d}.png")
-        self._tensorboard().add_image(name, grid, step)
+        if self._tensorboard:
+            self._tensorboard.add_image(name, grid, step)
 
     def close(self) -> None:
         """Flush TensorBoard's file."""
-        if self._writer is not None:
-            self._writer.close()
-        if self._folder is not None:
-            os.close(self._folder)
-            self._folder = None
+        if writer := vars(self).get("_tensorboard"):
+            writer.close()
 
+    @cached_property
     def _tensorboard(self) -> Any:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+        """What writes for TensorBoard; None in a folder whose name is no UTF-8, which that cannot name."""
+        from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(self._utf8(self.directory / "tensorboard"))
-        return self._writer
-
-    def _utf8(self, folder: Path) -> str:
-        """Name a folder in UTF-8, as TensorBoard needs, while it is open: its own name may be none."""
         try:
-            str(folder).encode()
+            return SummaryWriter(str(self.directory / "tensorboard"))
         except UnicodeEncodeError:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._folder = os.open(folder, os.O_RDONLY)
-            return f"/proc/self/fd/{self._folder}"
-        return str(folder)
+            say("note: no curves for TensorBoard: the name of the run's directory is no UTF-8")
+            return None
 
 
 def _is_of_run(data: Path) -> bool:
@@ -186,17 +175,11 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name")
+        or platform.processor()
+        or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {"mfimage": __version__, **{name: version(name) for name in names}},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

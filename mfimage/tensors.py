@@ -48,7 +48,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; ModelError if it is missing or damaged."""
     with _readable(path):
-        tensors = load(path.read_bytes())
+        tensors = dict(sorted(load(path.read_bytes()).items()))  # which come in any order
     if read_metadata(path).get(CHECKSUM) not in (None, checksum(tensors)):
         raise ModelError(f"{path}: damaged: it does not hold what was written (its checksum differs)")
     return tensors

@@ -104,16 +104,6 @@ def test_an_interrupted_write_leaves_the_old_files_whole_and_nothing_behind(tmp_
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
 
 
-def test_what_a_killed_process_left_is_swept_up(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(), Progress(1), True)
-    for name in ("manifold-00000002.safetensors.1f.tmp", "best-manifold.safetensors.tmp"):
-        (tmp_path / "checkpoints" / name).write_bytes(b"half")
-    assert snapshots.newest().name == "manifold-00000001.safetensors"
-    save(snapshots, *trained_linear(), Progress(3), False)
-    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
-
-
 def test_a_crash_between_checkpoint_and_best_keeps_no_older_best(tmp_path, monkeypatch):
     snapshots = snapshots_of(tmp_path)
     save(snapshots, *trained_linear(1.0), Progress(1), True)
@@ -233,8 +223,8 @@ def test_a_progress_that_is_none_is_named(tmp_path, progress):
 def test_what_only_looks_like_a_checkpoint_is_none(tmp_path):
     snapshots = snapshots_of(tmp_path)
     save(snapshots, *trained_linear(), Progress(2), False)
-    for name in ("manifold-copy.safetensors", "manifold-old-00000009.safetensors"):
-        (tmp_path / "checkpoints" / name).write_bytes(b"")
+    for name in ("copy.safetensors", "old-00000009.safetensors", "00000009.safetensors.mf-01234567.tmp"):
+        (tmp_path / "checkpoints" / f"manifold-{name}").write_bytes(b"")
     assert snapshots.newest().name == "manifold-00000002.safetensors"
 
 

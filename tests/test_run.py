@@ -55,10 +55,14 @@ def test_what_is_of_no_run_is_not_written_over(tmp_path, name):
 def test_what_killed_processes_left_is_swept_up(tmp_path):
     run = Run(tmp_path)
     left = [
-        run.checkpoints / ".tmpAb3dEf", run.model / ".tmp012345", run.pictures / "a.png.mf-01234567.tmp",
-        run.model / "config.json.mf-01234567.tmp",
+        run.checkpoints / "manifold-00000002.safetensors.mf-01234567.tmp",
+        run.model / "config.json.mf-01234567.tmp", run.pictures / "a.png.mf-01234567.tmp",
     ]  # fmt: skip
-    kept = [run.pictures / ".tmpAb3dEf", run.model / "notes.tmp", run.model / "model.safetensors"]
+    kept = [
+        run.checkpoints / "manifold.safetensors",
+        run.model / "notes.tmp",
+        run.model / "model.safetensors",
+    ]
     for path in (*left, *kept):
         path.parent.mkdir(exist_ok=True)
         path.touch()

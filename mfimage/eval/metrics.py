@@ -14,8 +14,8 @@ import torch
 from numpy.linalg import LinAlgError
 from torch import Tensor
 
-from mfimage.console import counted, reason
-from mfimage.errors import DataError, ModelError
+from mfimage.console import counted
+from mfimage.errors import DataError, ModelError, reason_of
 from mfimage.eval.features import FeatureExtractor
 from mfimage.eval.image_metrics import LEAST_SIDE, PCA, copies, mse, nearest, psnr, squared_error, ssim
 from mfimage.eval.numbers import Interval, Number, bootstrap, mean_interval, ratio_of_means
@@ -68,7 +68,7 @@ def noted(name: str, failed: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except (DataError, ModelError, ArithmeticError, LinAlgError, torch.linalg.LinAlgError) as error:
-        failed[name] = reason(error)
+        failed[name] = reason_of(error)
 
 
 def measure_reconstruction(s: Setup) -> tuple[Numbers, Pictures]:

@@ -105,10 +105,10 @@ def test_a_folder_whose_name_is_no_text_holds_a_whole_run(mfimage, short, bumps)
     except (OSError, UnicodeError):
         pytest.skip("this file system allows no such names")
     code, out, err = mfimage("train", bumps, "-o", outdir, "--config", short, "-q", "--json")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == "note: no curves for TensorBoard: the name of the run's directory is no UTF-8\n"  # once
     assert json.loads(out)["model"] == f"{outdir}/model"
-    (events,) = Path(outdir, "tensorboard").iterdir()
-    assert events.stat().st_size > 1000
+    assert Path(outdir, "stats.jsonl").stat().st_size > 1000
     assert mfimage("sample", "-m", outdir, "-n", 1, "-q")[0] == 0
 
 
