@@ -26,6 +26,7 @@ _PLACED: set[Any] = _FILLED | {torch.tensor, torch.as_tensor, torch.arange, torc
 _DRAWN: set[Any] = {
     init.uniform_, init.normal_, init.kaiming_uniform_, init.kaiming_normal_, init.xavier_uniform_,
     init.xavier_normal_, init.trunc_normal_, init.orthogonal_, Tensor.uniform_, Tensor.normal_,
+    torch.rand, torch.randn,
 }  # fmt: skip
 
 
@@ -71,9 +72,9 @@ class Making(TorchFunctionMode):
     This thread alone is concerned, and the global random state is neither read nor changed.
 
     Args:
-        generator: Of the first weights; without one none are drawn.
-        most: If given, weights are not allocated: they have shapes alone, and UsageError is raised as soon as
-            they would hold more numbers than this.
+        generator: Of the first weights.
+        most: In the place of a generator: weights are not allocated, they have shapes alone, and UsageError
+            is raised as soon as they would hold more numbers than this.
     """
 
     def __init__(self, generator: torch.Generator | None = None, most: int | None = None) -> None:
@@ -85,25 +86,16 @@ class Making(TorchFunctionMode):
     ) -> Any:
         given = dict(kwargs or {})
         if func in _DRAWN:
-            if self.generator is None:
-                return given["tensor"] if "tensor" in given else args[0]
             given["generator"] = self.generator
         if func not in _PLACED:
             return func(*args, **given)
         typed = given.get("dtype") is not None
         if func in _FILLED:
             given["dtype"] = given.get("dtype") or torch.float32
-            if func in (torch.rand, torch.randn) and self.generator is None:
-                func = torch.empty
-            elif func in (torch.rand, torch.randn):
-                given["generator"] = self.generator
         nowhere = self.most is not None and func in _FILLED
         given["device"] = "meta" if nowhere else given.get("device") or "cpu"
         made = func(*args, **given)
-        self._count(made)
-        return made.float() if made.dtype == torch.float64 and not typed else made
-
-    def _count(self, made: Tensor) -> None:
         self.made += made.numel()
         if self.most is not None and self.made > self.most:
             raise UsageError("it makes a model of more numbers than the file of weights holds")
+        return made.float() if made.dtype == torch.float64 and not typed else made
