@@ -207,6 +207,16 @@ def _steps(count: int | None) -> str:
     return "" if count is None else f"{count:,} steps, "
 
 
+def closing(model: GenerativeModel, run: Run) -> list[str]:
+    """Say what is to be said of a trained model of images, and what can be typed next."""
+    if len(model.shape) != 3:
+        return []
+    verdict, page = verdict_of(model), run.directory / REPORT
+    said = [str(verdict)] if verdict else []
+    said += [f"Page: {page}"] if page.exists() else []
+    return [*said, "Next:", *(f"  {command}" for command in next_commands(run).values())]
+
+
 def next_commands(run: Run) -> dict[str, str]:
     """What can be typed next, by what it does."""
     data = shlex.join(read_json(run.directory / "data.json")["data"].split(" + "))

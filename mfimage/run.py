@@ -172,12 +172,11 @@ def environment() -> dict[str, Any]:
     from importlib.metadata import version
 
     names = ("torch", "nflows", "numpy", "pillow", "accelerate")
+    cpu: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # which older torch has not
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name")
-        or platform.processor()
-        or platform.machine(),
+        "processor": cpu.get("cpu_name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

@@ -41,7 +41,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     code = 0
     for name, tensor in sorted(tensors.items()):
         code = zlib.crc32(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode(), code)
-        code = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), code)
+        code = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, code)
     return f"{code:08x}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -15,9 +15,6 @@ from mfimage.errors import UsageError
 from mfimage.outputs import claim, hold
 from mfimage.settings import read_settings
 from mfimage.streams import put
-
-if TYPE_CHECKING:
-    from mfimage.models import GenerativeModel
 
 ExperimentName = Literal[
     "circle", "sphere", "surface", "lorenz", "collider", "image-manifold", "stylegan-2d", "stylegan-64d"
@@ -164,6 +161,8 @@ def train(
             return
     if not data:
         raise UsageError("train: DATA is missing: a named set, folder, zip or array file")
+    from mfimage.results import closing
+    from mfimage.run import Run
     from mfimage.training import train as train_
 
     opt.given(*data, config)
@@ -173,23 +172,9 @@ def train(
             reading=options.reading,
         )  # fmt: skip
     path = outdir / "model"
-    for line in _closing(model, outdir):
+    for line in closing(model, Run(outdir)):
         options.say(line)
     options.put({"model": str(path), "dim": model.dim, "shape": list(model.shape)}, [path])
-
-
-def _closing(model: GenerativeModel, outdir: Path) -> list[str]:
-    """What is said of a trained model, and what can be typed next."""
-    from mfimage.eval.verdict import verdict_of
-    from mfimage.results import REPORT, next_commands
-    from mfimage.run import Run
-
-    if len(model.shape) != 3:
-        return []
-    verdict, page = verdict_of(model), outdir / REPORT
-    said = [str(verdict)] if verdict else []
-    said += [f"Page: {page}"] if page.exists() else []
-    return [*said, "Next:", *(f"  {command}" for command in next_commands(Run(outdir)).values())]
 
 
 def demo(
