@@ -99,13 +99,13 @@ class Case:
 
 
 CASES = {
-    "faces-1349": Case(faces, 1349, 32, 600, 300, 0.94, 0.90),
+    "faces-1349": Case(faces, 1349, 32, 600, 440, 0.94, 0.90),
     "faces-15979": Case(faces, 15_979, 64, 1800, 600, 0.85, 0.80),
-    "clothes-300s": Case(clothes, 60_000, 32, 300, 200, 0.48),
-    "clothes-1200s": Case(clothes, 60_000, 32, 1200, 600, 0.42),
-    "clothes-1000": Case(clothes, 1000, 32, 300, 150, 0.90),
+    "clothes-300s": Case(clothes, 60_000, 32, 300, 255, 0.48),
+    "clothes-1200s": Case(clothes, 60_000, 32, 1200, 1100, 0.42),
+    "clothes-1000": Case(clothes, 1000, 32, 300, 270, 0.90),
     "tiny-imagenet": Case(tiny_imagenet, 4000, 64, 900, 300, 1.00),
-    "brick": Case(brick, 2000, 32, 300, 150, 0.95),
+    "brick": Case(brick, 2000, 32, 300, 225, 0.95),
     "olivetti": Case(olivetti, 360, 16, 300, 150, 0.97),
 }
 QUICK = {"quick": Case(synthetic, 300, 3, 60, 3, 1.00)}

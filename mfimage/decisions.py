@@ -21,6 +21,7 @@ IMAGES_A_DIMENSION = 20  # at least
 SEEN = 2000  # images held out that decide
 EXACT_FEATURES = 1024  # above it approximate principal components decide: seconds instead of minutes
 FEW = 5000  # images, below which they are shifted
+MIRROR_COST = 0.025  # of the error of principal components, that few images may pay to be twice as many
 DROPOUT = {True: 0.3, False: 0.0}  # of the dense networks, for few images and for more
 
 
@@ -78,10 +79,9 @@ def _from_components(training: Dataset, held_out: Dataset, config: Config) -> tu
     if (flip := config.flip) is None:
         at = config.dim or choose_dim(plain, len(training))[0]
         at = min(at, most)
-        flip, change = bool(mirrored[at] < plain[at]), float(mirrored[at] / plain[at] - 1)
-        what = "mirroring helps: on" if flip else "mirroring does not help: off"
-        how = f"{percent(abs(change))} {'less' if flip else 'more'}"
-        said.append(f"{what} (with mirror images {at} principal components leave {how} of images held out)")
+        change = float(mirrored[at] / plain[at] - 1) if plain[at] > 0 else 0.0
+        flip = change < 0 or (change <= MIRROR_COST and len(training) < FEW)
+        said.append(_of_mirroring(flip, change, at, len(training)))
     dim = config.dim
     if dim is None:
         chosen = mirrored if flip else plain
@@ -89,6 +89,14 @@ def _from_components(training: Dataset, held_out: Dataset, config: Config) -> tu
         dim, why = choose_dim(chosen, len(training)) if images else _dim_of_vectors(chosen)
         said.append(why)
     return replace(config, dim=dim, flip=flip), said
+
+
+def _of_mirroring(flip: bool, change: float, dim: int, count: int) -> str:
+    what = "does not help: off"
+    if flip:
+        what = "helps: on" if change < 0 else f"costs little, and {count:,} images are few: on"
+    how = f"{percent(abs(change))} {'less' if change < 0 else 'more'}"
+    return f"mirroring {what} (with mirror images {dim} principal components leave {how} of images held out)"
 
 
 def _left_over(x: Tensor, y: Tensor, most: int) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import TINY, draw_bumps
 
-from mfimage import Config, load, train
+from mfimage import Config, decisions, load, train
 from mfimage.algorithms import ALGORITHMS
 from mfimage.augmentation import mirrored, shifted
 from mfimage.budget import MEASURING, TimeBudget, shares_of
@@ -66,6 +66,21 @@ def test_mirroring_is_off_where_it_does_not_help():
     config, said = decide(lopsided(300), lopsided(100, 1), Config())
     assert not config.flip
     assert any(s.startswith("mirroring does not help: off (with") and "% more of" in s for s in said)
+
+
+def test_mirroring_may_cost_few_images_a_little(monkeypatch):
+    def tilted(count, seed):
+        x = bumps(count, seed).x
+        return Points(x * torch.linspace(1, 1.05, x.shape[-1]), "tilted")
+
+    config, said = decide(tilted(400, 0), tilted(100, 1), Config())
+    assert config.flip
+    assert said[0].startswith("mirroring costs little, and 400 images are few: on (with mirror images 8 ")
+    assert said[0].endswith("% more of images held out)")
+    monkeypatch.setattr(decisions, "FEW", 400)
+    config, said = decide(tilted(400, 0), tilted(100, 1), Config())
+    assert not config.flip
+    assert said[0].startswith("mirroring does not help: off")
 
 
 def test_parameters_and_vectors_are_never_moved():
