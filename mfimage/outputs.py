@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 Identity: TypeAlias = tuple[int, int]  # device and inode
+Links: TypeAlias = Callable[[Path], Iterable[Path]]  # lists those in a folder
 
 LOCK, OWNER = ".mfimage.lock", ".mfimage.owner"  # in a folder, while somebody writes there
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -35,6 +36,7 @@ class _Command:
     files: set[Identity] = field(default_factory=set)
     folders: set[Identity] = field(default_factory=set)
     kinds: set[str] = field(default_factory=set)  # endings of files that are inputs if they lie in a folder
+    links: list[Callable[[], Iterable[Path]]] = field(default_factory=list)  # in folders, not yet followed
     held: ExitStack = field(default_factory=ExitStack)
 
 
@@ -54,22 +56,25 @@ def command() -> Iterator[None]:
         _command = before
 
 
-def given(paths: Iterable[str | Path | None], kinds: Iterable[str] = ()) -> None:
-    """Note the inputs of a command: files, patterns, and folders with their files of these kinds (endings).
+def given(paths: Iterable[Path], kinds: Iterable[str] = (), links: Links = lambda folder: ()) -> None:
+    """Note the inputs of a command: files, and folders with their files of these kinds (endings).
 
+    What links in a folder lead to is read too: `links` lists them, when it is asked for.
     Outside a command, from Python, nothing is noted.
     """
     if _command is None:
         return
     _command.kinds.update(kinds)
-    for one in filter(None, paths):
-        name = os.path.expanduser(str(one))
-        for path in [name] if os.path.exists(name) else glob.glob(name, recursive=True):
-            if known := _identity(path):
-                (_command.folders if os.path.isdir(path) else _command.files).add(known)
+    for path in paths:
+        known = _identity(path)
+        if known and not path.is_dir():
+            _command.files.add(known)
+        elif known and known not in _command.folders:
+            _command.folders.add(known)
+            _command.links.append(partial(links, path))
 
 
-def check(path: Path) -> None:
+def check(path: Path, named: bool = False) -> None:
     """Raise UsageError for a place where no result may be written: an input, a folder, a pipe or a device."""
     known = _identity(path)
     if known is None:
@@ -80,8 +85,10 @@ def check(path: Path) -> None:
         raise UsageError(f"{path}: is a device or a pipe, not a file: choose another name")
     if _command is None:
         return
-    within = path.suffix.lower() in _command.kinds and _command.folders
-    if known in _command.files or (within and _inside(path, _command.folders)):
+    alike = path.suffix.lower() in _command.kinds
+    while _command.links and (alike or named):  # not for each file of a run: it takes time
+        given(_command.links.pop()())
+    if known in _command.files or (alike and _inside(path, _command.folders)):
         raise UsageError(f"{path}: an input lies there and would be overwritten; choose another place")
 
 
@@ -92,17 +99,17 @@ def claim(*files: Path | None) -> None:
         UsageError: One is an input or no file, two are the same, or there is no right to write into a folder.
     """
     places: set[str] = set()
-    folders: set[Path] = set()
+    folders: dict[Path, str] = {}
     for path in filter(None, files):
-        check(path)
-        place = os.path.join(os.path.realpath(path.parent), path.name)
+        check(path, named=True)
+        if path.parent not in folders:
+            folders[path.parent] = os.path.realpath(path.parent)
+            _require_right(path.parent)
+            sweep(path.parent, _LEFT)
+        place = os.path.join(folders[path.parent], path.name)
         if place in places:
             raise UsageError(f"{path}: two results would be written here; choose another place for one")
         places.add(place)
-        if path.parent not in folders:
-            folders.add(path.parent)
-            _require_right(path.parent)
-            sweep(path.parent, _LEFT)
 
 
 def hold(folder: str | Path | None) -> None:
@@ -146,13 +153,12 @@ def owned(folder: str | Path) -> Iterator[None]:
 def refuse_within(folder: str | Path, sources: Iterable[object]) -> None:
     """Raise UsageError for an output folder in a folder that is read: results would be data next time."""
     for source in sources:
-        if isinstance(source, str | Path) and os.path.isdir(os.path.expanduser(source)):
-            known = _identity(os.path.expanduser(source))
-            if known and _inside(Path(folder) / LOCK, {known}):
-                raise UsageError(
-                    f"{folder}: lies in {source}, whose images are read, and what is written there would be "
-                    "read as images too; choose a folder outside"
-                )
+        known = _identity(os.path.expanduser(source)) if isinstance(source, str | Path) else None
+        if known and _inside(Path(folder) / LOCK, {known}):
+            raise UsageError(
+                f"{folder}: lies in {source}, whose images are read, and what is written there would be "
+                "read as images too; choose a folder outside"
+            )
 
 
 def temporary_name(path: Path) -> Path:
@@ -214,9 +220,7 @@ def _lock(folder: Path) -> BaseFileLock | None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UsageError(
-            f"{folder}: {_owner(folder)} is writing there: wait for its end, or choose another folder"
-        ) from None
+        raise UsageError(f"{folder}: {_owner(folder)} is writing there: wait, or choose another") from None
     except NotImplementedError:
         return None
     except OSError as error:

@@ -25,9 +25,9 @@ from mfimage.tensors import load_state, read_tensors, require_fit, write_tensors
 
 FORMAT = "mfimage-2"
 _BEFORE = {"mfimage-1": "0.1.0"}  # format → the last version that reads it
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, CALIBRATION = FILES = "model.safetensors", "config.json", "calibration.json"
 _SLACK = 2**22  # numbers that a model may make beside its weights: masks, and what a first weight is made of
-CALIBRATION, _SECTIONS = "calibration.json", "mfimage-calibration-3"  # its format: a section for each finding
+_SECTIONS = "mfimage-calibration-3"  # format of calibration.json: a section for each finding
 
 
 def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
@@ -106,12 +106,10 @@ def _require_finite(model: GenerativeModel) -> None:
     """Raise ValueError unless a grey image, its projection and what is drawn from no noise are finite."""
     grey = torch.full((1, *model.shape), 0.5, dtype=torch.float32)
     theta = grey.new_zeros(1, model.context_features) if model.conditional else None
-    codes = model.encode(grey, theta)
-    found = {
-        "the codes of a grey image": codes,
-        "its projection": model.decode(codes, theta),
-        "the middle sample": model.decode(model.push_forward(grey.new_zeros(1, model.dim), theta), theta),
-    }
+    codes, middle = model.encode(grey, theta), model.push_forward(grey.new_zeros(1, model.dim), theta)
+    both = None if theta is None else theta.expand(2, -1)
+    projection, sample = model.decode(torch.cat([codes, middle]), both)
+    found = {"the codes of a grey image": codes, "its projection": projection, "the middle sample": sample}
     if isinstance(model, ChartedModel):
         found["its log-density"] = model.density.log_prob(codes, theta)
     for name, values in found.items():
@@ -149,11 +147,8 @@ def find_device(name: str | torch.device) -> str | torch.device:
     """Name a device as torch does; "auto" is a GPU if there is one. UsageError for one that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
+    with boundary(UsageError, f"device {name}: PyTorch has none of this name here"):
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        what = str(error).partition("\n")[0]
-        raise UsageError(f"device {name}: PyTorch has none of this name here ({what})") from error
     return name
 
 
@@ -186,7 +181,7 @@ def locate(source: str | Path) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(str(source), allow_patterns=[WEIGHTS, CONFIG, CALIBRATION]))
+        return Path(snapshot_download(str(source), allow_patterns=[*FILES]))
     except ImportError as error:
         raise ModelError(f"{source}: no such directory; for a Hub id, pip install huggingface_hub") from error
     except Exception as error:  # huggingface_hub raises many kinds: no network, no such repository, no access

@@ -10,10 +10,11 @@ import torch
 from tiny import ONE_THREAD
 
 from mfimage import ModelConfig, build, outputs, save_pretrained
+from mfimage.cli import options as opt
 from mfimage.datasets import save_png
 from mfimage.errors import UsageError
 from mfimage.files import whole, write_text
-from mfimage.outputs import claim, given, owned, refuse_within
+from mfimage.outputs import claim, owned, refuse_within
 from mfimage.tensors import save_tensors
 
 
@@ -30,18 +31,30 @@ def test_an_input_is_not_written_over_by_whatever_name_it_has(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "b.png", "c.txt", "d.png"):
         Path(name).write_text(name)
-    Path("deep/er").mkdir(parents=True)
+    for folder in ("deep/er", "store", "other/one"):
+        Path(folder).mkdir(parents=True)
     Path("deep/er/e.PNG").write_text("e")
     Path("deep/er/notes.txt").write_text("notes")
     os.link("a.png", "hard")
     os.symlink("a.png", "soft")
     os.symlink("deep", "link")
+    for target in ("store/f.png", "store/blob", "store/free.png", "other/one/g.png", "other/one/h.png"):
+        Path(target).write_text(target)
+    os.symlink("../store/f.png", "deep/f.png")
+    os.symlink("../store/blob", "deep/blob.png")
+    os.symlink("../other", "deep/other")
+    os.symlink("..", "deep/around")
     with outputs.command():
-        given(["a.png", "[b-c].*", None, "no such file"])
-        given(["link"], [".png"])
+        opt.given("a.png", "[b-c].*", None, "no such file")
+        opt.given("link")
         assert all(refused(path) for path in ("a.png", tmp_path / "a.png", "hard", "soft", "b.png", "c.txt"))
         assert refused("deep/er/e.PNG")
         assert refused("link/er/e.PNG")
+        assert all(refused(f"deep/{name}") for name in ("f.png", "blob.png", "other/one/g.png"))
+        assert all(refused(name) for name in ("store/f.png", "other/one/h.png"))  # which links lead to
+        with pytest.raises(UsageError, match="would be overwritten"):
+            claim(Path("store/blob"))
+        write_text("store/free.png", "new")
         write_text("deep/er/notes.txt", "new")  # no image, so no input
         write_text("deep/er/new.png", "new")  # nothing is lost
         write_text("d.png", "new")
@@ -49,7 +62,7 @@ def test_an_input_is_not_written_over_by_whatever_name_it_has(tmp_path, monkeypa
 
 
 def test_from_python_files_may_be_replaced(tmp_path):
-    given([write_text(tmp_path / "a", "old")])
+    outputs.given([write_text(tmp_path / "a", "old")])
     assert write_text(tmp_path / "a", "new").read_text() == "new"
 
 

@@ -47,17 +47,20 @@ def sample(
     if len(theta) != flow.context_features:
         raise UsageError(f"--theta: the model takes {flow.context_features} parameters, not {len(theta)}")
     context = torch.tensor([theta], dtype=torch.float32) if theta else None
+    names = [f"sample-{seed}-{i:05d}" for i in range(count)]
+    together, points = outdir / "sheet.png", outdir / f"sample-{seed}.npz"
+    claim(*(outdir / f"{name}.png" for name in names), together, points)
     drawn = flow.sample(count, torch.Generator().manual_seed(seed), batch_size, context).cpu()
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)
-        path = Points(drawn, "samples", rows).save(outdir / f"sample-{seed}.npz")
+        path = Points(drawn, "samples", rows).save(points)
         talk.put({"points": str(path)}, [path])
         return
     images = drawn.clamp(0, 1)
-    paths = save_pngs(images, [f"sample-{seed}-{i:05d}" for i in range(count)], outdir)
+    paths = save_pngs(images, names, outdir)
     late = Late()
     with late:
-        save_png(sheet(images, max(1, round(count**0.5))), outdir / "sheet.png")
+        save_png(sheet(images, max(1, round(count**0.5))), together)
         talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}")
     talk.caution(flow)
     talk.put({"images": paths}, paths)

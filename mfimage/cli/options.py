@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, fields, make_dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
@@ -84,8 +86,13 @@ def _helps(settings: type) -> dict[str, str]:
 def given(*paths: str | Path | None) -> None:
     """Note what a verb reads, so that nothing is written over it."""
     from mfimage.datasets.decode import IMAGE_SUFFIXES
+    from mfimage.datasets.index import matches
+    from mfimage.datasets.listing import links_in
+    from mfimage.files import user_path
 
-    outputs.given(paths, (*IMAGE_SUFFIXES, ".npy", ".npz", ".zip", ".parquet"))
+    named = [user_path(path) for path in paths if path]
+    found = chain.from_iterable([one] if os.path.exists(one) else map(Path, matches(one)) for one in named)
+    outputs.given(found, (*IMAGE_SUFFIXES, ".npy", ".npz", ".zip", ".parquet"), links_in)
 
 
 Flag = Annotated[bool, Parameter(show_default=False)]

@@ -84,7 +84,8 @@ def score(
 ) -> None:
     """Score images (higher is stranger), a line each; of a calibrated model also p-value, verdict and reason.
 
-    Without a calibration the score is the reconstruction error a pixel.
+    Without a calibration the score is the reconstruction error a pixel. It is inf, with a reason, where the
+    model gives no finite numbers.
 
     Args:
         table: Write the rows here as CSV.
@@ -101,18 +102,20 @@ def score(
     from mfimage.ood import Detector
     from mfimage.ood.detector import DETECTOR
     from mfimage.ood.scores import score as score_
-    from mfimage.pretrained import locate
+    from mfimage.ood.statistics import UNSOUND
+    from mfimage.pretrained import FILES, locate
 
     if jsonl and options.json:
         raise UsageError("--json and --jsonl: choose one")
     if ood and report is None:
         raise UsageError("--ood is for the curves of a page: say where with --report")
-    opt.given(*inputs, *(ood or ()))
+    place = locate(model)
+    opt.given(*inputs, *(ood or ()), *(place / name for name in FILES))
     iter_files(ood or ())  # not to find out at the end that they are not there
     claim(table, report)
     hold(heatmaps)
-    flow = options.load(model, projects=True)
-    detector = Detector.load(locate(model), flow) if DETECTOR in flow.measured else None
+    flow = options.load(str(place), projects=True)
+    detector = Detector.load(place, flow) if DETECTOR in flow.measured else None
     if detector is None and (heatmaps or batch or fail_on_ood or report):
         raise ModelError(f"{model}: not calibrated: mfimage calibrate comes before verdicts")
     files, more, late = options.inputs(inputs, flow), {}, console.Late()
@@ -121,6 +124,8 @@ def score(
     if detector is None:
         errors = [float(error) for x in files.batches(batch_size) for error in score_(x, flow, batch_size)]
         rows = [{"path": path, "score": error} for path, error in zip(files.paths, errors, strict=True)]
+        for row in rows if math.inf in errors else ():
+            row["reason"] = UNSOUND if row["score"] == math.inf else ""
     else:
         detector.batch_size = batch_size
         found = detector.score(files)

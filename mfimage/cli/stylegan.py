@@ -76,6 +76,7 @@ def sample(
     numbers = seed_list(seeds)
     opt.given(weights)
     hold(outdir)
+    claim(*(outdir / f"seed-{number:04d}.png" for number in numbers), outdir / "sheet.png")
     generator = Styled(load_generator(weights), truncation, label=label)
     written: list[Path] = []
     small = []

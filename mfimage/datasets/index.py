@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfimage.datasets.listing import is_image, natural, require_some, scan_folder, unread
-from mfimage.errors import DataError, ResourceError, Skipped
-from mfimage.files import NPZ_ERRORS, cache_folder, open_npz, user_path, whole
+from mfimage.errors import DataError, ResourceError, Skipped, boundary
+from mfimage.files import cache_folder, open_npz, user_path, whole
 from mfimage.outputs import sweep
 
 KEPT_FROM = 10_000  # images; fewer are listed sooner than they are looked up
@@ -69,15 +69,15 @@ def _expand(one: str | Path) -> tuple[list[Path], list[Skipped]]:
         return [path / name for name in index.names], others
     if path.exists():
         return [path], []
-    matches = sorted(_matches(path), key=natural)
-    images = [Path(match) for match in matches if is_image(match) and Path(match).is_file()]
+    found = sorted(matches(path), key=natural)
+    images = [Path(match) for match in found if is_image(match) and Path(match).is_file()]
     if not images:
         raise DataError(f"{one}: no such file or folder, and no image matches it as a pattern")
-    return images, [bad for match in matches if (bad := unread(match)) is not None]
+    return images, [bad for match in found if (bad := unread(match)) is not None]
 
 
-def _matches(pattern: Path) -> list[str]:
-    """What a pattern matches: a folder in it that is there is meant as it is written, whatever its name.
+def matches(pattern: Path) -> list[str]:
+    """List what a pattern matches: a folder in it that is there is meant as it is written, whatever its name.
 
     Where nothing matches, brackets are parts of names too.
     """
@@ -183,21 +183,19 @@ def _keep(index: Index, folders: dict[str, int], kept: Path) -> None:
 
 def _read(kept: Path, folder: Path) -> Index | None:
     """The kept list if it is there, whole, and right."""
-    try:
-        with open_npz(kept) as arrays:
-            if arrays["format"].item() != _FORMAT:
+    with suppress(DataError), boundary(DataError, str(kept)), open_npz(kept) as arrays:
+        if arrays["format"].item() != _FORMAT:
+            return None
+        tops = Names(arrays["folders"], arrays["folder_ends"])
+        for top, changed in zip(tops, arrays["folder_times"].tolist(), strict=True):
+            if os.stat(folder / top).st_mtime_ns != changed:
                 return None
-            tops = Names(arrays["folders"], arrays["folder_ends"])
-            for top, changed in zip(tops, arrays["folder_times"].tolist(), strict=True):
-                if os.stat(folder / top).st_mtime_ns != changed:
-                    return None
-            names = Names(arrays["names"], arrays["ends"])
-            others = [Skipped(*one.split("\0")) for one in Names(arrays["unread"], arrays["unread_ends"])]
-            index = Index(names, arrays["sizes"], arrays["times"], kept, tuple(others))
-    except (*NPZ_ERRORS, TypeError):
-        return None
-    complete = len(names) == len(index.sizes) == len(index.times) and names.ends[-1:] == len(names.bytes)
-    return index if complete and _unchanged(index, folder) else None
+        names = Names(arrays["names"], arrays["ends"])
+        others = [Skipped(*one.split("\0")) for one in Names(arrays["unread"], arrays["unread_ends"])]
+        index = Index(names, arrays["sizes"], arrays["times"], kept, tuple(others))
+        complete = len(names) == len(index.sizes) == len(index.times) and names.ends[-1:] == len(names.bytes)
+        return index if complete and _unchanged(index, folder) else None
+    return None
 
 
 def _unchanged(index: Index, folder: Path) -> bool:

@@ -96,6 +96,17 @@ def scan_folder(folder: Path) -> Scan:
     folders, after the folders that lie there themselves: but no folder is read twice, and none that lies
     around this one.
     """
+    walk = _walk(folder)
+    walk.unread.sort(key=lambda one: natural(one.path))
+    return Scan(sorted(walk.files, key=lambda one: natural(one.path)), walk.times, walk.unread)
+
+
+def links_in(folder: Path) -> list[Path]:
+    """List the links in a folder that are followed when it is read; DataError if it cannot be."""
+    return [folder / link for link in _walk(folder).links]
+
+
+def _walk(folder: Path) -> _Walk:
     walk = _Walk(folder)
     waiting, links = [""], list[str]()
     while waiting or links:
@@ -105,11 +116,11 @@ def scan_folder(folder: Path) -> Scan:
             if not walk.may_follow(waiting[-1]):
                 waiting.pop()
                 continue
+            walk.links.append(waiting[-1])
         inner, linked = walk.enter(waiting.pop())
         waiting += inner
         links += linked
-    walk.unread.sort(key=lambda one: natural(one.path))
-    return Scan(sorted(walk.files, key=lambda one: natural(one.path)), walk.times, walk.unread)
+    return walk
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -127,6 +138,7 @@ class _Walk:
         self.files: list[ListedFile] = []
         self.times: dict[str, int] = {}
         self.unread: list[Skipped] = []
+        self.links: list[str] = []
         self._seen: set[tuple[int, int]] = set()
 
     def may_follow(self, link: str) -> bool:
@@ -158,8 +170,10 @@ class _Walk:
         return inner
 
     def _take(self, entry: os.DirEntry[str], path: str) -> None:
-        """Note a file that is an image, or may be taken for one."""
+        """Note a file that is an image, or may be taken for one, and any link."""
         image = is_image(entry.name)
+        if entry.is_symlink():
+            self.links.append(path)
         if not image and not (entry.is_symlink() and "." not in entry.name):
             if (other := unread(path)) is not None:
                 self.unread.append(other)

@@ -31,6 +31,7 @@ WORDS = {  # of `summary`: what is said of a value that is too low, and too high
     "brightness": ("darker than familiar images", "brighter than familiar images"),
     "contrast": ("less contrast than familiar images", "more contrast than familiar images"),
 }
+UNSOUND = "the model gives no finite numbers for it"  # of an image whose score is ∞
 
 
 @dataclass(frozen=True, eq=False)

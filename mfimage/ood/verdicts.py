@@ -16,7 +16,7 @@ from mfimage.eval.plots import histogram_plot, lines_plot
 from mfimage.eval.score_metrics import roc_curve, separation
 from mfimage.eval.table import Cell, Column, Row, Table, number
 from mfimage.ood.calibration import DetectorCalibration
-from mfimage.ood.statistics import WORDS
+from mfimage.ood.statistics import UNSOUND, WORDS
 
 LEAST = 5  # images, below which a set cannot be told from chance
 _SHOWN = 12  # images of the strangest, and of the least strange
@@ -53,7 +53,7 @@ class Verdicts:
         found = []
         for row, strange, score in zip(self.statistics, self.is_ood.tolist(), self.scores, strict=True):
             if not score.isfinite():
-                found.append("the model gives no finite numbers for it")
+                found.append(UNSOUND)
                 continue
             most = int(row.abs().argmax())
             low, high = list(WORDS.values())[most]

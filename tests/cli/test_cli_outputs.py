@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import fails
+from commands import fails, raising
 from PIL import Image
 from tiny import ONE_THREAD, draw_bumps
 
@@ -44,6 +44,9 @@ def files(mfimage, calibrated):
         for name, image in zip(names, draw_bumps(len(names), seed=5), strict=True):
             Image.fromarray(image).save(f"{folder}/{name}.png")
     os.symlink("a/0.png", "link.png")
+    Path("links").mkdir()
+    for name in (*names, "7"):
+        os.symlink(f"../a/{name}.png", f"links/{name}.png")
     shutil.copytree(calibrated, "run")
     return tree()
 
@@ -63,6 +66,13 @@ def tree():
         "score a -m run --report a/0.png",
         "score a/0.png -m run --ood a/1.png --report a/1.png",
         "score a -m run --csv run/model/model.safetensors",
+        "score a -m run --report run/model/calibration.json",
+        "score links/*.png -m run --heatmaps a",
+        "score links -m run --heatmaps a --max-bad 0.5",
+        "score links -m run --csv a/0.png",
+        "denoise links -m run -o a --max-bad 0.5",
+        "directions links -m run -o a",
+        "dimension links -o a",
         "interpolate a/step-00.png a/1.png -m run -o a",
         "interpolate a/1.png a/sheet.png -m run -o a",
         "denoise a -m run -o a",
@@ -79,6 +89,14 @@ def test_no_verb_writes_over_what_it_reads(mfimage, files, line):
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "calibration.json"])
+@pytest.mark.parametrize("option", ["--csv", "--report"])
+def test_a_file_of_the_model_is_refused_before_it_is_read(mfimage, files, monkeypatch, option, name):
+    monkeypatch.setattr("mfimage.pretrained.from_pretrained", raising(AssertionError("it is read")))
+    assert fails(mfimage("score", "a", "-m", "run", option, f"run/model/{name}"), 2, "would be overwritten")
+    assert tree() == files
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -87,6 +105,7 @@ def test_no_verb_writes_over_what_it_reads(mfimage, files, line):
         ("pack a a", "is what is read"),
         ("score a -m run --csv x --report x", "two results would be written here"),
         ("score a -m run --csv a", "a: is a folder"),
+        ("compare run comparison --data a", "two results would be written here"),
         ("score a -m run --csv /dev/null", "a device or a pipe"),
         ("score a -m run --ood none --report x.html", "none: no such file or folder"),
     ],

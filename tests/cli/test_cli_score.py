@@ -9,6 +9,9 @@ from commands import fails
 from PIL import Image
 from tiny import draw_bumps
 
+from mfimage import ManifoldFlow
+from mfimage.ood.statistics import UNSOUND
+
 
 def write(folder, images):
     folder.mkdir()
@@ -80,6 +83,25 @@ def test_heatmaps_are_in_the_table(mfimage, run):
     assert mfimage("score", "same", "-m", run, "--heatmaps", "heat", "--csv", "out.csv")[0] == 0
     with open("out.csv", newline="") as file:
         assert {row["heatmap"] for row in csv.DictReader(file)} == {f"heat/{i}.png" for i in range(30)}
+
+
+def sane(x):
+    """Whether images are not those of the folder `odd`, as numbers to divide by."""
+    return (x.flatten(1).amax(1, keepdim=True) != 90 / 255).float()
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_an_infinite_score_says_why(mfimage, tiny_run, run, monkeypatch, calibrated):
+    encode = ManifoldFlow.encode
+    monkeypatch.setattr(ManifoldFlow, "encode", lambda flow, x, *theta: encode(flow, x, *theta) / sane(x))
+    given = ["score", "same/0.png", "odd/0.png", "-m", run if calibrated else tiny_run]
+    lines = [line.split("\t") for line in mfimage(*given)[1].splitlines()]
+    assert [line[1] == "inf" for line in lines] == [False, True]
+    assert [line[-1] for line in lines] == ["", UNSOUND]
+    rows = json.loads(mfimage(*given, "--json", "--csv", "out.csv")[1])["scores"]
+    assert [(row["score"] is None, row["reason"]) for row in rows] == [(False, ""), (True, UNSOUND)]
+    with open("out.csv", newline="") as file:
+        assert [row["reason"] for row in csv.DictReader(file)] == ["", UNSOUND]
 
 
 @pytest.mark.parametrize("kind", ["density", "joint", "neighbours", "local-dimension", "complexity"])
