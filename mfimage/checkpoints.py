@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mfimage.errors import ModelError
+from mfimage.errors import ModelError, boundary
 from mfimage.schedule import Average, Progress
 from mfimage.tensors import load_state, part, read_metadata, read_tensors, save_tensors
 
@@ -136,11 +136,9 @@ def _progress(path: Path, step: int | None = None) -> dict[str, Any]:
     text = read_metadata(path).get("progress")
     if text is None:
         raise ModelError(f"{path}: not a checkpoint of a training run")
-    try:
+    with boundary(ModelError, f"{path}: damaged: its progress cannot be read"):
         values = json.loads(text)
         Progress(**values)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{path}: damaged: its progress cannot be read ({error})") from error
     kinds = {one.name: type(one.default) for one in fields(Progress)}
     for name, value in values.items():
         if type(value) is not kinds[name] and (type(value), kinds[name]) != (int, float):

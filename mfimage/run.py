@@ -19,7 +19,7 @@ from torch import Tensor
 from mfimage import __version__
 from mfimage.config import Config
 from mfimage.datasets.pictures import save_png, sheet
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, UsageError, boundary
 from mfimage.files import read_json, write_json, write_text
 from mfimage.outputs import sweep
 from mfimage.pretrained import CONFIG, WEIGHTS
@@ -82,15 +82,19 @@ class Run:
     def decisions(self) -> list[str]:
         """Read what was decided from the data when the run began, in words."""
         path = self.directory / "decisions.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        with boundary(UsageError, f"{path}: cannot be read"):
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def sources(self) -> list[str]:
+        """Name the data of the run as they are typed on the command line; DATA stands for those of Python."""
+        path = self.directory / "data.json"
+        return read_json(path).get("sources", ["DATA"]) if path.exists() else ["DATA"]
 
     def require_same_data(self, data: dict[str, Any]) -> None:
         """Raise DataError unless these are the images that the run began with."""
         path = self.directory / "data.json"
-        try:
-            began_with = json.loads(path.read_text())["sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}: cannot be read, so the run cannot be resumed ({error})") from error
+        with boundary(UsageError, f"{path}: cannot be read, so the run cannot be resumed"):
+            began_with = json.loads(path.read_text(encoding="utf-8"))["sha256"]
         if began_with != data["sha256"]:
             raise DataError(f"{data['name']}: not the images that the run in {self.directory} began with")
 
@@ -159,8 +163,8 @@ def trim_stats(path: Path, phase: str, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
-        with suppress(ValueError, TypeError, KeyError):  # of a line that a crash cut off
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(Exception):  # of a line that a crash cut off
             record = json.loads(line)
             if record["phase"] != phase or record["step"] <= step:
                 kept.append(line + "\n")

@@ -22,8 +22,8 @@ from mfimage.datasets.decode import data_errors
 from mfimage.datasets.pickles import ARRAYS, Unpickler
 from mfimage.datasets.pixels import Pixels, resize
 from mfimage.datasets.splits import choose, divide_rows
-from mfimage.errors import DataError, UsageError
-from mfimage.files import NPZ_ERRORS, cache_folder, open_npz, user_path
+from mfimage.errors import DataError, UsageError, boundary
+from mfimage.files import cache_folder, open_npz, user_path
 
 Labelled = tuple[Pixels, np.ndarray]
 
@@ -69,12 +69,10 @@ def fashion_mini(split: str) -> Labelled:
 
     Xiao, Rasul, Vollgraf, Fashion-MNIST, 2017, arXiv 1708.07747.
     """
-    try:
-        with open_npz(_MINI) as arrays:
-            parts = _parts(split, "fashion-mini")
-            return _joined([(arrays[part], arrays[f"{part}_labels"]) for part in parts])
-    except NPZ_ERRORS as error:
-        raise DataError(f"{_MINI}: the bundled file is damaged, install mfimage again: {error}") from error
+    parts = _parts(split, "fashion-mini")
+    damaged = f"{_MINI}: the bundled file is damaged, install mfimage again"
+    with boundary(DataError, damaged), open_npz(_MINI) as arrays:
+        return _joined([(arrays[part], arrays[f"{part}_labels"]) for part in parts])
 
 
 def digits(split: str) -> Labelled:
@@ -104,13 +102,12 @@ def fashion_whole(part: str, root: str | Path | None = None) -> Labelled:
     from torchvision.datasets import FashionMNIST
 
     place = data_root(root)
-    try:
+    missing = (
+        f"fashion-mnist: is not in {_DEBIAN} and cannot be downloaded to {place}; install Debian's "
+        "dataset-fashion-mnist, set MFIMAGE_DATA to a folder that has it, or use fashion-mini"
+    )
+    with boundary(DataError, missing):
         whole = FashionMNIST(str(place), train=part == "train", download=True)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise DataError(
-            f"fashion-mnist: is not in {_DEBIAN} and cannot be downloaded to {place} ({error}); install "
-            "Debian's dataset-fashion-mnist, set MFIMAGE_DATA to a folder that has it, or use fashion-mini"
-        ) from error
     return whole.data.numpy(), whole.targets.numpy()
 
 
@@ -169,14 +166,12 @@ def read_idx(path: Path) -> Pixels:
 
     Bytes 0, 0, 8 (unsigned byte) and n; n dimensions as big-endian 32-bit integers; the values.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+    packed = path.suffix == ".gz"
+    with boundary(DataError, f"{path}: is not a readable {'gzipped ' if packed else ''}IDX file"):
+        with gzip.open(path) if packed else open(path, "rb") as file:
             content = file.read(_MOST)
         zero, kind, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    except (*NPZ_ERRORS, struct.error) as error:
-        packed = "gzipped " if path.suffix == ".gz" else ""
-        raise DataError(f"{path}: is not a readable {packed}IDX file: {error}") from error
     start = 4 + 4 * dimensions
     if zero or kind != 8 or len(content) - start != np.prod(shape, dtype=np.int64):
         raise DataError(f"{path}: is damaged, or no IDX file of bytes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from mfimage.datasets.recorded import require_recorded
 from mfimage.datasets.sets import Dataset, Rows
 from mfimage.datasets.splits import choose
 from mfimage.errors import DataError, boundary
-from mfimage.files import NPZ_ERRORS, open_npz, read_json, whole
+from mfimage.files import open_npz, read_json, whole
 
 FIELDS = ("x", "theta", "score", "latents")
 MANIFEST = "points.json"  # of a folder
 SPLITS = ("train", "test")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Points(Dataset):
     """Vectors or images in memory, and what belongs to each.
 
@@ -94,12 +95,10 @@ def holds_points(path: str | Path) -> bool:
         return True
     if Path(path).suffix.lower() != ".npz":
         return False
-    try:
-        with open_npz(path) as arrays:
-            x = arrays["x"]
-            return x.ndim == 2 or (x.ndim == 4 and x.dtype.kind == "f" and x.shape[1] in (1, 3))
-    except NPZ_ERRORS:
-        return False  # whoever reads images will say what is wrong with it
+    with suppress(DataError), boundary(DataError, str(path)), open_npz(path) as arrays:
+        x = arrays["x"]
+        return x.ndim == 2 or (x.ndim == 4 and x.dtype.kind == "f" and x.shape[1] in (1, 3))
+    return False  # whoever reads images will say what is wrong with it
 
 
 def load_points(path: str | Path, split: str = "train", verify: bool = False) -> Points:

@@ -9,12 +9,13 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mfimage.errors import ModelError, ResourceError, UsageError
+from mfimage.errors import ModelError, ResourceError, UsageError, boundary
 from mfimage.eval.features import FeatureExtractor
 from mfimage.files import cache_folder
 from mfimage.outputs import sweep
@@ -126,11 +127,10 @@ class FeatureStore:
 
 def _read(path: Path, rows: range) -> Tensor | None:
     """The features in a file; None if it is missing, damaged, or of another number of images."""
-    try:
+    with suppress(ModelError), boundary(ModelError, str(path)):
         features = read_tensors(path)["features"]
-    except (ModelError, KeyError):
-        return None
-    return features if len(features) == len(rows) else None
+        return features if len(features) == len(rows) else None
+    return None
 
 
 def is_main() -> bool:

@@ -111,7 +111,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(named, "_DEBIAN", tmp_path / "none")
     monkeypatch.setenv("MFIMAGE_DATA", str(tmp_path))
     with pytest.raises(
-        DataError, match=r"Error downloading.*dataset-fashion-mnist.*MFIMAGE_DATA.*fashion-mini"
+        DataError, match=r"dataset-fashion-mnist.*MFIMAGE_DATA.*fashion-mini.*Error downloading"
     ):
         load("fashion-mnist")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mfimage.datasets.stylegan.generator import StyleGAN2
-from mfimage.errors import ModelError, UsageError
+from mfimage.errors import ModelError, UsageError, boundary
 
 _PROBES = 4
 _INSTALL = "pip install openvino && pip install --no-deps random-face==2021.7.21.1"
@@ -183,10 +183,8 @@ def _installed() -> Path:
 def _compile(core: Any, path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
-    try:
+    with boundary(ModelError, f"{path}: OpenVINO cannot read it"):
         return core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{path}: OpenVINO cannot read it ({str(error).splitlines()[0][:100]})") from error
 
 
 def _by_row(network: Any, rows: Tensor) -> Tensor:
