@@ -146,6 +146,88 @@ def test_a_dictionary_that_says_much_in_few_bytes_is_refused(tmp_path, monkeypat
     assert (load(tmp_path, "all").images.movedim(1, -1).numpy() == IMAGES[:1]).all()
 
 
+def varint(number, length=None):
+    """A number of Thrift's, in so many bytes: the last of them say nothing."""
+    groups, value = [], number << 1
+    while value or not groups or len(groups) < (length or 0):
+        groups.append(value & 127)
+        value >>= 7
+    return bytes([group | 128 for group in groups[:-1]] + groups[-1:])
+
+
+def lie(path, true, told):
+    """Put another number into the footer of a file."""
+    data, old = path.read_bytes(), varint(true)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    assert old in data[footer:]
+    path.write_bytes(data[:footer] + data[footer:].replace(old, varint(told, len(old))))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"data_page_version": "2.0"}])
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_a_footer_that_lies_about_its_pages_is_refused_before_they_are_unpacked(
+    tmp_path, monkeypatch, column, options
+):
+    path, rows, number = tmp_path / "x.parquet", 400_000, ("image", "label").index(column)
+    value = content(IMAGES[0]) + bytes(3_000_000)
+    table = {"image": [value, *[b""] * (rows - 1)], "label": range(rows)}
+    write(path, table, row_group_size=rows, compression="zstd", **options)
+    monkeypatch.setattr(parquet, "ROWS", rows)
+    monkeypatch.setattr(parquet, "MAX_GROUP", 2_000_000)
+    lie(path, pq.read_metadata(path).row_group(0).column(number).total_uncompressed_size, 1000)
+    shard = parquet.Shard(path)
+    assert shard.metadata.row_group(0).column(number).total_uncompressed_size == 1000
+    for reader in ("read_row_group", "iter_batches"):
+        monkeypatch.setattr(pq.ParquetFile, reader, lambda *_, **__: pytest.fail("it is unpacked"))
+    with pytest.raises(UsageError, match=r"row groups of [3-9] MB are too large to be read at random"):
+        shard.read(shard.open(), 0, column)
+
+
+def test_the_headers_of_pages_are_read_as_pyarrow_reads_them(tmp_path):
+    for options in ({}, {"use_dictionary": False}, {"data_page_version": "2.0", "data_page_size": 50}):
+        columns = {"image": structs(), "label": [1, 2] * 10}
+        write(tmp_path / "x.parquet", columns, compression="zstd", write_page_checksum=True, **options)
+        shard, said = parquet.Shard(tmp_path / "x.parquet"), pq.read_metadata(tmp_path / "x.parquet")
+        for group in range(said.num_row_groups):
+            for number, column in ((0, "image.bytes"), (2, "label")):
+                chunk = said.row_group(group).column(number)
+                headers = chunk.total_uncompressed_size - shard._unpacked(group, column)
+                assert -50 < headers < 2000  # what does not compress has a few bytes more in the file
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_large_pages_of_deltas_are_refused(tmp_path, monkeypatch, encoding):
+    for version in ("1.0", "2.0"):
+        options = {"column_encoding": {"image": encoding}, "data_page_version": version}
+        columns = {"image": [content(image) for image in IMAGES]}
+        write(tmp_path / "x.parquet", columns, use_dictionary=False, **options)
+        assert (load(tmp_path, "all").images.movedim(1, -1).numpy() == IMAGES).all()
+        with monkeypatch.context() as patch:
+            patch.setattr(parquet, "_MOST_DELTAS", 100)
+            with pytest.raises(DataError, match="a page of deltas"):
+                load(tmp_path, "all")
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("15 00 15 14 15 14 2c 15 04 15 00 00 00", ""),
+        ("15 00 15 13 15 14 2c 15 04 15 00 00 00", "less than nothing"),
+        ("15 00 15 14 15 14 19 00", "no header"),  # a list
+        ("15 00 15 14 15 14 05 d0 0f 02 00", "no header"),  # a field of a far number
+        ("15 00 15 14 15 14 2c 15", "index out of range"),
+    ],
+)
+def test_a_header_of_a_page(header, words):
+    data = bytes.fromhex(header)
+    if words:
+        with pytest.raises((ValueError, IndexError), match=words):
+            parquet.PageHeader(data)
+    else:
+        found = parquet.PageHeader(data + b"page")
+        assert (found.size, found.stored, found.values, found.length) == (10, 10, 2, len(data))
+
+
 def test_groups_are_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "_ROWS", 3)
     write(tmp_path / "x.parquet", {"image": structs(), "label": list(range(20))}, row_group_size=8)
