@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
 from mfimage.checkpoints import Snapshots
 from mfimage.config import DeviceName
 from mfimage.errors import DivergedError, Interrupted
 from mfimage.files import stream
+from mfimage.modes import drawing
 from mfimage.pretrained import find_device
 from mfimage.schedule import Average, Progress, Schedule
 from mfimage.settings import check_name
 from mfimage.signals import caught_signals
+
+_MAKING = threading.Lock()  # held while an accelerator is made, whose state all threads share
 
 
 def quickest_precision(images: bool, device: torch.device) -> Literal["no", "bf16"]:
@@ -35,10 +39,15 @@ def make_accelerator(device: str, precision: str | None = None) -> Accelerator:
     """Make what knows the device (auto, cpu or cuda), the processes and the precision."""
     check_name("device", device, DeviceName)
     find_device(device)
-    # another run of this process may have had another precision or device
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     alike = DistributedDataParallelKwargs(broadcast_buffers=False)  # buffers stand still in training
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision or "no", kwargs_handlers=[alike])
+    cpu, precision = device == "cpu", precision or "no"
+    with _MAKING:
+        known = AcceleratorState._shared_state
+        if known and (known.get("_cpu"), known.get("_mixed_precision")) != (cpu, precision):
+            AcceleratorState._shared_state = {}  # not cleared: its run may go on in another thread
+            if not torch.distributed.is_initialized():
+                PartialState._shared_state = {}
+        return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[alike])
 
 
 class ModuleWithLoss(nn.Module):
@@ -66,6 +75,7 @@ def fit(
     keep_best: bool = True,
     seed: int = 0,
     clock: Callable[[], float] = time.monotonic,
+    globally: bool = True,
 ) -> Progress:
     """Minimise a loss with AdamW; at the end the module holds the weights of the best validation or the last.
 
@@ -79,8 +89,8 @@ def fit(
     (from 0) to this process's batch on the device: a tensor, or a tuple with one first. `validate` gives the
     error to watch, lower is better, whenever `schedule.due`; `report` is called after every step with the
     progress and {loss, grad_norm, lr[, validation]}, where there is a validation with the weights that it
-    saw. The module is in training mode during a step, where dropout draws from (seed, step), and in
-    evaluation mode else. `clock` gives seconds.
+    saw. The module is in training mode during a step, where dropout draws from (seed, step), and so do
+    layers of others, if `globally`; in evaluation mode else. `clock` gives seconds.
     """
     optimiser = torch.optim.AdamW(_groups(module, schedule.weight_decay), lr=schedule.lr, betas=(0.9, 0.99))
     average = Average(module, schedule.ema)
@@ -103,7 +113,8 @@ def fit(
                 group["lr"] = lr
             batch = batches(progress.step)
             module.train()
-            with _dropout(seed, progress.step, accelerator):
+            number = progress.step * accelerator.num_processes + accelerator.process_index + 2**42
+            with drawing(stream(seed, number).initial_seed(), accelerator.device, globally):
                 record = _step(objective, optimiser_, batch, schedule.clip, accelerator, progress, snapshots)
             module.eval()
             progress.step += 1
@@ -169,15 +180,6 @@ def _step(
     return record
 
 
-@contextmanager
-def _dropout(seed: int, step: int, accelerator: Accelerator) -> Iterator[None]:
-    """Let what a step draws from the global random state follow from (seed, step); it is left as it was."""
-    with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
-        number = step * accelerator.num_processes + accelerator.process_index
-        torch.manual_seed(stream(seed, number + 2**42).initial_seed())
-        yield
-
-
 def _watch(
     validate: Callable[[], float],
     progress: Progress,
@@ -219,14 +221,10 @@ def shuffled(
 
     Process `rank` of `world` gets the int64 indices of its share of a step, shape (batch_size / world,).
     """
-    cache: dict[int, Tensor] = {}
 
+    @lru_cache(2)
     def permutation(epoch: int) -> Tensor:
-        if epoch not in cache:
-            if len(cache) > 1:
-                cache.clear()
-            cache[epoch] = torch.randperm(count, generator=stream(seed, epoch))
-        return cache[epoch]
+        return torch.randperm(count, generator=stream(seed, epoch))
 
     def indices(step: int) -> Tensor:
         positions = torch.arange(step * batch_size + rank, (step + 1) * batch_size, world)

@@ -1,13 +1,14 @@
 """The state of torch that a caller may have changed: how models compute and are made whatever it is.
 
-Autocast, inference mode and the default type and device belong to the caller. They are left alone, and no
-number depends on them.
+Autocast, inference mode, the default type and device and the random state belong to the caller. They are
+left alone, and no number depends on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,11 +24,30 @@ Result = TypeVar("Result")
 
 _FILLED: set[Any] = {torch.empty, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn}
 _PLACED: set[Any] = _FILLED | {torch.tensor, torch.as_tensor, torch.arange, torch.full}
-_DRAWN: set[Any] = {
+_REFILLED: set[Any] = {
     init.uniform_, init.normal_, init.kaiming_uniform_, init.kaiming_normal_, init.xavier_uniform_,
     init.xavier_normal_, init.trunc_normal_, init.orthogonal_, Tensor.uniform_, Tensor.normal_,
-    torch.rand, torch.randn,
 }  # fmt: skip
+_DRAWN: set[Any] = _REFILLED | {torch.rand, torch.randn}
+
+DRAWS: ContextVar[torch.Generator | None] = ContextVar("draws", default=None)  # of this thread's training
+
+
+@contextmanager
+def drawing(seed: int, device: torch.device, globally: bool = False) -> Iterator[None]:
+    """Let our own layers draw from a generator of this thread, whatever other threads draw.
+
+    With `globally` torch's global random state, of which layers of others draw, is seeded too; it is left as
+    it was.
+    """
+    token = DRAWS.set(torch.Generator(device).manual_seed(seed))
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=globally):
+            if globally:
+                torch.manual_seed(seed)
+            yield
+    finally:
+        DRAWS.reset(token)
 
 
 def plainly(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -85,6 +105,8 @@ class Making(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
+        if self.most is not None and func in _REFILLED:  # there is nothing to fill
+            return args[0] if args else given["tensor"]
         if func in _DRAWN:
             given["generator"] = self.generator
         if func not in _PLACED:

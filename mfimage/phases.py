@@ -119,7 +119,7 @@ class Trainer:
 
             fit(
                 module, loss, batches, validate, schedule, snapshots, self.accelerator, report,
-                phase.keep_best, self.config.seed,
+                phase.keep_best, self.config.seed, globally=self.model.config is None,
             )  # fmt: skip
         if phase.finish:
             phase.finish(self.model, self._seen(phase, training))

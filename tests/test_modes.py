@@ -22,6 +22,8 @@ from mfimage import (
 )
 from mfimage.errors import UsageError
 from mfimage.models.build import KINDS, allocate, outline
+from mfimage.models.nets import Dropout
+from mfimage.modes import drawing
 
 HOLE = torch.zeros(8, 8, dtype=torch.bool)
 HOLE[2:5, 3:6] = True
@@ -162,6 +164,25 @@ def test_threads_that_need_torchs_forward_mode_take_turns():
                 pool.map(lambda part: tangents(torch.tanh, part), u), expected, strict=True
             ):
                 assert torch.equal(found, one)
+
+
+def test_dropout_draws_what_torchs_does_but_from_its_own_thread():
+    x, layer = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)), Dropout(0.3)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        expected = [F.dropout(x, 0.3) for _ in range(3)]
+    state = torch.get_rng_state()
+
+    def dropped(_):
+        with drawing(7, torch.device("cpu")):
+            return [layer(x) for _ in range(3)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(dropped, range(40)):
+            assert all(map(torch.equal, found, expected))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert layer.eval()(x) is x
+    assert not Dropout(1.0)(x).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -53,6 +54,7 @@ def test_a_run_writes_what_it_promises(tiny_run, bumps):
     assert read_settings(Config, tiny_run / "config.json") == TINY
     data = json.loads((tiny_run / "data.json").read_text())
     assert data["data"] == str(bumps)
+    assert data["sources"] == [str(bumps)]
     assert data["sha256"] == load(bumps, "train").summary()["sha256"]
     environment = json.loads((tiny_run / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
@@ -143,6 +145,27 @@ def test_the_global_random_state_plays_no_part(bumps, tmp_path):
         torch.manual_seed(seed)
         hashes.add(weights_hash(train(bumps, tmp_path / str(seed), SHORT, device="cpu")))
     assert len(hashes) == 1
+
+
+def test_trainings_in_threads_are_those_of_one(bumps, tmp_path):
+    config = replace(SHORT, model={**SHORT.model, "dropout": 0.4})
+
+    def trained(seed):
+        outdir = tmp_path / threading.current_thread().name / str(seed)
+        return weights_hash(train(bumps, outdir, replace(config, seed=seed), device="cpu"))
+
+    alone, state, interval = (
+        [trained(seed) for seed in range(3)],
+        torch.get_rng_state(),
+        sys.getswitchinterval(),
+    )
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(trained, range(3))) == alone
+    finally:
+        sys.setswitchinterval(interval)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_images_in_memory_are_taken(bumps, tmp_path):

@@ -100,20 +100,12 @@ def _silu(layer: nn.SiLU, x: Dual) -> Dual:
     return Dual(x.value * gate, x.tangent * slope[:, None])
 
 
-def _dropout(layer: nn.Dropout, x: Dual) -> Dual:
-    if not layer.training:
-        return x
-    kept = layer(torch.ones_like(x.value))
-    return Dual(x.value * kept, x.tangent * kept[:, None])
-
-
 RULES: dict[type, Callable[[Any, Dual], Dual]] = {
     nn.Sequential: _sequence,
     nn.Linear: lambda layer, x: Dual(layer(x.value), F.linear(x.tangent, layer.weight)),
     nn.Conv2d: _conv,
     nn.ReLU: _relu,
     nn.SiLU: _silu,
-    nn.Dropout: _dropout,
     nn.PixelShuffle: lambda layer, x: x.both(layer),
     nn.Flatten: lambda layer, x: x.flat(),
     nn.Unflatten: lambda layer, x: x.view(layer.unflattened_size),

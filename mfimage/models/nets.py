@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mfimage.models.duals import Dual, push
 from mfimage.models.layers import full_precision
+from mfimage.modes import DRAWS
 
 Shape = tuple[int, int, int]
 
@@ -45,6 +46,30 @@ def _start(layer: nn.Module, gain: float = SILU_GAIN) -> None:
             nn.init.zeros_(layer.bias)
 
 
+class Dropout(nn.Module):
+    """Drop features at a rate in training, as nn.Dropout does, by the random numbers of `modes.drawing`.
+
+    x ↦ x · k / (1 − p),   k ~ Bernoulli(1 − p);   the tangents of a dual number are dropped with its value
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self._kept(x) if self.training and self.p else x
+
+    def push(self, x: Dual) -> Dual:
+        if not (self.training and self.p):
+            return x
+        kept = self._kept(x.value)
+        return Dual(x.value * kept, x.tangent * kept[:, None])
+
+    def _kept(self, x: Tensor) -> Tensor:
+        share = 1 - self.p
+        return torch.empty_like(x).bernoulli_(share, generator=DRAWS.get()).div_(share or 1)
+
+
 class ConvNet(_Net):
     """3×3 – 1×1 (or `inner`) – 3×3 convolutions with SiLU between, (B, in, H, W) to (B, out, H, W)."""
 
@@ -65,7 +90,7 @@ class MLP(_Net):
         self, in_features: int, out_features: int, hidden: int, layers: int = 3, dropout: float = 0.0
     ) -> None:
         sizes = [in_features, *[hidden] * layers]
-        inner = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.SiLU(), nn.Dropout(dropout))]
+        inner = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.SiLU(), Dropout(dropout))]
         super().__init__(*inner, nn.Linear(hidden, out_features))
 
 
@@ -112,7 +137,7 @@ class Decoder(nn.Module):
         self.sizes, widths = halved(shape[1:], halvings)[::-1], _widths(channels, halvings)[::-1]
         small = (widths[0], *self.sizes[0])
         self.trunk = nn.Sequential(
-            *(nn.Linear(in_features, hidden), nn.SiLU(), nn.Dropout(dropout)),
+            *(nn.Linear(in_features, hidden), nn.SiLU(), Dropout(dropout)),
             *(nn.Linear(hidden, math.prod(small)), nn.SiLU(), nn.Unflatten(1, small)),
         )
         self.stages = nn.ModuleList(

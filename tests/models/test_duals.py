@@ -8,7 +8,7 @@ from torch import nn
 from mfimage.models import duals
 from mfimage.models.duals import Dual, by_jvp, push
 from mfimage.models.encoders import image_decoder
-from mfimage.models.nets import MLP, ConvNet, Decoder, Encoder, LinearPlus
+from mfimage.models.nets import MLP, ConvNet, Decoder, Dropout, Encoder, LinearPlus
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-10}
 
@@ -68,6 +68,6 @@ def test_torchs_forward_mode_keeps_rows_apart():
 
 
 def test_dropout_drops_the_same_of_a_value_and_its_tangents():
-    x = push(nn.Dropout(0.5), Dual(torch.ones(2, 50), torch.ones(2, 3, 50)))
+    x = push(Dropout(0.5), Dual(torch.ones(2, 50), torch.ones(2, 3, 50)))
     assert set(x.value.unique().tolist()) == {0.0, 2.0}
     assert torch.equal(x.tangent, x.value[:, None].expand(-1, 3, -1))
