@@ -59,7 +59,7 @@ class Account:
         for line in lines:
             self.say(line)
         if self.config.seconds and not all(phase.closed for phase in self.phases):
-            self.say(f"training for {duration(self.config.seconds)} (mfimage train --time)")
+            self.say(f"training for {duration(self.config.seconds)}; mfimage train --time sets how long")
 
     @contextmanager
     def phase(self, phase: Phase, schedule: Schedule, held_out: int) -> Iterator[Report]:

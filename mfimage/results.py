@@ -219,8 +219,7 @@ def closing(model: GenerativeModel, run: Run) -> list[str]:
 
 def next_commands(run: Run) -> dict[str, str]:
     """What can be typed next, by what it does."""
-    data = shlex.join(read_json(run.directory / "data.json")["data"].split(" + "))
-    where = shlex.quote(str(run.directory))
+    where, data = shlex.quote(str(run.directory)), shlex.join(run.sources())
     return {
         "remove noise": f"mfimage denoise noisy/*.png --model {where} --outdir clean",
         "draw new images": f"mfimage sample -n 64 --model {where} --outdir samples",

@@ -14,7 +14,7 @@ from mfimage.account import found, linear_error
 from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import NOISE_AWARE, Config, Reading
 from mfimage.console import list_skipped, optional
-from mfimage.datasets.loading import MEMORY, Data, load_for_training
+from mfimage.datasets.loading import MEMORY, Data, load_for_training, typed
 from mfimage.datasets.sets import Dataset
 from mfimage.datasets.splits import validation_rows
 from mfimage.decisions import decide
@@ -143,7 +143,8 @@ def _train(
         if main:
             run.write("config.json", asdict(config))
     elif main:
-        run.begin(asdict(config), {"data": images.name, **images.summary()}, decisions)
+        about = {"data": images.name, "sources": typed(data), **images.summary()}
+        run.begin(asdict(config), about, decisions)
     compared = len(model.shape) == 3 and model.has_manifold and not model.conditional
     pca = PCA.of(training, model.dim) if compared and main else None
     linear = linear_error(pca, held_out) if pca else None

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from commands import raising
 from tiny import TINY, draw_bumps
 
 from mfimage import from_pretrained, train
+from mfimage.datasets.loading import typed
 from mfimage.eval.verdict import TRAINED, verdict_of
 from mfimage.pretrained import weights_hash
-from mfimage.results import MEASURED, Results
+from mfimage.results import MEASURED, Results, next_commands
+from mfimage.run import Run
 from mfimage.training import train_or_reuse
 
 SHORT = replace(TINY, steps=4, density_steps=4, every=2)
@@ -43,6 +46,17 @@ def test_what_was_broken_off_while_it_was_measured_is_measured_when_asked_for(bu
     model = train_or_reuse(bumps, tmp_path / "run", SHORT, device="cpu")
     assert weights_hash(model) == weights_hash(there)
     assert set(model.measured) == set(from_pretrained(tmp_path / "run").measured) == set(MEASURED)
+
+
+def test_what_can_be_typed_next_names_the_data_as_they_were_given(tmp_path):
+    run = Run(tmp_path / "a run")
+    for given, typed_ in (
+        (["x + y", Path("c.npy")], "'x + y' c.npy"),
+        ("fashion-mini", "fashion-mini"),
+        ([np.zeros((2, 4, 4)), "d"], "DATA d"),
+    ):
+        run.write("data.json", {"data": "whatever + it is called", "sources": typed(given)})
+        assert next_commands(run)["measure more"] == f"mfimage evaluate '{tmp_path}/a run' {typed_}"
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 9)])

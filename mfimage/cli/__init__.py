@@ -34,6 +34,8 @@ for verb in (
     train.pack, train.reproduce, train.demo,
 ):  # fmt: skip
     app.command(verb)
+app["train"].usage = "Usage: mfimage train [OPTIONS] DATA..."  # which --print-config does without
+app["evaluate"].usage = "Usage: mfimage evaluate [OPTIONS] [MODEL] [DATA...]"
 app.command(stylegan.app)
 app.register_install_completion_command()
 

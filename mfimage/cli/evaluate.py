@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,16 +66,24 @@ def evaluate(
 
     Args:
         inputs: Run, model directory or Hub id, then a named set, folder, zip or array file; several sets are
-            joined.
+            joined. A run alone is measured on its own data.
         model: The model; all arguments are data then.
         outdir: Where metrics.json and evaluation.html go; to the run itself if none.
     """
     from mfimage.eval import evaluate as evaluate_
     from mfimage.eval.cache import is_main
     from mfimage.eval.evaluation import page_of
+    from mfimage.pretrained import WEIGHTS
+    from mfimage.run import Run
 
     if model is None:
-        model, inputs = ("runs/latest", inputs) if len(inputs) == 1 else (inputs[0], inputs[1:])
+        learned = any(Path(inputs[0], name).is_file() for name in ("data.json", WEIGHTS))
+        model, inputs = (inputs[0], inputs[1:]) if learned or inputs[1:] else ("runs/latest", inputs)
+    if not inputs:
+        inputs = tuple(Run(model).sources())
+        if "DATA" in inputs:
+            raise UsageError(f"{model}: name images to measure it on: mfimage evaluate {model} DATA")
+        options.say(f"on what the run was given: {shlex.join(inputs)}")
     _choose_gpu()
     if outdir is None and (Path(model) / "checkpoints").is_dir():
         outdir = Path(model)  # a run keeps its own measurements
@@ -122,7 +131,9 @@ def compare(
     opt.given(*(data or ()), *(Path(run) / "metrics.json" for run in runs))
     if data is not None or by is None:
         hold(outdir)
-        claim(*(outdir / f"comparison.{kind}" for kind in ("json", "md", "html")), outdir / "sheet.png")
+        evaluated = {_evaluation(outdir, run) for run in runs if data is not None}
+        tables = [outdir / f"comparison.{kind}" for kind in ("json", "md", "html")]
+        claim(*evaluated, *tables, outdir / "sheet.png")
     if data is None:
         compared = compare_({printable(run): read_evaluation(Path(run) / "metrics.json") for run in runs})
     else:
@@ -163,14 +174,18 @@ def _evaluated(
                 flow = baseline(run, wanted[0], training, outdir / run, options.device, options.quiet)
         else:
             flow = first if run == wanted[0] else options.load(run)
-        file = outdir / f"{run.strip('/').replace('/', '-')}.json"
-        name = printable(run)
+        file, name = _evaluation(outdir, run), printable(run)
         models[name] = flow
         reports[name] = evaluate_once(file, test, flow, training, **asdict(measuring), tell=options.say)
     pictures: dict[str, Tensor] = {}
     with console.optional("pictures"):
         pictures = picture_rows(models, test, measuring.seed)
     return compare_(reports, pictures)
+
+
+def _evaluation(outdir: Path, run: str) -> Path:
+    """Where the evaluation of a run is kept."""
+    return outdir / f"{run.strip('/').replace('/', '-')}.json"
 
 
 def _choose_gpu() -> None:

@@ -162,6 +162,12 @@ def _photo_size(data: Data, channels: int | None, reading: Reading, root: Root) 
     return PHOTO_SIZE if max(shape[1:]) > _PHOTOGRAPH else None
 
 
+def typed(data: Data) -> list[str]:
+    """Name sources as they are typed on the command line; DATA stands for what only Python can give."""
+    sources = data if isinstance(data, list | tuple) else [data]
+    return [str(one) if isinstance(one, str | Path) else "DATA" for one in sources]
+
+
 def load_files(
     inputs: Sequence[str | Path],
     size: Size | None = None,

@@ -61,6 +61,9 @@ class Dataset(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}, {self.split}: {len(self)} of shape {self.shape}>"
+
     @abstractmethod
     def batch(self, rows: Rows) -> Tensor:
         """Some of the examples, (B, …) float32, images in [0, 1]."""
@@ -137,7 +140,7 @@ def identity(summary: Mapping[str, Any]) -> str:
     return f"{summary['sha256']}{summary.get('written', '')}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet(Dataset):
     """Images of one size in memory, with what is known of each.
 

@@ -24,7 +24,7 @@ from mfimage.errors import DataError, Skipped
 SAMPLED = 256  # images that a set is judged by before it is used
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredSet(Dataset):
     """Images of one size, read when they are wanted: an `ImageSet` that takes no memory.
 

@@ -222,7 +222,7 @@ def page_of(evaluation: Evaluation, name: str) -> Page:
         "principal components": f"of {counted(model['learned'], 'image')}, those that were learned from",
         "protocol": f"{rules['name']}: {rules['says']}", "seed": evaluation.asked.get("seed", 0),
     }  # fmt: skip
-    notes = [f"no {metric}: {reason}" for metric, reason in evaluation.skipped.items()]
+    notes = [f"no {reason}" for reason in evaluation.reasons()]
     return Page(f"Evaluation of {name}", lead, sections_of(evaluation), settings, notes)
 
 

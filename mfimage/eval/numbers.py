@@ -169,8 +169,15 @@ class Evaluation:
     def text(self) -> str:
         """Write it for a terminal: the verdict, and a table."""
         lines = [self.verdict] * bool(self.verdict)
-        lines += [self.table().text(), *(f"{name}: {reason}" for name, reason in self.skipped.items())]
+        lines += [self.table().text(), *self.reasons()]
         return "\n".join([*lines, f"protocol {self.protocol['name']}; {self.weights_text()}"])
+
+    def reasons(self) -> list[str]:
+        """Say why metrics were not measured, those of one reason together."""
+        found: dict[str, list[str]] = {}
+        for name, reason in self.skipped.items():
+            found.setdefault(reason, []).append(name)
+        return [f"{', '.join(names)}: {reason}" for reason, names in found.items()]
 
     def weights_text(self) -> str:
         """Write which weights the numbers come from."""

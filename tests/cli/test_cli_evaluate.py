@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import fails
 from tiny import ONE_THREAD
 
 CHEAP = ["--metrics", "reconstruction,density,fd"]
@@ -53,6 +54,18 @@ def test_evaluate_takes_the_model_by_option_too(mfimage, run, bumps):
     assert code == 0
     assert sorted(os.listdir("out")) == ["evaluation.html", "metrics.json"]
     assert mfimage("evaluate", bumps, *CHEAP)[0] == 4  # runs/latest is not there
+
+
+def test_a_run_alone_is_measured_on_its_own_data(mfimage, run, bumps):
+    code, out, err = mfimage("evaluate", "run", *CHEAP, "--json")
+    assert code == 0
+    assert f"on what the run was given: {bumps}" in err
+    assert out == mfimage("evaluate", "run", bumps, *CHEAP, "--json", "-q")[1]
+    assert fails(
+        mfimage("evaluate", "run/model", *CHEAP), 2, "name images", "mfimage evaluate run/model DATA"
+    )
+    (run / "data.json").write_text('{"sources": ["DATA"]}')
+    assert fails(mfimage("evaluate", "run", *CHEAP), 2, "mfimage evaluate run DATA")
 
 
 def test_several_processes_measure_what_one_does(mfimage, run, bumps, tmp_path):

@@ -44,6 +44,7 @@ def test_the_contract(data):
     whole = data.batch(slice(None))
     assert whole.dtype == torch.float32
     assert whole.shape == (len(data), *data.shape) == (10, *data.shape)
+    assert repr(data) == f"<{type(data).__name__} {data.name!r}, {data.split}: 10 of shape {data.shape}>"
     for rows in ([0], [7, 0, 7], torch.tensor([2, -1]), np.array([3, 1]), range(4), []):
         assert torch.equal(data.batch(rows), whole[torch.as_tensor(np.asarray(rows, int))])
     assert torch.equal(data.batch(slice(1, 9, 3)), whole[1:9:3])
