@@ -48,11 +48,12 @@ class Snapshots:
         return next(reversed(self.all()), None)
 
     def progress(self) -> dict[str, Any]:
-        """Return the progress in the newest checkpoint; an empty dict if there is none."""
+        """Return the progress in the newest checkpoint, if that is whole; an empty dict if there is none."""
         path = self.newest()
         if path is None:
             return {}
         with _with_way_out():
+            read_tensors(path)  # nothing, such as what comes after it, is removed for a damaged one
             return _progress(path, self.step_of(path))
 
     def best_step(self) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mfimage.errors import ModelError, boundary
 from mfimage.files import require_regular, whole
 
-CHECKSUM = "crc32"  # of the tensors, in the header of their file
+CHECKSUM = "crc32"  # of the tensors and the other strings, among those of a file's header
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -26,9 +26,9 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file, with a checksum of the tensors in its header."""
+    """Write a safetensors file, with a checksum of what it holds in its header."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = bytearray(save(ready, {**metadata, CHECKSUM: checksum(ready)}))
+    content = bytearray(save(ready, {**metadata, CHECKSUM: checksum(ready, metadata)}))
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])  # of which `save` orders the strings by chance
     text = json.dumps(header, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -36,9 +36,11 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, st
     path.write_bytes(content)
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Compute the CRC-32 of tensors on the CPU: of their names, types, shapes and bytes."""
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Compute the CRC-32 of strings, and of tensors on the CPU: their names, types, shapes and bytes."""
     code = 0
+    for key, text in sorted(metadata.items()):
+        code = zlib.crc32(f"{key}\0{text}\0".encode(), code)
     for name, tensor in sorted(tensors.items()):
         code = zlib.crc32(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode(), code)
         code = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, code)
@@ -49,7 +51,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; ModelError if it is missing or damaged."""
     with _readable(path):
         tensors = dict(sorted(load(path.read_bytes()).items()))  # which come in any order
-    if read_metadata(path).get(CHECKSUM) not in (None, checksum(tensors)):
+    metadata = read_metadata(path)
+    if metadata.pop(CHECKSUM, None) not in (None, checksum(tensors, metadata)):
         raise ModelError(f"{path}: damaged: it does not hold what was written (its checksum differs)")
     return tensors
 

@@ -205,6 +205,16 @@ def test_a_checkpoint_of_which_one_bit_has_changed_is_damaged(tmp_path, place):
         snapshots.restore(linear, optimiser, Average(linear, 0.9))
 
 
+def test_a_progress_of_which_a_digit_has_changed_is_damaged(tmp_path):
+    snapshots, (linear, optimiser) = snapshots_of(tmp_path), trained_linear(1.0)
+    snapshots.save(linear, optimiser, Progress(2, best=0.125))
+    content = snapshots.newest().read_bytes()
+    snapshots.newest().write_bytes(content.replace(b"0.125", b"0.525"))
+    assert snapshots.newest().read_bytes() != content
+    with pytest.raises(ModelError, match=r"damaged: it does not hold what was written .*remove this file"):
+        snapshots.restore(linear, optimiser)
+
+
 @pytest.mark.parametrize(
     "progress",
     ["{", "[]", "3", '{"step": 3}', '{"step": "2"}', '{"step": 2, "x": 1}', '{"step": 2, "ended": 0}'],

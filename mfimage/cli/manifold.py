@@ -9,10 +9,12 @@ from cyclopts import Parameter
 
 from mfimage.cli import options as opt
 from mfimage.console import Late, counted
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.outputs import claim, hold
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mfimage.models.flow import ManifoldFlow
 
 _MEASURES = {"manifold": "{d}-dimensional volume in the image space", "latent": "du in R^{d}"}
@@ -50,7 +52,7 @@ def sample(
     names = [f"sample-{seed}-{i:05d}" for i in range(count)]
     together, points = outdir / "sheet.png", outdir / f"sample-{seed}.npz"
     claim(*(outdir / f"{name}.png" for name in names), together, points)
-    drawn = flow.sample(count, torch.Generator().manual_seed(seed), batch_size, context).cpu()
+    drawn = _finite(flow.sample(count, torch.Generator().manual_seed(seed), batch_size, context).cpu(), model)
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)
         path = Points(drawn, "samples", rows).save(points)
@@ -131,7 +133,7 @@ def directions(
     x = files.batch(slice(None)).to(flow.device)
     count = min(count, flow.dim)
     found = [flow.principal_directions(part, count) for part in x.split(16)]
-    maps = torch.cat([part.images for part in found]).cpu()
+    maps = _finite(torch.cat([part.images for part in found]).cpu(), model)
     strengths = torch.cat([part.strength for part in found]).tolist()
     peak = maps.abs().flatten(2).amax(2)[..., None, None, None].clamp_min(1e-12)
     projected = in_batches(flow.project, x).clamp(0, 1)
@@ -175,7 +177,7 @@ def interpolate(
     if len(ends) != 2:
         raise DataError(f"{first}, {last}: two images are needed, not {len(ends)}")
     x = ends.batch(slice(None)).to(flow.device)
-    way = flow.interpolate(x[0], x[1], points).clamp(0, 1).cpu()
+    way = _finite(flow.interpolate(x[0], x[1], points).clamp(0, 1).cpu(), model)
     options.caution(flow)
     paths = save_pngs(way, names, outdir)
     late = Late()
@@ -183,6 +185,13 @@ def interpolate(
         save_png(sheet(way, points), together)
     options.put({"images": paths}, paths)
     late.end()
+
+
+def _finite(images: Tensor, source: str) -> Tensor:
+    """Return what a model made; ModelError if it is no finite numbers, which files would show as black."""
+    if lost := int((~images.flatten(1).isfinite().all(1)).sum()):
+        raise ModelError(f"{source}: gives no finite numbers for {lost} of {len(images)} images")
+    return images
 
 
 def _manifold_flow(source: str, options: opt.Options) -> ManifoldFlow:

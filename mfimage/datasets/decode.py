@@ -39,6 +39,7 @@ from mfimage.datasets.pixels import (
     with_channels,
 )
 from mfimage.errors import DataError, MfimageError
+from mfimage.files import require_regular
 from mfimage.settings import plain
 
 IMAGE_SUFFIXES = (
@@ -91,11 +92,12 @@ def open_picture(
     """Open an image file with Pillow; what goes wrong with it inside is a DataError that names it."""
     with data_errors(name), ExitStack() as stack:
         if isinstance(source, str | Path):
+            if not Path(source).is_dir():  # which `open` says
+                require_regular(source)
             stream: BinaryIO = stack.enter_context(open(source, "rb"))
         else:
             stream = io.BytesIO(source) if isinstance(source, bytes) else source
-        start = stream.read(4)
-        if not start:
+        if not (start := stream.read(4)):
             raise DataError(f"{name}: is empty (0 bytes)")
         stream.seek(0)
         try:
@@ -237,10 +239,8 @@ class Preparation:
         black, see `unit`. Whatever goes wrong is a DataError that names it.
         """
         with data_errors(name):
-            if isinstance(content, np.ndarray):
-                values = content
-            else:
-                values = decode(content, name, None, self.max_pixels, self.value_range, beyond)
+            how = (None, self.max_pixels, self.value_range, beyond)
+            values = content if isinstance(content, np.ndarray) else decode(content, name, *how)
             if self.crop is not None:
                 values = cut(values, self.crop, name)
             before, values = values.shape, with_channels(values, self.channels)

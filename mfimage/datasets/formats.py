@@ -19,6 +19,8 @@ from PIL import Image
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_SCANS = 500  # of a JPEG, at most; an honest one has about ten
+_SCAN = b"\xff\xda"  # how one begins in a JPEG; in what is packed there is no such pair
 _SHORT = 1000  # bytes, which never unpack to the megabyte that Pillow allows
 _TURNED = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")  # of texts that may say which way is up
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # of TIFF
@@ -30,15 +32,21 @@ _header_lock = Lock()
 
 
 def open_header(stream: BinaryIO) -> Any:
-    """Open an image with Pillow, of which only the header is read, whatever its size."""
+    """Open an image with Pillow, of which only the header is read, whatever its size.
+
+    ValueError for a progressive JPEG that takes for ever.
+    """
     # Pillow's own limit is a global of its module. It is lifted only while a header is read, since ours,
     # which the caller chooses, is checked next.
     with _header_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(stream, formats=FORMATS)
+            picture = Image.open(stream, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+    if picture.info.get("progressive") and _scans(stream) > _SCANS:
+        raise ValueError(f"it draws its image more than {_SCANS} times; save it anew as a plain jpeg")
+    return picture
 
 
 def without_texts(stream: BinaryIO) -> BinaryIO:
@@ -58,6 +66,15 @@ def without_texts(stream: BinaryIO) -> BinaryIO:
     content, ends = stream.read(), [0, *(end for _, end in long)]
     starts = [*(start for start, _ in long), len(content)]
     return io.BytesIO(b"".join(content[end:start] for end, start in zip(ends, starts, strict=True)))
+
+
+def _scans(stream: BinaryIO) -> int:
+    """Count the passes over the image in a JPEG file; one that is made to be slow has thousands."""
+    place = stream.tell()
+    stream.seek(0)
+    count = stream.read().count(_SCAN)
+    stream.seek(place)
+    return count
 
 
 def encode_png(numbers: NDArray[Any]) -> bytes:
@@ -142,10 +159,14 @@ def deep_channels(picture: Any) -> NDArray[np.uint16] | None:
     if not is_deep(picture):
         return None
     if _raw_mode(picture.tile[0]) == "LA;16B":
-        pairs = _unpacked_as(picture, lambda raw: "RGBA").astype(np.uint16)
-        return pairs[..., 0::2] * np.uint16(256) + pairs[..., 1::2]
-    low = _unpacked_as(picture, _swapped).astype(np.uint16)
-    return np.asarray(picture).astype(np.uint16) * np.uint16(256) + low
+        pairs = _unpacked_as(picture, lambda raw: "RGBA")
+        high, low = pairs[..., 0::2], pairs[..., 1::2]
+    else:
+        low, high = _unpacked_as(picture, _swapped), np.asarray(picture)
+    numbers = high.astype(np.uint16)
+    numbers <<= 8
+    numbers |= low
+    return numbers
 
 
 def colour_key(picture: Any) -> NDArray[np.int64] | None:

@@ -79,8 +79,8 @@ class Shard:
         if (number, column) not in self._sizes:
             self._sizes[number, column] = self._unpacked(number, column)
         size, rows = self._sizes[number, column], self.groups[number]
-        if size > MAX_GROUP:
-            raise UsageError(
+        if not 0 <= size <= MAX_GROUP:
+            raise DataError(
                 f"{self.path}: row groups of {size // 1_000_000} MB are too large to be read at random; "
                 "write it anew with smaller ones (row_group_size)"
             )

@@ -86,7 +86,9 @@ def over_white(values: Pixels) -> Pixels:
     if values.dtype == np.uint8:
         shade = (255 - colour).astype(np.uint16) * alpha
         return (255 - (shade + 127) // 255).astype(np.uint8)
-    return (1 - alpha * (1 - colour)).astype(np.float32)
+    shade = 1 - colour
+    shade *= alpha
+    return np.subtract(1, shade, out=shade).astype(np.float32, copy=False)
 
 
 def with_channels(values: Pixels, channels: int | None) -> Pixels:

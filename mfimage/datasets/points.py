@@ -153,7 +153,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     with boundary(DataError, f"{folder / MANIFEST}: not a readable list of examples"):
         if not all(isinstance(manifest.get(name, {}), dict) for name in ("files", "written")):
             raise TypeError("its hashes are no table")
+        if not isinstance(manifest["shape"], list):
+            raise TypeError("its shape is no list")
         manifest = {**manifest, "counts": {split: int(manifest["counts"][split]) for split in SPLITS}}
+        if min(manifest["counts"].values()) < 0:
+            raise ValueError("it counts less than nothing")
         files = sum(len(range(0, count, manifest["shard"])) for count in manifest["counts"].values())
         if files != len(manifest.get("files", range(files))):
             raise ValueError(f"{files} files are meant, {len(manifest['files'])} are listed")

@@ -56,7 +56,7 @@ class Shards(Store):
         self._places = np.array(places, np.int64).reshape(-1, 2)  # file and number of each group
         self._firsts = np.cumsum([0, *map(sum, groups)], dtype=np.int64)  # where files begin, and the end
         self._starts = np.cumsum([0, *chain(*groups)], dtype=np.int64)  # the same of groups
-        self._local = threading.local()
+        self._local, self._refused = threading.local(), dict[int, str]()  # why a group cannot be read
         if not len(self):
             raise DataError(f"{name}: holds no images")
         marks = [named_split(f"{shard.path.parent.name}/{shard.path.name}") for shard in self.shards]
@@ -73,7 +73,7 @@ class Shards(Store):
     def content(self, row: int, max_bytes: int) -> bytes:
         group = self._group(row)
         if getattr(self._local, "group", None) != group:  # in order, each group is read once
-            self._local.images, self._local.group = self._read(group, "column"), group
+            self._local.images, self._local.group = self._images(group), group
         value = self._local.images[row - int(self._starts[group])].as_py()
         if isinstance(value, dict):
             value = value["bytes"]
@@ -113,6 +113,15 @@ class Shards(Store):
     def written(self) -> str:
         times = [os.stat(shard.path).st_mtime_ns for shard in self.shards]
         return hashlib.sha256(repr(times).encode()).hexdigest()
+
+    def _images(self, group: int) -> Any:
+        """The images of a row group; one that cannot be read is not tried again for each of them."""
+        if group not in self._refused:
+            try:
+                return self._read(group, "column")
+            except DataError as error:
+                self._refused[group] = str(error)
+        raise DataError(self._refused[group])
 
     def _group(self, row: int) -> int:
         return int(np.searchsorted(self._starts, row, side="right")) - 1

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,8 +28,8 @@ from mfimage.datasets.shards import Shards, shard_files
 from mfimage.datasets.splits import choose, divide_rows, split_name
 from mfimage.datasets.stored_set import StoredSet
 from mfimage.datasets.stores import FolderStore, Key, Store, ZipStore, read_chunks
-from mfimage.errors import DataError, Skipped
-from mfimage.files import user_path
+from mfimage.errors import DataError, MixedSizesError, Skipped
+from mfimage.files import require_regular, user_path
 
 Root: TypeAlias = str | Path | None
 Source: TypeAlias = (
@@ -94,6 +94,7 @@ def open_store(
     if not path.exists():
         known = ", ".join((*NAMED, *FOLDERS))
         raise DataError(f"{source}: no such file or folder, and no named set ({known})")
+    require_regular(path)
     if path.suffix.lower() == ".zip":
         return ZipStore(path)
     return Shards([path], str(path), verify) if path.suffix.lower() == ".parquet" else None
@@ -181,14 +182,21 @@ class ImageList:
         self, read: Callable[[Key], Pixels], keys: Sequence[Key], path: Callable[[Key], str]
     ) -> list[Key]:
         """Add what can be read, and return its keys; note what cannot."""
-        good = []
-        for key, image in chain.from_iterable(read_chunks(read, keys)):
-            if isinstance(image, DataError):
-                self.bad.add(path(key), image)
-            else:
-                self._pixels.append(image)
-                self.paths.append(path(key))
-                good.append(key)
+
+        def alike(key: Key) -> Pixels:
+            return self._checked(read(key), path(key))
+
+        good, left = [], iter(keys)
+        # One alone, until there is something that all others must be like.
+        while some := list(islice(left, None if self._pixels else 1)):
+            for key, image in chain.from_iterable(read_chunks(alike, some)):
+                if isinstance(image, MixedSizesError):
+                    raise image
+                if isinstance(image, DataError):
+                    self.bad.add(path(key), image)
+                else:
+                    self._take(image, path(key))
+                    good.append(key)
         return good
 
     def _add_array(self, images: Pixels, labels: np.ndarray | None, name: str, split: str) -> None:
@@ -204,9 +212,18 @@ class ImageList:
         self._labels.append(None if labels is None else labels[rows])
 
     def _add_pixels(self, values: Pixels, paths: Sequence[str]) -> None:
-        pairs = zip(values, paths, strict=True)
-        self._pixels += [self.prepare(image, path, self.changes) for image, path in pairs]
-        self.paths += paths
+        for image, path in zip(values, paths, strict=True):
+            self._take(self.prepare(image, path, self.changes), path)
+
+    def _take(self, image: Pixels, path: str) -> None:
+        self._pixels.append(self._checked(image, path))
+        self.paths.append(path)
+
+    def _checked(self, image: Pixels, path: str) -> Pixels:
+        """Return an image; MixedSizesError for another size, now, and not when memory is full of them."""
+        if self._pixels:
+            check_size(self._pixels[0].shape, self.paths[0], image.shape, path)
+        return image
 
     def to_set(self, name: str) -> ImageSet:
         """Put all together, the list is empty afterwards; DataError if sizes differ or too many are bad."""
@@ -214,16 +231,14 @@ class ImageList:
         labels = [known for known in self._labels if known is not None]
         joined = np.concatenate(labels).astype(np.int64) if len(labels) == len(self._labels) else None
         known = None if joined is None else torch.from_numpy(joined)
-        images = _stack(self._pixels, self.paths)
+        images = _stack(self._pixels)
         skipped, notes = (*self.unread, *self.bad.skipped), (*self.notes, *self.changes.notes())
         return ImageSet(images, name, self.split, tuple(self.paths), skipped, known, notes)
 
 
-def _stack(pixels: list[Pixels], paths: Sequence[str]) -> Tensor:
+def _stack(pixels: list[Pixels]) -> Tensor:
     """Move images (H, W, C) into one tensor (N, C, H, W); grey is repeated where others have colour."""
     height, width = pixels[0].shape[:2]
-    for image, path in zip(pixels, paths, strict=True):
-        check_size((height, width), paths[0], image.shape, path)
     channels = max(image.shape[2] for image in pixels)
     dtype = np.uint8 if all(image.dtype == np.uint8 for image in pixels) else np.float32
     stacked = np.empty((len(pixels), channels, height, width), dtype)

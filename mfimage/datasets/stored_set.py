@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,17 @@ from mfimage.datasets.stores import CHUNK, Store, ahead
 from mfimage.errors import DataError, Skipped
 
 SAMPLED = 256  # images that a set is judged by before it is used
+_AT_ONCE = 2**20  # values of an image whose moments are computed together
+
+
+class _Glance(NamedTuple):
+    """What is seen of an image of the sample."""
+
+    path: str
+    shape: tuple[int, ...]
+    mean: float
+    square: float
+    dtype: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,13 +64,14 @@ class StoredSet(Dataset):
         whole = cls(store, chosen, prepare, store.name, split, (0, 0, 0), 0.0, 0.0, bad)
         sample = np.unique(np.linspace(0, len(chosen) - 1, min(SAMPLED, len(chosen))).round().astype(int))
         bad.count(len(sample))
-        looked = ahead(lambda row: whole._glance(row, changes), chosen[sample].tolist())
-        seen = [one for one in looked if one is not None]
+        seen: list[_Glance] = []
+        for one in ahead(lambda row: whole._glance(row, changes), chosen[sample].tolist()):
+            if one is not None:
+                seen.append(one)
+                check_size(seen[0].shape, seen[0].path, one.shape, one.path)
         if not seen:
             raise DataError(f"{store.name}: none of {len(sample)} images that were tried can be read")
-        paths, shapes, means, squares, depths = zip(*seen, strict=True)
-        for path, shape in zip(paths, shapes, strict=True):
-            check_size(shapes[0], paths[0], shape, path)
+        _, shapes, means, squares, depths = zip(*seen, strict=True)
         channels, mean = max(shape[2] for shape in shapes), sum(means) / len(seen)
         std = math.sqrt(max(0.0, sum(squares) / len(seen) - mean**2))
         prepare = replace(prepare, channels=channels)
@@ -159,13 +171,16 @@ class StoredSet(Dataset):
                 return values
         raise DataError(f"{self.name}: none of its images can be read")
 
-    def _glance(self, row: int, changes: Changes) -> tuple[str, tuple[int, ...], float, float, str] | None:
-        """Path, shape, mean, mean square and dtype of an image."""
+    def _glance(self, row: int, changes: Changes) -> _Glance | None:
+        """Look at an image; large ones are not turned into numbers as a whole."""
         if (values := self._decoded(row, changes)) is None:
             return None
-        x = as_float(values).astype(np.float64)
-        moments = float(x.mean()), float(np.square(x).mean())
-        return self.store.path(row), values.shape, *moments, str(values.dtype)
+        total = squares = 0.0
+        for part in np.array_split(values, 1 + values.size // _AT_ONCE):
+            x = as_float(part).astype(np.float64)
+            total, squares = total + float(x.sum()), squares + float(np.square(x).sum())
+        means = total / values.size, squares / values.size
+        return _Glance(self.store.path(row), values.shape, *means, str(values.dtype))
 
     def _decoded(self, row: int, changes: Changes | None = None) -> Pixels | None:
         """An image of the store, None if it cannot be read."""

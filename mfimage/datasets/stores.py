@@ -71,7 +71,7 @@ def read_chunks(
         try:
             return key, read(key)
         except DataError as error:
-            return key, error
+            return key, type(error)(str(error))  # without the frames that hold what was read
 
     chunks = [keys[begin : begin + CHUNK] for begin in range(0, len(keys), CHUNK)]
     return ahead(lambda chunk: list(map(attempt, chunk)), chunks)

@@ -18,6 +18,7 @@ from mfimage.errors import ModelError, UsageError, boundary
 from mfimage.eval.image_metrics import psnr
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
+from mfimage.pretrained import CALIBRATION
 from mfimage.settings import whole_number
 
 NOISY = "noisy"  # the image as it is, among the methods of a curve
@@ -112,7 +113,7 @@ def curve_of(model: GenerativeModel) -> DenoisingCurve | None:
     stored = model.measured.get(CURVE)
     if stored is None:
         return None
-    with boundary(ModelError, "the model's curve of denoising is damaged"):
+    with boundary(ModelError, f"{CALIBRATION}: the model's curve of denoising is damaged"):
         return DenoisingCurve(*(_read(stored[part], quick_methods(model)) for part in ("whole", "cut")))
 
 

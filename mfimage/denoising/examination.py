@@ -14,6 +14,7 @@ from mfimage.errors import ModelError, boundary
 from mfimage.eval.image_metrics import mse
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
+from mfimage.pretrained import CALIBRATION
 
 USUAL = "familiar"  # the section of `model.measured` that `measure_misfit` gives
 _CELLS = 7  # blocks along the shorter side of the model's images, of which the coarse picture is made
@@ -109,7 +110,7 @@ def measure_misfit(clean: Tensor, model: GenerativeModel) -> dict[str, float]:
 def usual_misfit(model: GenerativeModel) -> float | None:
     """Return the coarse misfit that is usual for a model, None if never measured; ModelError if damaged."""
     stored = model.measured.get(USUAL)
-    with boundary(ModelError, "what is usual for the model is damaged"):
+    with boundary(ModelError, f"{CALIBRATION}: what is usual for the model is damaged"):
         usual = None if stored is None else float(stored["coarse"])
         if usual is not None and not 0 <= usual < math.inf:
             raise ValueError(f"{usual} is no mean square")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +19,7 @@ from mfimage.config import Reading
 from mfimage.console import counted
 from mfimage.datasets import load_files
 from mfimage.datasets.changes import Changes
-from mfimage.datasets.decode import Preparation, file_white
+from mfimage.datasets.decode import Preparation, file_white, open_picture
 from mfimage.datasets.listing import scan_folder
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import resize
@@ -56,6 +58,10 @@ class FileReader:
         if self.tiled:
             yield from self._one_by_one(paths, skipped, mask)
             return
+        tile = "" if self.enlarged else ", --tile treats large images in parts"
+        hint = f": --resize scales and crops{tile}"
+        if not self.scaled:
+            self._require_alike(paths, hint)
         try:
             size = self.size if self.scaled else None
             files = load_files(paths, size, self.channels, reading=self.reading, beyond=BEYOND)
@@ -66,11 +72,15 @@ class FileReader:
                 f"the inputs differ in size, the model takes {height} × {width}: --resize{tile}"
             ) from error
         skipped.extend(files.skipped)
-        tile = "" if self.enlarged else ", --tile treats large images in parts"
         self.notes.extend(files.notes)
-        hint = f": --resize scales and crops{tile}"
         _require_size(f"{files.paths[0]}:", files.shape, self.size, "the model takes", hint)
         yield files.batch(slice(None)), files.paths
+
+    def _require_alike(self, paths: Sequence[str], hint: str) -> None:
+        """Refuse what is all of another size by the first two, and not when memory is full of the others."""
+        first = list(islice(_sizes(paths, self.reading.max_pixels), 2))
+        if len({size for _, size in first}) == 1 and sorted(first[0][1]) != sorted(self.size):
+            _require_size(f"{first[0][0]}:", first[0][1], self.size, "the model takes", hint)
 
     def _one_by_one(self, paths: Sequence[str], skipped: list[Skipped], mask: Tensor | None) -> Batches:
         bad, good, changes = BadFiles(self.reading.max_bad), 0, Changes()
@@ -114,6 +124,13 @@ class FileReader:
     def _preparation(self, size: tuple[int, int] | None) -> Preparation:
         scaled = size if self.scaled else None
         return Preparation(scaled, self.channels, self.reading.max_pixels, self.reading.value_range)
+
+
+def _sizes(paths: Sequence[str], max_pixels: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Give height and width of images as they lie, by their headers; of bad ones nothing."""
+    for path in paths:
+        with suppress(DataError), open_picture(path, path, max_pixels) as picture:
+            yield path, (picture.height, picture.width)
 
 
 def deep_files(paths: Sequence[str]) -> list[bool]:

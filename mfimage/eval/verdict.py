@@ -18,6 +18,7 @@ from mfimage.eval.numbers import Number, ratio_of_means
 from mfimage.eval.table import number
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
+from mfimage.pretrained import CALIBRATION
 from mfimage.settings import check_fields, from_json, is_number
 
 Best: TypeAlias = Literal["", "start", "middle", "end"]  # when in training the weights that are kept came up
@@ -130,7 +131,7 @@ def projections(
 def learned_of(train: Dataset, model: GenerativeModel) -> Dataset:
     """Leave out of a training split what watched the error of a model; all of it if that is unknown."""
     known = model.measured.get(TRAINED)
-    with boundary(ModelError, "what is kept of the model's training is damaged"):
+    with boundary(ModelError, f"{CALIBRATION}: what is kept of the model's training is damaged"):
         if known is None or known["sha256"] != train.summary()["sha256"]:
             return train
         return train.subset(validation_rows(len(train), known["validation"], known["seed"])[0])
@@ -138,7 +139,7 @@ def learned_of(train: Dataset, model: GenerativeModel) -> Dataset:
 
 def verdict_of(model: GenerativeModel) -> Verdict | None:
     """Return the verdict that training left with a model; ModelError if it is damaged."""
-    with boundary(ModelError, "the model's verdict is damaged"):
+    with boundary(ModelError, f"{CALIBRATION}: the model's verdict is damaged"):
         stored = model.measured.get(VERDICT)
         if stored is None:
             return None

@@ -146,6 +146,8 @@ def parse_calibration(values: dict[str, Any]) -> DetectorCalibration:
         raise ValueError(f"there is no score {values['score']!r}")
     if (values["score"] == "auto") != (values["mixture"] is not None):
         raise ValueError("its density does not belong to its score")
+    if type(values["full"]) is not bool:
+        raise ValueError("it does not say what its density sees")
     scores, names = _tensor(values, "scores", -1), len(WORDS)
     conformal_rank(len(scores), values["alpha"])
     if (scores.diff() < 0).any():
@@ -154,7 +156,7 @@ def parse_calibration(values: dict[str, Any]) -> DetectorCalibration:
         str(values["model"]), values["score"], float(values["alpha"]), scores,
         _tensor(values, "values", len(scores), names), _tensor(values, "centre", names),
         _tensor(values, "spread", names), _reference(values["usual"]),
-        float(_tensor(values, "heat")), bool(values["full"]),
+        float(_tensor(values, "heat")), values["full"],
         None if values["mixture"] is None else _mixture(values["mixture"]),
     )  # fmt: skip
 

@@ -167,11 +167,14 @@ class Detector:
         stored = read_calibration(directory).get(DETECTOR)
         if stored is None:
             raise ModelError(f"{path}: no detector there: calibrate the model first (mfimage calibrate)")
-        with boundary(ModelError, f"{path}: damaged: calibrate the model again"):
+        damaged = f"{path}: damaged: calibrate the model again"
+        with boundary(ModelError, damaged):
             known = parse_calibration(stored)
         if known.model != weights_hash(model):
             raise ModelError(f"{path}: was made for another model: calibrate this one (mfimage calibrate)")
         detector = cls(model, known.score)
+        with boundary(ModelError, damaged):
+            _require_fit(known, detector.model)
         detector._calibration = known
         return detector
 
@@ -187,6 +190,16 @@ class Detector:
         if known.mixture is not None:
             return known.mixture.nll(found.features(known.full))
         return SCORES[self.score_name](found, known.usual)
+
+
+def _require_fit(known: DetectorCalibration, model: ChartedModel) -> None:
+    """Raise ValueError unless what was learned has the sizes of a model's statistics."""
+    grey = torch.full((1, *model.shape), 0.5, dtype=torch.float32, device=model.device)
+    found = statistics_of(grey, model)
+    codes, features = found.u.shape[1], found.features(known.full).shape[1]
+    seen = features if known.mixture is None else known.mixture.means.shape[1]
+    if (known.usual.codes.shape[1], seen) != (codes, features):
+        raise ValueError(f"it has codes of {known.usual.codes.shape[1]} and features of {seen} numbers")
 
 
 def _require_sound(sound: Tensor) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import fails, raising
 from PIL import Image
 from tiny import draw_bumps
 
 from mfimage import denoise, from_pretrained
 from mfimage.datasets import gaussian_noise
+from mfimage.datasets.decode import Preparation
 
 
 def write(folder, images):
@@ -302,3 +304,12 @@ def test_depth_and_noise_of_files_are_kept(mfimage, tiny_run, noisy):
             assert np.abs(np.asarray(a).astype(int) - clean).max() <= 1
             clean = denoise(floats, model, method="projection")
             np.testing.assert_allclose(np.asarray(b) / 65535, clean, atol=2e-5)
+
+
+def test_images_that_are_all_of_another_size_are_refused_before_they_are_read(mfimage, tiny_run, monkeypatch):
+    os.mkdir("large")
+    for i in range(5):
+        Image.new("L", (20, 30)).save(f"large/{i}.png")
+    monkeypatch.setattr(Preparation, "__call__", raising(AssertionError("it was read")))
+    command = ("denoise", "large", "-m", tiny_run, "-o", "clean")
+    assert fails(mfimage(*command), 3, "large/0.png: 30 × 20 pixels", "8 × 8", "--resize", "--tile")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import fails
 from PIL import Image
 from tiny import draw_bumps
 
-from mfimage import load
+from mfimage import ManifoldFlow, load
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,15 @@ def test_a_model_that_is_principal_components_is_never_so_in_silence(
             assert code == 0
             assert ("note on this model: Is its start, 2 principal components" in err) == told
     assert mfimage("sample", "-n", 1, "-m", as_good_as_pca, "-q")[2] == ""
+
+
+def test_what_is_no_finite_numbers_is_not_drawn(mfimage, tiny_run, pictures, monkeypatch):
+    lost = torch.zeros(4, 1, 8, 8)
+    lost[1:3, 0, 0] = torch.nan
+    monkeypatch.setattr(ManifoldFlow, "sample", lambda *_: lost)
+    monkeypatch.setattr(ManifoldFlow, "interpolate", lambda *_: lost)
+    ends = (pictures / "0.png", pictures / "1.png")
+    for command in (("sample", "-n", 4), ("interpolate", *ends, "--points", 4)):
+        ended = mfimage(*command, "-m", tiny_run, "-o", "out")
+        assert fails(ended, 4, f"{tiny_run}: gives no finite numbers for 2 of 4 images")
+        assert not Path("out").exists()

@@ -201,3 +201,12 @@ def test_max_pixels_can_be_changed():
     assert decode(data, "x", max_pixels=35).shape == (5, 7, 1)
     with pytest.raises(DataError, match="7×5"):
         decode(data, "x", max_pixels=34)
+
+
+def test_a_jpeg_that_is_drawn_again_and_again_is_refused():
+    whole = content(Image.new("L", (16, 16), 99), "JPEG", progressive=True)
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    expected = decode(whole, "x.jpg")
+    assert np.array_equal(decode(whole[:-2] + scan * 99 + whole[-2:], "x.jpg"), expected)
+    with pytest.raises(DataError, match=r"x\.jpg: is damaged: it draws its image more than 500 times"):
+        decode(whole[:-2] + scan * 500 + whole[-2:], "x.jpg")

@@ -255,7 +255,13 @@ def test_a_shard_of_another_size_is_refused(folder, tmp_path):
         load_points(folder, "test")
 
 
-@pytest.mark.parametrize("change", [{"counts": {"train": 10**15, "test": 0}}, {"shard": 0}, {"files": [1]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": {"train": 10**15, "test": 0}}, {"counts": {"train": -5, "test": 0}, "files": {}},
+        {"counts": {"train": 1e308, "test": 0}}, {"shard": 0}, {"files": [1]}, {"shape": None}, {"shape": 3},
+    ],
+)  # fmt: skip
 def test_a_list_of_more_than_there_is_is_refused_at_once(folder, change):
     manifest = json.loads((folder / "points.json").read_text())
     (folder / "points.json").write_text(json.dumps({**manifest, **change}))

@@ -7,7 +7,7 @@ import torch
 from imagefiles import content
 
 from mfimage.config import Reading
-from mfimage.datasets import load, parquet, shards
+from mfimage.datasets import load, parquet, shards, stores
 from mfimage.errors import DataError, UsageError
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -131,7 +131,7 @@ def test_files_of_something_else(tmp_path):
 def test_groups_too_large_to_read_at_random(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "MAX_GROUP", 100)
     write(tmp_path / "x.parquet", {"image": structs()})
-    with pytest.raises(UsageError, match=r"row groups .* too large to be read at random"):
+    with pytest.raises(DataError, match=r"row groups .* too large to be read at random"):
         load(tmp_path, "all")
 
 
@@ -140,8 +140,12 @@ def test_a_dictionary_that_says_much_in_few_bytes_is_refused(tmp_path, monkeypat
     value = content(IMAGES[0]) + bytes(100_000)
     write(tmp_path / "x.parquet", {"image": [value] * 1000}, row_group_size=1000, compression="zstd")
     assert (tmp_path / "x.parquet").stat().st_size < 20_000
+    read, tried = parquet.Shard.read, []
+    monkeypatch.setattr(parquet.Shard, "read", lambda *a: tried.append(a) or read(*a))
+    monkeypatch.setattr(stores, "workers", lambda: 1)
     with pytest.raises(DataError, match=r"x\.parquet\[0\]: .*claims more bytes than such a file may become"):
         load(tmp_path, "all")
+    assert len(tried) == 1  # not for each of its rows
     write(tmp_path / "x.parquet", {"image": [value] * 7}, row_group_size=1000)
     assert (load(tmp_path, "all").images.movedim(1, -1).numpy() == IMAGES[:1]).all()
 
@@ -179,7 +183,7 @@ def test_a_footer_that_lies_about_its_pages_is_refused_before_they_are_unpacked(
     assert shard.metadata.row_group(0).column(number).total_uncompressed_size == 1000
     for reader in ("read_row_group", "iter_batches"):
         monkeypatch.setattr(pq.ParquetFile, reader, lambda *_, **__: pytest.fail("it is unpacked"))
-    with pytest.raises(UsageError, match=r"row groups of [3-9] MB are too large to be read at random"):
+    with pytest.raises(DataError, match=r"row groups of [3-9] MB are too large to be read at random"):
         shard.read(shard.open(), 0, column)
 
 

@@ -1,11 +1,15 @@
+import os
+
 import pytest
 from PIL import Image
 
+from mfimage import denoise
 from mfimage.config import Config, Reading
-from mfimage.datasets import load, load_files, load_for_training
+from mfimage.datasets import load, load_files, load_for_training, stores
+from mfimage.datasets.decode import Preparation
 from mfimage.datasets.packing import pack
 from mfimage.datasets.sources import named_set
-from mfimage.errors import DataError
+from mfimage.errors import DataError, MixedSizesError
 
 SAID = "./digits is read, the folder here; rename it to have the set that mfimage knows by this name"
 
@@ -90,3 +94,27 @@ def test_what_lies_beside_the_splits_is_said(tmp_path):
             f"{tmp_path}/set: 3 images beside the splits: left out",
         )
     assert load(tmp_path / "set", "all", reading=Reading(max_bad=0.0)).notes == ()
+
+
+def test_an_image_of_another_size_is_told_before_all_are_read(tmp_path, monkeypatch):
+    folder, read = write(tmp_path / "set", [(8, 8, "L"), *[(9, 9, "L")] * 300]), []
+    prepare = Preparation.__call__
+    monkeypatch.setattr(stores, "workers", lambda: 1)
+    monkeypatch.setattr(Preparation, "__call__", lambda *a: read.append(a[2]) or prepare(*a))
+    for memory in (None, 0):
+        read.clear()
+        with pytest.raises(MixedSizesError, match=r"0\.png is 8×8.*\.png is 9×9"):
+            load(folder, "all", memory=memory)
+        assert 2 <= len(read) < 100
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("kind", ["png", "npy", "npz", "zip", "parquet"])
+def test_a_pipe_is_not_waited_for(tmp_path, model, kind):
+    path = tmp_path / f"x.{kind}"
+    os.mkfifo(path)
+    for read in (
+        (lambda: load_files([path]), lambda: denoise(path, model)) if kind == "png" else (lambda: load(path),)
+    ):
+        with pytest.raises(DataError, match=rf"x\.{kind}: not a regular file"):
+            read()

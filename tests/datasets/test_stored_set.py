@@ -7,7 +7,7 @@ from imagefiles import noise, readers
 from PIL import Image
 
 from mfimage.config import Reading
-from mfimage.datasets import ImageSet, StoredSet, load
+from mfimage.datasets import ImageSet, StoredSet, load, stored_set
 from mfimage.errors import DataError, MixedSizesError
 
 RNG = np.random.default_rng(0)
@@ -36,6 +36,13 @@ def test_it_gives_what_a_set_in_memory_gives(folder, split, size, channels):
     with pytest.raises(IndexError):
         lazy.batch([len(lazy)])
     assert torch.equal(lazy.subset([2, 1]).batch([1, 0]), memory.batch([1, 2]))
+
+
+def test_large_images_are_weighed_in_parts(folder, monkeypatch):
+    whole = stored(folder)
+    monkeypatch.setattr(stored_set, "_AT_ONCE", 10)
+    parts = stored(folder)
+    assert (parts.mean, parts.std) == pytest.approx((whole.mean, whole.std), rel=1e-12)
 
 
 def test_every_8_bit_value_is_scaled_as_in_memory(tmp_path):

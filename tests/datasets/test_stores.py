@@ -1,6 +1,7 @@
 import threading
 import time
 import zipfile
+from itertools import chain
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 
 from mfimage.config import Reading
 from mfimage.datasets import StoredSet, decode, load, stores
-from mfimage.datasets.stores import ZipStore, ahead, workers
+from mfimage.datasets.stores import ZipStore, ahead, read_chunks, workers
 from mfimage.errors import DataError
 
 
@@ -214,3 +215,13 @@ def test_a_member_that_cannot_be_unpacked_is_left_out(packed, tmp_path):
     images = load(tmp_path / "x.zip", "all")
     assert len(images) == 29
     assert [bad.path for bad in images.skipped] == [f"{tmp_path}/x.zip/7.png"]
+
+
+def test_what_cannot_be_read_keeps_nothing_in_memory():
+    def read(key):
+        with decode.data_errors(f"{key}.png"):
+            raise ValueError("no image")
+
+    ((_, error),) = chain.from_iterable(read_chunks(read, [3]))
+    assert str(error) == "3.png: is damaged: no image"
+    assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)

@@ -143,12 +143,26 @@ def test_a_calibration_of_another_model_is_refused(detector, model, tmp_path):
         ("scores", []), ("scores", [3.0, 1.0]), ("scores", None), ("values", [[1.0]]), ("spread", [0.0] * 7),
         ("alpha", 1e-320), ("alpha", 10**400), ("scores", [10**400]), ("scores", [True, "x"]), ("heat", "1"),
         ("heat", 0), ("usual", {}), ("mixture", None), ("mixture", {}), ("mixture", {"means": [[0.0]]}),
+        ("full", "no"),
     ],
 )  # fmt: skip
 def test_a_damaged_calibration_is_refused(detector, model, tmp_path, key, value):
     stored = detector.calibration.to_json() | {key: value}
     write_calibration(tmp_path, {"detector": stored})
     with pytest.raises(ModelError, match=r"calibration\.json: damaged"):
+        Detector.load(tmp_path, model)
+
+
+@pytest.mark.parametrize("other", ["features", "codes"])
+def test_a_calibration_of_other_sizes_than_the_model_s_is_refused(detector, model, tmp_path, other):
+    stored = detector.calibration.to_json()
+    usual, codes = stored["usual"], [[*row, 0.0] for row in stored["usual"]["codes"]]
+    if other == "features":
+        stored["full"] = not stored["full"]
+    else:
+        stored["usual"] = usual | {"codes": codes, "scale": [*usual["scale"], 1.0]}
+    write_calibration(tmp_path, {"detector": stored})
+    with pytest.raises(ModelError, match=r"calibration\.json: damaged: .* \(it has codes of"):
         Detector.load(tmp_path, model)
 
 

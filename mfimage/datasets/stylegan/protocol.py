@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mfimage.datasets.stylegan.generator import StyleGAN2
 from mfimage.errors import ModelError, UsageError, boundary
+from mfimage.settings import is_number
 
 _PROBES = 4
 _INSTALL = "pip install openvino && pip install --no-deps random-face==2021.7.21.1"
@@ -101,13 +102,15 @@ class Styled:
         label: Number of the class; None for a network without labels.
 
     Raises:
-        UsageError: The network has labels and none was given, has none, or has fewer.
+        UsageError: The network has labels and none was given, has none, or has fewer; ψ is no number.
     """
 
     def __init__(
         self, generator: StyleGAN2, psi: float = 1.0, cutoff: int | None = None, label: int | None = None
     ) -> None:
         labels = generator.architecture.labels
+        if not is_number(psi):
+            raise UsageError(f"a truncation is a number, and not {psi!r}")
         if (label is None) == (labels > 0) or not 0 <= (label or 0) < max(labels, 1):
             raise UsageError(f"{generator.name}: it has {labels} labels, and label {label} was asked for")
         self.name, self.z_dim, self.shape = generator.name, generator.z_dim, generator.shape

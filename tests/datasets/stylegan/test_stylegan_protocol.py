@@ -64,6 +64,8 @@ def test_labels_and_latents_must_fit():
     seeded = seeded_generator(8, 0)
     with pytest.raises(UsageError, match="0 labels, and label 1 was asked for"):
         Styled(seeded, label=1)
+    with pytest.raises(UsageError, match="a truncation is a number, and not nan"):
+        Styled(seeded, float("nan"))
     labelled = StyleGAN2(Architecture(3, 4, 8, 3, (2, 2), labels=2))
     for label in (None, 2):
         with pytest.raises(UsageError, match=f"2 labels, and label {label} was asked for"):
