@@ -7,6 +7,7 @@ import json
 import math
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +24,17 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Make SIGTERM and a lost terminal run clean-up, and standard streams safe to use."""
+    """Make SIGTERM and a lost terminal run clean-up, threads fail in a line, and streams safe to use."""
     for ended in signals.endings():
         signal.signal(ended, lambda number, frame: sys.exit(128 + number))
+    threading.excepthook = _tell_of_thread
     prepare_streams()
+
+
+def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """Say what failed in a thread, such as TensorBoard's; whoever needs its work is told in its own way."""
+    if isinstance(failed.exc_value, Exception):
+        say(f"warning: {reason_of(failed.exc_value)}")
 
 
 @contextmanager

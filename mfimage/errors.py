@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or one's part of it
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, one's part of it, or what a file may take
 _LONGEST = 200  # characters of a reason
 
 

@@ -38,19 +38,27 @@ def whole(path: Path, durable: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        yield temporary
-        if durable:
-            to_disk(temporary)
-        os.replace(temporary, path)
+        with room_for(path):
+            yield temporary
+            if durable:
+                to_disk(temporary)
+            os.replace(temporary, path)
         if durable:
             with suppress(OSError):  # not every system does this for folders
                 to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Turn a full disk, met in writing a file, into a ResourceError that names it."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in FULL:
             raise
         raise ResourceError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_disk(path: Path) -> None:
@@ -120,6 +128,8 @@ def open_npz(path: str | Path) -> Iterator[NpzFile]:
 
     So does one whose arrays are larger than `limits` allow, or than their content, or come twice.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError("not a regular file")
     with open(path, "rb") as stream:  # opened here because numpy leaves a damaged one open
         if stream.read(2) != b"PK":
             raise ValueError("not an .npz file")

@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,8 @@ from torch import Tensor
 from mfimage import __version__
 from mfimage.config import Config
 from mfimage.datasets.pictures import save_png, sheet
-from mfimage.errors import DataError, UsageError, boundary
-from mfimage.files import read_json, write_json, write_text
+from mfimage.errors import DataError, UsageError, boundary, reason_of
+from mfimage.files import read_json, room_for, write_json, write_text
 from mfimage.outputs import sweep
 from mfimage.pretrained import CONFIG, WEIGHTS
 from mfimage.settings import read_settings
@@ -45,6 +45,7 @@ class Run:
         self.checkpoints = self.directory / "checkpoints"
         self.model = self.directory / "model"
         self.pictures = self.directory / "pictures"
+        self._curved = True
 
     @property
     def begun(self) -> bool:
@@ -121,34 +122,43 @@ class Run:
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """Append a line to stats.jsonl and points to TensorBoard's curves."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "stats.jsonl").open("a") as file:
+        path = self.directory / "stats.jsonl"
+        with room_for(path), path.open("a") as file:
             file.write(json.dumps({"phase": phase, "step": step, **values}) + "\n")
-        for name, value in values.items() if self._tensorboard else ():
-            self._tensorboard.add_scalar(f"{phase}/{name}", value, step)
+        self._curves(lambda board: [board.add_scalar(f"{phase}/{n}", v, step) for n, v in values.items()])
 
     def picture(self, name: str, step: int, images: Tensor, columns: int) -> None:
         """Write a sheet of images (N, C, H, W) as pictures/NAME-STEP.png and to TensorBoard."""
         self.pictures.mkdir(parents=True, exist_ok=True)
         grid = sheet(images.clamp(0, 1).cpu(), columns)
         save_png(grid, self.pictures / f"{name}-{step:08d}.png")
-        if self._tensorboard:
-            self._tensorboard.add_image(name, grid, step)
+        self._curves(lambda board: board.add_image(name, grid, step))
 
     def close(self) -> None:
         """Flush TensorBoard's file."""
-        if writer := vars(self).get("_tensorboard"):
-            writer.close()
+        if "_tensorboard" in vars(self):
+            self._curves(lambda board: board.close())
+
+    def _curves(self, write: Callable[[Any], object]) -> None:
+        """Write for TensorBoard; where that fails there are no more curves, and the work goes on.
+
+        It cannot name a folder whose name is no UTF-8.
+        """
+        if not self._curved:
+            return
+        try:
+            write(self._tensorboard)
+        except (OSError, UnicodeEncodeError) as error:
+            self._curved = False
+            unnamed = "the name of the run's directory is no UTF-8"
+            why = reason_of(error) if isinstance(error, OSError) else unnamed
+            say(f"note: no curves for TensorBoard: {why}")
 
     @cached_property
     def _tensorboard(self) -> Any:
-        """What writes for TensorBoard; None in a folder whose name is no UTF-8, which that cannot name."""
         from torch.utils.tensorboard import SummaryWriter
 
-        try:
-            return SummaryWriter(str(self.directory / "tensorboard"))
-        except UnicodeEncodeError:
-            say("note: no curves for TensorBoard: the name of the run's directory is no UTF-8")
-            return None
+        return SummaryWriter(str(self.directory / "tensorboard"))
 
 
 def _is_of_run(data: Path) -> bool:

@@ -183,10 +183,10 @@ def train_or_reuse(
     if not run.finished:
         return train(images, outdir, device=device, resume=True, quiet=quiet)
     run.require_same_data(images.summary())
-    model = from_pretrained(run.model, make_accelerator(device, config.precision).device)
-    if len(model.shape) == 3 and TRAINED not in model.measured:  # ended while it was measured
+    told = TRAINED in read_calibration(run.model) and (run.directory / REPORT).exists()
+    if len(images.shape) == 3 and not told:  # ended while it was measured
         return train(images, outdir, device=device, resume=True, quiet=quiet)
-    return model
+    return from_pretrained(run.model, make_accelerator(device, config.precision).device)
 
 
 def hold_out(images: Dataset, config: Config) -> tuple[Dataset, Dataset]:

@@ -8,6 +8,7 @@ os.environ.pop("FORCE_COLOR", None)  # else continuous integration gets messages
 import io
 import signal
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ def model(tiny_run):
 def mfimage(monkeypatch, capfd, tmp_path):
     """Run the command in this process, in an empty folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # which the command changes
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
     def call(*arguments, given=""):

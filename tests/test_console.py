@@ -1,7 +1,9 @@
 """What is said on a terminal, and where there is none."""
 
 import io
+import signal
 import sys
+import threading
 
 import pytest
 
@@ -68,3 +70,17 @@ def test_times_and_counts_are_said_as_a_person_would():
     assert [duration(s) for s in (-1, 45, 360, 5400)] == ["0 s", "45 s", "6 min", "1.5 h"]
     assert [counted(n, "image") for n in (0, 1, 1349)] == ["0 images", "1 image", "1,349 images"]
     assert [percent(x) for x in (0.014, 0.0996, 0.18, 0.6)] == ["1.4 %", "10 %", "18 %", "60 %"]
+
+
+def test_what_fails_in_a_thread_is_told_in_a_line(monkeypatch, capsys):
+    def fail():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(console, "prepare_streams", lambda: None)
+    console.prepare()
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    assert capsys.readouterr().err == "warning: No space left on device\n"

@@ -1,5 +1,6 @@
 """The end of a training: the model is there first, whatever fails of what is measured of it."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from commands import raising
 from tiny import TINY, draw_bumps
 
-from mfimage import from_pretrained, train
+from mfimage import from_pretrained, outputs, train
 from mfimage.datasets.loading import typed
 from mfimage.eval.verdict import TRAINED, verdict_of
 from mfimage.pretrained import weights_hash
@@ -43,7 +44,8 @@ def test_what_was_broken_off_while_it_was_measured_is_measured_when_asked_for(bu
     there = from_pretrained(tmp_path / "run")
     assert TRAINED not in there.measured
     monkeypatch.undo()
-    model = train_or_reuse(bumps, tmp_path / "run", SHORT, device="cpu")
+    with outputs.command():  # which would not write over a model that it reads
+        model = train_or_reuse(bumps, tmp_path / "run", SHORT, device="cpu")
     assert weights_hash(model) == weights_hash(there)
     assert set(model.measured) == set(from_pretrained(tmp_path / "run").measured) == set(MEASURED)
 
@@ -57,6 +59,17 @@ def test_what_can_be_typed_next_names_the_data_as_they_were_given(tmp_path):
     ):
         run.write("data.json", {"data": "whatever + it is called", "sources": typed(given)})
         assert next_commands(run)["measure more"] == f"mfimage evaluate '{tmp_path}/a run' {typed_}"
+
+
+def test_a_page_that_a_full_disk_lost_is_written_when_the_model_is_asked_for(bumps, tmp_path, monkeypatch):
+    monkeypatch.setattr(Results, "write_report", raising(OSError(errno.ENOSPC, "No space left")))
+    model = train(bumps, tmp_path / "run", SHORT, device="cpu")
+    assert not (tmp_path / "run" / "report.html").exists()
+    monkeypatch.undo()
+    with outputs.command():
+        again = train_or_reuse(bumps, tmp_path / "run", SHORT, device="cpu")
+    assert weights_hash(again) == weights_hash(model)
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 9)])

@@ -1,10 +1,15 @@
+import errno
+import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
+import torch
 from tiny import TINY
+from torch.utils.tensorboard import SummaryWriter
 
-from mfimage.errors import UsageError
+from mfimage.errors import ResourceError, UsageError
 from mfimage.files import write_json
 from mfimage.run import Run
 
@@ -68,3 +73,33 @@ def test_what_killed_processes_left_is_swept_up(tmp_path):
         path.touch()
     run.tidy()
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_curves_that_cannot_be_written_stop_nothing(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = Run(tmp_path)
+    run.scalars("manifold", 1, {"loss": 2.0})
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    for step in (2, 3):
+        run.scalars("manifold", step, {"loss": 2.0})
+    run.picture("manifold", 3, torch.zeros(2, 1, 4, 4), 2)
+    run.close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        3,
+    ]
+    assert (tmp_path / "pictures" / "manifold-00000003.png").exists()
+    assert capsys.readouterr().err == "note: no curves for TensorBoard: No space left on device\n"  # once
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told_with_the_name_of_the_curve(tmp_path, monkeypatch, number):
+    def full(*_, **__):
+        raise OSError(number, "No room")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(ResourceError, match=r"stats\.jsonl: cannot be written: No room"):
+        Run(tmp_path).scalars("manifold", 1, {"loss": 2.0})

@@ -117,6 +117,10 @@ class Number:
     weights: str = ""  # first digits of the hash of weights: the feature network's, else the model's
     beside: Mapping[str, float] = field(default_factory=dict)  # PCA's value, quantiles, what chance gives
 
+    def __post_init__(self) -> None:
+        if self.interval is not None and not all(map(math.isfinite, self.interval)):
+            object.__setattr__(self, "interval", None)  # ends that are not known, as of one image
+
     def label(self, name: str) -> str:
         """Write the name that it has in an evaluation, and its unit."""
         arrow = ARROWS.get(self.better or "", "")
@@ -151,8 +155,7 @@ class Evaluation:
         rows, pca = [], any("pca" in n.beside for n in self.numbers.values())
         for name, n in self.numbers.items():
             value, other = marked([n.value, n.beside.get("pca")], n.better)
-            known = n.interval is not None and all(map(math.isfinite, n.interval))
-            ends = " … ".join(map(number, n.interval or ())) if known else ""
+            ends = " … ".join(map(number, n.interval or ()))
             shown = [replace(value, small=(ends,) * bool(ends)) if narrow else value]
             shown += [other if "pca" in n.beside else Cell("")] * pca
             shown += [Cell(ends)] * (not narrow) + [Cell(f"{n.n:,}")]

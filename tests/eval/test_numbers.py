@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from mfimage.errors import UsageError
-from mfimage.eval.numbers import Interval, bootstrap, mean_interval
+from mfimage.eval.numbers import Interval, Number, bootstrap, mean_interval
 
 
 def test_a_mean_moves_by_its_standard_error():
@@ -27,3 +29,9 @@ def test_ends_are_cut_to_what_can_be():
 def test_one_draw_tells_nothing():
     with pytest.raises(UsageError, match="at least 2"):
         bootstrap(float, torch.ones(1), repeats=1)
+
+
+@pytest.mark.parametrize("ends", [(math.nan, math.nan), (0.0, math.inf), None])
+def test_ends_that_are_not_known_are_none_as_when_they_are_read_again(ends):
+    assert Number(1.0, 1, ends).interval is None
+    assert Number(1.0, 2, (0.5, 1.5)).interval == (0.5, 1.5)
