@@ -25,6 +25,7 @@ KEYS = {
     "loader": {"images_per_second", "training_images_per_second", "ratio", "cpu_ratio", "peak_mb_growth"},
     "stylegan": {"seeded", "faces"},
     "paper": {"fom", "pca"},
+    "torture": {"tried", "held", "promises", "rounds", "failures", "slowest_seconds", "largest_mb"},
 }
 # fmt: on
 
@@ -61,6 +62,16 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
     if name == "ood":
         assert results["mean"] > 0.85
         assert results["scores"]["quick"]["reconstruction"]["blurred"] < 0.2  # why one score is not enough
+    if name == "torture":
+        assert results["failures"] == []
+        assert all(one["held"] == one["tried"] > 0 for one in results["promises"].values())
+        assert set(results["promises"]) == {
+            "a killed verb loses nothing", "a folder has one writer", "a full disk loses nothing",
+            "a full stream loses nothing", "a damaged file is read rightly or refused",
+            "a nonsense configuration is refused", "a nonsense command line ends with a documented exit code",
+            "no file costs much more than it is, runs code or is waited for",
+            "streams, locales, homes and names change no result",
+        }  # fmt: skip
     if name == "paper":
         assert results["fom"]["distance"][0] < 1e-6
         assert results["pca"]["distance"][0] > 0.1
