@@ -1,5 +1,8 @@
 """What tests of the command line say of its results."""
 
+import csv
+
+import numpy as np
 from PIL import Image
 
 
@@ -15,6 +18,21 @@ def fails(result, code, *words):
 def size_of(path):
     with Image.open(path) as picture:
         return picture.size
+
+
+def pixels_of(path):
+    """The pixels of a file, in [0, 1]."""
+    with Image.open(path) as picture:
+        return np.asarray(picture) / 255
+
+
+def psnr(a, b):
+    return -10 * np.log10(np.mean((a - b) ** 2))
+
+
+def table(path):
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
 
 
 def raising(error):

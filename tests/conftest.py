@@ -13,9 +13,11 @@ import threading
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, draw_bumps
+from tiny import SMALL_MODEL, TINY, bump_images, draw_bumps
 
-from mfimage import cli, from_pretrained, train
+from mfimage import build, cli, from_pretrained, save_pretrained, train
+from mfimage.datasets.points import Points
+from mfimage.experiments.simulators import Sphere, Surface
 
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what runs the tests may ignore it, as nohup does
@@ -41,6 +43,47 @@ def tiny_run(bumps, tmp_path_factory):
 @pytest.fixture
 def model(tiny_run):
     return from_pretrained(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def circle():
+    return Sphere(1).sample(200, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def surface():
+    """Points whose density depends on θ."""
+    return Surface().sample(200, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def scored():
+    """Numbers around θ on a bent line, and the score of their density N(θ, 1)."""
+    generator = torch.Generator().manual_seed(0)
+    theta = 2 * torch.rand(400, 1, generator=generator) - 1
+    z = theta + torch.randn(400, 1, generator=generator)
+    return Points(torch.cat([z, 0.1 * z**2], 1), "scored", theta, z - theta)
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Sixty bumps in memory."""
+    return Points(bump_images(60, seed=0), "bumps")
+
+
+@pytest.fixture
+def saved_model(tmp_path):
+    """The directory of an untrained model, saved; seed 3."""
+    return save_pretrained(build(SMALL_MODEL, seed=3), tmp_path / "model")
+
+
+@pytest.fixture
+def double():
+    """Float64 by default, and seed 0."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -1,8 +1,36 @@
-"""Pickles that would do harm if they were executed, and a guard that notices if anything was."""
+"""Files that are damaged, pickles that would do harm if they were executed, and a guard that notices it."""
 
+import json
 import sys
 from contextlib import contextmanager
 from unittest import mock
+
+from safetensors.torch import load_file, save_file
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def garble(path):
+    path.write_bytes(b"no tensors here" * 50)
+
+
+def flip_bit(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(path, change=lambda tensors: None, header=None):
+    """Change the dictionary of tensors in a file, which then has this header."""
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, header)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Brute force for what the models compute cleverly, one derivative at a time."""
+"""Brute force for what the models compute cleverly, one derivative at a time, and small models for it."""
 
 import torch
 from nflows.nn.nets import ResidualNet
@@ -9,7 +9,11 @@ from nflows.transforms import (
 )
 from nflows.utils import create_alternating_binary_mask
 
+from mfimage.models import PIE, EncodedChart, ManifoldFlow, VectorChart, latent_density
 from mfimage.models.density import LULinear
+from mfimage.models.encoders import vector_net
+
+FEATURES, DIM, PARAMETERS, COUNT = 5, 2, 2, 6
 
 
 def perturb(module, scale=1.0, seed=0):
@@ -62,3 +66,58 @@ def splines(features, context=None):
         )
         parts += [RandomPermutation(features), LULinear(features), spline]
     return CompositeTransform(parts)
+
+
+def flow(given=0, kind=ManifoldFlow, **settings):
+    """A model of vectors, conditional on so many parameters."""
+    chart, h = VectorChart(FEATURES, DIM, 8, 1, given), latent_density(DIM, 1, 8, 4, context=given)
+    return perturb(kind(chart, h, (FEATURES,), **settings), 0.3)
+
+
+def pie(given=0):
+    return flow(given, PIE, epsilon=0.5)
+
+
+def encoder_flow(given=0):
+    chart = EncodedChart(vector_net(FEATURES, DIM, 8), VectorChart(FEATURES, DIM, 8, 1))
+    return perturb(ManifoldFlow(chart, latent_density(DIM, 1, 8, 4, context=given), (FEATURES,)), 0.3)
+
+
+def batch(given=0):
+    x = torch.randn(COUNT, FEATURES)
+    return x, torch.randn(COUNT, given) if given else None
+
+
+def gradients(value, module):
+    """By parameters' names; zero where the value does not depend on one."""
+    parameters = dict(module.named_parameters())
+    found = torch.autograd.grad(value, [*parameters.values()], allow_unused=True, retain_graph=True)
+    pairs = zip(parameters.items(), found, strict=True)
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs}
+
+
+def close(found, expected, atol=1e-10):
+    assert found.keys() == expected.keys()
+    for name, wanted in expected.items():
+        torch.testing.assert_close(
+            found[name], wanted, atol=atol, rtol=1e-8, msg=lambda text, name=name: name + text
+        )
+    return True
+
+
+def agrees_with_finite_differences(loss, module, step=1e-5):
+    """Each parameter on its own, along a random direction; the count of those on which the loss depends."""
+    found = gradients(loss(), module)
+    for name, p in module.named_parameters():
+        if not p.numel():
+            continue
+        along, start, sides = torch.randn_like(p), p.detach().clone(), []
+        for sign in (1, -1):
+            with torch.no_grad():
+                p.copy_(start + sign * step * along)
+            sides.append(loss().detach())
+        with torch.no_grad():
+            p.copy_(start)
+        slope = (sides[0] - sides[1]) / (2 * step)
+        torch.testing.assert_close((found[name] * along).sum(), slope, atol=1e-6, rtol=1e-5, msg=name)
+    return sum(float(g.abs().max()) > 1e-6 for g in found.values())

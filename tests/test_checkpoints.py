@@ -1,27 +1,20 @@
+"""Checkpoints: the newest and the best are kept, and a damaged one is named."""
+
 import json
 import os
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from commands import raising
+from hostile import cut, edit_tensors, flip_bit, garble
+from safetensors.torch import load_file
+from tiny import contents
 
 from mfimage.checkpoints import Snapshots
 from mfimage.errors import ModelError, ResourceError
 from mfimage.files import write_text
 from mfimage.schedule import Average, Progress
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def garble(path):
-    path.write_bytes(b"no tensors here" * 50)
-
-
-def snapshots_of(directory):
-    return Snapshots(directory / "checkpoints", "manifold")
+from mfimage.tensors import read_metadata
 
 
 def trained_linear(value=0.0):
@@ -34,11 +27,26 @@ def trained_linear(value=0.0):
     return linear, optimiser
 
 
-def save(snapshots, linear, optimiser, progress, best):
-    """Save as `fit` does."""
+def save(snapshots, step, best):
+    """Save a step, of weights that are its number, as `fit` does."""
+    linear, optimiser = trained_linear(float(step))
     if best:
-        snapshots.save_best(linear, progress)
-    snapshots.save(linear, optimiser, progress)
+        snapshots.save_best(linear, Progress(step))
+    snapshots.save(linear, optimiser, Progress(step))
+
+
+def saved(directory, *steps, best=None):
+    snapshots = Snapshots(directory / "checkpoints", "manifold")
+    for step in steps:
+        save(snapshots, step, step == best)
+    return snapshots
+
+
+def averaged(directory):
+    """The checkpoint of a step 2 with an average, and its path."""
+    snapshots, (linear, optimiser) = saved(directory), trained_linear(1.0)
+    snapshots.save(linear, optimiser, Progress(2), Average(linear, 0.9))
+    return snapshots, snapshots.newest()
 
 
 def names(directory):
@@ -46,9 +54,7 @@ def names(directory):
 
 
 def test_the_newest_three_and_a_copy_of_the_best_are_kept(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    for step in range(6):
-        save(snapshots, *trained_linear(float(step)), Progress(step), step == 1)
+    snapshots = saved(tmp_path, *range(6), best=1)
     assert names(tmp_path) == [
         "best-manifold.safetensors",
         *(f"manifold-{i:08d}.safetensors" for i in (3, 4, 5)),
@@ -61,8 +67,7 @@ def test_the_newest_three_and_a_copy_of_the_best_are_kept(tmp_path):
 
 
 def test_the_best_is_no_alias(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(1.0), Progress(1), True)
+    snapshots = saved(tmp_path, 1, best=1)
     assert snapshots.best.stat().st_ino != snapshots.newest().stat().st_ino
     ours, theirs = load_file(snapshots.best), load_file(snapshots.newest())
     assert all(name.startswith("module.") and torch.equal(ours[name], theirs[name]) for name in ours)
@@ -70,16 +75,16 @@ def test_the_best_is_no_alias(tmp_path):
 
 def test_the_optimiser_comes_back_exactly(tmp_path):
     linear, optimiser = trained_linear(1.0)
-    save(snapshots_of(tmp_path), linear, optimiser, Progress(1), False)
+    saved(tmp_path).save(linear, optimiser, Progress(1))
     other, other_optimiser = trained_linear(2.0)
-    snapshots_of(tmp_path).restore(other, other_optimiser)
+    saved(tmp_path).restore(other, other_optimiser)
     for first, second in zip(optimiser.state.values(), other_optimiser.state.values(), strict=True):
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_phases_do_not_mix(tmp_path):
-    save(snapshots_of(tmp_path), *trained_linear(), Progress(1), True)
+    saved(tmp_path, 1, best=1)
     density = Snapshots(tmp_path / "checkpoints", "density")
     assert density.newest() is None
     assert density.restore(*trained_linear()) == {}
@@ -88,25 +93,19 @@ def test_phases_do_not_mix(tmp_path):
 
 @pytest.mark.parametrize("best", [True, False])
 def test_an_interrupted_write_leaves_the_old_files_whole_and_nothing_behind(tmp_path, monkeypatch, best):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(1.0), Progress(1), True)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
+    snapshots = saved(tmp_path, 1, best=1)
+    before = contents(tmp_path)
+    monkeypatch.setattr(os, "replace", raising(OSError(28, "No space left on device")))
     with pytest.raises(ResourceError, match=r"safetensors: cannot be written: .*No space left") as caught:
-        save(snapshots, *trained_linear(2.0), Progress(2), best)
+        save(snapshots, 2, best)
     assert caught.value.exit_code == 6
     with pytest.raises(ResourceError, match="cannot be written"):
         write_text(tmp_path / "checkpoints" / "note.json", "new")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
+    assert contents(tmp_path) == before
 
 
 def test_a_crash_between_checkpoint_and_best_keeps_no_older_best(tmp_path, monkeypatch):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(1.0), Progress(1), True)
+    snapshots = saved(tmp_path, 1, best=1)
     replace = os.replace
 
     def crash_at_the_checkpoint(source, target):
@@ -116,7 +115,7 @@ def test_a_crash_between_checkpoint_and_best_keeps_no_older_best(tmp_path, monke
 
     monkeypatch.setattr(os, "replace", crash_at_the_checkpoint)
     with pytest.raises(KeyboardInterrupt):
-        save(snapshots, *trained_linear(2.0), Progress(2), True)
+        save(snapshots, 2, True)
     linear, optimiser = trained_linear()
     assert snapshots.restore(linear, optimiser)["step"] == 1  # so step 2 is made, and saved as best, again
     snapshots.restore_best(linear)
@@ -125,9 +124,7 @@ def test_a_crash_between_checkpoint_and_best_keeps_no_older_best(tmp_path, monke
 
 @pytest.mark.parametrize("damage", [cut, garble])
 def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, damage):
-    snapshots = snapshots_of(tmp_path)
-    for step in (1, 2):
-        save(snapshots, *trained_linear(float(step)), Progress(step), False)
+    snapshots = saved(tmp_path, 1, 2)
     damage(snapshots.newest())
     with pytest.raises(ModelError, match=r"manifold-00000002\.safetensors: damaged .*remove this file"):
         snapshots.restore(*trained_linear())
@@ -136,20 +133,10 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, damage):
 
 
 def test_a_model_file_is_no_checkpoint(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(), Progress(1), False)
-    save_file(load_file(snapshots.newest()), snapshots.newest())  # without the progress in its header
+    snapshots = saved(tmp_path, 1)
+    edit_tensors(snapshots.newest())  # without the progress in its header
     with pytest.raises(ModelError, match="not a checkpoint of a training run"):
         snapshots.restore(*trained_linear())
-
-
-def rewrite(path, change):
-    """Change the tensors of a checkpoint and leave its header as it is."""
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path, {"progress": header["progress"]})
 
 
 def without(part):
@@ -180,9 +167,8 @@ INCOMPLETE = {
 @pytest.mark.parametrize("kind", INCOMPLETE)
 def test_an_incomplete_checkpoint_is_named_and_nothing_goes_on_from_it(tmp_path, kind):
     change, words = INCOMPLETE[kind]
-    snapshots, (linear, optimiser) = snapshots_of(tmp_path), trained_linear(1.0)
-    snapshots.save(linear, optimiser, Progress(2), Average(linear, 0.9))
-    rewrite(snapshots.newest(), change)
+    snapshots, path = averaged(tmp_path)
+    edit_tensors(path, change, {"progress": read_metadata(path)["progress"]})
     other, other_optimiser = trained_linear(5.0)
     moments = [dict(state) for state in other_optimiser.state.values()]
     with pytest.raises(ModelError, match=rf"manifold-00000002\.safetensors: .*{words}.*remove this file"):
@@ -193,20 +179,17 @@ def test_an_incomplete_checkpoint_is_named_and_nothing_goes_on_from_it(tmp_path,
 
 @pytest.mark.parametrize("place", ["module.weight", "optimiser.0.exp_avg", "average.weight"])
 def test_a_checkpoint_of_which_one_bit_has_changed_is_damaged(tmp_path, place):
-    snapshots, (linear, optimiser) = snapshots_of(tmp_path), trained_linear(1.0)
-    snapshots.save(linear, optimiser, Progress(2), Average(linear, 0.9))
-    path = snapshots.newest()
-    content = bytearray(path.read_bytes())
-    size = int.from_bytes(content[:8], "little")
-    begin = json.loads(content[8 : 8 + size])[place]["data_offsets"][0]
-    content[8 + size + begin] ^= 1
-    path.write_bytes(content)
+    snapshots, path = averaged(tmp_path)
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")  # of the header
+    flip_bit(path, end + json.loads(content[8:end])[place]["data_offsets"][0])
+    linear, optimiser = trained_linear()
     with pytest.raises(ModelError, match=r"damaged: it does not hold what was written .*remove this file"):
         snapshots.restore(linear, optimiser, Average(linear, 0.9))
 
 
 def test_a_progress_of_which_a_digit_has_changed_is_damaged(tmp_path):
-    snapshots, (linear, optimiser) = snapshots_of(tmp_path), trained_linear(1.0)
+    snapshots, (linear, optimiser) = saved(tmp_path), trained_linear(1.0)
     snapshots.save(linear, optimiser, Progress(2, best=0.125))
     content = snapshots.newest().read_bytes()
     snapshots.newest().write_bytes(content.replace(b"0.125", b"0.525"))
@@ -220,9 +203,8 @@ def test_a_progress_of_which_a_digit_has_changed_is_damaged(tmp_path):
     ["{", "[]", "3", '{"step": 3}', '{"step": "2"}', '{"step": 2, "x": 1}', '{"step": 2, "ended": 0}'],
 )
 def test_a_progress_that_is_none_is_named(tmp_path, progress):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(), Progress(2), False)
-    save_file(load_file(snapshots.newest()), snapshots.newest(), {"progress": progress})
+    snapshots = saved(tmp_path, 2)
+    edit_tensors(snapshots.newest(), header={"progress": progress})
     for read in (snapshots.progress, lambda: snapshots.restore(*trained_linear())):
         with pytest.raises(
             ModelError, match=r"00000002\.safetensors: damaged: .*progress .*remove this file"
@@ -231,16 +213,14 @@ def test_a_progress_that_is_none_is_named(tmp_path, progress):
 
 
 def test_what_only_looks_like_a_checkpoint_is_none(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(), Progress(2), False)
+    snapshots = saved(tmp_path, 2)
     for name in ("copy.safetensors", "old-00000009.safetensors", "00000009.safetensors.mf-01234567.tmp"):
         (tmp_path / "checkpoints" / f"manifold-{name}").write_bytes(b"")
     assert snapshots.newest().name == "manifold-00000002.safetensors"
 
 
 def test_another_model_than_the_best_is_never_kept_in_silence(tmp_path):
-    snapshots = snapshots_of(tmp_path)
-    save(snapshots, *trained_linear(), Progress(2), True)
+    snapshots = saved(tmp_path, 2, best=2)
     snapshots.best.unlink()
     with pytest.raises(ModelError, match=r"best-manifold\.safetensors: is missing.*to train this phase anew"):
         snapshots.restore_best(trained_linear()[0])

@@ -2,23 +2,20 @@
 
 import errno
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import raising
-from tiny import TINY, draw_bumps
+from tiny import SHORT, draw_bumps, learn, write_array
 
-from mfimage import from_pretrained, outputs, train
+from mfimage import from_pretrained, outputs
 from mfimage.datasets.loading import typed
 from mfimage.eval.verdict import TRAINED, verdict_of
 from mfimage.pretrained import weights_hash
 from mfimage.results import MEASURED, Results, next_commands
 from mfimage.run import Run
 from mfimage.training import train_or_reuse
-
-SHORT = replace(TINY, steps=4, density_steps=4, every=2)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +26,7 @@ def test_a_measurement_that_fails_is_reported_and_the_model_is_there(
     bumps, tmp_path, monkeypatch, capsys, target, lost
 ):
     monkeypatch.setattr(f"mfimage.results.{target}", raising(IndexError("an accident")))
-    model = train(bumps, tmp_path / "run", SHORT, device="cpu")
+    model = learn(bumps, tmp_path / "run", SHORT)
     assert "IndexError: an accident" in capsys.readouterr().err
     again = from_pretrained(tmp_path / "run")
     assert weights_hash(again) == weights_hash(model)
@@ -40,7 +37,7 @@ def test_a_measurement_that_fails_is_reported_and_the_model_is_there(
 def test_what_was_broken_off_while_it_was_measured_is_measured_when_asked_for(bumps, tmp_path, monkeypatch):
     monkeypatch.setattr(Results, "measure", raising(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        train(bumps, tmp_path / "run", SHORT, device="cpu")
+        learn(bumps, tmp_path / "run", SHORT)
     there = from_pretrained(tmp_path / "run")
     assert TRAINED not in there.measured
     monkeypatch.undo()
@@ -63,7 +60,7 @@ def test_what_can_be_typed_next_names_the_data_as_they_were_given(tmp_path):
 
 def test_a_page_that_a_full_disk_lost_is_written_when_the_model_is_asked_for(bumps, tmp_path, monkeypatch):
     monkeypatch.setattr(Results, "write_report", raising(OSError(errno.ENOSPC, "No space left")))
-    model = train(bumps, tmp_path / "run", SHORT, device="cpu")
+    model = learn(bumps, tmp_path / "run", SHORT)
     assert not (tmp_path / "run" / "report.html").exists()
     monkeypatch.undo()
     with outputs.command():
@@ -76,8 +73,8 @@ def test_a_page_that_a_full_disk_lost_is_written_when_the_model_is_asked_for(bum
 def test_images_of_one_row_or_column_train_and_are_measured(tmp_path, capsys, shape):
     side = max(shape)
     row = draw_bumps(90, side=side)[:, side // 2]
-    np.save(tmp_path / "strip.npy", row.reshape(90, *shape))
-    model = train(tmp_path / "strip.npy", tmp_path / "run", SHORT, device="cpu")
+    strip = write_array(tmp_path / "strip.npy", row.reshape(90, *shape))
+    model = learn(strip, tmp_path / "run", SHORT)
     assert capsys.readouterr().err == ""
     assert from_pretrained(tmp_path / "run").shape == model.shape == (1, *shape)
     assert set(model.measured) == set(MEASURED)

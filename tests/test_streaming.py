@@ -7,17 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
-from tiny import TINY, draw_bumps
+from tiny import TINY, broken_off, draw_bumps, learn, model_weights, same_tensors, write_images
 
-from mfimage import algorithms, load, train
+from mfimage import algorithms, load
 from mfimage import phases as phases_module
 from mfimage.config import Config
 from mfimage.datasets import Points, StoredSet, loading
 from mfimage.errors import DataError, UsageError
 from mfimage.fit import shuffled
 from mfimage.pretrained import weights_hash
-from mfimage.run import Run
 from mfimage.views import points_seen
 
 SHORT = replace(TINY, steps=12, density_steps=6, every=4)
@@ -25,10 +23,7 @@ SHORT = replace(TINY, steps=12, density_steps=6, every=4)
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for i, values in enumerate(draw_bumps(120)):
-        Image.fromarray(values).save(folder / f"{i}.png")
-    return folder
+    return write_images(tmp_path_factory.mktemp("photos"), draw_bumps(120))
 
 
 def read_by_threads():
@@ -36,8 +31,8 @@ def read_by_threads():
 
 
 def test_it_is_the_training_of_a_set_in_memory(photos, tmp_path):
-    stored = train(photos, tmp_path / "stored", SHORT, device="cpu", memory=0)
-    memory = train(photos, tmp_path / "memory", SHORT, device="cpu")
+    stored = learn(photos, tmp_path / "stored", SHORT, memory=0)
+    memory = learn(photos, tmp_path / "memory", SHORT)
     assert weights_hash(stored) == weights_hash(memory)
     data = [json.loads((tmp_path / name / "data.json").read_text()) for name in ("stored", "memory")]
     assert [one.get("sampled") for one in data] == [data[1]["count"], None]
@@ -45,41 +40,27 @@ def test_it_is_the_training_of_a_set_in_memory(photos, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["manifold", "refinement"])
-def test_a_resumed_run_equals_an_unbroken_one(photos, tmp_path, monkeypatch, name):
-    train(photos, tmp_path / "unbroken", SHORT, device="cpu", memory=0)
-    scalars = Run.scalars
-
-    def crash(run, phase, step, values):
-        scalars(run, phase, step, values)
-        if (phase, step) == (name, 8):
-            raise RuntimeError("crashed")
-
-    monkeypatch.setattr(Run, "scalars", crash)
-    with pytest.raises(RuntimeError, match="crashed"):
-        train(photos, tmp_path / "run", SHORT, device="cpu", memory=0)
+def test_a_resumed_run_equals_an_unbroken_one(photos, tmp_path, name):
+    learn(photos, tmp_path / "unbroken", SHORT, memory=0)
+    with broken_off(8, name, RuntimeError("crashed")):
+        learn(photos, tmp_path / "run", SHORT, memory=0)
     assert not read_by_threads()  # also after an error
-    monkeypatch.undo()
-    train(photos, tmp_path / "run", resume=True, device="cpu", memory=0)
-    first, second = (load_file(tmp_path / name / "model/model.safetensors") for name in ("run", "unbroken"))
-    assert all(torch.equal(first[key], second[key]) for key in second)
+    learn(photos, tmp_path / "run", resume=True, memory=0)
+    assert same_tensors(model_weights(tmp_path / "run"), model_weights(tmp_path / "unbroken"))
 
 
 def test_other_images_are_not_resumed_with(photos, tmp_path):
-    (data := tmp_path / "photos").mkdir()
-    for i, values in enumerate(draw_bumps(120, seed=1)):
-        Image.fromarray(values).save(data / f"{i}.png")
-    train(photos, tmp_path / "run", SHORT, device="cpu", memory=0)
+    data = write_images(tmp_path / "photos", draw_bumps(120, seed=1))
+    learn(photos, tmp_path / "run", SHORT, memory=0)
     with pytest.raises(DataError, match="not the images that the run in"):
-        train(data, tmp_path / "run", resume=True, device="cpu", memory=0)
+        learn(data, tmp_path / "run", resume=True, memory=0)
 
 
 def test_bad_files_are_told_when_they_are_met(tmp_path, capfd):
-    (data := tmp_path / "photos").mkdir()
-    for i, values in enumerate(draw_bumps(400)):
-        Image.fromarray(values).save(data / f"{i}.png")
+    data = write_images(tmp_path / "photos", draw_bumps(400))
     names = load(data).paths
     (data / names[1]).write_bytes(b"")  # a file that the sample of 256 does not see
-    train(data, tmp_path / "run", replace(SHORT, steps=40), device="cpu", memory=0)
+    learn(data, tmp_path / "run", replace(SHORT, steps=40), memory=0)
     said = capfd.readouterr().err
     assert "1 file skipped" in said
     assert f"{names[1]}: is empty (0 bytes)" in said
@@ -91,7 +72,7 @@ def test_photographs_of_mixed_sizes_are_scaled(tmp_path, monkeypatch):
     for i in range(40):
         Image.new("L", (70 + i, 90), i).save(data / f"{i}.png")
     config = replace(SHORT, steps=0, density_steps=0, validation=5)
-    model = train(data, tmp_path / "run", config, device="cpu", memory=0)
+    model = learn(data, tmp_path / "run", config, memory=0)
     assert model.shape == (1, 16, 16)
 
 
@@ -116,7 +97,7 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
         algorithms.ALGORITHMS, "m-flow", replace(algorithms.ALGORITHMS["m-flow"], phases=phases)
     )
     monkeypatch.setattr(phases_module, "points_seen", note)
-    model = train(photos, tmp_path, config, device="cpu", **options)
+    model = learn(photos, tmp_path, config, **options)
     monkeypatch.undo()
     return seen, codes, model
 
@@ -145,7 +126,7 @@ def test_flip_mirrors_about_half_of_every_epoch(photos, tmp_path, monkeypatch, o
 def test_flip_is_for_images_and_true_or_false(tmp_path):
     points = Points(torch.randn(50, 4), "points")
     with pytest.raises(UsageError, match="points: flip is for images, not for vectors"):
-        train(points, tmp_path / "run", replace(SHORT, flip=True), device="cpu")
+        learn(points, tmp_path / "run", replace(SHORT, flip=True))
     with pytest.raises(UsageError, match="flip must be true or false, not 1"):
         Config(flip=1)
 

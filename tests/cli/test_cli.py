@@ -10,7 +10,7 @@ import pytest
 import torch
 from commands import fails, raising, size_of
 from PIL import Image
-from tiny import draw_bumps, run_command
+from tiny import contents, draw_bumps, run_command
 
 from mfimage import ManifoldFlow, __version__, console
 from mfimage.datasets import Skipped
@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_samples_at_any_batch_size(mfimage, tiny_ru
     monkeypatch.setattr(ManifoldFlow, "decode", lambda flow, u, context: sizes.add(len(u)) or decode(flow, u))
     for name, size in (("a", 1), ("b", 7), ("c", 64)):
         assert mfimage("sample", "-m", tiny_run, "-n", 20, "-o", name, "--batch-size", size, "-q")[0] == 0
-        files.append({path.name: path.read_bytes() for path in Path(name).iterdir()})
+        files.append(contents(name))
     assert sizes == {2, 128}  # whatever the batch size; 2 when the model is looked at
     assert files[0] == files[1] == files[2]
     assert len(set(files[0].values())) == 21

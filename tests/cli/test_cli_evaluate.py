@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import fails
-from tiny import ONE_THREAD
+from tiny import ONE_THREAD, draw_bumps
 
 CHEAP = ["--metrics", "reconstruction,density,fd"]
 
@@ -100,9 +101,7 @@ def test_compare_reads_what_evaluate_left(mfimage, run, bumps):
     assert code == 0
     assert {line.split("\t")[1] for line in out.splitlines()} == {"one", "two"}
     assert json.loads(mfimage("compare", "one", "--by", "mse", "--json")[1])["ranking"][0]["run"] == "one"
-    code, out, err = mfimage("compare", "one", "two", "--by", "density")
-    assert (code, out) == (2, "")
-    assert "cannot be ranked" in err
+    assert fails(mfimage("compare", "one", "two", "--by", "density"), 2, "cannot be ranked")
     assert mfimage("compare", "nowhere")[0] == 3
 
 
@@ -128,20 +127,14 @@ def test_compare_trains_baselines_with_the_settings_of_the_run(mfimage, run, bum
     assert "features of samples: 20 of 20" in err
 
 
-def test_baselines_need_a_run_and_its_images(mfimage, run, bumps, tmp_path):
-    code, _, err = mfimage("compare", "pca", "--data", bumps, *CHEAP)
-    assert code == 2
-    assert "name one before them" in err
-    import numpy as np
-    from tiny import draw_bumps
+def test_baselines_need_a_run_and_its_images(mfimage, run, bumps):
+    def compared(*runs, data=bumps):
+        return mfimage("compare", *runs, "--data", data, *CHEAP, "-o", "out")
 
+    assert fails(compared("pca"), 2, "name one before them")
     np.save("other.npy", draw_bumps(220, seed=5))
-    code, _, err = mfimage("compare", "run", "pca", "--data", "other.npy", *CHEAP, "-o", "out")
-    assert code == 3
-    assert "not the images that the run" in err
-    code, _, err = mfimage("compare", "run", "beauty", "--data", bumps, *CHEAP, "-o", "out")
-    assert code == 4
-    assert "beauty: no such directory" in err
+    assert fails(compared("run", "pca", data="other.npy"), 3, "not the images that the run")
+    assert fails(compared("run", "beauty"), 4, "beauty: no such directory")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +147,4 @@ def test_baselines_need_a_run_and_its_images(mfimage, run, bumps, tmp_path):
 )
 def test_wrong_requests_are_code_2(mfimage, run, bumps, arguments, word):
     for verb in (["evaluate", "run", bumps], ["compare", "run", "--data", bumps]):
-        code, out, err = mfimage(*verb, *arguments)
-        assert (code, out) == (2, "")
-        assert word in err
+        assert fails(mfimage(*verb, *arguments), 2, word)

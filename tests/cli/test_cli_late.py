@@ -1,6 +1,5 @@
 """What fails when the work is done loses none of it: the result is told first."""
 
-import csv
 import errno
 import json
 import os
@@ -8,19 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import raising
-from PIL import Image
-from tiny import draw_bumps
-
-
-def write(folder, images):
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(images):
-        Image.fromarray(image).save(f"{folder}/{index}.png")
+from commands import raising, table
+from tiny import draw_bumps, write_images
 
 
 def test_an_image_too_small_for_tiles_is_skipped_and_listed(mfimage, tiny_run):
-    write("some", [np.zeros(size, np.uint8) for size in ((9, 12), (8, 7), (8, 8))])
+    write_images("some", [np.zeros(size, np.uint8) for size in ((9, 12), (8, 7), (8, 8))])
     command = ["denoise", "some", "--tile", "-m", tiny_run, "-o", "out"]
     code, out, err = mfimage(*command, "--max-bad", 0.5)
     assert (code, out) == (0, "out/0.png\nout/2.png\n")
@@ -32,8 +24,8 @@ def test_an_image_too_small_for_tiles_is_skipped_and_listed(mfimage, tiny_run):
 
 
 def test_a_mask_of_another_size_than_a_large_image_skips_it(mfimage, tiny_run):
-    write("some", [np.zeros(size, np.uint8) for size in ((9, 12), (12, 9), (9, 12))])
-    write("mask", [np.zeros((9, 12), np.uint8)])
+    write_images("some", [np.zeros(size, np.uint8) for size in ((9, 12), (12, 9), (9, 12))])
+    write_images("mask", [np.zeros((9, 12), np.uint8)])
     command = ["denoise", "some", "--tile", "-m", tiny_run, "-o", "out", "--mask", "mask/0.png"]
     code, out, err = mfimage(*command, "--max-bad", 0.5)
     assert (code, out) == (0, "out/0.png\nout/2.png\n")
@@ -42,8 +34,8 @@ def test_a_mask_of_another_size_than_a_large_image_skips_it(mfimage, tiny_run):
 
 @pytest.mark.parametrize("tile", [[], ["--tile"]])
 def test_a_damaged_clean_image_does_not_lose_the_results(mfimage, tiny_run, tile):
-    write("noisy", draw_bumps(3))
-    write("clean", draw_bumps(3, seed=1))
+    write_images("noisy", draw_bumps(3))
+    write_images("clean", draw_bumps(3, seed=1))
     Path("clean/1.png").write_bytes(b"no image")
     command = ["denoise", "noisy", "-m", tiny_run, "-o", "out", "--clean", "clean", "--json"]
     code, out, err = mfimage(*command, *tile)
@@ -56,7 +48,7 @@ def test_a_damaged_clean_image_does_not_lose_the_results(mfimage, tiny_run, tile
 
 
 def test_a_table_that_cannot_be_written_does_not_lose_the_results(mfimage, tiny_run, monkeypatch):
-    write("noisy", draw_bumps(2))
+    write_images("noisy", draw_bumps(2))
     monkeypatch.setattr("mfimage.files.write_csv", raising(OSError(errno.ENOSPC, "No space left", "t.csv")))
     for verb in (["denoise", "-o", "out", "--report", "r"], ["score", "--csv", "t.csv"]):
         code, out, err = mfimage(verb[0], "noisy", "-m", tiny_run, *verb[1:])
@@ -66,8 +58,8 @@ def test_a_table_that_cannot_be_written_does_not_lose_the_results(mfimage, tiny_
 
 
 def test_thin_images_are_measured_as_far_as_they_can_be(mfimage, tiny_run, monkeypatch):
-    write("noisy", draw_bumps(2))
-    write("clean", draw_bumps(2, seed=1))
+    write_images("noisy", draw_bumps(2))
+    write_images("clean", draw_bumps(2, seed=1))
     monkeypatch.setattr("mfimage.denoising.image_files.LEAST_SIDE", 9)
     code, out, err = mfimage("denoise", "noisy", "-m", tiny_run, "-o", "out", "--clean", "clean", "--json")
     assert code == 0, err
@@ -87,7 +79,7 @@ def test_a_page_that_fails_does_not_lose_an_evaluation(mfimage, tiny_run, bumps,
 
 def test_out_of_memory_advises_what_the_verb_has(mfimage, tiny_run, monkeypatch):
     monkeypatch.setattr("mfimage.pretrained.from_pretrained", raising(MemoryError()))
-    write("noisy", draw_bumps(2))
+    write_images("noisy", draw_bumps(2))
     told = {
         verb: mfimage(verb, *more, "-m", tiny_run)
         for verb, more in (("sample", []), ("interpolate", ["noisy/0.png", "noisy/1.png"]))
@@ -97,7 +89,6 @@ def test_out_of_memory_advises_what_the_verb_has(mfimage, tiny_run, monkeypatch)
 
 
 def test_a_list_of_results_is_whole_in_the_table(mfimage, tiny_run):
-    write("noisy", draw_bumps(3))
+    write_images("noisy", draw_bumps(3))
     assert mfimage("denoise", "noisy", "-m", tiny_run, "-o", "out", "--report", "r", "-q")[0] == 0
-    with open("r/denoised.csv", newline="") as file:
-        assert [row["output"] for row in csv.DictReader(file)] == [f"out/{i}.png" for i in range(3)]
+    assert [row["output"] for row in table("r/denoised.csv")] == [f"out/{i}.png" for i in range(3)]

@@ -1,11 +1,11 @@
 """Names of files that would say or do something else where they are printed, listed or read as a pattern."""
 
-import csv
 import json
 import os
 from pathlib import Path
 
 import pytest
+from commands import table
 from PIL import Image
 
 from mfimage.cli.denoise import listed_paths
@@ -15,11 +15,6 @@ def draw(*names):
     for name in names:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), len(name)).save(name, "PNG")
-
-
-def table(path):
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 HOSTILE = ["a\nb.png\t0.png", "\x1b[31mred\x1b[0m.png", "r\rs.png", "u\u2028v\x0cw.png"]

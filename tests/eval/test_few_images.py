@@ -3,44 +3,24 @@
 import numpy as np
 import pytest
 import torch
-from tiny import draw_bumps
+from tiny import draw_bumps, image_set, initialised
 
-from mfimage import build, evaluate
+from mfimage import evaluate
 from mfimage.config import ModelConfig
-from mfimage.datasets import ImageSet
 from mfimage.errors import DataError
-from mfimage.eval import evaluation, read_evaluation
+from mfimage.eval import read_evaluation
 
 METRICS = ("reconstruction", "density", "geometry", "latent", "memorisation", "fd")
-
-
-class Few:
-    """Six numbers of an image, for want of an Inception."""
-
-    name, dim, weights = "few", 6, "abc"
-
-    def __init__(self, *arguments):
-        self.arguments = arguments
-
-    def __call__(self, images):
-        return images.flatten(1)[:, 20:26].double()
-
-
-def image_set(pixels, name):
-    return ImageSet(torch.from_numpy(pixels)[:, None], name, "all", ())
 
 
 @pytest.fixture
 def flow_and_training():
     training = image_set(draw_bumps(120), "training")
-    flow = build(ModelConfig((1, 8, 8), 3, kind="linear"))
-    flow.initialise(training.batch(slice(None)))
-    return flow, training
+    return initialised(ModelConfig((1, 8, 8), 3, kind="linear"), training), training
 
 
-def test_one_metric_that_needs_more_images_leaves_the_others(flow_and_training, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "InceptionFeatures", Few)
-    monkeypatch.setattr(evaluation, "find_inception_weights", lambda path: path)
+@pytest.mark.usefixtures("few")
+def test_one_metric_that_needs_more_images_leaves_the_others(flow_and_training, tmp_path):
     flow, training = flow_and_training
     test = image_set(draw_bumps(4, seed=1), "test")
     report = evaluate(test, flow, training, metrics=("reconstruction", "kid", "prdc"), cache=tmp_path)
@@ -70,8 +50,7 @@ def test_where_nothing_can_be_measured_it_is_an_error(flow_and_training, tmp_pat
 
 def test_thin_images_have_no_structural_similarity_and_the_rest(tmp_path):
     training = image_set(draw_bumps(120, side=40)[:, 20:21], "strip")
-    flow = build(ModelConfig((1, 1, 40), 2, kind="linear"))
-    flow.initialise(training.batch(slice(None)))
+    flow = initialised(ModelConfig((1, 1, 40), 2, kind="linear"), training)
     test = image_set(np.ascontiguousarray(draw_bumps(30, side=40, seed=1)[:, 20:21]), "test")
     report = evaluate(test, flow, training, metrics=("reconstruction", "latent"), cache=tmp_path)
     assert report.skipped == {"ssim": "needs 3 × 3 pixels, the images have 1 × 40"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import raising
 from safetensors.torch import save_file
 
 from mfimage.errors import MfimageError, ModelError
@@ -32,10 +33,7 @@ def nowhere(tmp_path, monkeypatch, tensors):
     monkeypatch.setattr(inception, "TENSOR_NAMES", NAMES)
     monkeypatch.setattr(inception, "GENUINE_SHA256", inception.tensor_hash(tensors))
 
-    def offline(*_args, **_kwargs):
-        raise urllib.error.URLError("offline")
-
-    monkeypatch.setattr(inception.urllib.request, "urlopen", offline)
+    monkeypatch.setattr(inception.urllib.request, "urlopen", raising(urllib.error.URLError("offline")))
     return tmp_path
 
 

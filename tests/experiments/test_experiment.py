@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import VECTORS
 
-from mfimage import Config, build
+from mfimage import build
 from mfimage.algorithms import ALGORITHMS
 from mfimage.errors import UsageError
 from mfimage.experiments import BUDGETS, EXPERIMENTS
@@ -11,8 +12,6 @@ from mfimage.experiments.experiment import common, errors, stranger_score
 from mfimage.experiments.image_experiments import image_manifold
 from mfimage.experiments.simulators import Sphere, Surface
 from mfimage.models import ManifoldFlow, Spherical, latent_density
-
-MODEL = {"hidden": 8, "density_steps": 1, "density_width": 8}
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -140,7 +139,7 @@ def test_strangeness_is_the_error_or_where_nothing_is_projected_the_density():
     x = Surface().sample(100, torch.Generator().manual_seed(1), torch.zeros(1, 1)).x
 
     def strangeness(kind):
-        flow = build(Config(dim=2, model=MODEL).model_config((3,), kind, 1)).eval()
+        flow = build(VECTORS.with_(dim=2).model_config((3,), kind, 1)).eval()
         flow.initialise(x)
         with torch.no_grad():
             return flow, stranger_score(flow, Surface(), x)

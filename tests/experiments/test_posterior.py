@@ -1,48 +1,15 @@
+"""Chains and discrepancies of posteriors, on distributions that are known in closed form."""
+
 import math
 
 import pytest
 import torch
 
-import mfimage.experiments.posterior as module
-from mfimage import Config, build
 from mfimage.errors import DataError, ModelError, UsageError
-from mfimage.experiments import EXPERIMENTS
-from mfimage.experiments.posterior import (
-    OBSERVED,
-    likelihood,
-    log_posterior,
-    metropolis,
-    posterior_metrics,
-    posterior_mmd,
-    posterior_samples,
-)
-from mfimage.experiments.simulators import Surface
+from mfimage.experiments.posterior import log_posterior, metropolis, posterior_mmd
 
 MEAN = torch.tensor([1.0, -2.0], dtype=torch.float64)
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 0.5]], dtype=torch.float64)
-MODEL = {"hidden": 8, "density_steps": 1, "density_width": 8}
-
-
-@pytest.fixture(scope="module")
-def observed():
-    """Data of the surface at θ = 0."""
-    return Surface().sample(100, torch.Generator().manual_seed(1), torch.zeros(1, 1))
-
-
-def conditional(kind, data):
-    """A model of the surface, untrained, whose density depends on θ."""
-    flow = build(Config(dim=2, model=MODEL).model_config((3,), kind, 1)).eval()
-    flow.initialise(data.x)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return flow
-
-
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
 
 
 def gaussian(theta):
@@ -120,18 +87,12 @@ def test_a_density_that_is_no_number_says_where(value, generator):
 
 
 @pytest.mark.parametrize(
-    ("start", "steps", "step_size", "burn_in"),
-    [
-        ((3,), 1, 1.0, 0),
-        ((3, 2), 0, 1.0, 0),
-        ((3, 2), 1, 0.0, 0),
-        ((3, 2), 1, math.nan, 0),
-        ((3, 2), 1, 1.0, -1),
-    ],
+    ("start", "steps", "size", "burn_in"),
+    [((3,), 1, 1, 0), ((3, 2), 0, 1, 0), ((3, 2), 1, 0, 0), ((3, 2), 1, math.nan, 0), ((3, 2), 1, 1, -1)],
 )
-def test_misuse(start, steps, step_size, burn_in, generator):
+def test_misuse(start, steps, size, burn_in, generator):
     with pytest.raises(UsageError):
-        metropolis(gaussian, torch.zeros(start), steps, step_size, generator, burn_in)
+        metropolis(gaussian, torch.zeros(start), steps, size, generator, burn_in)
 
 
 def test_impossible_starts_and_shapes(generator):
@@ -234,71 +195,3 @@ def test_discrepancies_that_do_not_exist():
         posterior_mmd(good.clone().fill_(torch.nan), good)
     with pytest.raises(DataError, match="scale above 0"):
         posterior_mmd(good, torch.ones(5, 2))
-
-
-@pytest.fixture
-def short_chains(monkeypatch):
-    monkeypatch.setattr(module, "CHAINS", 40)
-    monkeypatch.setattr(module, "BURN_IN", 50)
-    monkeypatch.setattr(module, "STEPS", 50)
-    monkeypatch.setattr(module, "SETS", 2)
-
-
-@pytest.mark.parametrize("kind", ["manifold-flow", "encoder-flow", "pie", "ambient-flow", "autoencoder"])
-def test_the_likelihood_is_log_prob_up_to_a_constant(observed, kind):
-    flow = conditional(kind, observed)
-    function, known = likelihood(flow, observed.x)
-    first, second = torch.full((100, 1), -0.7), torch.linspace(-1, 1, 100)[:, None]
-    found = function(known, second.double()) - function(known, first.double())
-    with torch.no_grad():
-        expected = flow.log_prob(observed.x, second) - flow.log_prob(observed.x, first)
-    assert expected.abs().max() > 0.01
-    torch.testing.assert_close(found.float(), expected.float(), atol=1e-4, rtol=1e-3)
-
-
-def test_the_likelihood_of_a_chart_that_sees_the_parameters_is_log_prob(observed):
-    config = Config(dim=2, model={**MODEL, "chart_context": True})
-    flow = build(config.model_config((3,), "manifold-flow", 1)).eval()
-    flow.chart.initialise(observed.x)
-    function, known = likelihood(flow, observed.x)
-    theta = torch.linspace(-1, 1, 100)[:, None]
-    with torch.no_grad():
-        torch.testing.assert_close(function(known, theta.double()), flow.log_prob(observed.x, theta))
-
-
-def test_the_true_posterior_is_itself(observed, generator, short_chains):
-    x = observed.x[:OBSERVED]
-    first, second = (posterior_samples(Surface().log_prob, x, Surface(), generator) for _ in range(2))
-    assert first.shape == (40 * 50 // module.THIN, 1)
-    assert first.abs().max() <= 1
-    assert abs(posterior_mmd(first, second)) < 0.05
-    prior = Surface().prior(200, generator).double()
-    assert posterior_mmd(prior, second) > 0.05
-
-
-def test_the_posterior_of_a_model_that_knows_the_truth_is_the_true_one(
-    observed, generator, short_chains, monkeypatch
-):
-    model = conditional("manifold-flow", observed)
-    monkeypatch.setattr(module, "likelihood", lambda model, x: (Surface().log_prob, x))
-    found = posterior_metrics(model, Surface(), observed, generator)
-    assert set(found) == {"mmd", "log_posterior", "true_log_posterior"}
-    assert abs(found["mmd"]) < 0.05
-    assert found["log_posterior"] == pytest.approx(found["true_log_posterior"], abs=0.3)
-
-
-def test_a_model_without_parameters_has_no_posterior(observed, generator):
-    for kind, context in (("manifold-flow", 0), ("linear", 0)):
-        flow = build(Config(dim=2, model=MODEL).model_config((3,), kind, context))
-        assert posterior_metrics(flow, Surface(), observed, generator) == {}
-
-
-def test_what_is_measured_of_a_model(observed, generator, short_chains):
-    model = conditional("manifold-flow", observed)
-    found = EXPERIMENTS["surface"]().measure(model, Surface(), observed, generator)
-    assert {"distance", "reconstruction", "mmd", "auc"} <= set(found)
-    assert all(type(value) is float for value in found.values())
-    with torch.no_grad():
-        error = (model.project(observed.x, torch.zeros(100, 1)) - observed.x).norm(dim=1).mean()
-    assert found["reconstruction"] == pytest.approx(float(error), rel=1e-5)
-    assert 0 <= found["auc"] <= 1

@@ -1,0 +1,88 @@
+"""Charts of images that learn to remove noise, in a phase of their own."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import TINY, VECTORS, broken_off, curve, learn, learned
+
+from mfimage import Config, from_pretrained
+from mfimage.algorithms import ALGORITHMS, Batch
+from mfimage.errors import Interrupted, UsageError
+from mfimage.pretrained import weights_hash
+from mfimage.run import Run
+
+IMAGES = replace(VECTORS, dim=2, steps=2, density_steps=2, model=TINY.model)
+NOISE_AWARE = ["m-flow", "me-flow"]
+
+
+@pytest.mark.parametrize("algorithm", NOISE_AWARE)
+def test_a_range_of_noise_makes_a_chart_that_shrinks_it(images, tmp_path, algorithm):
+    settings = replace(IMAGES, noise=(0.1, 0.5), every=1)
+    model = learned(images, tmp_path / "run", settings, algorithm)
+    assert model.noise_aware
+    (phase,) = [phase for phase in ALGORITHMS[algorithm].phases if phase.name == "noise"]
+    generator = torch.Generator().manual_seed(0)
+    batches = [phase.disturb(Batch(images.x), settings, generator, 2) for _ in range(3)]
+    deviations = torch.cat([(batch.x - batch.clean).flatten(1).std(1) for batch in batches])
+    assert 0.07 < deviations.min() < 0.15
+    assert 0.4 < deviations.max() < 0.6
+    stored = from_pretrained(tmp_path / "run")
+    y, sigma = images.x[:5] + 0.1, torch.full((5,), 0.1)
+    with torch.no_grad():
+        assert torch.equal(stored.chart.shrink(y, sigma), model.chart.shrink(y, sigma))
+
+
+@pytest.mark.parametrize("algorithm", NOISE_AWARE)
+def test_learning_to_remove_noise_leaves_the_chart_alone(images, tmp_path, algorithm):
+    plain = learn(images, tmp_path / "plain", replace(IMAGES, noise=0.0), algorithm)
+    aware = learn(images, tmp_path / "aware", replace(IMAGES, noise=(0.0, 0.5)), algorithm)
+    with torch.no_grad():
+        assert torch.equal(plain.encode(images.x), aware.encode(images.x))
+        assert torch.equal(plain.project(images.x), aware.project(images.x))
+    first = ["manifold", "refinement"] if algorithm == "m-flow" else ["manifold"]
+    assert [line["phase"] for line in curve(tmp_path / "plain")] == [*first, "density"]
+    assert [line["phase"] for line in curve(tmp_path / "aware")] == [*first, "noise", "density"]
+
+
+def test_charts_of_images_learn_to_remove_noise_without_being_told(images, circle, tmp_path):
+    settings = replace(IMAGES, noise=None)
+    assert learn(images, tmp_path / "images", settings).noise_aware
+    assert Run(tmp_path / "images").config().noise == (0.0, 0.5)
+    assert not learn(images, tmp_path / "pca", settings, "pca").noise_aware
+    assert not learn(circle, tmp_path / "circle", VECTORS).noise_aware
+    assert Run(tmp_path / "circle").config().noise == 0.0
+
+
+def test_gains_start_from_the_coordinates_of_the_trained_chart(images, tmp_path):
+    settings = replace(IMAGES, noise=(0.0, 0.5), lr=0.05, steps=6, every=6)
+    learn(images, tmp_path / "run", settings)
+    start = load_file(tmp_path / "run" / "checkpoints" / "noise-00000000.safetensors")
+    level = next(value for name, value in start.items() if name.endswith("gains.level"))
+    model = from_pretrained(tmp_path / "run")
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(settings.seed))
+    with torch.no_grad():
+        power = model.chart(images.x[order[6:].sort().values])[0].square().mean(0)
+    torch.testing.assert_close(level.exp(), power.clamp_min(1e-6), rtol=1e-3, atol=1e-6)
+
+
+def test_a_resumed_noise_aware_run_equals_an_unbroken_one(images, tmp_path):
+    settings = replace(IMAGES, noise=(0.0, 0.5), steps=4)
+    whole = learn(images, tmp_path / "whole", settings)
+    with broken_off(2, error=Interrupted(2, "saved step 2")):
+        learn(images, tmp_path / "broken", settings)
+    again = learn(images, tmp_path / "broken", resume=True)
+    assert weights_hash(again) == weights_hash(whole)
+    assert again.measured == whole.measured
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name not in NOISE_AWARE])
+def test_a_range_of_noise_is_for_those_whose_chart_can_shrink_it(algorithm):
+    with pytest.raises(UsageError, match="a range of noise is for m-flow and me-flow"):
+        Config(algorithm=algorithm, noise=(0.0, 0.5))
+
+
+def test_a_range_of_noise_is_for_images(circle, tmp_path):
+    with pytest.raises(UsageError, match="a range of noise"):
+        learn(circle, tmp_path / "run", replace(VECTORS, noise=(0.0, 0.5)))
