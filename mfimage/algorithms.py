@@ -202,8 +202,7 @@ _NOISE = Phase(
 )  # fmt: skip
 _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
-    codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.1, batch=2.0,
-    sheet=_samples,
+    codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.1, batch=2.0, sheet=_samples,
 )  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))

@@ -21,7 +21,7 @@ class Refused(ValueError):
     """A file asks for what is never done, or claims more than it may become."""
 
 
-class Budget:
+class Allowance:
     """What one file may still cost; `Refused` where it asks for more."""
 
     def __init__(self, allocated: int | None = None) -> None:

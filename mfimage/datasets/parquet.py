@@ -14,7 +14,7 @@ from typing import Any
 
 from mfimage.datasets.decode import data_errors
 from mfimage.errors import DataError, UsageError
-from mfimage.limits import ROWS, Budget, Refused
+from mfimage.limits import ROWS, Allowance, Refused
 
 PACK_KEY, FEATURES_KEY = b"mfimage", b"huggingface"  # of the Arrow schema
 MAX_GROUP = 64_000_000  # bytes
@@ -90,9 +90,9 @@ class Shard:
             return table.column(0).combine_chunks()
         from pyarrow import chunked_array
 
-        budget, parts = Budget(2 * MAX_GROUP), []
+        allowance, parts = Allowance(2 * MAX_GROUP), []
         for batch in opened.iter_batches(step, [number], [column], use_threads=False):
-            budget.allocate(batch.nbytes)
+            allowance.allocate(batch.nbytes)
             parts.append(batch.column(0))
         return chunked_array(parts).combine_chunks()
 

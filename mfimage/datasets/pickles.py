@@ -2,7 +2,7 @@
 
 A pickle is a program. Here a name stays a pair of strings, an object stays its class's name and its
 attributes, source code is a string like any other, and the few calls that a file of arrays cannot do without
-are replaced by those of a table, which the caller gives. Instructions and elements cost of a `Budget`, no
+are replaced by those of a table, which the caller gives. Instructions and elements cost of an `Allowance`, no
 value is longer than the file, no tuple is long to walk through, and nothing is hashed but strings and small
 numbers.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from mfimage.limits import DEPTH, WALK, Budget, Refused
+from mfimage.limits import DEPTH, WALK, Allowance, Refused
 
 _SMALL = 64  # values in a tuple, inner ones included, that are not worth a note
 _DICTIONARIES = {("dnnlib.util", "EasyDict"), ("collections", "OrderedDict")}
@@ -45,18 +45,18 @@ class Unpickler:
     """Reads one pickle of a stream, which is left after the pickle's end.
 
     `calls` are done in place of the calls of a name, given the arguments; `persistent` gives what a
-    persistent id stands for, None refuses them. Pickles inside each other share a budget.
+    persistent id stands for, None refuses them. Pickles inside each other share a allowance.
     """
 
     def __init__(
         self,
         stream: IO[bytes],
         calls: Calls,
-        budget: Budget | None = None,
+        allowance: Allowance | None = None,
         persistent: Callable[[Any], object] | None = None,
     ) -> None:
         self._stream, self._calls, self._persistent = stream, calls, persistent
-        self._budget = budget or Budget()
+        self._allowance = allowance or Allowance()
         self._large: dict[int, tuple[int, int, tuple[Any, ...]]] = {}  # tuples by id: values in them, depth
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []
@@ -65,7 +65,7 @@ class Unpickler:
     def load(self) -> Any:
         """Read the pickle to its end and give what it describes. Lists and dicts may contain themselves."""
         while code := self._stream.read(1):
-            self._budget.step()
+            self._allowance.step()
             instruction = _CODES.get(code)
             if instruction is None:
                 raise ValueError(f"it has no instruction {code!r}")
@@ -112,7 +112,7 @@ class Unpickler:
 
     def _fill(self, kind: type, values: list[Any]) -> None:
         """Add values, of a dict keys and values by turns, to the container on top of the stack."""
-        self._budget.make(len(values))
+        self._allowance.make(len(values))
         target = self._stack[-1]
         if not isinstance(target, kind):
             raise Refused(f"it adds to a {type(target).__name__} as to a {kind.__name__}")
@@ -134,7 +134,7 @@ class Unpickler:
         replacement = self._calls.get((function.module, function.name))
         if replacement is None:
             raise Refused(f"it asks for a call of {function}")
-        self._budget.make(sum(len(one) for one in arguments if isinstance(one, list | tuple | set | dict)))
+        self._allowance.make(sum(len(one) for one in arguments if isinstance(one, list | tuple | set | dict)))
         self._push(replacement(*arguments))
 
     def _new(self, of: object, arguments: object) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets.pickles import Calls, Name, Stub, Unpickler
-from mfimage.limits import NAME, Budget, Refused
+from mfimage.limits import NAME, Allowance, Refused
 
 _DEPTH = 8  # of modules in each other; the networks that are read have at most five
 _MODULES = 4096
@@ -103,9 +103,9 @@ def modules(
 
 def named_parts(groups: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, TensorPart]:
     """Find the tensors among what modules hold, by dotted name; groups may be one and the same object."""
-    budget, parts = Budget(), dict[str, TensorPart]()
+    allowance, parts = Allowance(), dict[str, TensorPart]()
     for module, held in groups:
-        budget.make(len(held))
+        allowance.make(len(held))
         for name, value in held.items():
             if isinstance(value, TensorPart):
                 if len(str(name)) > NAME:
@@ -121,9 +121,9 @@ def make_tensors(parts: Mapping[str, TensorPart], size: int) -> dict[str, Tensor
     return {name: part.tensor() for name, part in parts.items()}
 
 
-def load_storage(data: bytes, budget: Budget) -> Storage:
+def load_storage(data: bytes, allowance: Allowance) -> Storage:
     """Read what `torch.save` wrote for one storage before its zip files."""
-    storage, end = _load_old(data, {}, budget)
+    storage, end = _load_old(data, {}, allowance)
     if not isinstance(storage, Storage) or end != len(data):
         raise Refused("a tensor in it has not as many numbers as it claims")
     return storage
@@ -150,7 +150,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a dictionary that `torch.save` wrote, as a zip file or as before those."""
     zipped = zipfile.is_zipfile(path)
-    state = _read_zip(path) if zipped else _load_old(path.read_bytes(), TENSORS, Budget())[0]
+    state = _read_zip(path) if zipped else _load_old(path.read_bytes(), TENSORS, Allowance())[0]
     if not isinstance(state, dict):
         raise Refused("it holds no dictionary of tensors")
     return make_tensors(named_parts([("", state)]), path.stat().st_size)
@@ -159,7 +159,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def _read_zip(path: Path) -> Any:
     """The pickle in a zip file of PyTorch, with the tensors that it refers to."""
     storages: dict[str, Storage] = {}
-    budget = Budget()
+    allowance = Allowance()
     with zipfile.ZipFile(path) as archive:
         root = next(name.split("/")[0] for name in archive.namelist() if name.endswith("/data.pkl"))
 
@@ -169,16 +169,16 @@ def _read_zip(path: Path) -> Any:
                 entry = archive.getinfo(f"{root}/data/{key}")
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != count * dtype.itemsize:
                     raise Refused(f"{entry.filename} does not hold {count} numbers as PyTorch writes them")
-                budget.allocate(entry.file_size)
+                allowance.allocate(entry.file_size)
                 storages[key] = Storage(dtype, memoryview(archive.read(entry)))
             return storages[key]
 
-        budget.allocate(archive.getinfo(f"{root}/data.pkl").file_size)
+        allowance.allocate(archive.getinfo(f"{root}/data.pkl").file_size)
         pickled = io.BytesIO(archive.read(f"{root}/data.pkl"))
-        return Unpickler(pickled, TENSORS, budget, storage).load()
+        return Unpickler(pickled, TENSORS, allowance, storage).load()
 
 
-def _load_old(content: bytes, calls: Calls, budget: Budget) -> tuple[Any, int]:
+def _load_old(content: bytes, calls: Calls, allowance: Allowance) -> tuple[Any, int]:
     """What `torch.save` wrote before its zip files, five pickles and the numbers of each storage; its end."""
     stream, claims, storages = io.BytesIO(content), dict[str, tuple[torch.dtype, int]](), dict[str, Storage]()
 
@@ -186,12 +186,12 @@ def _load_old(content: bytes, calls: Calls, budget: Budget) -> tuple[Any, int]:
         key, dtype, count = _claimed(identity)
         claims[key] = dtype, count
 
-    magic, protocol, system = (Unpickler(stream, {}, budget).load() for _ in range(3))
+    magic, protocol, system = (Unpickler(stream, {}, allowance).load() for _ in range(3))
     if magic != _MAGIC or protocol != _PROTOCOL or system["little_endian"] is not True:
         raise Refused("the numbers of a tensor in it are not as PyTorch writes them")
     begin = stream.tell()
-    Unpickler(stream, {**calls, _REBUILD: lambda *_: None}, budget, claim).load()
-    for key in Unpickler(stream, {}, budget).load():
+    Unpickler(stream, {**calls, _REBUILD: lambda *_: None}, allowance, claim).load()
+    for key in Unpickler(stream, {}, allowance).load():
         dtype, count = claims[key]
         start = stream.tell() + 8
         numbers = memoryview(content)[start : start + max(0, count) * dtype.itemsize]
@@ -201,7 +201,7 @@ def _load_old(content: bytes, calls: Calls, budget: Budget) -> tuple[Any, int]:
         stream.seek(start + len(numbers))
     end = stream.tell()
     stream.seek(begin)
-    return Unpickler(stream, calls, budget, lambda identity: storages[identity[2]]).load(), end
+    return Unpickler(stream, calls, allowance, lambda identity: storages[identity[2]]).load(), end
 
 
 def _claimed(identity: Any) -> tuple[str, torch.dtype, int]:

@@ -24,13 +24,13 @@ from mfimage.datasets.torch_pickles import (
     read_state,
     read_torchscript,
 )
-from mfimage.limits import Budget, Refused
+from mfimage.limits import Allowance, Refused
 
 
 def read(content):
-    budget = Budget()
-    calls = {**TENSORS, ("torch.storage", "_load_from_bytes"): lambda data: load_storage(data, budget)}
-    return Unpickler(io.BytesIO(content), calls, budget).load()
+    allowance = Allowance()
+    calls = {**TENSORS, ("torch.storage", "_load_from_bytes"): lambda data: load_storage(data, allowance)}
+    return Unpickler(io.BytesIO(content), calls, allowance).load()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from mfimage.datasets.torch_pickles import (
     named_parts,
 )
 from mfimage.errors import ModelError
-from mfimage.limits import Budget, Refused
+from mfimage.limits import Allowance, Refused
 
 _PREFERRED = ("G_ema", "G")  # the moving average of the weights gives the better images
 _SCALARS = {"f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "u1": "<B", "b1": "<?"}
@@ -81,12 +81,12 @@ def read_network_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
-    budget = Budget()
-    load: Calls = {("torch.storage", "_load_from_bytes"): lambda data: load_storage(data, budget)}
+    allowance = Allowance()
+    load: Calls = {("torch.storage", "_load_from_bytes"): lambda data: load_storage(data, allowance)}
     try:
         with path.open("rb") as file:
             stream = cast(IO[bytes], _Bounded(file, path.stat().st_size))
-            return Unpickler(stream, {**_CALLS, **load}, budget).load()
+            return Unpickler(stream, {**_CALLS, **load}, allowance).load()
     except Refused as error:
         raise ModelError(f"{path}: refused, because {error}; nothing in it was executed") from error
     except Exception as error:  # a damaged pickle raises nearly every type
