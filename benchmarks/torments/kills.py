@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from torments.place import DOCUMENTED, INTERRUPTED, Place, Process, Torment, Trial, mfimage
-from torments.verbs import VERBS, Contents, contents, differences, is_left_over, lay_out, reference
+from torments.verbs import VERBS, Contents, any_verb, contents, differences, is_left_over, lay_out, reference
 
 KILLED, WRITERS = "a killed verb loses nothing", "a folder has one writer"
 
@@ -52,7 +52,7 @@ def _after(number: int, code: int, found: Contents, before: Contents, whole: Con
 
 def kills(place: Place, chance: random.Random) -> Iterator[Trial]:
     """Kill any verb."""
-    yield from kill(place, chance, chance.choice(list(VERBS)))
+    yield from kill(place, chance, any_verb(chance))
 
 
 def kills_of_training(place: Place, chance: random.Random) -> Iterator[Trial]:
@@ -62,7 +62,7 @@ def kills_of_training(place: Place, chance: random.Random) -> Iterator[Trial]:
 
 def writers(place: Place, chance: random.Random) -> Iterator[Trial]:
     """Start two variants of a verb in one place at nearly one time: the result is that of one, or of both."""
-    name = chance.choice(list(VERBS))
+    name = any_verb(chance)
     verb, references = VERBS[name], [reference(place, name, v) for v in (0, 1)]
     late = chance.random() ** 2 * references[0].seconds
     with place.fresh() as folder:

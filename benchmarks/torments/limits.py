@@ -20,6 +20,7 @@ from torments.place import Ended, Place, Process, Torment, Trial, blobs, mfimage
 from torments.verbs import (
     VERBS,
     Contents,
+    any_verb,
     contents,
     differences,
     is_left_over,
@@ -35,7 +36,7 @@ _ROOM, _PAGE, _LEAST = 2**28, 4096, 2000  # bytes
 
 def full_disk(place: Place, chance: random.Random) -> Iterator[Trial]:
     """Let a verb write where there is too little room, then give it room."""
-    name, old, share = chance.choice(list(VERBS)), chance.random() < 0.5, chance.random()
+    name, old, share = any_verb(chance), chance.random() < 0.5, chance.random()
     verb, whole, small = VERBS[name], reference(place, name), chance.random() < 0.3
     with _disk(place) as (folder, resize):
         before = lay_out(place, verb, whole.contents, folder, old and not verb.stepwise)
@@ -158,7 +159,7 @@ def _virtual(place: Place, name: str, large: bool) -> int:
 
 def full_streams(place: Place, chance: random.Random) -> Iterator[Trial]:
     """Let a verb print its result, or its talk, where nothing can be written."""
-    name, stream = chance.choice(list(VERBS)), chance.choice([1, 2])
+    name, stream = any_verb(chance), chance.choice([1, 2])
     verb, whole = VERBS[name], reference(place, name)
 
     def fill() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import random
 import re
 import shutil
 import tempfile
@@ -35,11 +36,13 @@ class Verb:
         text: What is typed.
         stepwise: It goes on where it was broken off: what it leaves then is not yet a result.
         copies: It writes into a run, of which the folder holds a copy.
+        often: How often it is chosen.
     """
 
     text: str
     stepwise: bool = False
     copies: bool = False
+    often: float = 1.0
 
     def words(self, place: Place, variant: int) -> list[str]:
         """What is typed."""
@@ -87,7 +90,7 @@ VERBS = {
     "compare": Verb(f"compare @run pca --data @images {_NUMBERS} --seed 0|1 -o out", stepwise=True),
     "pack": Verb("pack @images out --size 8|12", stepwise=True),
     "reproduce": Verb("reproduce circle --algorithm pca -o out -q", stepwise=True),
-    "demo": Verb("demo --config @settings --device cpu -o out -q", stepwise=True),
+    "demo": Verb("demo --config @settings --device cpu -o out -q", stepwise=True, often=0.1),  # slow
     "stylegan import": Verb("stylegan import @pickle out.safetensors"),
     "stylegan sample": Verb("stylegan sample @generator --seeds 0-11|20-31 -o out"),
     "stylegan manifold": Verb(
@@ -95,6 +98,11 @@ VERBS = {
         stepwise=True,
     ),
 }
+
+
+def any_verb(chance: random.Random) -> str:
+    """Name one."""
+    return chance.choices(list(VERBS), [verb.often for verb in VERBS.values()])[0]
 
 
 def contents(folder: Path) -> Contents:
