@@ -122,7 +122,7 @@ def choose_dim(errors: Tensor, count: int) -> tuple[int, str]:
     if dim == enough:
         why = f"the fewest below {percent(LEFT)}"
     elif dim == most:
-        why = f"the most for {count:,} images" if most < MOST else "the most that is chosen"
+        why = f"the most that is chosen for {count:,} images" if most < MOST else "the most that is chosen"
     else:
         why = "the least that is chosen"
     return dim, f"d = {dim}: {leave}, {why}"

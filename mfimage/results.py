@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,15 +22,19 @@ from mfimage.console import counted, duration, optional
 from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import CURVE, NOISY, calibrate_denoising, denoise_batch
 from mfimage.denoising.examination import USUAL
+from mfimage.errors import ModelError
 from mfimage.eval.image_metrics import PCA, psnr
 from mfimage.eval.page import Files, Page, Part, Pictures, Section, picture, strip
 from mfimage.eval.plots import curve_plot
-from mfimage.eval.table import marked
-from mfimage.eval.verdict import TRAINED, VERDICT, Best, judge, verdict_of
+from mfimage.eval.table import marked, number
+from mfimage.eval.verdict import TRAINED, VERDICT, Best, judge, read_verdict, verdict_of
 from mfimage.files import read_json
 from mfimage.inputs import in_batches
 from mfimage.models import GenerativeModel
+from mfimage.ood.detector import DETECTOR
+from mfimage.pretrained import weights_hash
 from mfimage.run import Run
+from mfimage.streams import say
 
 REPORT = "report.html"
 MEASURED = (TRAINED, CURVE, USUAL, VERDICT)  # sections of `model.measured` that training measures
@@ -101,10 +106,28 @@ class Results:
         rows = {"unseen images": x, "projections": _project(self.model, x), "PCA": self.pca.project(x)}
         said = "Images held out, drawn at random, and what is left of them on the manifold; below by PCA."
         noisy = "The same images with Gaussian noise, and what denoise makes of them, told σ."
-        return [
-            Section("Reconstructions", said, [strip(rows)]),
-            Section("Denoising", noisy, [_denoised(self.model, x, sigma) for sigma in SIGMAS]),
-        ]
+        parts = [_denoised(self.model, x, sigma) for sigma in SIGMAS]
+        return [Section("Reconstructions", said, [strip(rows)]), Section("Denoising", noisy, parts)]
+
+
+def still_true(known: Mapping[str, Any], model: GenerativeModel) -> dict[str, Any]:
+    """Leave out of what an earlier model of a run was measured to be what is no longer true, and tell."""
+    kept = {name: found for name, found in known.items() if name not in MEASURED}
+    detector = kept.pop(DETECTOR, None)
+    if isinstance(detector, dict) and detector.get("model") == weights_hash(model):
+        kept[DETECTOR] = detector
+    elif detector is not None:
+        say("note: the model has changed, so its calibration is gone: mfimage calibrate makes one anew")
+    return kept
+
+
+def tell_if_worse(known: Mapping[str, Any], model: GenerativeModel) -> None:
+    """Say so if an earlier model of the run was better than what it has become."""
+    with suppress(ModelError):  # of a damaged one
+        before, now = read_verdict(known), verdict_of(model)
+        if before and now and now.error > before.error:
+            errors = f"squared error {number(before.error)} an image held out, now {number(now.error)}"
+            say(f"note: the model that this run had before was better: {errors}")
 
 
 def _course(run: Run, config: Config, count: int) -> tuple[Best, float]:
@@ -149,11 +172,9 @@ def _denoised(model: GenerativeModel, x: Tensor, sigma: float) -> Pictures:
     y = (x + sigma * noise).clamp(0, 1)
     done = denoise_batch(y.to(model.device), model, y.new_full((len(y),), sigma))
     rows = {"noisy": y, "denoised": done.image.clamp(0, 1).cpu()}
-    cells = marked([float(psnr(z, x).mean()) for z in rows.values()], "higher", size=10.0)
-    shown = [
-        picture(z, f"{name} images", 0, name, cell, "dB")
-        for (name, z), cell in zip(rows.items(), cells, strict=True)
-    ]
+    quality = [float(psnr(z, x).mean()) for z in rows.values()]
+    named = zip(rows.items(), marked(quality, "higher", size=10.0), strict=True)
+    shown = [picture(z, f"{name} images", 0, name, cell, "dB") for (name, z), cell in named]
     left = sum(method == NOISY for method in done.methods)
     said = f"{left} of {len(x)} are left as they are: no method of this model helps there." if left else ""
     return Pictures(shown, f"σ = {255 * sigma:.0f}/255", said)

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from mfimage.account import found, linear_error
 from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import NOISE_AWARE, Config, Reading
-from mfimage.console import list_skipped, optional
+from mfimage.console import counted, list_skipped, optional
 from mfimage.datasets.loading import MEMORY, Data, load_for_training, typed
 from mfimage.datasets.sets import Dataset
 from mfimage.datasets.splits import validation_rows
@@ -34,7 +34,7 @@ from mfimage.pretrained import (
     save_pretrained,
     write_calibration,
 )
-from mfimage.results import MEASURED, REPORT, Results
+from mfimage.results import REPORT, Results, still_true, tell_if_worse
 from mfimage.run import Run
 from mfimage.streams import say
 from mfimage.tensors import save_tensors
@@ -195,8 +195,9 @@ def hold_out(images: Dataset, config: Config) -> tuple[Dataset, Dataset]:
     if len(learned) <= (dim := config.dim or 1):
         least = dim + 1 + max(1, min(config.validation, dim // 9))  # without those that watch, more than d
         raise DataError(
-            f"{images.name}: {len(images)} images in its training split are too few for a manifold of {dim} "
-            f"dimensions: there must be {least}, or fewer dimensions"
+            f"{images.name}: {counted(len(images), 'image')} in its training split, of which a tenth or more "
+            f"is held out, are too few for {counted(dim, 'dimension')}: there must be {least}"
+            f"{', or fewer dimensions' if dim > 1 else ''}"
         )
     return images.subset(learned), images.subset(watching).in_memory()  # few, looked at again and again
 
@@ -214,12 +215,13 @@ def _finish(results: Results) -> None:
         save_tensors(model.state_dict(), run.model / WEIGHTS, {})
         return
     known: dict[str, Any] = {}
-    with suppress(ModelError):  # a finished run that is resumed keeps its detector, which knows its weights
+    with suppress(ModelError):  # of a finished run that was resumed
         known = read_calibration(run.model)
-    model.measured = {name: found for name, found in known.items() if name not in MEASURED}
+    model.measured = still_true(known, model)
     save_pretrained(model, run.model)  # first: measuring may fail, or be killed
     if len(model.shape) == 3:
         results.measure()
+        tell_if_worse(known, model)
         measured = model.measured
         model.measured = {name: measured[name] for name in (*known, *measured) if name in measured}
         write_calibration(run.model, model.measured)

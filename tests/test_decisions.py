@@ -101,9 +101,9 @@ def test_parameters_and_vectors_are_never_moved():
         (0.9, 10_000, 21, "the fewest below 12 %"),
         (0.5, 10_000, 8, "the least that is chosen"),
         (0.99, 10_000, 64, "the most that is chosen"),
-        (0.99, 1080, 54, "the most for 1,080 images"),
-        (0.5, 100, 5, "the most for 100 images"),
-        (0.9, 10, 1, "the most for 10 images"),
+        (0.99, 1080, 54, "the most that is chosen for 1,080 images"),
+        (0.5, 100, 5, "the most that is chosen for 100 images"),
+        (0.9, 10, 1, "the most that is chosen for 10 images"),
     ],
 )
 def test_d_leaves_an_eighth_of_the_variance_within_bounds(decay, count, dim, why):

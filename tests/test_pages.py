@@ -157,10 +157,12 @@ def test_the_demonstration_tells_one_psnr_in_its_lead_and_in_its_table(pages):
         r"psnr ↑, dB (?:<strong>)?([\d.]+)\S* [\d.]+ … [\d.]+ (?:<strong>)?([\d.]+)", text_of(page, "numbers")
     )
     assert (decibels, pca) == told.groups()
-    assert re.search(r"σ = 0.5 clean noisy \S+ dB M-flow \S+ dB PCA", text_of(page, "denoising"))
+    assert re.search(
+        r"σ = 0.5 clean noisy \S+ dB denoised \S+ dB projection \S+ dB PCA", text_of(page, "denoising")
+    )
     assert "clothes (test) digits" in text_of(page, "strange-images")
     assert "Reconstruction" in text_of(page, "training")
-    assert len(pictures_of(page)) == 1 + 2 + 6 + 16
+    assert len(pictures_of(page)) == 1 + 2 + 6 + 20
 
 
 @needs_chromium

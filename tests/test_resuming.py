@@ -26,6 +26,7 @@ from tiny import (
 from mfimage import from_pretrained
 from mfimage.checkpoints import Snapshots
 from mfimage.errors import DataError, UsageError
+from mfimage.eval.table import number
 from mfimage.pretrained import weights_hash, write_calibration
 from mfimage.run import Run
 from mfimage.training import train_or_reuse
@@ -53,12 +54,26 @@ def test_resuming_with_other_images_is_an_error(tmp_path, bumps):
 def test_resuming_a_finished_run_changes_nothing(bumps, tmp_path):
     learn(bumps, tmp_path, SHORT)
     model = from_pretrained(tmp_path)
-    write_calibration(tmp_path / "model", {**model.measured, "detector": {"threshold": 1.0}})
+    write_calibration(tmp_path / "model", {**model.measured, "detector": {"model": weights_hash(model)}})
     kept = ("*.safetensors", "calibration.json")
     before, lines = contents(tmp_path, *kept), curve(tmp_path)
     learn(bumps, tmp_path, resume=True)
     assert contents(tmp_path, *kept) == before
     assert curve(tmp_path) == lines
+
+
+def test_what_was_measured_of_another_model_goes_and_a_better_one_is_remembered(bumps, tmp_path, capsys):
+    learn(bumps, tmp_path, SHORT)
+    verdict = from_pretrained(tmp_path).measured["verdict"]
+    earlier = {"detector": {"model": "another"}, "verdict": {**verdict, "error": verdict["error"] / 2}}
+    write_calibration(tmp_path / "model", earlier)
+    learn(bumps, tmp_path, resume=True)
+    measured = from_pretrained(tmp_path).measured
+    assert measured["verdict"] == verdict
+    assert "detector" not in measured
+    told = capsys.readouterr().err
+    assert "the model has changed, so its calibration is gone: mfimage calibrate makes one anew" in told
+    assert f"was better: squared error {number(verdict['error'] / 2)} an image held out, now " in told
 
 
 @pytest.mark.parametrize("name", ["manifold", "refinement"])

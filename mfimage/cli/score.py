@@ -116,8 +116,10 @@ def score(
     hold(heatmaps)
     flow = options.load(str(place), projects=True)
     detector = Detector.load(place, flow) if DETECTOR in flow.measured else None
-    if detector is None and (heatmaps or batch or fail_on_ood or report):
-        raise ModelError(f"{model}: not calibrated: mfimage calibrate comes before verdicts")
+    asked = {"--heatmaps": heatmaps, "--batch": batch, "--fail-on-ood": fail_on_ood, "--report": report}
+    if detector is None and (wanted := [name for name, value in asked.items() if value]):
+        need = f"{' and '.join(wanted)} {'need' if len(wanted) > 1 else 'needs'}"
+        raise ModelError(f"{model}: not calibrated, which {need}: mfimage calibrate IMAGES --model {model}")
     files, more, late = options.inputs(inputs, flow), {}, console.Late()
     stems = [Path(path).stem for path in files.paths] if heatmaps else []
     claim(table, report, *png_paths(stems, heatmaps or Path(), set()))

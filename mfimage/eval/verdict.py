@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -88,8 +88,8 @@ class Verdict:
         if self.best == "end":
             return f"it was still improving when training ended: {_LONGER}"
         too_few = f"{counted(self.learned, 'image')} to learn from are too few for this variety"
-        advice = "add images, or fewer dimensions (mfimage train --dim)"
-        return f"{too_few}: {advice}" if self.best else ""
+        fewer = ", or fewer dimensions (mfimage train --dim)" if self.dim > 1 else ""
+        return f"{too_few}: add images{fewer}" if self.best else ""
 
 
 def _sentence(words: str) -> str:
@@ -139,8 +139,13 @@ def learned_of(train: Dataset, model: GenerativeModel) -> Dataset:
 
 def verdict_of(model: GenerativeModel) -> Verdict | None:
     """Return the verdict that training left with a model; ModelError if it is damaged."""
+    return read_verdict(model.measured)
+
+
+def read_verdict(measured: Mapping[str, Any]) -> Verdict | None:
+    """Read the verdict among what was measured of a model; ModelError if it is damaged."""
     with boundary(ModelError, f"{CALIBRATION}: the model's verdict is damaged"):
-        stored = model.measured.get(VERDICT)
+        stored = measured.get(VERDICT)
         if stored is None:
             return None
         found = from_json(Verdict, stored)

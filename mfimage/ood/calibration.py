@@ -97,7 +97,7 @@ def conformal_rank(count: int, alpha: float, held: float = 1.0) -> int:
         more = f" ({given} in all, as {100 * (1 - held):.0f} % go into the density)" if held < 1 else ""
         raise UsageError(
             f"{count} held-out calibration images are too few for alpha = {alpha:g}: "
-            f"{needed} are needed{more}"
+            f"{needed} are needed{more}, or an alpha of {math.ceil(1000 / (count + 1)) / 1000:g} or more"
         )
     return math.ceil((count + 1) * (1 - alpha) - 1e-9)
 

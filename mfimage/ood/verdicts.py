@@ -138,8 +138,8 @@ def score_page(
     count, strange_ones = len(verdicts.scores), int(verdicts.is_ood.sum())
     shift = "" if drift is None else f" The set has {drift.outcome}."
     lead = (
-        f"{strange_ones} of {count} images are strange by the score {calibration.score}; of familiar ones "
-        f"{calibration.alpha:.1%} would be.{shift}"
+        f"{strange_ones} of {count} {'image is' if strange_ones == 1 else 'images are'} strange by the score "
+        f"{calibration.score}; of familiar ones {calibration.alpha:.1%} would be.{shift}"
     )
     groups = {"familiar (calibration)": calibration.scores, images.name: verdicts.scores, **strange}
     order = verdicts.scores.argsort(descending=True)
