@@ -242,7 +242,7 @@ def main() -> None:
         rows = [row for row in read_rows(folder / "rows.jsonl") if row["name"] in names]
         rows.sort(key=lambda row: (list(cases).index(row["name"]), row["more"], row["seed"]))
     if given.table:
-        print(table(rows, cases))
+        print(table(rows, cases) if rows else f"nothing was measured yet in {given.folder}")
         return
     say(table(rows, cases))
     odd = odd_sides()

@@ -26,6 +26,8 @@ MOST = {
 }
 TIME = 600.0  # seconds of a training where nothing is said
 NOISE_AWARE = ("m-flow", "me-flow")  # algorithms whose chart can learn to remove noise
+# Algorithms by the names that `compare` takes.
+BASELINES: dict[str, AlgorithmName] = {"pca": "pca", "ae": "pae", "af": "af", "pie": "pie"}
 NOISE = (0.0, 0.5)  # the range of its σ that they learn where none is given
 
 

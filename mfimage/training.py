@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from mfimage.account import found, linear_error
 from mfimage.algorithms import ALGORITHMS, check_score
-from mfimage.config import NOISE_AWARE, Config, Reading
+from mfimage.config import BASELINES, NOISE_AWARE, Config, Reading
 from mfimage.console import counted, list_skipped, optional
 from mfimage.datasets.loading import MEMORY, Data, load_for_training, typed
 from mfimage.datasets.sets import Dataset
@@ -227,9 +227,6 @@ def _finish(results: Results) -> None:
         write_calibration(run.model, model.measured)
         with optional(REPORT):
             results.write_report()
-
-
-BASELINES = {"pca": "pca", "ae": "pae", "af": "af", "pie": "pie"}  # algorithms by name
 
 
 def baseline(

@@ -125,6 +125,7 @@ def compare(
         by: Only rank, by the number of this name, such as mse or fid.
         outdir: Where tables and baselines go.
     """
+    from mfimage.config import BASELINES
     from mfimage.eval import compare as compare_
     from mfimage.eval import read_evaluation
 
@@ -135,6 +136,8 @@ def compare(
         tables = [outdir / f"comparison.{kind}" for kind in ("json", "md", "html")]
         claim(*evaluated, *tables, outdir / "sheet.png")
     if data is None:
+        if untrained := [run for run in runs if run in BASELINES and not Path(run).exists()]:
+            raise UsageError(f"{untrained[0]}: is trained first, on the images that --data names")
         compared = compare_({printable(run): read_evaluation(Path(run) / "metrics.json") for run in runs})
     else:
         compared = _evaluated(runs, data, outdir, measuring, options)
@@ -155,10 +158,11 @@ def _evaluated(
     runs: Sequence[str], data: list[str], outdir: Path, measuring: Measuring, options: opt.Options
 ) -> Comparison:
     """Evaluate runs and baselines, which are trained first; what was evaluated so before is read."""
+    from mfimage.config import BASELINES
     from mfimage.eval import compare as compare_
     from mfimage.eval.comparison import picture_rows
     from mfimage.eval.evaluation import evaluate_once
-    from mfimage.training import BASELINES, baseline
+    from mfimage.training import baseline
 
     wanted = [run for run in runs if Path(run).exists() or run not in BASELINES]
     if not wanted:

@@ -103,6 +103,9 @@ def test_compare_reads_what_evaluate_left(mfimage, run, bumps):
     assert json.loads(mfimage("compare", "one", "--by", "mse", "--json")[1])["ranking"][0]["run"] == "one"
     assert fails(mfimage("compare", "one", "two", "--by", "density"), 2, "cannot be ranked")
     assert mfimage("compare", "nowhere")[0] == 3
+    assert fails(
+        mfimage("compare", "one", "pca"), 2, "pca: is trained first, on the images that --data names"
+    )
 
 
 def test_compare_trains_baselines_with_the_settings_of_the_run(mfimage, run, bumps):
