@@ -199,7 +199,8 @@ class Config:
                     f"{' and '.join(own)}"
                 )
             if value < getattr(self, name):
-                raise UsageError(f"{name} can only grow: the run was planned for {getattr(self, name):g}")
+                planned = f"{getattr(self, name):g}{' s' if name == 'time' else ''}"
+                raise UsageError(f"{name} can only grow: the run was planned for {planned}")
         return replace(self, **given)
 
     def with_(self, **changes: Any) -> Config:
