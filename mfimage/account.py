@@ -59,7 +59,8 @@ class Account:
         for line in lines:
             self.say(line)
         if self.config.seconds and not all(phase.closed for phase in self.phases):
-            self.say(f"training for {duration(self.config.seconds)}; mfimage train --time sets how long")
+            given = duration(self.config.seconds, given=True)
+            self.say(f"training for {given}; mfimage train --time sets how long")
 
     @contextmanager
     def phase(self, phase: Phase, schedule: Schedule, held_out: int) -> Iterator[Report]:

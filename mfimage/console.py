@@ -230,9 +230,9 @@ class _Lines:
             self._say(self.said)
 
 
-def duration(seconds: float) -> str:
-    """Write a time as a person would say it: 45 s, 6 min, 1.5 h."""
-    if seconds < 90:
+def duration(seconds: float, given: bool = False) -> str:
+    """Write a time as a person would say it: 45 s, 6 min, 1.5 h; a `given` one is not rounded."""
+    if seconds < 90 or (given and seconds % 60):
         return f"{max(seconds, 0):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 

@@ -215,7 +215,7 @@ def settings_of(run: Run, config: Config, model: GenerativeModel) -> dict[str, o
         "dimension": model.dim,
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "algorithm": config.algorithm,
-        **({"time": f"{duration(config.seconds)} in all"} if config.seconds else {}),
+        **({"time": f"{duration(config.seconds, given=True)} in all"} if config.seconds else {}),
         "first phase": f"{_steps(config.steps)}{config.batch_size} images a step, lr {config.lr:g}",
         "density phase": f"{_steps(config.density_steps)}{codes} codes a step, lr {config.density_lr:g}",
         "seed": config.seed,

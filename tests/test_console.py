@@ -67,7 +67,8 @@ def test_a_terminal_has_a_bar(clock, monkeypatch):
 
 
 def test_times_and_counts_are_said_as_a_person_would():
-    assert [duration(s) for s in (-1, 45, 360, 5400)] == ["0 s", "45 s", "6 min", "1.5 h"]
+    assert [duration(s) for s in (-1, 45, 100, 360, 5400)] == ["0 s", "45 s", "2 min", "6 min", "1.5 h"]
+    assert [duration(s, given=True) for s in (45, 100, 360)] == ["45 s", "100 s", "6 min"]
     assert [counted(n, "image") for n in (0, 1, 1349)] == ["0 images", "1 image", "1,349 images"]
     assert [percent(x) for x in (0.014, 0.0996, 0.18, 0.6)] == ["1.4 %", "10 %", "18 %", "60 %"]
 
