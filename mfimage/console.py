@@ -158,8 +158,9 @@ def progress(
 ) -> Iterator[Advance]:
     """Show on stderr how much is done: a bar on a terminal, elsewhere a line every ten seconds.
 
-    Nothing is shown before the first call: what has nothing to do says nothing. With `own_words` the notes
-    say how much is done, and how long the rest takes.
+    Nothing is shown before the first call: what has nothing to do says nothing, and outside a terminal
+    what is done within two seconds neither. With `own_words` the notes say how much is done, and how long
+    the rest takes, and the last one is always said.
     """
     if quiet:
         yield lambda done, total=None, note="": None
@@ -199,12 +200,12 @@ class _Bar:
 
 
 class _Lines:
-    """A line soon, one every ten seconds, and one at the end."""
+    """A line after two seconds, one every ten seconds, and then one at the end."""
 
     def __init__(self, what: str, total: int | None, own_words: bool) -> None:
         self.what, self.total, self.own_words = what, total, own_words
         self.first: tuple[float, int] | None = None  # when it began, and how much was done then
-        self.said, self.line = time.monotonic() - INTERVAL + FIRST, ""
+        self.said, self.line, self.last = time.monotonic() - INTERVAL + FIRST, "", own_words
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         now, self.total = time.monotonic(), total or self.total
@@ -223,10 +224,10 @@ class _Lines:
 
     def _say(self, now: float) -> None:
         say(self.line)
-        self.said, self.line = now, ""
+        self.said, self.line, self.last = now, "", True
 
     def close(self) -> None:
-        if self.line:
+        if self.line and self.last:
             self._say(self.said)
 
 

@@ -51,6 +51,7 @@ def test_a_total_may_be_unknown(clock, capsys):
 def test_what_has_nothing_to_do_says_nothing(clock, capsys, monkeypatch):
     run(clock, 1.0, 0)
     run(clock, 20.0, 50, quiet=True)
+    run(clock, 0.1, 15)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys, "stderr", Terminal())
     run(clock, 1.0, 0)

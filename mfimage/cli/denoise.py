@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,7 +60,7 @@ def denoise(
         report: Folder for denoised.csv and sheet.png (before, after).
     """
     from mfimage.datasets.index import list_inputs
-    from mfimage.denoising.image_files import FileReader, find_clean
+    from mfimage.denoising.image_files import FileReader, find_clean, sizes
     from mfimage.denoising.inverse import Downsample
     from mfimage.denoising.tiles import Restorer
     from mfimage.inputs import require_images
@@ -83,8 +83,11 @@ def denoise(
     truths = None if clean is None else dict(zip(paths, find_clean(clean, paths, listed), strict=True))
     _claim(paths, outdir, report)
     done = _Done(skipped=[*unread])
-    with done.late:
-        _restore(restorer, reader, paths, truths, outdir, report, done)
+    large = [shape for _, shape in sizes(paths, options.reading.max_pixels)] if tile else []
+    total = sum(restorer.steps(*shape) for shape in large) if tile else len(paths)
+    with done.late, options.progress("tiles" if tile else "images", total) as advance:
+        telling = replace(restorer, advance=_counting(advance))
+        _restore(telling, reader, paths, truths, outdir, report, done)
     with done.late:
         _report(report, done)
     options.notes(reader.notes)
@@ -130,6 +133,19 @@ def _restore(
         if truths is None or truth is not None:
             left = image_files.SHOWN - len(done.groups)
             done.groups += image_files.thumbnails(restored, truth, size, left)
+
+
+def _counting(advance: console.Advance) -> Callable[[int], None]:
+    """Tell a progress bar how many are done, from how many more are."""
+    total = 0
+
+    def more(count: int) -> None:
+        nonlocal total
+        total += count
+        advance(total)
+
+    more(0)
+    return more
 
 
 def _report(folder: Path | None, done: _Done) -> None:

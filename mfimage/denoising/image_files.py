@@ -34,6 +34,7 @@ from mfimage.files import user_path
 Batches: TypeAlias = Iterator[tuple[Tensor, tuple[str, ...]]]  # images with their paths
 
 EIGHT_BITS = 255.0  # white of such files
+AT_ONCE = 32  # images that are read and restored before progress is told, and the results are written
 SHOWN = 32  # groups on the sheet, at most
 _GROUPS = 4  # images beside each other on the sheet, each with what it was
 
@@ -74,11 +75,13 @@ class FileReader:
         skipped.extend(files.skipped)
         self.notes.extend(files.notes)
         _require_size(f"{files.paths[0]}:", files.shape, self.size, "the model takes", hint)
-        yield files.batch(slice(None)), files.paths
+        for begin in range(0, len(files), AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
+            yield files.batch(part), files.paths[part]
 
     def _require_alike(self, paths: Sequence[str], hint: str) -> None:
         """Refuse what is all of another size by the first two, and not when memory is full of the others."""
-        first = list(islice(_sizes(paths, self.reading.max_pixels), 2))
+        first = list(islice(sizes(paths, self.reading.max_pixels), 2))
         if len({size for _, size in first}) == 1 and sorted(first[0][1]) != sorted(self.size):
             _require_size(f"{first[0][0]}:", first[0][1], self.size, "the model takes", hint)
 
@@ -126,7 +129,7 @@ class FileReader:
         return Preparation(scaled, self.channels, self.reading.max_pixels, self.reading.value_range)
 
 
-def _sizes(paths: Sequence[str], max_pixels: int) -> Iterator[tuple[str, tuple[int, int]]]:
+def sizes(paths: Sequence[str], max_pixels: int) -> Iterator[tuple[str, tuple[int, int]]]:
     """Give height and width of images as they lie, by their headers; of bad ones nothing."""
     for path in paths:
         with suppress(DataError), open_picture(path, path, max_pixels) as picture:

@@ -18,6 +18,8 @@ from mfimage.errors import DataError, UsageError
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
 
+OVERLAP = 0.5  # share of a tile that its neighbour covers
+
 
 @plainly
 @torch.no_grad()
@@ -25,7 +27,7 @@ def in_tiles(
     function: Callable[[Tensor], Tensor],
     x: Tensor,
     tile: tuple[int, int],
-    overlap: float = 0.5,
+    overlap: float = OVERLAP,
     batch_size: int = 256,
 ) -> Tensor:
     """Apply a function of (N, C, h, w) → same shape to images (B, C, H, W), no smaller, in tiles (h, w).
@@ -94,6 +96,7 @@ class Restorer:
     factor: int | None = None  # by which images are enlarged
     tiled: bool = False  # whether images are larger than the model's
     batch_size: int = 256  # images, or tiles, at a time
+    advance: Callable[[int], None] = lambda count: None  # told how many images, or tiles, are done
 
     def __post_init__(self) -> None:
         if self.sigma is not None and not 0 < self.sigma <= 1:
@@ -108,6 +111,13 @@ class Restorer:
         if self.factor is not None and (self.missing is not None or self.tiled):
             raise UsageError("--super goes with neither --mask nor --tile")
 
+    def steps(self, height: int, width: int) -> int:
+        """Count what `advance` is told of an image of this size: one, or its tiles."""
+        tall, wide = self.model.shape[-2:]
+        if not self.tiled or height < tall or width < wide:
+            return 1
+        return len(starts(height, tall, OVERLAP)) * len(starts(width, wide, OVERLAP))
+
     def __call__(self, y: Tensor) -> Restored:
         """Restore images (B, C, H, W) in [0, 1] of the size that the attributes say."""
         if self.factor is not None:
@@ -116,7 +126,9 @@ class Restorer:
             return self._filled(y, self.missing)
         sigma = blind_sigma(y, self.model) if self.sigma is None else y.new_full((len(y),), self.sigma)
         if not self.tiled:
-            return self._examined(y, denoise_batch(y, self.model, sigma, self.method, self.batch_size))
+            denoised = denoise_batch(y, self.model, sigma, self.method, self.batch_size)
+            self.advance(len(y))
+            return self._examined(y, denoised)
         parts = [self._in_tiles(one[None], s) for one, s in zip(y, sigma, strict=True)]
         images, methods = torch.cat([image for image, _ in parts]), [method for _, method in parts]
         return self._examined(y, Denoised(images, sigma, methods))
@@ -130,7 +142,7 @@ class Restorer:
             methods.extend(denoised.methods)
             return denoised.image
 
-        return self._everywhere(function, y), methods[0]
+        return self._stepwise(function, y), methods[0]
 
     def _filled(self, y: Tensor, missing: Tensor) -> Restored:
         mask = missing.to(y.device).expand(len(y), 1, -1, -1)
@@ -139,20 +151,32 @@ class Restorer:
         def function(x: Tensor) -> Tensor:
             return torch.cat([fill(x[:, :-1], x[:, -1:] > 0.5, self.model, self.sigma), x[:, -1:]], 1)
 
-        x_hat = self._everywhere(function, both)[:, :-1]
+        x_hat = self._stepwise(function, both)[:, :-1]
         hidden = y.masked_fill(mask, 0.5)
         known = x_hat.where(mask & x_hat.isfinite(), hidden)  # what a hole holds is neither noise nor strange
         return replace(self._examined(known, self._drawn(x_hat)), before=hidden.cpu())
 
     def _enlarged(self, y: Tensor, factor: int) -> Restored:
-        x_hat = self._everywhere(lambda x: enlarge(x, factor, self.model, self.sigma), y)
+        x_hat = self._stepwise(lambda x: enlarge(x, factor, self.model, self.sigma), y)
         smooth = F.interpolate(y, scale_factor=factor, mode="bicubic", align_corners=False).clamp(0, 1)
         return self._examined(smooth, self._drawn(x_hat))
 
     def _drawn(self, x_hat: Tensor) -> Denoised:
         return Denoised(x_hat, x_hat.new_full((len(x_hat),), self.sigma or 0.0), ["map"] * len(x_hat))
 
-    def _everywhere(self, function: Callable[[Tensor], Tensor], x: Tensor, overlap: float = 0.5) -> Tensor:
+    def _stepwise(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Apply a function in batches, or in tiles, and tell how many are done."""
+
+        def told(part: Tensor) -> Tensor:
+            result = function(part)
+            self.advance(len(part))
+            return result
+
+        return self._everywhere(told, x)
+
+    def _everywhere(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, overlap: float = OVERLAP
+    ) -> Tensor:
         """Apply a function in batches, or in tiles."""
         height, width = self.model.shape[-2:]
         if self.tiled:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 from tiny import write_images
 
 from mfimage import denoise
+from mfimage.cli.options import Talk
 from mfimage.datasets.decode import Preparation
+from mfimage.denoising import image_files
 
 
 @pytest.mark.parametrize("method", ["auto", "projection", "map"])
@@ -139,3 +142,21 @@ def test_images_that_are_all_of_another_size_are_refused_before_they_are_read(mf
     monkeypatch.setattr(Preparation, "__call__", raising(AssertionError("it was read")))
     command = ("denoise", "large", "-m", tiny_run, "-o", "clean")
     assert fails(mfimage(*command), 3, "large/0.png: 30 × 20 pixels", "8 × 8", "--resize", "--tile")
+
+
+@pytest.mark.parametrize(("flags", "what", "total"), [([], "images", 6), (["--tile"], "tiles", 5 + 2 + 6)])
+def test_progress_is_told_in_images_or_tiles(mfimage, tiny_run, noisy, monkeypatch, flags, what, total):
+    if flags:
+        write_images("noisy", [np.pad(noisy[0], ((0, 0), (0, 4)))])  # 8 × 12: two tiles
+        write_images("noisy/more", [np.pad(noisy[0], ((0, 2), (0, 8)))])  # 10 × 16: two times three
+    told = []
+
+    @contextmanager
+    def progress(talk, what, total):
+        yield lambda done: told.append((what, done, total))
+
+    monkeypatch.setattr(Talk, "progress", progress)
+    monkeypatch.setattr(image_files, "AT_ONCE", 2)
+    assert mfimage("denoise", "noisy", "-m", tiny_run, "-o", "out", *flags)[0] == 0
+    assert (told[0], told[-1]) == ((what, 0, total), (what, total, total))
+    assert len(told) == (1 + 7 if flags else 1 + 3)
