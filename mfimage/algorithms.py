@@ -41,7 +41,7 @@ def _denoised(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
     y = batch.x + SHOWN_NOISE * torch.randn(batch.x.shape, generator=generator, dtype=torch.float32).to(
         batch.x
     )
-    return torch.cat([y, model.chart.shrink(y, y.new_full((len(y),), SHOWN_NOISE))])
+    return torch.cat([y, model.clear(y, SHOWN_NOISE)])
 
 
 def _samples(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -195,10 +195,11 @@ _REFINEMENT = replace(
     batch=2.0, lr=0.8, decay=4.0, finish=lambda m, b: m.chart.centre(b.x),
 )  # fmt: skip
 _NOISE = Phase(
-    "noise", lambda m: m.chart.denoiser.requires_grad_() if m.noise_aware else None,
+    "noise", lambda m: m.chart.denoiser.net.requires_grad_() if m.noise_aware else None,
     lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma),
     lambda m, b: m.chart.initialise_denoiser(b.x), disturb=_of_random_noise, within=lambda m: m.chart,
-    batch=0.5, lr=2.0, decay=0.4, share=0.2, shifts=True, sheet=_denoised,
+    batch=0.5, lr=2.0, decay=0.0, share=0.3, shifts=True, sheet=_denoised,
+    finish=lambda m, b: m.chart.fit_gains(b.x),
 )  # fmt: skip
 _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),

@@ -33,21 +33,17 @@ def nested_reconstruction(chart: Manifold, x: Tensor, kept: Tensor) -> Tensor:
 
 
 def noise_aware(chart: Manifold, noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
-    """Mean over images of log(‖x − shrink(y, σ)‖² + 10⁻⁴ D), of noisy y = x + σε.
+    """Mean over images of log(‖x − clear(y, σ)‖² + 10⁻⁴ D), of noisy y = x + σε.
 
     The logarithm, so that no σ outweighs another: up to a factor this is the PSNR where σ ≥ 0.01.
 
     Args:
-        chart: One that can `shrink` noise.
+        chart: One that can `clear` noise.
         noisy: y, shape (B, C, H, W).
         clean: x.
         sigma: Of the noise in y, shape (B,).
-
-    Reference:
-        Liu et al., Invertible denoising network: a light solution for real noise removal, 2021,
-        arXiv 2104.10546 (a flow that denoises).
     """
-    error = _squared_error(chart.shrink(noisy, sigma), clean)
+    error = _squared_error(chart.clear(noisy, sigma), clean)
     return (error + 1e-4 * clean[0].numel()).log().mean()
 
 

@@ -48,21 +48,32 @@ def leave(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
 
 def projection(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Remove what does not lie on the manifold: x̂ = decode(encode(y)) (arXiv 2003.13913, §2.2)."""
+    """Remove what does not lie on the manifold: x̂ = decode(encode(y)) (arXiv 2003.13913, §2.2).
+
+    A model that was trained with noise is told of it, x̂ = decode(encode(c_σ(y))); see `Denoiser`.
+    """
     if not model.has_manifold:
         raise ModelError("an ambient flow has no manifold to project onto: choose method tweedie")
     with torch.no_grad():
-        return model.project(y)
+        return model.project(y, sigma=sigma if model.noise_aware else None)
+
+
+def refined(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
+    """Take off what a network of its own sees as noise: x̂ = c_σ(y), near the manifold but not on it.
+
+    The network (`models.denoiser.UNet`) is trained beside the chart, on the same images, and has no part in
+    the density. It is given σ, so the model is an M-flow or Me-flow trained with a range of noise.
+    """
+    with torch.no_grad():
+        return model.clear(y, sigma)
 
 
 def soft(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Shrink the coordinates instead of cutting them off: x̂ = f(γ(σ)·f_σ⁻¹(y)), γ = sigmoid(a − b·log σ).
+    """Shrink the coordinates of what `refined` gives: x̂ = f(γ(σ)·f⁻¹(c_σ(y))), γ = sigmoid(a − b·log σ).
 
-    Cutting off v loses what the manifold does not know of the clean image; shrinking loses it only where the
-    noise has drowned it. At σ → 0 the image comes back, at σ → ∞ the centre of the chart. γ starts as
-    Wiener's filter s²/(s² + σ²) of the coordinates; it and f_σ are learned (see `ImageChart.shrink`), so the
-    model is an M-flow or Me-flow trained with a range of noise. A flow that denoises end to end: Liu et al.,
-    2021, arXiv 2104.10546; the shrinkage is ours.
+    Cutting off v, as projection does, loses what the manifold does not know of the clean image; shrinking
+    loses it only where the noise has drowned it. At σ → 0 the image comes back, at σ → ∞ the centre of the
+    chart. γ is Wiener's filter of what c_σ leaves (see `ImageChart.shrink`).
     """
     if not model.noise_aware:
         raise ModelError(NO_GAINS)
@@ -71,15 +82,15 @@ def soft(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 
 
 def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Average `soft` over cyclic shifts: x̂ = ⅕ Σ_k S₋ₖ soft(S_k y), S_k by no pixel or one to a side.
+    """Average `refined` over cyclic shifts: x̂ = ⅕ Σ_k S₋ₖ c_σ(S_k y), S_k by no pixel or one to a side.
 
-    The chart's wavelets stand on a grid of 2 × 2 pixels, and what goes wrong depends on where an image lies
-    on it: the errors of shifted copies partly cancel. Five times the work of `soft`. Coifman, Donoho,
+    The network halves images on a grid of 2 × 2 pixels, and what goes wrong depends on where an image lies
+    on it: the errors of shifted copies partly cancel. Five times the work of `refined`. Coifman, Donoho,
     Translation-invariant de-noising, 1995.
     """
-    total = soft(y, model, sigma)
+    total = refined(y, model, sigma)
     for step in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        shifted = soft(y.roll(step, (-2, -1)), model, sigma)
+        shifted = refined(y.roll(step, (-2, -1)), model, sigma)
         total = total + shifted.roll((-step[0], -step[1]), (-2, -1))
     return total / 5
 
@@ -87,6 +98,7 @@ def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
 METHODS: dict[str, Method] = {
     "projection": projection,
     "map": map_denoise,
+    "refined": refined,
     "soft": soft,
     "cycle-spin": cycle_spin,
     "tweedie": tweedie,
@@ -97,6 +109,7 @@ def quick_methods(model: GenerativeModel) -> list[str]:
     """Name the methods that a model can be denoised with at once; `map` searches, and is left out."""
     able = {
         "projection": model.has_manifold,
+        "refined": model.noise_aware,
         "soft": model.noise_aware,
         "cycle-spin": model.noise_aware,
         "tweedie": model.has_ambient_density,

@@ -40,10 +40,11 @@ def denoise(
         model: Trained on images of this height and width.
         sigma: Standard deviation of the noise in the image's own scale (0 … 255 for uint8), one number or
             one an image; None to estimate it from the image.
-        method: "projection" to the manifold, "soft" shrinkage of the coordinates, "cycle-spin" (soft,
-            averaged over shifts), "map" (the most probable point of the manifold), "tweedie" (one step up the
-            density), or "auto": the best of them by the model's own validation curve (`map` apart, which
-            takes far longer), or the image as it is, where the noise is less than the model's error.
+        method: "projection" to the manifold, "refined" (what a network that knows the noise leaves, near the
+            manifold), "soft" (its coordinates shrunk), "cycle-spin" (refined, averaged over shifts), "map"
+            (the most probable point of the manifold), "tweedie" (one step up the density), or "auto": the
+            best of them by the model's own validation curve (`map` apart, which takes far longer), or the
+            image as it is, where the noise is less than the model's error.
         batch_size: Images at a time.
 
     Returns:

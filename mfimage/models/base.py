@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mfimage.config import ModelConfig
-from mfimage.errors import UsageError
-from mfimage.models.charts import Manifold
+from mfimage.errors import ModelError, UsageError
+from mfimage.models.charts import NO_GAINS, Manifold
 from mfimage.models.density import Density
 from mfimage.models.geometry import Directions, geodesic, metric, principal_directions
 from mfimage.models.layers import in_rows
@@ -73,9 +73,32 @@ class GenerativeModel(nn.Module):
         """Turn base noise (B, d) into codes u, shape (B, d)."""
         raise NotImplementedError
 
-    def project(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Project data onto the manifold: x̂ = decode(encode(x))."""
-        return self.decode(self.encode(x, context), context)
+    def project(
+        self, x: Tensor, context: Tensor | None = None, sigma: Tensor | float | None = None
+    ) -> Tensor:
+        """Project data onto the manifold: x̂ = decode(encode(x)).
+
+        Codes of noisy images hold the noise too; told of it, a noise-aware model removes it on the way,
+        x̂ = decode(encode(clear(x, σ))), which lies on the manifold as ever.
+
+        Args:
+            x: Data (B, …), images in [0, 1] or with noise around that.
+            context: θ, shape (B, P), for a conditional model.
+            sigma: Deviation of the noise, one or an image each, (B,), in units of the data.
+
+        Raises:
+            ModelError: If sigma is given, and the model was not trained with noise.
+        """
+        return self.decode(self.encode(x if sigma is None else self.clear(x, sigma), context), context)
+
+    def clear(self, y: Tensor, sigma: Tensor | float) -> Tensor:
+        """Remove noise from images (B, C, H, W), not onto the manifold; ModelError if it was not learned.
+
+        Args:
+            y: Noisy images, clean ones lie in [0, 1].
+            sigma: Deviation of the noise, one, an image each, (B,), or a place each, (B, 1, H, W).
+        """
+        raise ModelError(NO_GAINS)
 
     @plainly
     @torch.no_grad()
@@ -180,6 +203,11 @@ class ChartedModel(GenerativeModel):
     @plainly
     def push_forward(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         return self.density.push_forward(noise, context)
+
+    @plainly
+    def clear(self, y: Tensor, sigma: Tensor | float) -> Tensor:
+        deviation = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
+        return self.chart.clear(y, deviation if deviation.ndim else deviation.expand(len(y)))
 
     def metric(self, u: Tensor, context: Tensor | None = None) -> Tensor:
         """Compute JᵀJ at coordinates u, shape (B, d) to (B, d, d), float64; see `geometry.metric`."""

@@ -13,7 +13,7 @@ from mfimage.config import KindName, ModelConfig
 from mfimage.models.base import GenerativeModel
 from mfimage.models.bent import BentSubspace
 from mfimage.models.charts import Chart, ImageChart
-from mfimage.models.denoiser import Denoiser, Gains, NoiseConvNet
+from mfimage.models.denoiser import Denoiser, Gains, UNet, Wiener
 from mfimage.models.density import Density, Parted, latent_density
 from mfimage.models.encoders import Autoencoder, EncodedChart, image_decoder, image_encoder, vector_net
 from mfimage.models.flow import PIE, AmbientFlow, ManifoldFlow, ProbabilisticAutoencoder
@@ -24,6 +24,8 @@ from mfimage.models.pairs import DensePair, DrawnPair
 from mfimage.models.vectors import Spherical, VectorChart
 from mfimage.models.wavelets import Wavelets
 from mfimage.modes import Making, plainly
+
+_WIDER = (1, 3, 6, 8)  # channels of the network that removes noise at each size, in units of noise_width
 
 
 def build(config: ModelConfig, seed: int = 0) -> GenerativeModel:
@@ -116,12 +118,12 @@ def image_chart(c: ModelConfig) -> ImageChart:
     dense = [DensePair(c.dim, near, c.hidden, c.dropout) for _ in range(c.bends if near else 0)]
     drawn = DrawnPair(wavelets, c.dim, c.draw, c.hidden, c.dropout) if c.draw else None
     multiscale = Multiscale(wavelets, _couplings(wavelets, c.steps, c.width, 4, ConvNet))
-    denoiser = None
+    subspace, denoiser = BentSubspace(features, c.dim, dense, drawn), None
     if c.noise_aware:
-        channels, widths = c.shape[0], [c.noise_width * min(2**i, 2) for i in range(c.levels)]
-        nets = [NoiseConvNet(4 * channels, 8 * channels, width) for width in widths]
-        denoiser = Denoiser(wavelets, nets, Gains(features))
-    return ImageChart(multiscale, BentSubspace(features, c.dim, dense, drawn), denoiser)
+        channels, widths = c.shape[0], [c.noise_width * times for times in _WIDER[: c.levels + 1]]
+        net = UNet(2 * channels + 1, channels, widths)
+        denoiser = Denoiser(Wiener(subspace.rank), Wiener(features), net, Gains(features))
+    return ImageChart(multiscale, subspace, denoiser)
 
 
 def _couplings(

@@ -8,11 +8,12 @@ from torch.nn import functional as F
 
 from mfimage.errors import ModelError
 from mfimage.models.bent import BentSubspace
-from mfimage.models.denoiser import Denoiser
+from mfimage.models.denoiser import SIGMAS, Denoiser
 from mfimage.models.duals import Dual, by_jvp
-from mfimage.models.layers import Transform, Value
+from mfimage.models.layers import Transform, Value, full_precision
 from mfimage.models.multiscale import Multiscale
 
+_FITTED = 1000  # images that gains are fitted to
 NO_GAINS = (
     "this model was not trained with noise, so it cannot shrink it: train one that is told of it (mfimage "
     "train --noise 0-0.5)"
@@ -53,8 +54,19 @@ class Manifold(nn.Module):
         """Start what removes noise from clean images, (N, C, H, W); ModelError if there is nothing."""
         raise ModelError(NO_GAINS)
 
+    def fit_gains(self, x: Tensor) -> None:
+        """Fit the gains of `shrink` to what `clear` leaves of noise on clean images, (N, C, H, W)."""
+        raise ModelError(NO_GAINS)
+
+    def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """Remove noise from images (B, C, H, W) before they are encoded; ModelError if it cannot.
+
+        sigma: Deviations, shape (B,), or of each place, (B, 1, H, W).
+        """
+        raise ModelError(NO_GAINS)
+
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Remove noise of deviations σ, shape (B,), from images (B, C, H, W); ModelError if it cannot."""
+        """Remove noise of deviations σ, shape (B,), from images (B, C, H, W), in the coordinates too."""
         raise ModelError(NO_GAINS)
 
 
@@ -96,8 +108,25 @@ class ImageChart(Chart):
 
     @torch.no_grad()
     def initialise_denoiser(self, x: Tensor) -> None:
-        """Start the gains at Wiener's filter of the coordinates that images (N, C, H, W) have now."""
-        _able(self.denoiser).gains.initialise(torch.cat([self(part)[0] for part in x.split(256)]))
+        """Start filter and gains at what images (N, C, H, W), and their coordinates, are now."""
+        denoiser = _able(self.denoiser)
+        parts = [self._linear(part) for part in x.split(256)]
+        for wiener, z in zip((denoiser.principal, denoiser.rest), zip(*parts, strict=True), strict=True):
+            wiener.power.copy_(torch.cat(z).square().mean(0).clamp_min(1e-8))
+        denoiser.gains.initialise(torch.cat([self(part)[0] for part in x.split(256)]))
+
+    @torch.no_grad()
+    def fit_gains(self, x: Tensor) -> None:
+        denoiser, generator = _able(self.denoiser), torch.Generator().manual_seed(0)
+        x, gains = x[:: -(-len(x) // _FITTED)], []
+        for sigma in SIGMAS:
+            both = squares = x.new_zeros(self.features)
+            for clean in x.split(256):
+                noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32).to(clean)
+                cleared = self(self.clear(clean + sigma * noise, clean.new_full((len(clean),), sigma)))[0]
+                both, squares = both + (cleared * self(clean)[0]).sum(0), squares + cleared.square().sum(0)
+            gains.append(both / squares.clamp_min(1e-12))
+        denoiser.gains.fit(torch.stack(gains), x.new_tensor(SIGMAS))
 
     @torch.no_grad()
     def centre(self, x: Tensor) -> None:
@@ -133,13 +162,36 @@ class ImageChart(Chart):
         vectors = self.subspace.push_codes(u, rotated and self.multiscale.straight)
         return self.multiscale.push(vectors, rotated)
 
+    def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """Remove noise before images are encoded, by a `Denoiser`, whose linear estimate x̂ is Wiener's.
+
+        w = wavelets of y less their mean,  q = Uᵀw of the first principal components U,
+        x̂ = mean + U (q·s²/(s² + σ²)) + (w − Uq)·r²/(r² + σ²),   s² and r² mean squares on clean images
+        """
+        denoiser, rotation = _able(self.denoiser), self.subspace.rotation
+        sigma = sigma.to(y).view(len(y), 1, *(sigma.shape[2:] or (1, 1)))
+        typical = sigma.square().flatten(1).mean(1).sqrt()
+        principal, rest = self._linear(y)
+        with full_precision(y):
+            w = denoiser.principal(principal, typical) @ rotation.basis.T + denoiser.rest(rest, typical)
+        estimate = self.multiscale.wavelets.synthesis(w + rotation.mean)
+        return denoiser.clear(y, estimate, sigma.expand(-1, 1, *y.shape[2:]))
+
+    def _linear(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Principal coordinates of images, and the wavelets of what these leave."""
+        rotation = self.subspace.rotation
+        with full_precision(x):
+            w = self.multiscale.wavelets.analysis(x) - rotation.mean
+            principal = w @ rotation.basis
+            return principal, w - principal @ rotation.basis.T
+
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
         """Remove noise in the coordinates: x̂ = f(γ(σ)·f⁻¹(c_σ(y))), with c₀ the identity.
 
-        f and f⁻¹ are the chart of clean images; the couplings c_σ clear the way to it.
+        f and f⁻¹ are the chart of clean images; c_σ is `clear`.
         """
         denoiser, sigma = _able(self.denoiser), sigma.to(y)
-        return self.inverse(denoiser.gains(self(denoiser.clear(y, sigma))[0], sigma))[0]
+        return self.inverse(denoiser.gains(self(self.clear(y, sigma))[0], sigma))[0]
 
 
 def _able(denoiser: Denoiser | None) -> Denoiser:

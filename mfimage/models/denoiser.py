@@ -1,61 +1,125 @@
-"""What removes noise: networks that see it, and gains of the coordinates that they leave."""
+"""What removes noise: a network that sees images and their noise, and gains of the coordinates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mfimage.models.nets import ConvNet
-from mfimage.models.wavelets import Wavelets
-
-NOISE_FEATURES = 4  # length of what `noise_features` gives
 LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
+SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)  # where gains are measured
+_REACH = 5.0  # how far a value may be moved, in σ
 
 
-def noise_features(sigma: Tensor) -> Tensor:
-    """Describe noise to networks: σ/(σ + c) for c = 0.03, 0.1, 0.3 and 1, (B,) to (B, 4); 0 without noise."""
-    return torch.stack([sigma / (sigma + c) for c in (0.03, 0.1, 0.3, 1.0)], 1)
+class ResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(x))), 3 × 3, without biases."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.last = (nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.last(F.relu(self.first(x)))
 
 
-class NoiseConvNet(ConvNet):
-    """3×3 – 3×3 – 3×3 convolutions whose hidden layers `noise_features`, (B, 4), shift; 0 without noise."""
+class UNet(nn.Module):
+    """A U-Net without biases, (B, in, H, W) to (B, out, H, W) of any size; it gives 0 before training.
 
-    def __init__(self, in_channels: int, out_channels: int, width: int) -> None:
-        super().__init__(in_channels, out_channels, width, inner=3)
-        shifts = [nn.Linear(NOISE_FEATURES, width, bias=False) for _ in range(2)]
-        for shift in shifts:
-            nn.init.normal_(shift.weight, std=0.3)
-        self.shifts = nn.ModuleList(shifts)
+    A residual block at each size on the way down and up, two at the smallest; 2 × 2 convolutions halve and
+    double. Without biases f(k·x) = k·f(x), k > 0: what is learned at one contrast and noise holds at others.
+    Mohan, Kadkhodaie, Simoncelli, Fernandez-Granda, Robust and interpretable blind image denoising via
+    bias-free convolutional neural networks, 2020, arXiv 1906.05478; Zhang et al., Plug-and-play image
+    restoration with deep denoiser prior, 2021, arXiv 2008.13751 (the U-Net).
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
-        first, activation, second, _, last = self.layers
-        for layer, shift in zip((first, second), self.shifts, strict=True):
-            x = activation(layer(x) + shift(noise)[:, :, None, None])
-        return last(x) * noise[:, :1, None, None]
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+        widths: Channels at full size, half of it and so on.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        steps = list(pairwise(widths))
+        self.first = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.down: Any = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
+        self.halving = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2, bias=False) for fine, coarse in steps)
+        self.middle = nn.Sequential(ResidualBlock(widths[-1]), ResidualBlock(widths[-1]))
+        self.doubling: Any = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, 2, bias=False) for fine, coarse in steps
+        )
+        self.up: Any = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
+        self.last = nn.Conv2d(widths[0], out_channels, 3, padding=1, bias=False)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        least = 2 ** len(self.halving)
+        x = self.first(F.pad(x, (0, -width % least, 0, -height % least), "replicate"))
+        kept = []
+        for block, halve in zip(self.down, self.halving, strict=True):
+            x = block(x)
+            kept.append(x)
+            x = halve(x)
+        x = self.middle(x)
+        for block, double in zip(reversed(self.up), reversed(self.doubling), strict=True):
+            x = block(double(x) + kept.pop())
+        return self.last(x)[..., :height, :width]
+
+
+class Wiener(nn.Module):
+    """Wiener's filter of coordinates with noise σ: z ↦ z·s²/(s² + σ²), s² their mean square without it."""
+
+    power: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("power", torch.ones(features))
+
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Shrink coordinates (B, features) of images with noise σ, shape (B,)."""
+        return z * (self.power / (self.power + sigma.square()[:, None]))
 
 
 class Gains(nn.Module):
     """A gain for each coordinate, falling with the noise: ẑ = z·sigmoid(a − b·log σ), b > 0.
 
     It starts as Wiener's filter, z·s²/(s² + σ²), that is a = log s² and b = 2, with s² the coordinate's mean
-    square on clean data: noise that reaches an orthonormal coordinate keeps its σ. Training moves both. At
-    σ → 0 every coordinate is kept, at σ → ∞ none. Donoho, Johnstone, Ideal spatial adaptation by wavelet
-    shrinkage, 1994, Biometrika 81 (this oracle); Liu et al., 2021, arXiv 2104.10546 (learned end to end).
+    square on clean data: noise that reaches an orthonormal coordinate keeps its σ. `fit` makes it that of
+    what a network has left. At σ → 0 every coordinate is kept, at σ → ∞ none. Donoho, Johnstone, Ideal
+    spatial adaptation by wavelet shrinkage, 1994, Biometrika 81 (this oracle).
     """
+
+    level: Tensor
+    log_slope: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.level = nn.Parameter(torch.zeros(features))
-        self.log_slope = nn.Parameter(nn.init.constant_(torch.empty(features), math.log(2.0)))
+        self.register_buffer("level", torch.zeros(features))
+        self.register_buffer("log_slope", torch.full((features,), math.log(2.0)))
 
     @torch.no_grad()
     def initialise(self, z: Tensor) -> None:
         """Start as Wiener's filter of clean coordinates z, shape (N, D)."""
         self.level.copy_(z.square().mean(0).clamp_min(1e-6).log())
         self.log_slope.fill_(math.log(2.0))
+
+    @torch.no_grad()
+    def fit(self, gains: Tensor, sigmas: Tensor) -> None:
+        """Take the curves nearest to the best gains (K, D) at K ≥ 2 deviations σ, by least squares of logits.
+
+        The best gain of a coordinate is E[z·z′]/E[z′²] with z of clean images and z′ of cleared ones.
+        """
+        logits, x = torch.logit(gains.double().clamp(1e-3, 1 - 1e-3)), sigmas.double().log()[:, None]
+        x_mean, mean = x.mean(0), logits.mean(0)
+        slope = -((x - x_mean) * (logits - mean)).sum(0) / (x - x_mean).square().sum(0)
+        slope = slope.clamp_min(0.1)
+        self.log_slope.copy_(slope.log())
+        self.level.copy_(mean + slope * x_mean)
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Shrink coordinates (B, D) of images with noise σ, shape (B,), in units of the data."""
@@ -64,31 +128,25 @@ class Gains(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """What a chart needs to `shrink` noise: networks that clear images of it, and gains γ(σ).
+    """What a chart needs to remove noise: a network N that clears images of it, and gains γ(σ).
 
-    The networks work on wavelet levels from the coarsest to the finest. What is coarse and cleared already is
-    seen where finer details are judged: with y the averages and details of a level, y ← y·exp(s) + t, and s
-    and t see y and σ. Without noise nothing changes. No gradients are computed but in the training of its
-    own, which turns them on.
+    c_σ(y) = y − 5σ·tanh(N(y, x̂, σ)/5σ),  x̂ the best linear estimate, which sees all of an image where
+    convolutions see a part. Nothing is moved by much more than noise is, and c₀(y) = y. No gradients are
+    computed but in the training of its own, which turns them on.
 
     Args:
-        wavelets: The levels.
-        nets: Of each level, the finest first: (B, 4C, h, w) and noise features to (B, 8C, h, w).
+        principal: Wiener's filter of principal coordinates.
+        rest: The same of what they leave, in wavelets.
+        net: (B, 2C + 1, H, W), y, x̂ and a plane of σ, to (B, C, H, W).
         gains: γ.
     """
 
-    def __init__(self, wavelets: Wavelets, nets: Sequence[nn.Module], gains: Gains) -> None:
+    def __init__(self, principal: Wiener, rest: Wiener, net: nn.Module, gains: Gains) -> None:
         super().__init__()
-        self.wavelets, self.nets, self.gains = wavelets, nn.ModuleList(nets), gains
+        self.principal, self.rest, self.net, self.gains = principal, rest, net, gains
         self.requires_grad_(False)
 
-    def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Clear images (B, C, H, W) of noise of σ, (B,)."""
-        noise, channels = noise_features(sigma), y.shape[1]
-        low, details = self.wavelets.unpack(self.wavelets.analysis(y))
-        for level in reversed(range(len(details))):
-            both = torch.cat([low, details[level]], 1)
-            scale, shift = self.nets[level](both, noise).to(y).chunk(2, 1)
-            both = torch.addcmul(shift, both, torch.exp(torch.tanh(scale)))
-            low = self.wavelets.join(both[:, :channels], both[:, channels:], level)
-        return low
+    def clear(self, y: Tensor, estimate: Tensor, sigma: Tensor) -> Tensor:
+        """Clear images y, (B, C, H, W), given x̂ of the same shape and σ of each place, (B, 1, H, W)."""
+        found, most = self.net(torch.cat([y, estimate, sigma], 1)).to(y), _REACH * sigma
+        return y - most * torch.tanh(found / most.clamp_min(1e-6))

@@ -54,6 +54,12 @@ class EncodedChart(Manifold):
     def initialise_denoiser(self, x: Tensor) -> None:
         self.chart.initialise_denoiser(x)
 
+    def fit_gains(self, x: Tensor) -> None:
+        self.chart.fit_gains(x)
+
+    def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
+        return self.chart.clear(y, sigma)
+
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
         return self.chart.shrink(y, sigma)
 
