@@ -108,12 +108,11 @@ class ImageChart(Chart):
 
     @torch.no_grad()
     def initialise_denoiser(self, x: Tensor) -> None:
-        """Start filter and gains at what images (N, C, H, W), and their coordinates, are now."""
+        """Start Wiener's filters at what images (N, C, H, W) are."""
         denoiser = _able(self.denoiser)
         parts = [self._linear(part) for part in x.split(256)]
         for wiener, z in zip((denoiser.principal, denoiser.rest), zip(*parts, strict=True), strict=True):
             wiener.power.copy_(torch.cat(z).square().mean(0).clamp_min(1e-8))
-        denoiser.gains.initialise(torch.cat([self(part)[0] for part in x.split(256)]))
 
     @torch.no_grad()
     def fit_gains(self, x: Tensor) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)  # where gains are measured
+_EVEN = 0.15  # σ at which the network starts half from the linear estimate
 _REACH = 5.0  # how far a value may be moved, in σ
 
 
@@ -88,10 +89,9 @@ class Wiener(nn.Module):
 class Gains(nn.Module):
     """A gain for each coordinate, falling with the noise: ẑ = z·sigmoid(a − b·log σ), b > 0.
 
-    It starts as Wiener's filter, z·s²/(s² + σ²), that is a = log s² and b = 2, with s² the coordinate's mean
-    square on clean data: noise that reaches an orthonormal coordinate keeps its σ. `fit` makes it that of
-    what a network has left. At σ → 0 every coordinate is kept, at σ → ∞ none. Donoho, Johnstone, Ideal
-    spatial adaptation by wavelet shrinkage, 1994, Biometrika 81 (this oracle).
+    At σ → 0 every coordinate is kept, at σ → ∞ none. For a = log s² and b = 2 it is Wiener's filter,
+    s²/(s² + σ²); `fit` makes it that of what a network has left of noise, and all is kept before that.
+    Donoho, Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, Biometrika 81 (this oracle).
     """
 
     level: Tensor
@@ -99,14 +99,8 @@ class Gains(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.register_buffer("level", torch.zeros(features))
+        self.register_buffer("level", torch.full((features,), 20.0))
         self.register_buffer("log_slope", torch.full((features,), math.log(2.0)))
-
-    @torch.no_grad()
-    def initialise(self, z: Tensor) -> None:
-        """Start as Wiener's filter of clean coordinates z, shape (N, D)."""
-        self.level.copy_(z.square().mean(0).clamp_min(1e-6).log())
-        self.log_slope.fill_(math.log(2.0))
 
     @torch.no_grad()
     def fit(self, gains: Tensor, sigmas: Tensor) -> None:
@@ -130,9 +124,11 @@ class Gains(nn.Module):
 class Denoiser(nn.Module):
     """What a chart needs to remove noise: a network N that clears images of it, and gains γ(σ).
 
-    c_σ(y) = y − 5σ·tanh(N(y, x̂, σ)/5σ),  x̂ the best linear estimate, which sees all of an image where
-    convolutions see a part. Nothing is moved by much more than noise is, and c₀(y) = y. No gradients are
-    computed but in the training of its own, which turns them on.
+    c_σ(y) = y − 5σ·tanh(r/5σ),  r = w(σ)·(y − x̂) + N(y, x̂, σ),  w = σ²/(σ² + 0.15²)
+
+    x̂ is the best linear estimate, which sees all of an image where convolutions see a part; the more noise,
+    the more it is what N starts from. Nothing is moved by much more than noise is, and c₀(y) = y. No
+    gradients are computed but in the training of its own, which turns them on.
 
     Args:
         principal: Wiener's filter of principal coordinates.
@@ -148,5 +144,6 @@ class Denoiser(nn.Module):
 
     def clear(self, y: Tensor, estimate: Tensor, sigma: Tensor) -> Tensor:
         """Clear images y, (B, C, H, W), given x̂ of the same shape and σ of each place, (B, 1, H, W)."""
-        found, most = self.net(torch.cat([y, estimate, sigma], 1)).to(y), _REACH * sigma
+        share, most = sigma.square() / (sigma.square() + _EVEN**2), _REACH * sigma
+        found = share * (y - estimate) + self.net(torch.cat([y, estimate, sigma], 1)).to(y)
         return y - most * torch.tanh(found / most.clamp_min(1e-6))

@@ -1,11 +1,11 @@
 import pytest
 import torch
 from laws import pca, perturb
+from torch import nn
 
 from mfimage.config import ModelConfig
 from mfimage.errors import ModelError
 from mfimage.models import EncodedChart, image_chart
-from mfimage.models.denoiser import noise_features
 from mfimage.models.duals import Dual
 from mfimage.models.encoders import image_encoder
 
@@ -98,27 +98,57 @@ def test_dropout_is_of_training_alone():
     assert not torch.equal(chart.decode(torch.zeros(1, 3)), chart.decode(torch.zeros(1, 3)))
 
 
-def test_clearing_does_nothing_without_noise():
+def test_clearing_does_nothing_without_noise_and_moves_no_value_far():
     chart, x = moved((2, 9, 8), noise_aware=True).double(), torch.rand(4, 2, 9, 8, dtype=torch.double)
+    perturb(chart.denoiser, 3.0, seed=2)
     sigma = torch.tensor([0.0, 0.1, 0.2, 0.5], dtype=torch.double)
-    cleared = chart.denoiser.clear(x, sigma)
-    torch.testing.assert_close(cleared[0], x[0], atol=1e-12, rtol=0)
-    assert (cleared[1:] - x[1:]).flatten(1).abs().amax(1).min() > 1e-3
+    change = (chart.clear(x, sigma) - x).flatten(1).abs().amax(1)
+    assert change[0] == 0
+    assert (change[1:] > sigma[1:]).all()
+    assert (change <= 5.001 * sigma).all()
 
 
-def test_clearing_goes_from_coarse_to_fine():
-    chart = moved((2, 16, 12), noise_aware=True, levels=2).double()
-    y = torch.rand(3, 2, 16, 12, dtype=torch.double)
-    sigma, denoiser = torch.tensor([0.1, 0.2, 0.5], dtype=torch.double), chart.denoiser
-    average = torch.nn.functional.avg_pool2d
-    low, noise = 4 * average(y, 4), noise_features(sigma)
-    for level, net in reversed(list(enumerate(denoiser.nets))):
-        details = denoiser.wavelets.split(2**level * average(y, 2**level), level)[1]
-        both = torch.cat([low, details], 1)
-        scale, shift = net(both, noise).chunk(2, 1)
-        both = both * torch.exp(torch.tanh(scale)) + shift
-        low = denoiser.wavelets.join(both[:, :2], both[:, 2:], level)
-    torch.testing.assert_close(denoiser.clear(y, sigma), low)
+def test_noise_is_one_number_an_image_or_one_a_place():
+    chart, x = moved((2, 9, 8), noise_aware=True).double(), torch.rand(3, 2, 9, 8, dtype=torch.double)
+    sigma = torch.tensor([0.05, 0.1, 0.4], dtype=torch.double)
+    everywhere = sigma.view(3, 1, 1, 1).expand(3, 1, 9, 8)
+    torch.testing.assert_close(chart.clear(x, everywhere), chart.clear(x, sigma))
+    torch.testing.assert_close(chart.clear(x[1:2], sigma[1:2]), chart.clear(x, sigma)[1:2])
+    half = everywhere.clone()
+    half[..., :4] = 0
+    cleared = chart.clear(x, half)
+    assert torch.equal(cleared[..., :4], x[..., :4])
+    assert (cleared[..., 4:] - x[..., 4:]).abs().amax() > 1e-3
+
+
+def test_the_linear_estimate_is_the_best_one():
+    """Of images whose covariance is known: x̂ = C (C + σ²)⁻¹ y."""
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(36, 36, dtype=torch.double, generator=generator) / 6
+    x = (torch.randn(40000, 36, dtype=torch.double, generator=generator) @ mixing).view(-1, 1, 6, 6)
+    chart = image_chart(ModelConfig((1, 6, 6), 3, noise_aware=True, **{**SMALL, "near": 33})).double()
+    chart.initialise(x)
+    chart.initialise_denoiser(x)
+    y, seen = x[:5] + 0.3, []
+    chart.denoiser.net = Spy(seen)
+    chart.clear(y, torch.full((5,), 0.3, dtype=torch.double))
+    covariance = mixing.T @ mixing
+    expected = y.flatten(1) @ torch.linalg.solve(
+        covariance + 0.09 * torch.eye(36, dtype=torch.double), covariance
+    )
+    torch.testing.assert_close(seen[0][:, 0], y[:, 0])
+    torch.testing.assert_close(seen[0][:, 1].flatten(1), expected, atol=0.03, rtol=0)
+    assert (seen[0][:, 2] == 0.3).all()
+
+
+class Spy(nn.Module):
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, x):
+        self.seen.append(x)
+        return x[:, :1]
 
 
 def test_shrinking_without_noise_is_the_identity_where_nothing_is_dropped():
@@ -130,17 +160,23 @@ def test_shrinking_without_noise_is_the_identity_where_nothing_is_dropped():
 
 
 @pytest.mark.parametrize("encoded", [False, True])
-def test_shrinking_starts_as_the_filter_of_wiener(encoded):
+def test_gains_are_the_filter_of_wiener_of_what_is_left(encoded):
     torch.manual_seed(0)
-    x, sigma = images(300, (1, 8, 8)), torch.full((300,), 0.1)
+    x, sigma = images(900, (1, 8, 8)), torch.full((900,), 0.2)
     chart = image_chart(ModelConfig((1, 8, 8), 3, noise_aware=True, **SMALL))
     model = EncodedChart(image_encoder((1, 8, 8), 3, 2, 1), chart) if encoded else chart
     model.initialise(x)
     model.initialise_denoiser(x)
-    z = chart(x + 0.1)[0]
-    power = chart(x)[0].square().mean(0).clamp_min(1e-6)
-    expected = chart.inverse(z * power / (power + 0.01))[0]
-    torch.testing.assert_close(model.shrink(x + 0.1, sigma), expected, atol=1e-5, rtol=0)
+    noisy = x + 0.2 * torch.randn_like(x)
+    torch.testing.assert_close(model.shrink(noisy, sigma), model.clear(noisy, sigma), atol=1e-5, rtol=0)
+    model.fit_gains(x)
+    z, cleared = chart(x)[0], chart(chart.clear(noisy, sigma))[0]
+    best = (z * cleared).sum(0) / cleared.square().sum(0)
+    gains = chart.denoiser.gains(torch.ones(1, 64), sigma[:1])[0]
+    torch.testing.assert_close(gains, best.clamp(0, 1), atol=0.1, rtol=0)
+    assert (gains < 0.9).any()
+    left = [(done - x).square().sum() for done in (model.shrink(noisy, sigma), model.clear(noisy, sigma))]
+    assert left[0] < left[1]
 
 
 def test_log_densities_and_codes_do_not_ask_what_removes_noise():
