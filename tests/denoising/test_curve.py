@@ -45,7 +45,7 @@ def aware(tmp_path_factory):
     path = directory / "bumps.npy"
     np.save(path, draw_bumps(400))
     model = {**TINY.model, "noise_width": 8}
-    settings = TINY.with_(steps=150, noise=(0.0, 0.5), every=50, lr=1e-2, batch_size=32, model=model)
+    settings = TINY.with_(steps=300, noise=(0.0, 0.5), every=100, lr=5e-3, batch_size=64, model=model)
     train(path, directory / "run", settings, device="cpu")
     return directory / "run"
 
@@ -108,6 +108,7 @@ def test_training_stores_the_curve_with_the_model(aware, tiny_run):
     assert set(curve_of(from_pretrained(aware)).whole.psnr) == {
         "noisy",
         "projection",
+        "refined",
         "soft",
         "cycle-spin",
     }
@@ -160,7 +161,7 @@ def test_auto_is_never_below_the_noisy_image(aware, sigma, generator):
 
 
 @pytest.mark.parametrize("sigma", [0.03, 0.2])
-def test_learning_to_shrink_beats_the_noisy_image_wiener_and_at_much_noise_the_projection(
+def test_what_knows_the_noise_beats_the_noisy_image_wiener_and_a_projection_that_does_not(
     aware, generator, sigma
 ):
     model, clean = from_pretrained(aware), bump_images(100, seed=77)
@@ -169,10 +170,11 @@ def test_learning_to_shrink_beats_the_noisy_image_wiener_and_at_much_noise_the_p
     mean, (values, basis) = training.mean(0), torch.linalg.eigh(training.T.cov())
     wiener = ((y.flatten(1) - mean) @ basis * (values / (values + sigma**2))) @ basis.T + mean
     filtered = psnr(wiener.view_as(y).clamp(0, 1), clean)
-    projected = psnr(denoise(y, model, sigma, "projection"), clean)
-    ours = psnr(denoise(y, model, sigma, "soft"), clean)
-    assert ours > max(filtered, psnr(y.clamp(0, 1), clean))
-    assert ours > projected or sigma < 0.1  # these images lie on a surface: with little noise it draws them
+    with torch.no_grad():
+        untold = psnr(model.project(y).clamp(0, 1), clean)
+    for method in ("refined", "soft"):
+        assert psnr(denoise(y, model, sigma, method), clean) > max(filtered, psnr(y.clamp(0, 1), clean))
+    assert psnr(denoise(y, model, sigma, "projection"), clean) > untold or sigma < 0.1
 
 
 def test_each_image_gets_the_method_that_suits_its_noise(model, generator):
@@ -218,7 +220,9 @@ def test_what_noise_carries_beyond_black_and_white_is_not_cut_off_first(aware, g
 
 
 def test_no_such_method(model):
-    with pytest.raises(UsageError, match="choose from auto, projection, map, soft, cycle-spin, tweedie"):
+    with pytest.raises(
+        UsageError, match="choose from auto, projection, map, refined, soft, cycle-spin, tweedie"
+    ):
         denoise(bump_images(1), model, method="magic")
 
 
