@@ -82,15 +82,23 @@ def train_for(
     images: ImageSet,
     lr: float,
     batch_size: int,
+    clip: float = 200.0,
+    keep: Path | None = None,
 ) -> tuple[int, float]:
     """Train a module for CPU seconds; return steps taken and seconds spent.
 
     The steps are those of `mfimage.fit.fit` (AdamW, warm-up, cosine to zero, clipping), but the schedule
-    runs with this process's CPU clock, so that a busy machine cannot overdraw the budget.
+    runs with this process's CPU clock, so that a busy machine cannot overdraw the budget. In a file `keep`
+    its state is written every 200 steps, from which a training that was broken off goes on.
     """
     rows = shuffled(len(images), batch_size, seed=0)
     optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
     began, step = time.process_time(), 0
+    if keep and keep.exists():
+        state = torch.load(keep, weights_only=True)
+        module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        began, step = began - state["spent"], state["step"]
     while (spent := time.process_time() - began) < seconds:
         done = spent / seconds
         optimiser.param_groups[0]["lr"] = (
@@ -98,11 +106,14 @@ def train_for(
         )
         optimiser.zero_grad(set_to_none=True)
         loss(module.train(), images.batch(rows(step))).backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 200.0)
+        nn.utils.clip_grad_norm_(module.parameters(), clip)
         optimiser.step()
         step += 1
         if step % 200 == 0:
             say(f"  step {step}, {spent:.0f} CPU-seconds")
+            if keep:
+                state = {"module": module.state_dict(), "optimiser": optimiser.state_dict()}
+                torch.save({**state, "spent": spent, "step": step}, keep)
     module.eval()
     return step, spent
 

@@ -18,7 +18,7 @@ KEYS = {
         "exponent_d", "exponent_pixels", "cuda_seconds_10000",
     },
     "default_model": {"rows", "skipped", "odd", "odd_met", "bars"},
-    "denoising": {"data", "bars", "trained_cpu_seconds"},
+    "denoising": {"data", "facts", "left_out", "bars", "trained_cpu_seconds"},
     "dimension": {"recommended", "worst", "seconds"},
     "ood": {"scores", "mean", "worst", "fpr_5", "fpr_1"},
     "evaluation": {"tables", "parity", "rates", "ordering"},
@@ -62,6 +62,20 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
     if name == "ood":
         assert results["mean"] > 0.85
         assert results["scores"]["quick"]["reconstruction"]["blurred"] < 0.2  # why one score is not enough
+    if name == "denoising":
+        rows, facts = results["data"]["fashion-mini"], results["facts"]["fashion-mini"]
+        assert 20 < rows["noisy"]["0.1"]["psnr"] < 22.5  # -20 log10 0.1, and what is cut at black
+        assert rows["noisy"]["0.1"]["seconds"] < rows["TV (best weight)"]["0.1"]["seconds"]
+        assert rows["TV (best weight)"]["0.5"]["psnr"] > rows["noisy"]["0.5"]["psnr"] + 4
+        assert set(rows) | set(results["left_out"]["fashion-mini"]) >= {
+            "auto",
+            "projection",
+            "BM3D",
+            "FFDNet",
+        }
+        assert all(facts[sigma]["off_manifold"] < 1e-4 for sigma in facts)
+        bars = results["bars"]["fashion-mini"]
+        assert bars["auto, dB at 0.1"]["found"] == pytest.approx(rows["auto"]["0.1"]["psnr"], abs=0.01)
     if name == "torture":
         assert results["failures"] == []
         assert all(one["held"] == one["tried"] > 0 for one in results["promises"].values())

@@ -1,0 +1,63 @@
+"""Ours: every method of one M-flow, and what else is asked of it."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+import torch
+from denoisers.classics import Family
+from denoisers.sets import GAUSSIAN, LeftOutError, Noise
+from torch import Tensor
+
+from mfimage import denoise
+from mfimage.denoising.curve import blind_sigma, denoise_batch
+from mfimage.denoising.examination import examine, usual_misfit
+from mfimage.denoising.methods import METHODS, quick_methods
+from mfimage.models import GenerativeModel
+
+
+def by_method(model: GenerativeModel, method: str, known: bool) -> Family:
+    """Denoise by a method of `METHODS`, or by auto; σ is known, or estimated."""
+    if method in METHODS and method not in (*quick_methods(model), "map"):
+        raise LeftOutError("the model has not what it needs")
+
+    def filtered(y: Tensor, noise: Noise) -> Tensor:
+        level = y.new_full((len(y),), noise.sigma) if known else None
+        return denoise_batch(y, model, level, method).image
+
+    return {"": filtered}
+
+
+def facts(model: GenerativeModel, clean: Tensor) -> dict[str, dict[str, Any]]:
+    """What is asked beside the quality, at each σ, of images (B, C, H, W) that the model has not seen.
+
+    `sigma_found` is the mean of the estimate; `false_alarms` the share of them called far from what the model
+    knows, and `false_alarms_cut` that where noise is cut to [0, 1] as in files; `off_manifold` max
+    |project(x̂) − x̂| of the results x̂ of projection; `within_1` and `within_2` the shares of values whose
+    error is at most one and two of the deviations that auto gives.
+    """
+    return {str(noise): _facts_at(noise.sigma, noise.add(clean), model, clean) for noise in GAUSSIAN}
+
+
+def _facts_at(sigma: float, y: Tensor, model: GenerativeModel, clean: Tensor) -> dict[str, Any]:
+    level = clean.new_full((len(clean),), sigma)
+    projected = denoise_batch(y, model, level, "projection").image
+    with torch.no_grad():
+        again = torch.cat([model.project(part) for part in projected.split(100)])
+    found = {
+        "sigma_found": float(blind_sigma(y, model).mean()),
+        "false_alarms": _alarms(y, model, level),
+        "false_alarms_cut": _alarms(y.clamp(0, 1), model, level),
+        "off_manifold": float((again - projected).abs().max()),
+    }
+    if "uncertainty" in signature(denoise).parameters:
+        x_hat, deviation = denoise(y, model, sigma, uncertainty=True)
+        error = (x_hat - clean).abs()
+        found |= {f"within_{k}": float((error <= k * deviation).float().mean()) for k in (1, 2)}
+    return {name: float(f"{value:.4g}") for name, value in found.items()}
+
+
+def _alarms(y: Tensor, model: GenerativeModel, level: Tensor) -> float:
+    after = denoise_batch(y, model, level).image.clamp(0, 1)
+    return float((examine(y, after, model, level, usual_misfit(model)).strangeness > 1).float().mean())

@@ -1,0 +1,128 @@
+"""What `denoising.py` denoises: three sets of images, and the noise on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import celeba
+from torch import Tensor
+
+from mfimage.config import Config
+from mfimage.datasets import ImageSet, load
+
+PICTURES = {  # by the name of their function in `skimage.data`, the file in the package
+    "cell": "cell.png",
+    "retina": "retina.jpg",
+    "hubble_deep_field": "hubble_deep_field.jpg",
+    "moon": "moon.png",
+    "immunohistochemistry": "ihc.png",
+    "brick": "brick.png",
+    "grass": "grass.png",
+    "gravel": "gravel.png",
+}
+SIDE = 64  # pixels of a tile
+MINUTE = 60.0
+
+
+class LeftOutError(Exception):
+    """Why a row or a set is not measured."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """y = a·Poisson(x/a) + σε, not cut to [0, 1]; its variance is a·x + σ²."""
+
+    sigma: float
+    gain: float = 0.0
+
+    def __str__(self) -> str:
+        if not self.gain:
+            return f"{self.sigma:g}"
+        peak = round(1 / self.gain)
+        return f"poisson-gaussian:{peak},{self.sigma:g}" if self.sigma else f"poisson:{peak}"
+
+    def add(self, x: Tensor) -> Tensor:
+        """Add it to all images (B, C, H, W) of a set, always the same."""
+        generator = torch.Generator().manual_seed(round(1000 * self.sigma) + round(1e6 * self.gain))
+        y = self.gain * torch.poisson(x / self.gain, generator) if self.gain else x
+        return y + self.sigma * torch.randn(x.shape, generator=generator)
+
+
+GAUSSIAN = tuple(Noise(sigma) for sigma in (0.05, 0.1, 0.2, 0.3, 0.5))
+PHOTONS = (Noise(0.0, 1 / 30), Noise(0.05, 1 / 30))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A set: images to learn from, unseen clean ones, and how ours is trained."""
+
+    name: str
+    training: ImageSet
+    clean: Tensor  # (B, C, H, W)
+    config: Config
+    budget: float  # CPU seconds asked of our training
+
+
+def clothes(quick: bool) -> Task:
+    """Fashion-MNIST: 60,000 images to learn from, the first 1,000 test images."""
+    name = "fashion-mini" if quick else "fashion-mnist"
+    clean = load(name, "test").batch(slice(0, 20 if quick else 1000))
+    return Task(name, load(name, "train"), clean, Config(dim=32), 30 * MINUTE)
+
+
+def faces(quick: bool) -> Task:
+    """CelebA 64 × 64: 15,979 faces of the training split, the first 500 of the validation split."""
+    found = celeba()
+    if found is None:
+        raise LeftOutError("there is no CelebA in $MFIMAGE_SHARED/data")
+    clean = found[1].batch(slice(0, 20 if quick else 500))
+    return Task("celeba", found[0], clean, Config(dim=64), 60 * MINUTE)
+
+
+def science(quick: bool) -> Task:
+    """Grey tiles 64 × 64 of eight pictures that scikit-image brings along: cells, a retina, stars, stones.
+
+    Training tiles lie in the left half of each picture, up to 400 of them, and overlap; test tiles lie in the
+    right half, up to 32, side by side, in mixed order. Even ones (deviation below .01: black sky) are left
+    out.
+    """
+    training: list[np.ndarray] = []
+    unseen: list[np.ndarray] = []
+    for name in PICTURES:
+        picture = _picture(name)
+        middle = picture.shape[1] // 2
+        training += _tiles(picture[:, :middle], 16, 20 if quick else 400)
+        unseen += _tiles(picture[:, middle:], SIDE, 3 if quick else 32)
+    mixed = np.random.default_rng(0).permutation(len(unseen))
+    clean = load(np.stack([unseen[i] for i in mixed])[..., None], "all").batch(slice(None))
+    images = load(np.stack(training)[..., None], "all")
+    return Task("science", images, clean, Config(dim=64), 30 * MINUTE)
+
+
+def _picture(name: str) -> np.ndarray:
+    """Read a picture (H, W) in [0, 1], float32; never by download."""
+    import skimage.data
+    from skimage.color import rgb2gray
+
+    if not (Path(skimage.data.__file__).parent / PICTURES[name]).exists():
+        raise LeftOutError(f"scikit-image's {name} is not in the installed package")
+    picture = getattr(skimage.data, name)()
+    grey = rgb2gray(picture) if picture.ndim == 3 else picture / 255
+    return grey.astype(np.float32)
+
+
+def _tiles(picture: np.ndarray, step: int, most: int) -> list[np.ndarray]:
+    """Cut tiles out, so many at most, spread evenly."""
+    height, width = picture.shape
+    places = [(y, x) for y in range(0, height - SIDE + 1, step) for x in range(0, width - SIDE + 1, step)]
+    tiles = [picture[y : y + SIDE, x : x + SIDE] for y, x in places]
+    tiles = [tile for tile in tiles if tile.std() >= 0.01]
+    chosen = np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int)
+    return [tiles[i] for i in chosen]
+
+
+SETS: dict[str, Callable[[bool], Task]] = {"fashion-mnist": clothes, "celeba": faces, "science": science}
