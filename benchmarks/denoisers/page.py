@@ -117,7 +117,7 @@ def draw(results: Results) -> None:
 
 
 def _against_sigma(axes: Any, name: str, rows: dict[str, Any]) -> None:
-    """A few lines, each named at its right end."""
+    """A few lines, each named on the right."""
     drawn = {row: colour for row, colour in LINES.items() if row in rows}
     ends = {}
     for row, colour in drawn.items():
@@ -129,8 +129,9 @@ def _against_sigma(axes: Any, name: str, rows: dict[str, Any]) -> None:
     gap = 0.055 * np.ptp(axes.get_ylim())
     heights = spread({row: height for row, (_, height) in ends.items()}, gap)
     for row, (right, height) in ends.items():
-        place = (right + 0.015, heights[row])
-        axes.annotate(row, (right, height), place, color=drawn[row], va="center", annotation_clip=False)
+        text = row if right == GAUSSIAN[-1].sigma else f"{row} (to {right:g})"
+        place = (GAUSSIAN[-1].sigma + 0.015, heights[row])
+        axes.annotate(text, (right, height), place, color=drawn[row], va="center", annotation_clip=False)
     axes.set(title=name, xlabel="σ of the noise", ylabel="PSNR over the noisy image, dB", xlim=(0.03, 0.7))
     axes.set_xticks([noise.sigma for noise in GAUSSIAN], [str(noise).lstrip("0") for noise in GAUSSIAN])
     axes.spines[["top", "right"]].set_visible(False)

@@ -100,7 +100,7 @@ def science(quick: bool) -> Task:
     mixed = np.random.default_rng(0).permutation(len(unseen))
     clean = load(np.stack([unseen[i] for i in mixed])[..., None], "all").batch(slice(None))
     images = load(np.stack(training)[..., None], "all")
-    return Task("science", images, clean, Config(dim=64), 30 * MINUTE)
+    return Task("science", images, clean, Config(dim=64, validation=200), 30 * MINUTE)
 
 
 def _picture(name: str) -> np.ndarray:
