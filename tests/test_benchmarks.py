@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -89,3 +90,19 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
     if name == "paper":
         assert results["fom"]["distance"][0] < 1e-6
         assert results["pca"]["distance"][0] > 0.1
+
+
+def test_inverse_anscombe_has_no_bias(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from denoisers.classics import anscombe, inverse_anscombe
+    from denoisers.sets import Noise
+
+    draw = np.random.default_rng(0)
+    for noise in (Noise(0.0, 1 / 30), Noise(0.05, 1 / 30)):
+        for x in (0.1, 0.4, 0.9):
+            y = noise.gain * draw.poisson(x / noise.gain, 400_000) + noise.sigma * draw.normal(size=400_000)
+            z = anscombe(y, noise)
+            assert z.std() == pytest.approx(1, abs=0.06)
+            assert inverse_anscombe(z.mean(), noise) == pytest.approx(x, abs=0.001)
+            algebraic = noise.gain * (z.mean() ** 2 / 4 - 0.375) - noise.sigma**2 / noise.gain
+            assert abs(algebraic - x) > 0.005
