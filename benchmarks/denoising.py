@@ -212,7 +212,7 @@ def main() -> None:
             continue
         config = task.config.with_(time=arguments.time or task.budget)
         if quick:
-            tiny = {"width": 4, "hidden": 16}
+            tiny = {"width": 4, "hidden": 16, "noise_width": 2}
             config = task.config.with_(
                 steps=20, density_steps=5, warmup=2, every=20, validation=20, model=tiny
             )
