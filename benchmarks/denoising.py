@@ -107,21 +107,22 @@ def rows_of(task: Task, folder: Path, quick: bool) -> list[Row]:
     model = cache(lambda: trained(task.training, task.config, folder / FLOW)[0])
     training = cache(lambda: task.training.batch(slice(0, 20_000)))
 
-    def ours_by(name: str, method: str, known: bool = True) -> Row:
-        make = lambda: ours.by_method(model(), method, known)  # noqa: E731
-        return Row(name, "ours", "known" if known else "estimated", make, model=FLOW)
+    def ours_by(name: str, make: Callable[[], classics.Family], sigma: str = "known") -> Row:
+        return Row(name, "ours", sigma, make, model=FLOW)
 
     def network(name: str, build: Callable[[], Any], batch_size: int, lr: float) -> classics.Family:
         model()
         seconds = 1.0 if quick else spent_on(folder, FLOW)
         return networks.trained_network(build, task.training, seconds, folder / name, batch_size, lr)
 
-    by_name = [ours_by(name, name) for name in METHODS]
+    by_name = [ours_by(name, lambda name=name: ours.by_method(model(), name)) for name in METHODS]
+    known = ours_by("auto", lambda: ours.auto(model(), True))
+    blind = ours_by("auto blind", lambda: ours.auto(model(), False), "estimated")
     cnn, dncnn = partial(networks.PlainCnn, channels), partial(networks.deepinv_dncnn, channels, quick)
     return [
         Row("noisy", "classics", "unused", classics.noisy, noises=both),
-        ours_by("auto", "auto"),
-        replace(ours_by("auto, blind", "auto", False), noises=both),
+        replace(known, noises=both if ours.TELLS_NOISE else GAUSSIAN),
+        replace(blind, noises=both),
         *[replace(row, most=slow) if row.name == "map" else row for row in by_name],
         Row("CNN", "networks", "known", partial(network, "cnn", cnn, 32, 2e-3), model="cnn"),
         Row("DnCNN", "networks", "unused", partial(network, "dncnn", dncnn, 8, 1e-3), net, model="dncnn"),

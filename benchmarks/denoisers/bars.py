@@ -67,8 +67,9 @@ def _all(task: Task, rows: dict[str, Cells], facts: Cells, seconds: float | None
         yield from _levels(rows, "projection", PROJECTION)
     if task.name == "celeba":
         yield from _better(rows, "auto", "BM3D", {**dict.fromkeys(LEVELS, 0.0), "0.05": -0.3})
-    yield from _better(rows, "auto, blind", "auto", dict.fromkeys(LEVELS, -0.15))
-    yield from _better(rows, "auto, blind", "BM3D", {str(noise): 0.0 for noise in PHOTONS})
+    yield from _better(rows, "auto blind", "auto", dict.fromkeys(LEVELS, -0.15))
+    for name in ("auto", "auto blind"):
+        yield from _better(rows, name, "BM3D", {str(noise): 0.0 for noise in PHOTONS})
     if "0.1" in rows.get("auto", {}) and "0.1" in rows.get("BM3D", {}):
         ratio = rows["BM3D"]["0.1"]["seconds"] / rows["auto"]["0.1"]["seconds"]
         yield "CPU seconds of BM3D over those of auto", 20.0, _exact(ratio), True

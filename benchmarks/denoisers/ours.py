@@ -11,20 +11,28 @@ from denoisers.sets import GAUSSIAN, LeftOutError, Noise
 from torch import Tensor
 
 from mfimage import denoise
+from mfimage.denoising import examination
 from mfimage.denoising.curve import blind_sigma, denoise_batch
-from mfimage.denoising.examination import examine, usual_misfit
-from mfimage.denoising.methods import METHODS, quick_methods
+from mfimage.denoising.methods import quick_methods
 from mfimage.models import GenerativeModel
 
+TELLS_NOISE = "noise" in signature(denoise).parameters  # more than σ can be said of it
 
-def by_method(model: GenerativeModel, method: str, known: bool) -> Family:
-    """Denoise by a method of `METHODS`, or by auto; σ is known, or estimated."""
-    if method in METHODS and method not in (*quick_methods(model), "map"):
+
+def by_method(model: GenerativeModel, method: str) -> Family:
+    """Denoise by a method of `METHODS`, σ known."""
+    if method not in (*quick_methods(model), "map"):
         raise LeftOutError("the model has not what it needs")
+    return {"": lambda y, noise: denoise_batch(y, model, y.new_full((len(y),), noise.sigma), method).image}
+
+
+def auto(model: GenerativeModel, known: bool) -> Family:
+    """Denoise as a user does, who knows the noise or leaves it to be estimated."""
 
     def filtered(y: Tensor, noise: Noise) -> Tensor:
-        level = y.new_full((len(y),), noise.sigma) if known else None
-        return denoise_batch(y, model, level, method).image
+        if known and noise.gain:
+            return denoise(y, model, noise=str(noise))
+        return denoise(y, model, noise.sigma if known else None)
 
     return {"": filtered}
 
@@ -60,4 +68,6 @@ def _facts_at(sigma: float, y: Tensor, model: GenerativeModel, clean: Tensor) ->
 
 def _alarms(y: Tensor, model: GenerativeModel, level: Tensor) -> float:
     after = denoise_batch(y, model, level).image.clamp(0, 1)
-    return float((examine(y, after, model, level, usual_misfit(model)).strangeness > 1).float().mean())
+    usual = [examination.usual_misfit(model)] if hasattr(examination, "usual_misfit") else []
+    strangeness = examination.examine(y, after, model, level, *usual).strangeness
+    return float((strangeness > 1).float().mean())

@@ -13,7 +13,7 @@ from mfimage.files import write_text
 Results = dict[str, dict[str, Any]]  # by set
 PAGE = Path(__file__).parents[1] / "denoising.md"
 LINES = {"auto": "C3", "CNN": "C0", "DnCNN": "C9", "FFDNet": "C4", "BM3D": "C2", "TV (best weight)": "0.5"}
-UNDRAWN = ("noisy", "auto, blind")  # where time is drawn: the one takes none, the other is auto again
+UNDRAWN = ("noisy", "auto blind")  # where time is drawn: the one takes none, the other is auto again
 
 
 def write_page(results: Results, about: str) -> None:
