@@ -20,6 +20,7 @@ from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.models import GenerativeModel
 from mfimage.settings import whole_number
 
+BEYOND = 4.0  # how far noise may carry a float outside [0, 1]; values up to 255 are another scale
 AnyImages: TypeAlias = ImageLike | Data
 Sigma: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
 
@@ -60,14 +61,25 @@ def model_input(
     return x.to(model.device), restore
 
 
-def image_batches(images: AnyImages, model: GenerativeModel, size: int) -> Iterator[Tensor]:
-    """Give images as a model with a manifold takes them, `size` at a time.
+def cleared(image: ImageLike, model: GenerativeModel, sigma: Sigma | None, size: int) -> Tensor:
+    """Turn an image, or a batch, into what is scored, (B, C, H, W): cleared of noise if σ is given."""
+    x, _ = model_input(image, model, beyond=0.0 if sigma is None else BEYOND)
+    if (known := given_sigma(sigma, image, len(x))) is None:
+        return x
+    rows = torch.arange(len(x))
+    return in_batches(lambda part: model.clear(x[part], known[part]), rows, size).clamp(0, 1).to(x)
+
+
+def image_batches(
+    images: AnyImages, model: GenerativeModel, size: int, sigma: Sigma | None = None
+) -> Iterator[Tensor]:
+    """Give images as a model with a manifold takes them, `size` at a time, cleared of noise if σ is given.
 
     They are an image or a batch as for `model_input`; or a set, read a batch at a time; or what `load` takes:
     all splits, scaled and cropped to the model's size.
     """
     for part in _parts(images, model, size):
-        yield from model_input(part, model)[0].split(size)
+        yield from cleared(part, model, sigma, size).split(size)
 
 
 def _parts(images: AnyImages, model: GenerativeModel, size: int) -> Iterable[ImageLike]:

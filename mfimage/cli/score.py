@@ -77,6 +77,7 @@ def score(
     heatmaps: Path | None = None,
     report: Path | None = None,
     ood: list[str] | None = None,
+    sigma: float | None = None,
     batch: opt.Flag = False,
     fail_on_ood: opt.Flag = False,
     batch_size: opt.BatchSize = 256,
@@ -93,6 +94,7 @@ def score(
         heatmaps: Folder for PNG maps of what is strange.
         report: Write a page here: histogram, strangest images, ROC.
         ood: Images known to be strange, for the ROC curves of --report.
+        sigma: Deviation of noise on the scale of [0, 1], which is removed before images are judged.
         batch: Test whether the set has shifted.
         fail_on_ood: Exit with code 10 if any image is strange.
     """
@@ -124,13 +126,15 @@ def score(
     stems = [Path(path).stem for path in files.paths] if heatmaps else []
     claim(table, report, *png_paths(stems, heatmaps or Path(), set()))
     if detector is None:
-        errors = [float(error) for x in files.batches(batch_size) for error in score_(x, flow, batch_size)]
+        errors = [
+            float(error) for x in files.batches(batch_size) for error in score_(x, flow, batch_size, sigma)
+        ]
         rows = [{"path": path, "score": error} for path, error in zip(files.paths, errors, strict=True)]
         for row in rows if math.inf in errors else ():
             row["reason"] = UNSOUND if row["score"] == math.inf else ""
     else:
         detector.batch_size = batch_size
-        found = detector.score(files)
+        found = detector.score(files, sigma)
         rows = _judged(files, found)
         with late:
             _draw(rows, files, found, heatmaps)

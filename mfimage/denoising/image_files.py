@@ -25,11 +25,11 @@ from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import resize
 from mfimage.datasets.sets import BadFiles
 from mfimage.denoising.curve import NOISY
-from mfimage.denoising.restoring import BEYOND
 from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError, Skipped
 from mfimage.eval.image_metrics import LEAST_SIDE, psnr, ssim
 from mfimage.files import user_path
+from mfimage.inputs import BEYOND
 
 Batches: TypeAlias = Iterator[tuple[Tensor, tuple[str, ...]]]  # images with their paths
 

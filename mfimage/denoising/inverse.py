@@ -183,9 +183,10 @@ def require_posterior(model: GenerativeModel) -> ChartedModel:
 def map_denoise(y: Tensor, model: GenerativeModel, sigma: Tensor | float) -> Tensor:
     """Denoise by the most probable point of the manifold; see `methods` for the arguments, σ > 0.
 
-    x̂ = g(u*),   u* = argmin ‖y − g(u)‖²/2σ² − log p_h(u),   from u = encode(y)
+    x̂ = g(u*),   u* = argmin ‖y − g(u)‖²/2σ² − log p_h(u),   from the codes of the projection that knows σ
 
     p_h is the density on coordinates, per du: the maximum is that of the codes' posterior. The density per
     volume on the manifold would add ½ log det(JᵀJ), whose gradient costs more than all else together.
     """
-    return solve(y, LinearOperator(), model, sigma, model.encode(y))
+    clean = model.clear(y, sigma) if model.noise_aware else y
+    return solve(y, LinearOperator(), model, sigma, model.encode(clean))

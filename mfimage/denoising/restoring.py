@@ -16,11 +16,10 @@ from mfimage.datasets.pixels import unit
 from mfimage.denoising.curve import denoise_batch
 from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
 from mfimage.errors import DataError, UsageError
-from mfimage.inputs import ImageLike, Sigma, given_sigma, model_input, require_images
+from mfimage.inputs import BEYOND, ImageLike, Sigma, given_sigma, model_input, require_images
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
 
-BEYOND = 4.0  # how far noise may carry a float outside [0, 1]; values up to 255 are another scale
 _ROUNDS = 20  # of filling a hole from the projection before the search
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, ModelError, UsageError, boundary
-from mfimage.inputs import AnyImages, image_batches, require_image_manifold
+from mfimage.inputs import AnyImages, Sigma, image_batches, require_image_manifold
 from mfimage.models import ChartedModel, GenerativeModel
 from mfimage.ood.calibration import (
     DetectorCalibration,
@@ -119,17 +119,23 @@ class Detector:
         """Score above which an image is strange."""
         return self.calibration.threshold
 
-    def score(self, images: AnyImages) -> Verdicts:
+    def score(self, images: AnyImages, sigma: Sigma | None = None) -> Verdicts:
         """Score images, one or many: a batch, or whatever `mfimage.load` takes.
 
         An image of which the model gives no finite numbers has the score ∞, and is strange.
 
+        Args:
+            images: As they are, clean or noisy.
+            sigma: Standard deviation of noise in them, in their own scale ([0, 1] for sets), as for
+                `denoise`: they are cleared of it, and judged as clean images are. None: they are clean.
+
         Raises:
             UsageError: Before `calibrate`.
             DataError: If images are not of the model's size.
+            ModelError: If sigma is given to a model that was not trained with noise.
         """
         known = self.calibration
-        found = self._statistics(images)
+        found = self._statistics(images, sigma)
         scores = self._scores(found, known)
         sound = found.sound & scores.isfinite()
         scores = scores.where(sound, torch.inf)
@@ -178,9 +184,9 @@ class Detector:
         detector._calibration = known
         return detector
 
-    def _statistics(self, images: AnyImages) -> Statistics:
+    def _statistics(self, images: AnyImages, sigma: Sigma | None = None) -> Statistics:
         volume = self.score_name in VOLUME
-        batches = image_batches(images, self.model, self.batch_size)
+        batches = image_batches(images, self.model, self.batch_size, sigma)
         parts = [statistics_of(x, self.model, volume) for x in batches if len(x)]
         if not parts:
             raise DataError("no images")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mfimage.eval.dimension_estimates import levina_bickel
 from mfimage.eval.image_metrics import mse
-from mfimage.inputs import ImageLike, in_batches, model_input
+from mfimage.inputs import ImageLike, Sigma, cleared, in_batches
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
 from mfimage.ood.statistics import HUGE, TINY, Statistics
@@ -22,13 +22,17 @@ _REFERENCES = 2000  # familiar codes that are kept to be neighbours of
 
 
 @plainly
-def score(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> Any:
+def score(image: ImageLike, model: GenerativeModel, batch_size: int = 256, sigma: Sigma | None = None) -> Any:
     """Score how strange images are to a model by reconstruction error; higher is stranger.
+
+    ‖c − decode(encode(c))‖² a pixel, c the image, or with σ given the image cleared of its noise, so that
+    scores are those of clean images.
 
     Args:
         image: As for `denoise`.
         model: A trained M-flow of the image's height and width.
         batch_size: Images at a time.
+        sigma: Standard deviation of noise, in the image's own scale, as for `denoise`; None: it is clean.
 
     Returns:
         A float in [0, ∞] for one image; for a batch (B,) float32 values, in numpy or torch as they came: mean
@@ -36,13 +40,14 @@ def score(image: ImageLike, model: GenerativeModel, batch_size: int = 256) -> An
 
     Raises:
         DataError: If the image cannot be read, is out of range, or is not of the model's size.
-        ModelError: If the model has no manifold of images.
+        ModelError: If the model has no manifold of images, or with sigma was not trained with noise.
+        UsageError: If sigma is no deviation of these images.
 
     Reference:
         Brehmer, Cranmer, Flows for simultaneous manifold learning and density estimation, 2020,
         arXiv 2003.13913, §2.2.
     """
-    x, _ = model_input(image, model)
+    x = cleared(image, model, sigma, batch_size)
     values = in_batches(lambda part: mse(part, model.project(part)), x, batch_size)
     values = values.nan_to_num(torch.inf, torch.inf)
     if getattr(image, "ndim", 2) < 4:

@@ -131,3 +131,7 @@ def test_a_file_that_is_not_there_is_listed_like_a_bad_one_in_a_folder(verb, mfi
     assert "dead.png" in err
     assert fails(mfimage(*verb, "dead.png", *names[:9], "-m", tiny_run), 3, "1 of 10 files", "dead.png")
     assert fails(mfimage(*verb, "gone.png", "-m", tiny_run), 3, "gone.png: no such file or folder")
+
+
+def test_a_model_that_never_saw_noise_refuses_to_be_told_of_it(mfimage, run):
+    assert fails(mfimage("score", "same", "-m", run, "--sigma", 0.1), 4, "not trained with noise")
