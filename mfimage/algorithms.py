@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -129,16 +129,11 @@ def _disturbed(batch: Batch, sigma: float, generator: torch.Generator) -> Batch:
 
 
 def _of_random_noise(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
-    """Add noise of a random σ to each image, uniform in a range.
+    """Add noise of the configuration's model, whose numbers are random, to each image.
 
     Every third image is cut to [0, 1] after that, as files are: there black and white hold half the noise.
     """
-    low, high = cast("tuple[float, float]", config.noise)
-    sigma = (low + (high - low) * torch.rand(len(batch.x), generator=generator, dtype=torch.float32)).to(
-        batch.x
-    )
-    noise = torch.randn(batch.x.shape, generator=generator, dtype=torch.float32).to(batch.x)
-    noisy = batch.x + sigma.view(-1, 1, 1, 1) * noise
+    noisy, sigma = config.noise_model.add(batch.x, generator)
     cut = (
         (torch.rand(len(noisy), generator=generator, dtype=torch.float32) < CUT)
         .to(noisy.device)

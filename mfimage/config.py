@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mfimage.errors import UsageError
 from mfimage.model_config import SETTLED, KindName, ModelConfig
+from mfimage.noise import Gaussian, Noise, parse_noise
 from mfimage.settings import check_fields, check_number, check_range, from_json, is_number
 
 AlgorithmName = Literal[
@@ -89,7 +90,8 @@ class Config:
             are scaled; without it by how many images there are.
         noise: Standard deviation of the Gaussian noise that af, pie and denoising add to the data in
             training; 0 means 0.1 for denoising, none elsewhere. For m-flow and me-flow of images a range
-            (low, high): the chart also learns to remove noise whose σ is drawn from it. See `settled`.
+            (low, high): the chart also learns to remove noise whose σ is drawn from it; or another noise
+            by its text, as poisson:10-100: see `mfimage.noise`. See `settled`.
         weight: Of the squared error beside the likelihood, where one objective holds both.
         scandal: α, the weight of the joint score's error, where the data give a score; 0 leaves it out.
         every: Steps between validations, checkpoints and pictures; without it they come after 1, 2, 4 and
@@ -117,7 +119,7 @@ class Config:
     algorithm: AlgorithmName = "m-flow"
     flip: bool | None = None
     shift: float | None = None
-    noise: float | tuple[float, float] | None = None
+    noise: float | tuple[float, float] | str | None = None
     weight: float = 1000.0
     scandal: float = 0.0
     every: int | None = None
@@ -134,13 +136,7 @@ class Config:
             raise UsageError("time and steps both say how long to train: choose one")
         if self.density_steps is not None and self.steps is None:
             raise UsageError("density_steps goes with steps; without them the clock decides")
-        noise = 0.0 if self.noise is None else self.noise
-        if not isinstance(noise, tuple):
-            check_number("noise", noise)
-        elif len(noise) != 2 or not all(map(is_number, noise)) or not 0 <= noise[0] < noise[1]:
-            raise UsageError(f"noise must be a number or a range 0 ≤ low < high, not {noise!r}")
-        elif self.algorithm not in NOISE_AWARE:
-            raise UsageError(f"a range of noise is for {' and '.join(NOISE_AWARE)}, not for {self.algorithm}")
+        self._check_noise()
         if self.seed >= 2**63:
             raise UsageError(f"seed must lie below 2^63, not {self.seed}")
         if not isinstance(self.model, Mapping) or set(self.model) & SETTLED:
@@ -151,10 +147,32 @@ class Config:
         shape = (2,) if self.model.get("chart_context") else (3, 64, 64)
         from_json(ModelConfig, {"shape": shape, "dim": 1, **self.model})  # bad for any data: bad now
 
+    def _check_noise(self) -> None:
+        """Check the noise, and write what is Gaussian as its σ, or the range of it."""
+        aware = self.algorithm in NOISE_AWARE
+        if isinstance(self.noise, str):
+            object.__setattr__(self, "noise", _settled_noise(self.noise, aware))
+        noise = 0.0 if self.noise is None else self.noise
+        if isinstance(noise, tuple):
+            if len(noise) != 2 or not all(map(is_number, noise)) or not 0 <= noise[0] <= noise[1] > 0:
+                raise UsageError(f"noise must be a number or a range 0 ≤ low < high, not {noise!r}")
+        elif not isinstance(noise, str):
+            check_number("noise", noise)
+        if not aware and isinstance(noise, tuple | str):
+            what = "a range of noise" if isinstance(noise, tuple) else f"noise {noise}"
+            raise UsageError(f"{what} is for {' and '.join(NOISE_AWARE)}, not for {self.algorithm}")
+
     @property
     def noise_aware(self) -> bool:
-        """Whether noise is a range, which the chart learns to remove."""
-        return isinstance(self.noise, tuple)
+        """Whether noise is a range, or not Gaussian: the chart learns to remove it."""
+        return isinstance(self.noise, tuple | str)
+
+    @property
+    def noise_model(self) -> Noise:
+        """The noise that the chart learns to remove."""
+        if isinstance(self.noise, str):
+            return parse_noise(self.noise)
+        return Gaussian(self.noise if isinstance(self.noise, tuple) else (self.sigma, self.sigma))
 
     @property
     def sigma(self) -> float:
@@ -214,6 +232,15 @@ class Config:
         elif "time" in given:
             given = {"steps": None, "density_steps": None, **given}
         return replace(self, **given)
+
+
+def _settled_noise(text: str, aware: bool) -> float | tuple[float, float] | str:
+    """Read the text of noise: Gaussian of one σ is a number, unless a chart shall learn to remove it."""
+    noise = parse_noise(text)
+    if not isinstance(noise, Gaussian):
+        return str(noise)
+    low, high = noise.sigma
+    return low if low == high and (high == 0 or ":" not in text or not aware) else (low, high)
 
 
 presets: dict[PresetName, Config] = {

@@ -71,7 +71,8 @@ class Results:
         model, config = self.model, self.config
         images = read_json(self.run.directory / "data.json")["sha256"]
         model.measured[TRAINED] = {
-            "sha256": images, "validation": config.validation, "seed": config.seed
+            "sha256": images, "validation": config.validation, "seed": config.seed,
+            **({"noise": str(config.noise_model)} if model.noise_aware else {}),
         }  # fmt: skip
         with optional("curve of denoising"):
             calibrate_denoising(self.held_out, model)

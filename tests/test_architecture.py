@@ -25,6 +25,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
         "limits",
         "outputs",
         "modes",
+        "noise",
         "console",
         "signals",
         "streams",

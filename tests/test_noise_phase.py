@@ -33,6 +33,26 @@ def test_a_range_of_noise_makes_a_chart_that_shrinks_it(images, tmp_path, algori
         assert torch.equal(stored.chart.shrink(y, sigma), model.chart.shrink(y, sigma))
 
 
+@pytest.mark.parametrize(
+    "noise",
+    ["gaussian:0.2", "poisson:5-50", "poisson-gaussian:30,0-0.1", "salt-pepper:0.1", "correlated:0.2,1"],
+)
+def test_a_chart_learns_to_remove_the_noise_that_is_named(images, tmp_path, noise):
+    settings = replace(IMAGES, noise=noise)
+    model = learned(images, tmp_path / "run", settings)
+    assert model.noise_aware
+    config = Run(tmp_path / "run").config()
+    assert str(config.noise_model) == noise
+    assert model.measured["training"]["noise"] == noise
+    phase = next(phase for phase in ALGORITHMS["m-flow"].phases if phase.name == "noise")
+    generator, x = torch.Generator().manual_seed(0), images.x.repeat(20, 1, 1, 1)
+    seen = phase.disturb(Batch(x), config, generator, 2)
+    squares = (seen.x - x).square().flatten(1).mean(1)
+    kept = ((seen.x < 0) | (seen.x > 1)).flatten(1).any(1) if noise != "salt-pepper:0.1" else squares >= 0
+    assert squares[kept].mean() == pytest.approx(float(seen.sigma[kept].square().mean()), rel=0.1)
+    assert torch.equal(seen.clean, x)
+
+
 @pytest.mark.parametrize("algorithm", NOISE_AWARE)
 def test_learning_to_remove_noise_leaves_the_chart_alone(images, tmp_path, algorithm):
     plain = learn(images, tmp_path / "plain", replace(IMAGES, noise=0.0), algorithm)

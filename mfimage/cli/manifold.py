@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from cyclopts import Parameter
 
 from mfimage.cli import options as opt
+from mfimage.cli.values import NUMBERS
 from mfimage.console import Late, counted
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.outputs import claim, hold
@@ -24,7 +25,7 @@ def sample(
     *,
     model: opt.Model = "runs/latest",
     count: Annotated[int, Parameter(alias="-n"), opt.at_least(1)] = 64,
-    theta: Annotated[tuple[float, ...], opt.NUMBERS] = (),
+    theta: Annotated[tuple[float, ...], NUMBERS] = (),
     outdir: opt.Outdir = Path("samples"),
     seed: opt.Seed = 0,
     device: opt.Device = "auto",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, make_dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,48 +14,13 @@ from cyclopts import Parameter, Token, validators
 from docstring_parser import parse
 
 from mfimage import console, outputs, streams
+from mfimage.cli.values import DURATION, NOISE, PAIR
 from mfimage.config import DeviceName, Reading
 from mfimage.errors import Interrupted
 
 if TYPE_CHECKING:
     from mfimage.datasets import Dataset, ImageSet
     from mfimage.models import GenerativeModel
-
-
-def _numbers(what: str, separator: str = ",", counts: Container[int] = range(1, 1000)) -> Parameter:
-    """Make the parameter of a few numbers in one argument."""
-
-    def convert(kind: Any, tokens: Sequence[Token]) -> float | tuple[float, ...]:
-        text = tokens[-1].value
-        with suppress(ValueError):
-            numbers = tuple(float(part) for part in re.split(rf"(?<![eE]){separator}", text))  # 1e-3 is one
-            if len(numbers) in counts and all(map(math.isfinite, numbers)):
-                return numbers[0] if numbers[1:] == () and separator == "-" else numbers
-        raise ValueError(f"{text}: {what} is expected")
-
-    return Parameter(
-        converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar=what, show_default=False
-    )
-
-
-NUMBERS = _numbers("NUMBER,NUMBER,…")
-_PAIR = _numbers("LOW,HIGH", counts=(2,))
-_NUMBER_OR_RANGE = _numbers("NUMBER|LOW-HIGH", "-", (1, 2))
-
-
-def _duration() -> Parameter:
-    """Make the parameter of a time in one argument, in seconds, or with s, m or h after it."""
-
-    def convert(kind: Any, tokens: Sequence[Token]) -> float:
-        text, units = tokens[-1].value, {"": 1, "s": 1, "m": 60, "h": 3600}
-        if found := re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh]?)", text):
-            return float(found[1]) * units[found[2]]
-        raise ValueError(f"{text}: a time is expected, as 90, 90s, 20m or 1.5h")
-
-    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar="SECONDS|20m|1.5h")
-
-
-_DURATION = _duration()
 
 
 def comma_separated(names: object = None) -> Parameter:
@@ -129,7 +92,7 @@ class ReadingOptions(Reading):
     """How image files are read; see `Reading`."""
 
     value_range: Annotated[
-        tuple[float, float] | None, _PAIR, Parameter(help=_helps(Reading)["value_range"])
+        tuple[float, float] | None, PAIR, Parameter(help=_helps(Reading)["value_range"])
     ] = None
     verify: Annotated[Flag, Parameter(help=_helps(Reading)["verify"])] = False
 
@@ -236,8 +199,7 @@ def flags(settings: type, leave_out: Container[str] = (), **nested: type) -> Any
         elif name not in leave_out:
             shown = False if default is None or default is False else str(default)
             parameter = Parameter(help=helps[name], negative_bool="no-", show_default=shown)
-            special = _NUMBER_OR_RANGE if hint == float | tuple[float, float] | None else Parameter()
-            special = _DURATION if name == "time" else special
+            special = {"time": DURATION, "noise": NOISE}.get(name, Parameter())
             made.append((name, Annotated[hint | None, special, parameter], field(default=None)))
     names = {"__module__": __name__}  # else it passes for a class of the standard library
     return make_dataclass(f"{settings.__name__}Flags", made, frozen=True, namespace=names)

@@ -1,0 +1,66 @@
+"""Parameters whose value is written in one argument in a way of its own: numbers, times, noise."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Container, Sequence
+from contextlib import suppress
+from typing import Any
+
+from cyclopts import Parameter, Token
+
+from mfimage.errors import UsageError
+from mfimage.noise import parse_noise
+
+
+def _numbers(what: str, counts: Container[int] = range(1, 1000)) -> Parameter:
+    """Make the parameter of a few numbers in one argument."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+        text = tokens[-1].value
+        with suppress(ValueError):
+            numbers = tuple(float(part) for part in text.split(","))
+            if len(numbers) in counts and all(map(math.isfinite, numbers)):
+                return numbers
+        raise ValueError(f"{text}: {what} is expected")
+
+    return Parameter(
+        converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar=what, show_default=False
+    )
+
+
+NUMBERS = _numbers("NUMBER,NUMBER,…")
+PAIR = _numbers("LOW,HIGH", counts=(2,))
+
+
+def _noise() -> Parameter:
+    """Make the parameter of noise: a deviation, a range of it, or the text of a model of noise."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> str:
+        try:
+            parse_noise(tokens[-1].value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return tokens[-1].value
+
+    form = "NUMBER|LOW-HIGH|KIND:…"
+    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar=form)
+
+
+NOISE = _noise()
+
+
+def _duration() -> Parameter:
+    """Make the parameter of a time in one argument, in seconds, or with s, m or h after it."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> float:
+        text, units = tokens[-1].value, {"": 1, "s": 1, "m": 60, "h": 3600}
+        if found := re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh]?)", text):
+            return float(found[1]) * units[found[2]]
+        raise ValueError(f"{text}: a time is expected, as 90, 90s, 20m or 1.5h")
+
+    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar="SECONDS|20m|1.5h")
+
+
+DURATION = _duration()
