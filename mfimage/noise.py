@@ -39,6 +39,12 @@ class Noise:
         return astuple(self)
 
     @property
+    def brief(self) -> str:
+        """The same with two digits a number, to be read."""
+        numbers = ["-".join(dict.fromkeys(f"{end:.2g}" for end in ends)) for ends in self.ranges]
+        return f"{self.kind}:{','.join(numbers)}"
+
+    @property
     def fixed(self) -> bool:
         """Whether there is one number of each."""
         return all(low == high for low, high in self.ranges)
@@ -62,13 +68,23 @@ class Noise:
 
         The numbers are fixed. A noisy image in the place of a clean one x gives about the same.
         """
-        return self._deviation(x, *(x.new_full((len(x), 1, 1, 1), low) for low, _ in self.ranges))
+        return self._deviation(x, *self._numbers(x))
+
+    def variance(self, x: Tensor) -> Tensor:
+        """Variance of the noise in each value of images like x, (B, C, H, W); the numbers are fixed."""
+        return self._variance(x, *self._numbers(x)).expand_as(x)
+
+    def _numbers(self, x: Tensor) -> list[Tensor]:
+        return [x.new_full((len(x), 1, 1, 1), low) for low, _ in self.ranges]
 
     def _noisy(self, x: Tensor, generator: torch.Generator, *numbers: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _deviation(self, x: Tensor, *numbers: Tensor) -> Tensor:
+    def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def _deviation(self, x: Tensor, *numbers: Tensor) -> Tensor:
+        return self._variance(x, *numbers).expand_as(x).flatten(1).mean(1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,11 @@ class Gaussian(Noise):
     def _noisy(self, x: Tensor, generator: torch.Generator, *numbers: Tensor) -> Tensor:
         return x + numbers[0] * _normal(x, generator)
 
+    def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
+        return numbers[0].square()
+
     def _deviation(self, x: Tensor, *numbers: Tensor) -> Tensor:
-        return numbers[0].flatten()
+        return numbers[0].flatten()  # to the last bit
 
 
 @dataclass(frozen=True)
@@ -101,8 +120,8 @@ class Poisson(Noise):
         photons = (numbers[0] * x.clamp_min(0)).cpu()
         return torch.poisson(photons, generator).to(x) / numbers[0]
 
-    def _deviation(self, x: Tensor, *numbers: Tensor) -> Tensor:
-        return (x.flatten(1).mean(1).clamp_min(0) / numbers[0].flatten()).sqrt()
+    def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
+        return x.clamp_min(0) / numbers[0]
 
 
 @dataclass(frozen=True)
@@ -119,9 +138,8 @@ class PoissonGaussian(Noise):
         counted = Poisson(self.peak)._noisy(x, generator, numbers[0])
         return counted + numbers[1] * _normal(x, generator)
 
-    def _deviation(self, x: Tensor, *numbers: Tensor) -> Tensor:
-        counted = Poisson(self.peak)._deviation(x, numbers[0])
-        return (counted.square() + numbers[1].flatten().square()).sqrt()
+    def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
+        return x.clamp_min(0) / numbers[0] + numbers[1].square()
 
 
 @dataclass(frozen=True)
@@ -138,9 +156,8 @@ class SaltPepper(Noise):
         draw = torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x)
         return x.masked_fill(draw < numbers[0], 0.0).masked_fill(draw < numbers[0] / 2, 1.0)
 
-    def _deviation(self, x: Tensor, *numbers: Tensor) -> Tensor:
-        error = (x.square() + (1 - x).square()).flatten(1).mean(1) / 2
-        return (numbers[0].flatten() * error).sqrt()
+    def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
+        return numbers[0] * (x.square() + (1 - x).square()) / 2
 
 
 @dataclass(frozen=True)
@@ -161,8 +178,8 @@ class Correlated(Noise):
             noise = (windows * kernel.view(len(x), 1, 1, 1, -1)).sum(-1)
         return x + numbers[0] * noise
 
-    def _deviation(self, x: Tensor, *numbers: Tensor) -> Tensor:
-        return numbers[0].flatten()
+    def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
+        return numbers[0].square()
 
 
 KINDS: dict[str, type[Noise]] = {

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from mfimage import console
 from mfimage.cli import options as opt
+from mfimage.cli.values import NOISE
 from mfimage.errors import DataError, UsageError
 from mfimage.outputs import claim, hold
 from mfimage.streams import say
@@ -35,6 +36,7 @@ def denoise(
     outdir: opt.Outdir = Path("denoised"),
     method: MethodName = "auto",
     sigma: float | None = None,
+    noise: Annotated[str | None, NOISE] = None,
     resize: opt.Flag = False,
     tile: opt.Flag = False,
     mask: Path | None = None,
@@ -51,7 +53,9 @@ def denoise(
 
     Args:
         method: auto takes what did best at this noise on held-out images.
-        sigma: Noise's deviation on the scale of [0, 1]; estimated if not given.
+        sigma: Deviation of Gaussian noise on the scale of [0, 1].
+        noise: poisson:PEAK, poisson-gaussian:PEAK,SIGMA, salt-pepper:SHARE or correlated:SIGMA,WIDTH in the
+            place of sigma; without both it is estimated which noise it is.
         resize: Scale and crop to the model's size.
         tile: Treat large images in overlapping tiles.
         mask: Image, white where pixels are to be filled in.
@@ -62,6 +66,7 @@ def denoise(
     from mfimage.datasets.index import list_inputs
     from mfimage.denoising.image_files import FileReader, find_clean, sizes
     from mfimage.denoising.inverse import Downsample
+    from mfimage.denoising.noise import fixed_noise
     from mfimage.denoising.tiles import Restorer
     from mfimage.inputs import require_images
 
@@ -77,7 +82,8 @@ def denoise(
     size = (height, width) if factor is None else Downsample(factor).size(height, width)
     reader = FileReader(channels, size, options.reading, resize, tile, enlarged=factor is not None)
     missing = None if mask is None else reader.mask(mask)
-    restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size)
+    assumed = None if noise is None else fixed_noise(noise)
+    restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size, noise=assumed)
     files, unread = list_inputs(listed)
     paths = [str(path) for path in files]
     truths = None if clean is None else dict(zip(paths, find_clean(clean, paths, listed), strict=True))
@@ -163,12 +169,15 @@ def _tell(done: _Done, outdir: Path, measured: bool, options: opt.Options) -> No
     """Say what was done; name the strangest few on standard error, quiet or not: they may be invented."""
     from mfimage.denoising.curve import NOISY
     from mfimage.denoising.image_files import mean_quality
+    from mfimage.denoising.noise import assumed
 
     rows = done.rows
     console.list_skipped(done.skipped)
     left = sum(row["method"] == NOISY for row in rows)
     said = f", {left} left as they are: at their noise no method of this model helps" if left else ""
     options.say(f"{console.counted(len(rows), 'image')} in {outdir}{said}")
+    if words := assumed([row["noise"] for row in rows]):
+        options.say(words)
     if measured:
         options.say(mean_quality(rows))
     warnings = [row["warning"] for row in rows if row["warning"]]

@@ -18,6 +18,7 @@ from mfimage.errors import ModelError, UsageError, boundary
 from mfimage.eval.image_metrics import psnr
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
+from mfimage.noise import Gaussian, Noise
 from mfimage.pretrained import CALIBRATION
 from mfimage.settings import whole_number
 
@@ -143,6 +144,7 @@ class Denoised:
     image: Tensor  # (B, C, H, W), not clipped to [0, 1]
     sigma: Tensor  # the noise that was given, or estimated, (B,)
     methods: list[str]  # by which each was made; `noisy` if it was left as it is
+    noise: list[Noise]  # that was assumed of each
 
 
 @plainly
@@ -153,7 +155,7 @@ def denoise_batch(
     method: str = "auto",
     batch_size: int = 256,
 ) -> Denoised:
-    """Denoise images (B, C, H, W) by a method of `METHODS`, or each by the one that suits its noise.
+    """Remove Gaussian noise from images (B, C, H, W) by a method of `METHODS`, or the one that suits each.
 
     "auto" takes the best by the model's curve; without one, the first of `quick_methods`. Clean images lie in
     [0, 1]; sigma, in their units, has shape (B,), or is None to be estimated.
@@ -172,4 +174,4 @@ def denoise_batch(
         rows = torch.tensor([name == other for other in chosen]).nonzero().flatten().to(y.device)
         for part in rows.split(batch_size):
             out[part] = function(y[part], model, sigma[part])
-    return Denoised(out, sigma, chosen)
+    return Denoised(out, sigma, chosen, [Gaussian((s, s)) for s in sigma.tolist()])

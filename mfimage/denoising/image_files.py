@@ -211,7 +211,8 @@ def rows_of(
     found, unknown = restored.examination, [None] * len(paths)
     small = min(restored.after.shape[-2:]) < LEAST_SIDE
     columns: dict[str, Iterable[Any]] = {
-        "path": paths, "output": map(str, written), "sigma": found.sigma.tolist(), "method": restored.methods,
+        "path": paths, "output": map(str, written), "method": restored.methods,
+        "sigma": found.sigma.tolist(), "noise": [one.brief for one in restored.noise],
         "psnr": unknown if clean is None else psnr(restored.after, clean).tolist(),
         "ssim": unknown if clean is None or small else ssim(restored.after, clean).tolist(),
         "distance": found.distance.tolist(), "residual": found.residual.tolist(),

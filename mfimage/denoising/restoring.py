@@ -13,12 +13,13 @@ from torch.nn import functional as F
 
 from mfimage.datasets.convert import to_batch
 from mfimage.datasets.pixels import unit
-from mfimage.denoising.curve import denoise_batch
 from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
+from mfimage.denoising.noise import fixed_noise, remove_noise
 from mfimage.errors import DataError, UsageError
 from mfimage.inputs import BEYOND, ImageLike, Sigma, given_sigma, model_input, require_images
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
+from mfimage.noise import Gaussian
 
 _ROUNDS = 20  # of filling a hole from the projection before the search
 
@@ -29,6 +30,7 @@ def denoise(
     sigma: Sigma | None = None,
     method: str = "auto",
     batch_size: int = 256,
+    noise: str | None = None,
 ) -> Any:
     """Remove noise with a model of what such images look like; the result is cut to [0, 1].
 
@@ -38,13 +40,15 @@ def denoise(
             carries them beyond they are best left there, since cutting them off loses what they tell.
         model: Trained on images of this height and width.
         sigma: Standard deviation of the noise in the image's own scale (0 … 255 for uint8), one number or
-            one an image; None to estimate it from the image.
+            one an image, of Gaussian noise; None to estimate from the images what noise they have.
         method: "projection" to the manifold, "refined" (what a network that knows the noise leaves, near the
             manifold), "soft" (its coordinates shrunk), "cycle-spin" (refined, averaged over shifts), "map"
             (the most probable point of the manifold), "tweedie" (one step up the density), or "auto": the
             best of them by the model's own validation curve (`map` apart, which takes far longer), or the
             image as it is, where the noise is less than the model's error.
         batch_size: Images at a time.
+        noise: In the place of sigma, on the scale of [0, 1]: "poisson:30" (photons of white),
+            "poisson-gaussian:30,0.02", "salt-pepper:0.1", …; see `mfimage.noise`.
 
     Returns:
         The same kind, dimensions and dtype (a PIL image for a path).
@@ -52,15 +56,19 @@ def denoise(
     Raises:
         DataError: If the image cannot be read, is out of range, or is not of the model's size.
         ModelError: If the model has not what the method needs, is one of vectors, or gives no finite image.
-        UsageError: If there is no such method, or sigma is no deviation of these images.
+        UsageError: If there is no such method or noise, or sigma is no deviation of these images.
 
     Example:
         >>> clean = denoise("shoe.png", model)  # doctest: +SKIP
         >>> clean = denoise(noisy_uint8, model, sigma=25)  # doctest: +SKIP
     """
     y, restore = model_input(image, model, beyond=BEYOND, projects=False)
-    known = given_sigma(sigma, image, len(y))
-    return restore(denoise_batch(y, model, known, method, batch_size).image.cpu())  # which cuts
+    known = None if noise is None else [fixed_noise(noise)] * len(y)
+    if (deviation := given_sigma(sigma, image, len(y))) is not None:
+        if noise is not None:
+            raise UsageError("sigma and noise both say what noise there is: choose one")
+        known = [Gaussian((s, s)) for s in deviation.tolist()]
+    return restore(remove_noise(y, model, known, method, batch_size).image.cpu())  # which cuts
 
 
 def inpaint(

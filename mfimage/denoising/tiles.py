@@ -6,17 +6,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfimage.denoising.curve import NOISY, Denoised, blind_sigma, denoise_batch
+from mfimage.denoising.curve import NOISY, Denoised, blind_sigma
 from mfimage.denoising.examination import Examination, examine, usual_misfit
+from mfimage.denoising.noise import estimate_noise, remove_noise, structure
 from mfimage.denoising.restoring import enlarge, fill
 from mfimage.errors import DataError, UsageError
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
+from mfimage.noise import Gaussian, Noise
+
+Everywhere: TypeAlias = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 
 OVERLAP = 0.5  # share of a tile that its neighbour covers
 
@@ -82,6 +87,7 @@ class Restored:
     before: Tensor  # what was given, at the size of the result, (B, C, H, W)
     after: Tensor  # the result, in [0, 1]
     methods: list[str]  # by which each was made
+    noise: list[Noise]  # that was assumed of each
     examination: Examination  # what happened to each
 
 
@@ -97,6 +103,7 @@ class Restorer:
     tiled: bool = False  # whether images are larger than the model's
     batch_size: int = 256  # images, or tiles, at a time
     advance: Callable[[int], None] = lambda count: None  # told how many images, or tiles, are done
+    noise: Noise | None = None  # in the place of sigma; None: estimated, if there is no sigma
 
     def __post_init__(self) -> None:
         if self.sigma is not None and not 0 < self.sigma <= 1:
@@ -110,6 +117,8 @@ class Restorer:
             )
         if self.factor is not None and (self.missing is not None or self.tiled):
             raise UsageError("--super goes with neither --mask nor --tile")
+        if self.noise is not None and (inverse or self.sigma is not None):
+            raise UsageError("--noise goes with neither --sigma, --mask nor --super")
 
     def steps(self, height: int, width: int) -> int:
         """Count what `advance` is told of an image of this size: one, or its tiles."""
@@ -124,25 +133,36 @@ class Restorer:
             return self._enlarged(y, self.factor)
         if self.missing is not None:
             return self._filled(y, self.missing)
-        sigma = blind_sigma(y, self.model) if self.sigma is None else y.new_full((len(y),), self.sigma)
+        noise = self.noise if self.sigma is None else Gaussian((self.sigma, self.sigma))
         if not self.tiled:
-            denoised = denoise_batch(y, self.model, sigma, self.method, self.batch_size)
+            known = None if noise is None else [noise] * len(y)
+            denoised = remove_noise(y, self.model, known, self.method, self.batch_size)
             self.advance(len(y))
             return self._examined(y, denoised)
-        parts = [self._in_tiles(one[None], s) for one, s in zip(y, sigma, strict=True)]
-        images, methods = torch.cat([image for image, _ in parts]), [method for _, method in parts]
-        return self._examined(y, Denoised(images, sigma, methods))
+        parts = [self._in_tiles(one, noise) for one in y.split(1)]
+        image, sigma = (torch.cat([getattr(part, name) for part in parts]) for name in ("image", "sigma"))
+        methods, found = [part.methods[0] for part in parts], [part.noise[0] for part in parts]
+        return self._examined(y, Denoised(image, sigma, methods, found))
 
-    def _in_tiles(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, str]:
-        """Denoise one large image, all tiles at its noise, and so by one method."""
-        methods: list[str] = []
+    def _in_tiles(self, y: Tensor, noise: Noise | None) -> Denoised:
+        """Denoise one large image, all tiles of the noise that the whole has, and so by one method."""
+        assumed = noise or estimate_noise(y, self.model)[0]
+        done = self._of_noise(y, assumed, self._stepwise)
+        if noise is None and structure(y, done):
+            sigma = float(blind_sigma(y, self.model))
+            done = self._of_noise(y, Gaussian((sigma, sigma)), self._everywhere)
+        return done
+
+    def _of_noise(self, y: Tensor, noise: Noise, everywhere: Everywhere) -> Denoised:
+        parts: list[Denoised] = []
 
         def function(x: Tensor) -> Tensor:
-            denoised = denoise_batch(x, self.model, sigma.expand(len(x)), self.method, self.batch_size)
-            methods.extend(denoised.methods)
-            return denoised.image
+            parts.append(remove_noise(x, self.model, [noise] * len(x), self.method, self.batch_size))
+            return parts[-1].image
 
-        return self._stepwise(function, y), methods[0]
+        image = everywhere(function, y)
+        sigma = torch.cat([part.sigma for part in parts]).square().mean(0, keepdim=True).sqrt()
+        return Denoised(image, sigma, parts[0].methods[:1], [noise])
 
     def _filled(self, y: Tensor, missing: Tensor) -> Restored:
         mask = missing.to(y.device).expand(len(y), 1, -1, -1)
@@ -162,7 +182,9 @@ class Restorer:
         return self._examined(smooth, self._drawn(x_hat))
 
     def _drawn(self, x_hat: Tensor) -> Denoised:
-        return Denoised(x_hat, x_hat.new_full((len(x_hat),), self.sigma or 0.0), ["map"] * len(x_hat))
+        count, sigma = len(x_hat), self.sigma or 0.0
+        noise: list[Noise] = [Gaussian((sigma, sigma))] * count
+        return Denoised(x_hat, x_hat.new_full((count,), sigma), ["map"] * count, noise)
 
     def _stepwise(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Apply a function in batches, or in tiles, and tell how many are done."""
@@ -194,4 +216,5 @@ class Restorer:
 
         examination = examine(y, after, self.model, denoised.sigma, usual_misfit(self.model), project)
         strange = examination.strangeness.where(sound, torch.inf).nan_to_num(torch.inf, torch.inf)
-        return Restored(y.cpu(), after.cpu(), methods, replace(examination, strangeness=strange))
+        told = replace(examination, strangeness=strange)
+        return Restored(y.cpu(), after.cpu(), methods, denoised.noise, told)

@@ -46,6 +46,22 @@ def test_the_noise_is_estimated_if_not_given(denoised, noisy):
     assert all(image["psnr"] is None for image in images)
 
 
+def test_noise_of_another_kind_is_named_and_told(mfimage, tiny_run, noisy):
+    command = ["denoise", "noisy", "-m", tiny_run, "-o", "out", "--report", "r", "--json"]
+    for flag in ([], ["--tile"]):
+        code, out, err = mfimage(*command, *flag, "--noise", "poisson-gaussian:30,0.02")
+        assert code == 0, err
+        assert "noise: poisson-gaussian:30,0.02 in 6 images" in err
+        images = json.loads(out)["images"]
+        assert {image["noise"] for image in images} == {"poisson-gaussian:30,0.02"}
+        assert {row["noise"] for row in table("r/denoised.csv")} == {"poisson-gaussian:30,0.02"}
+        mean = pixels_of("noisy/0.png").mean()
+        assert images[0]["sigma"] == pytest.approx((mean / 30 + 0.02**2) ** 0.5, rel=0.05)
+    code, out, err = mfimage(*command)
+    assert all(image["noise"].startswith("gaussian:0.") for image in json.loads(out)["images"])
+    assert "noise:" not in err
+
+
 def test_paths_come_from_standard_input(mfimage, tiny_run, noisy):
     command = ["denoise", "-m", tiny_run, "-o", "out", "-"]
     assert mfimage(*command, given="noisy/4.png\n\nnoisy/1.png\n")[1] == "out/4.png\nout/1.png\n"
@@ -88,6 +104,9 @@ def test_what_no_method_helps_is_left_as_it_is_and_told(mfimage, tiny_run, noisy
         (["--method", "magic"], 2, '"magic" for --method. Choose from: "auto", "projection"'),
         (["--sigma", "0"], 2, "--sigma 0.0"),
         (["--sigma", "25"], 2, "--sigma 25.0: a deviation above 0 on the scale of [0, 1]"),
+        (["--noise", "poisson"], 2, "poisson:PEAK is expected"),
+        (["--noise", "poisson:10-100"], 2, "one number is needed, not a range"),
+        (["--noise", "poisson:30", "--sigma", "0.1"], 2, "--noise goes with neither --sigma"),
         (["--method", "soft"], 4, "noise"),
         (["--super", "3"], 2, "must divide both sides"),
         (["--super", "2"], 3, "8 × 8 pixels, but the model takes 4 × 4"),

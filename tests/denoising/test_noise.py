@@ -1,0 +1,163 @@
+"""Noise of every kind, named or found out, and removed."""
+
+import pytest
+import torch
+from tiny import TINY, bump_images, draw_bumps, learn, write_array
+
+from mfimage import denoise
+from mfimage.denoising import noise as rooms
+from mfimage.denoising.curve import blind_sigma, denoise_batch
+from mfimage.denoising.noise import assumed, estimate_noise, fixed_noise, remove_noise
+from mfimage.denoising.tiles import Restorer
+from mfimage.errors import UsageError
+from mfimage.eval.image_metrics import psnr
+from mfimage.noise import parse_noise
+
+SETTINGS = TINY.with_(
+    steps=150, noise=(0.0, 0.5), every=50, lr=1e-2, batch_size=32, model={**TINY.model, "noise_width": 8}
+)
+
+
+@pytest.fixture(scope="module")
+def aware(tmp_path_factory):
+    """A model that learned to remove Gaussian noise."""
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("noise")
+    path = write_array(directory / "bumps.npy", draw_bumps(400))
+    return learn(path, directory / "run", SETTINGS)
+
+
+def noisy(text, count=60, seed=0):
+    x = bump_images(count, seed=77)
+    return x, parse_noise(text).add(x, torch.Generator().manual_seed(seed))[0]
+
+
+def quality(x, done):
+    return float(psnr(done.image.clamp(0, 1), x).mean())
+
+
+def test_gaussian_noise_is_removed_as_ever(aware):
+    y = noisy("gaussian:0.1")[1]
+    sigma = torch.full((60,), 0.1)
+    expected = denoise_batch(y, aware, sigma)
+    done = remove_noise(y, aware, [fixed_noise("0.1")] * 60)
+    assert torch.equal(done.image, expected.image)
+    assert done.methods == expected.methods
+    assert torch.equal(denoise(y, aware, 0.1), expected.image.clamp(0, 1))
+    assert torch.equal(denoise(y, aware, noise="gaussian:0.1"), expected.image.clamp(0, 1))
+
+
+@pytest.mark.parametrize("level", [0.05, 0.2])
+def test_gaussian_noise_is_taken_for_what_it_is(aware, level):
+    y = noisy(f"gaussian:{level}")[1]
+    done = remove_noise(y, aware)
+    assert {one.kind for one in done.noise} == {"gaussian"}
+    torch.testing.assert_close(done.sigma, blind_sigma(y, aware))
+    assert torch.equal(done.image, denoise_batch(y, aware).image)
+
+
+@pytest.mark.parametrize("text", ["poisson:10", "poisson-gaussian:20,0.03"])
+def test_each_pixel_comes_from_the_image_denoised_at_its_own_noise(aware, monkeypatch, text):
+    """By a denoiser that finds the clean image first, and then draws the σ that it is told."""
+    x = torch.linspace(0.1, 1, 64).view(1, 1, 8, 8)
+    told = []
+
+    def denoiser(y, model, sigma, method, batch_size):
+        told.append(float(sigma))
+        image = x if len(told) == 1 else sigma.view(-1, 1, 1, 1).expand_as(y)
+        return rooms.Denoised(image, sigma, ["soft"], [])
+
+    monkeypatch.setattr(rooms, "denoise_batch", denoiser)
+    noise = fixed_noise(text)
+    done = remove_noise(x, aware, [noise])
+    own = noise.variance(x).sqrt()
+    torch.testing.assert_close(done.image, own, rtol=0.05, atol=0)
+    assert told[0] == pytest.approx(float(noise.deviation(x)))
+    assert (told[1], told[-1]) == pytest.approx((float(own.min()), float(own.max())))
+    assert float(done.sigma) == pytest.approx(float(own.square().mean().sqrt()))
+
+
+@pytest.mark.parametrize("text", ["salt-pepper:0.05", "salt-pepper:0.2"])
+def test_lost_values_are_filled_in_before(aware, text):
+    x, y = noisy(text)
+    done = remove_noise(y, aware, [fixed_noise(text)] * 60)
+    assert quality(x, done) > quality(x, denoise_batch(y, aware)) + 3
+
+
+def test_large_images_tell_what_noise_they_have(aware):
+    x = torch.nn.functional.interpolate(bump_images(6), 48, mode="bicubic").clamp(0, 1)
+    for text, kind, number in (("poisson:30", "poisson", 30), ("salt-pepper:0.1", "salt-pepper", 0.1)):
+        y = parse_noise(text).add(x, torch.Generator().manual_seed(0))[0]
+        found = estimate_noise(y, aware)
+        assert [one.kind for one in found] == [kind] * 6
+        assert sum(one.ranges[0][0] for one in found) / 6 == pytest.approx(number, rel=0.25)
+
+
+def test_what_the_denoiser_leaves_is_structure(monkeypatch, aware):
+    monkeypatch.setattr(rooms, "estimate_noise", lambda y, model: [fixed_noise("poisson:10")] * len(y))
+    for count in (1, 60):  # alone, and together
+        y = noisy("poisson:10", count)[1]
+        assert {one.kind for one in remove_noise(y, aware).noise} == {"poisson"}
+        clean = bump_images(count)
+        done = remove_noise(clean, aware)
+        assert {one.kind for one in done.noise} == {"gaussian"}
+        assert torch.equal(done.image, denoise_batch(clean, aware).image)
+
+
+def test_a_model_that_only_projects_needs_no_more_than_sigma(model):
+    y = noisy("poisson:10")[1]
+    assert {one.kind for one in estimate_noise(y, model)} == {"gaussian"}
+    assert torch.equal(remove_noise(y, model).image, denoise_batch(y, model).image)
+    known = remove_noise(y, model, [fixed_noise("poisson:10")] * 60)
+    assert set(known.methods) == {"projection"}
+
+
+def test_a_model_gets_the_noise_that_it_has_learned_as_it_is(aware, monkeypatch):
+    y = noisy("poisson:10")[1]
+    monkeypatch.setitem(aware.measured["training"], "noise", "poisson:5-50")
+    noise = fixed_noise("poisson:10")
+    done = remove_noise(y, aware, [noise] * 60)
+    sigma = torch.cat([noise.deviation(one[None]) for one in y])
+    assert torch.equal(done.image, denoise_batch(y, aware, sigma, done.methods[0]).image)
+    assert len(set(done.methods)) == 1
+
+
+def test_each_image_of_a_batch_has_its_own_noise(aware):
+    texts = ["gaussian:0.1", "poisson:10", "gaussian:0.1", "salt-pepper:0.1"]
+    noise = [fixed_noise(text) for text in texts]
+    y = torch.cat([noisy(text, 4)[1][i : i + 1] for i, text in enumerate(texts)])
+    done = remove_noise(y, aware, noise)
+    for i, one in enumerate(noise):
+        alone = remove_noise(y[i : i + 1], aware, [one])
+        torch.testing.assert_close(done.image[i : i + 1], alone.image, atol=1e-5, rtol=0)
+        assert done.methods[i] == alone.methods[0]
+
+
+@pytest.mark.parametrize("text", ["poisson:10", "salt-pepper:0.1", None])
+def test_tiles_have_the_noise_of_the_whole_image(aware, text):
+    y = torch.rand(1, 1, 16, 24, generator=torch.Generator().manual_seed(0))
+    steps = []
+    restorer = Restorer(aware, tiled=True, noise=text and fixed_noise(text), advance=steps.append)
+    done = restorer(y)
+    assert done.after.shape == y.shape
+    assert len(done.noise) == len(done.methods) == 1
+    assert text is None or str(done.noise[0]) == text
+    assert sum(steps) == restorer.steps(16, 24)
+
+
+def test_noise_is_said_in_a_line():
+    assert assumed(["gaussian:0.1", "gaussian:0.2"]) == ""
+    assert assumed(["poisson:30"] * 3) == "noise: poisson:30 in 3 images"
+    several = ["poisson:30", "gaussian:0.1", "poisson:31"]
+    assert assumed(several) == "noise: poisson in 2 images, gaussian:0.1 in 1 image"
+
+
+def test_what_is_asked_of_noise_must_make_sense(aware):
+    y = bump_images(2)
+    for noise, sigma, words in (
+        ("poisson:10-100", None, "one number is needed"),
+        ("poisson:30", 0.1, "choose one"),
+        ("snow:1", None, "there is no noise 'snow'"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            denoise(y, aware, sigma, noise=noise)
