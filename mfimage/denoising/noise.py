@@ -22,7 +22,7 @@ _LEAST = 0.005  # σ of the lowest
 _PHOTONS = 0.7  # share of the variance that rises with brightness, from which it is taken for photons'
 _TAKEN_OFF = 0.65  # share of such variance that is taken off where it is noise; of structure it is less
 _SEVERAL, _USUALLY_OFF = 5, 0.45  # images that are judged together, by the median of that share
-_ENOUGH = 400  # values of an image, from which it tells more than σ
+_ENOUGH, _ALONE = 400, 4000  # values of an image, from which it tells more than σ; and tells photons alone
 _ALIKE = 2.0  # ratio of quartiles of the gain a, below which such images have one line together
 _BEST = ("cycle-spin", "refined", "soft")  # of the methods that learn noise
 
@@ -54,7 +54,8 @@ def remove_noise(
     the error of such a guess. A model that has learned noise of this kind gets the image as it is.
 
     What looks like photons' noise may be structure of bright things: if the denoiser takes off far less than
-    that much, the noise counts as Gaussian. Five images or more are judged together, as from one camera.
+    that much, the noise counts as Gaussian. Five images or more are judged together, as from one camera: half
+    of them must look so. A small image is not judged alone.
     """
     if noise is not None:
         return _by_kind(y, model, noise, method, batch_size)
@@ -109,9 +110,10 @@ def structure(y: Tensor, done: Denoised) -> list[int]:
     """Name the rows that were taken for photons' noise, and yet keep so much of it that it is structure."""
     rows = [i for i, one in enumerate(done.noise) if isinstance(one, Poisson | PoissonGaussian)]
     taken = (y - done.image).flatten(1).square().mean(1) / done.sigma.square().clamp_min(1e-12)
-    if len(rows) < _SEVERAL:
-        return [i for i in rows if not taken[i] >= _TAKEN_OFF]
-    return rows if not taken[rows].median() >= _USUALLY_OFF else []
+    if len(y) < _SEVERAL:
+        return [i for i in rows if y[i].numel() < _ALONE or not taken[i] >= _TAKEN_OFF]
+    borne_out = 2 * len(rows) >= len(y) and taken[rows].median() >= _USUALLY_OFF
+    return [] if borne_out else rows
 
 
 def _by_kind(

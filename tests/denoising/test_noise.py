@@ -95,13 +95,18 @@ def test_large_images_tell_what_noise_they_have(aware):
 
 def test_what_the_denoiser_leaves_is_structure(monkeypatch, aware):
     monkeypatch.setattr(rooms, "estimate_noise", lambda y, model: [fixed_noise("poisson:10")] * len(y))
-    for count in (1, 60):  # alone, and together
-        y = noisy("poisson:10", count)[1]
-        assert {one.kind for one in remove_noise(y, aware).noise} == {"poisson"}
-        clean = bump_images(count)
-        done = remove_noise(clean, aware)
+    many, clean = noisy("poisson:10")[1], bump_images(60)
+    assert {one.kind for one in remove_noise(many, aware).noise} == {"poisson"}
+    for y in (clean, clean[:1], many[:1]):  # and small images alone do not tell
+        done = remove_noise(y, aware)
         assert {one.kind for one in done.noise} == {"gaussian"}
-        assert torch.equal(done.image, denoise_batch(clean, aware).image)
+        assert torch.equal(done.image, denoise_batch(y, aware).image)
+
+
+def test_a_few_among_many_do_not_make_the_noise_that_of_photons(monkeypatch, aware):
+    y, text = noisy("poisson:10", 12)[1], ["poisson:10"] * 5 + ["gaussian:0.1"] * 7
+    monkeypatch.setattr(rooms, "estimate_noise", lambda y, model: [fixed_noise(one) for one in text])
+    assert {one.kind for one in remove_noise(y, aware).noise} == {"gaussian"}
 
 
 def test_a_model_that_only_projects_needs_no_more_than_sigma(model):
