@@ -22,6 +22,7 @@ from mfimage.console import counted, duration, optional
 from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import CURVE, NOISY, calibrate_denoising, denoise_batch
 from mfimage.denoising.examination import USUAL
+from mfimage.denoising.uncertainty import UNCERTAINTY
 from mfimage.errors import ModelError
 from mfimage.eval.image_metrics import PCA, psnr
 from mfimage.eval.page import Files, Page, Part, Pictures, Section, picture, strip
@@ -37,7 +38,13 @@ from mfimage.run import Run
 from mfimage.streams import say
 
 REPORT = "report.html"
-MEASURED = (TRAINED, CURVE, USUAL, VERDICT)  # sections of `model.measured` that training measures
+MEASURED = (
+    TRAINED,
+    CURVE,
+    UNCERTAINTY,
+    USUAL,
+    VERDICT,
+)  # sections of `model.measured` that training measures
 SIGMAS = (25 / 255, 50 / 255)  # of noise on the page
 _WIDTH = 722  # pixels that a row of images may take
 _SAMPLES = 400_000  # values of samples at most

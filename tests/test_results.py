@@ -20,7 +20,7 @@ from mfimage.training import train_or_reuse
 
 @pytest.mark.parametrize(
     ("target", "lost"),
-    [("calibrate_denoising", {"denoising", "familiar"}), ("judge", {"verdict"})],
+    [("calibrate_denoising", {"denoising", "uncertainty", "familiar"}), ("judge", {"verdict"})],
 )
 def test_a_measurement_that_fails_is_reported_and_the_model_is_there(
     bumps, tmp_path, monkeypatch, capsys, target, lost

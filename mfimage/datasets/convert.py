@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -76,6 +76,33 @@ def white(image: ImageLike) -> float:
     if isinstance(image, Image.Image):
         return picture_white(image, "image")
     return type_white(_numpy_type(image))
+
+
+def floats_like(result: Image.Image | np.ndarray | Tensor, x: Tensor, white: float) -> np.ndarray | Tensor:
+    """Give numbers about an image, such as deviations, its dimensions and scale: floats, arrays for pictures.
+
+    Args:
+        result: What `to_batch` gave back.
+        x: A number for each value of the batch it came from, (B, C, H, W), where white is 1, in [0, 1].
+        white: In the scale of the result.
+
+    Returns:
+        float32 (of float64 images that), a tensor for a tensor, of the result's dimensions; of a picture
+        (H, W), or (H, W, 3). Transparency has 0.
+    """
+    like: Any
+    if isinstance(result, Image.Image):
+        grey = result.mode in ("1", "L", "LA", "I", "F") or result.mode.startswith("I;16")
+        like = np.zeros((result.height, result.width, *(() if grey else (3,))), np.float32)
+    elif isinstance(result, Tensor):
+        like = torch.zeros_like(result, dtype=result.dtype if result.is_floating_point() else torch.float32)
+    else:
+        like = np.zeros_like(result, dtype=result.dtype if result.dtype.kind == "f" else np.float32)
+    out: Any = to_batch(like)[1](x)
+    axis = -1 if isinstance(out, np.ndarray) else -3
+    if out.ndim > 2 and out.shape[axis] in (2, 4):
+        (out[..., -1] if axis == -1 else out[..., -1, :, :])[...] = 0
+    return out * white
 
 
 def _numpy_type(image: np.ndarray | Tensor) -> np.dtype:

@@ -39,6 +39,12 @@ def wavelet_sigma(y: Tensor) -> Tensor:
     return details.flatten(1).abs().median(1).values / _NORMAL
 
 
+def is_cut(y: Tensor) -> Tensor:
+    """Tell of each image (B, C, H, W) whether no value lies beyond [0, 1], shape (B,)."""
+    flat = y.flatten(1)
+    return (flat.amin(1) >= 0) & (flat.amax(1) <= 1)
+
+
 Method = Callable[[Tensor, GenerativeModel, Tensor], Tensor]
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfimage.datasets.convert import to_batch
+from mfimage.datasets.convert import floats_like, to_batch, white
 from mfimage.datasets.pixels import unit
 from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
 from mfimage.denoising.noise import fixed_noise, remove_noise
+from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import DataError, UsageError
 from mfimage.inputs import BEYOND, ImageLike, Sigma, given_sigma, model_input, require_images
 from mfimage.models import GenerativeModel
@@ -31,6 +32,7 @@ def denoise(
     method: str = "auto",
     batch_size: int = 256,
     noise: str | None = None,
+    uncertainty: bool = False,
 ) -> Any:
     """Remove noise with a model of what such images look like; the result is cut to [0, 1].
 
@@ -49,26 +51,37 @@ def denoise(
         batch_size: Images at a time.
         noise: In the place of sigma, on the scale of [0, 1]: "poisson:30" (photons of white),
             "poisson-gaussian:30,0.02", "salt-pepper:0.1", …; see `mfimage.noise`.
+        uncertainty: Tell, too, how far the result may be from the truth.
 
     Returns:
-        The same kind, dimensions and dtype (a PIL image for a path).
+        The same kind, dimensions and dtype (a PIL image for a path). With `uncertainty` a pair: that, and the
+        standard deviation of each value's error in the image's own scale, floats of the same dimensions (an
+        array for a picture). Of images like those trained on, with Gaussian noise, 68 % of the values are
+        within one, and 95 % within two.
 
     Raises:
         DataError: If the image cannot be read, is out of range, or is not of the model's size.
-        ModelError: If the model has not what the method needs, is one of vectors, or gives no finite image.
+        ModelError: If the model has not what the method needs, is one of vectors, or gives no finite image;
+            if its uncertainty with this method was not measured at the end of training.
         UsageError: If there is no such method or noise, or sigma is no deviation of these images.
 
     Example:
         >>> clean = denoise("shoe.png", model)  # doctest: +SKIP
         >>> clean = denoise(noisy_uint8, model, sigma=25)  # doctest: +SKIP
+        >>> clean, std = denoise(noisy_uint8, model, uncertainty=True)  # doctest: +SKIP
     """
     y, restore = model_input(image, model, beyond=BEYOND, projects=False)
+    errors = calibration_of(model) if uncertainty else None
     known = None if noise is None else [fixed_noise(noise)] * len(y)
     if (deviation := given_sigma(sigma, image, len(y))) is not None:
         if noise is not None:
             raise UsageError("sigma and noise both say what noise there is: choose one")
         known = [Gaussian((s, s)) for s in deviation.tolist()]
-    return restore(remove_noise(y, model, known, method, batch_size).image.cpu())  # which cuts
+    denoised = remove_noise(y, model, known, method, batch_size)
+    result = restore(denoised.image.cpu())  # which cuts
+    if errors is None:
+        return result
+    return result, floats_like(result, denoised.deviation(y, errors).cpu(), white(image))
 
 
 def inpaint(
