@@ -43,6 +43,7 @@ def denoise(
     factor: Annotated[int | None, Parameter(name="--super"), opt.at_least(2)] = None,
     clean: Path | None = None,
     report: Path | None = None,
+    uncertainty: Path | None = None,
     batch_size: opt.BatchSize = 256,
     options: opt.Options = opt.Options(),
 ) -> None:
@@ -62,6 +63,8 @@ def denoise(
         factor: Enlarge by this factor to the model's size.
         clean: Folder of clean images of the same names, in the same folders, to measure PSNR and SSIM.
         report: Folder for denoised.csv and sheet.png (before, after).
+        uncertainty: Folder for maps of the error's standard deviation, float TIFF files on the scale of
+            [0, 1], over colours the root mean square.
     """
     from mfimage.datasets.index import list_inputs
     from mfimage.denoising.image_files import FileReader, find_clean, sizes
@@ -76,24 +79,25 @@ def denoise(
     opt.given(*listed, mask, clean)
     hold(outdir)
     hold(report)
+    hold(uncertainty)
     flow = options.load(model)
     require_images(flow)
     channels, height, width = flow.shape
     size = (height, width) if factor is None else Downsample(factor).size(height, width)
     reader = FileReader(channels, size, options.reading, resize, tile, enlarged=factor is not None)
     missing = None if mask is None else reader.mask(mask)
-    assumed = None if noise is None else fixed_noise(noise)
-    restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size, noise=assumed)
+    assumed, uncertain = None if noise is None else fixed_noise(noise), uncertainty is not None
+    restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size, uncertain, noise=assumed)
     files, unread = list_inputs(listed)
     paths = [str(path) for path in files]
     truths = None if clean is None else dict(zip(paths, find_clean(clean, paths, listed), strict=True))
-    _claim(paths, outdir, report)
+    _claim(paths, outdir, report, uncertainty)
     done = _Done(skipped=[*unread])
     large = [shape for _, shape in sizes(paths, options.reading.max_pixels)] if tile else []
     total = sum(restorer.steps(*shape) for shape in large) if tile else len(paths)
     with done.late, options.progress("tiles" if tile else "images", total) as advance:
         telling = replace(restorer, advance=_counting(advance))
-        _restore(telling, reader, paths, truths, outdir, report, done)
+        _restore(telling, reader, paths, truths, outdir, report, uncertainty, done)
     with done.late:
         _report(report, done)
     options.notes(reader.notes)
@@ -120,17 +124,23 @@ def _restore(
     truths: dict[str, Path] | None,
     outdir: Path,
     report: Path | None,
+    uncertainty: Path | None,
     done: _Done,
 ) -> None:
     """Read, restore and write, batch by batch."""
     from mfimage.datasets import save_pngs
     from mfimage.denoising import image_files
+    from mfimage.denoising.uncertainty import save_maps
 
     size, used = (restorer.model.shape[1], restorer.model.shape[2]), _taken(outdir, report)
     for y, names in reader.batches(paths, done.skipped, restorer.missing):
         restored, truth = restorer(y.to(restorer.model.device)), None
         stems, deep = [Path(name).stem for name in names], image_files.deep_files(names)
         written = save_pngs(restored.after, stems, outdir, used, deep)
+        if uncertainty is not None and restored.deviation is not None:
+            with done.late:
+                maps = [uncertainty / path.with_suffix(".tiff").name for path in written]
+                save_maps(restored.deviation, maps)
         if truths is not None:
             with done.late:  # the results are there, whatever the clean images are
                 above, across = restored.after.shape[-2:]
@@ -201,12 +211,13 @@ def _listed(inputs: Sequence[str]) -> list[str]:
     return listed
 
 
-def _claim(paths: Sequence[str], outdir: Path, report: Path | None) -> None:
+def _claim(paths: Sequence[str], outdir: Path, report: Path | None, uncertainty: Path | None) -> None:
     """Check that all results can be written, and that none, named as its input, overwrites what is read."""
     from mfimage.datasets.pictures import png_paths
 
     pictures = png_paths([Path(path).stem for path in paths], outdir, _taken(outdir, report))
-    claim(*pictures, *([report / "denoised.csv", report / "sheet.png"] if report else []))
+    maps = [uncertainty / path.with_suffix(".tiff").name for path in pictures] if uncertainty else []
+    claim(*pictures, *maps, *([report / "denoised.csv", report / "sheet.png"] if report else []))
 
 
 def _taken(outdir: Path, report: Path | None) -> set[str]:

@@ -16,6 +16,7 @@ from mfimage.denoising.curve import NOISY, Denoised, blind_sigma
 from mfimage.denoising.examination import Examination, examine, usual_misfit
 from mfimage.denoising.noise import estimate_noise, remove_noise, structure
 from mfimage.denoising.restoring import enlarge, fill
+from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import DataError, UsageError
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
@@ -89,6 +90,7 @@ class Restored:
     methods: list[str]  # by which each was made
     noise: list[Noise]  # that was assumed of each
     examination: Examination  # what happened to each
+    deviation: Tensor | None = None  # of each value's error, if that was asked for, (B, C, H, W)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,7 @@ class Restorer:
     factor: int | None = None  # by which images are enlarged
     tiled: bool = False  # whether images are larger than the model's
     batch_size: int = 256  # images, or tiles, at a time
+    uncertain: bool = False  # whether results come with their deviations
     advance: Callable[[int], None] = lambda count: None  # told how many images, or tiles, are done
     noise: Noise | None = None  # in the place of sigma; None: estimated, if there is no sigma
 
@@ -119,6 +122,10 @@ class Restorer:
             raise UsageError("--super goes with neither --mask nor --tile")
         if self.noise is not None and (inverse or self.sigma is not None):
             raise UsageError("--noise goes with neither --sigma, --mask nor --super")
+        if self.uncertain and inverse:
+            raise UsageError("--uncertainty goes with neither --mask nor --super")
+        if self.uncertain:
+            calibration_of(self.model).require(self.method)
 
     def steps(self, height: int, width: int) -> int:
         """Count what `advance` is told of an image of this size: one, or its tiles."""
@@ -133,16 +140,22 @@ class Restorer:
             return self._enlarged(y, self.factor)
         if self.missing is not None:
             return self._filled(y, self.missing)
-        noise = self.noise if self.sigma is None else Gaussian((self.sigma, self.sigma))
+        denoised = self._denoised(y, self.noise if self.sigma is None else Gaussian((self.sigma, self.sigma)))
+        restored = self._examined(y, denoised)
+        if not self.uncertain:
+            return restored
+        return replace(restored, deviation=denoised.deviation(y, calibration_of(self.model)).cpu())
+
+    def _denoised(self, y: Tensor, noise: Noise | None) -> Denoised:
         if not self.tiled:
             known = None if noise is None else [noise] * len(y)
             denoised = remove_noise(y, self.model, known, self.method, self.batch_size)
             self.advance(len(y))
-            return self._examined(y, denoised)
+            return denoised
         parts = [self._in_tiles(one, noise) for one in y.split(1)]
         image, sigma = (torch.cat([getattr(part, name) for part in parts]) for name in ("image", "sigma"))
         methods, found = [part.methods[0] for part in parts], [part.noise[0] for part in parts]
-        return self._examined(y, Denoised(image, sigma, methods, found))
+        return Denoised(image, sigma, methods, found)
 
     def _in_tiles(self, y: Tensor, noise: Noise | None) -> Denoised:
         """Denoise one large image, all tiles of the noise that the whole has, and so by one method."""

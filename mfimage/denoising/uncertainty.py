@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.errors import ModelError, boundary
+from mfimage.files import whole
 from mfimage.models import GenerativeModel
 from mfimage.pretrained import CALIBRATION
 
@@ -65,18 +68,21 @@ class Spread:
     """The deviation of a method's errors, fitted at some levels of noise.
 
     std = exp(w(σ) · features),   w linear in log σ between the levels, and beyond them that of the end
+
+    It is at most what all but one in a thousand values had that it was fitted to.
     """
 
     sigmas: tuple[float, ...]  # rising
     weights: tuple[tuple[float, ...], ...]  # w at each
+    most: tuple[float, ...]  # the largest deviation at each
 
     def __call__(self, y: Tensor, x_hat: Tensor, sigma: Tensor) -> Tensor:
         """Give the deviation, (B, C, H, W), of results, as `describe` takes them."""
         where, known = sigma.clamp_min(LEAST).log().cpu().numpy(), np.log(self.sigmas)
         columns = [np.interp(where, known, column) for column in zip(*self.weights, strict=True)]
-        weights = torch.from_numpy(np.stack(columns, 1)).to(y)
-        features = describe(y, x_hat, sigma)
-        return (features * weights.view(-1, 1, 1, 1, _FEATURES)).sum(-1).exp().clamp_max(1)
+        weights = torch.from_numpy(np.stack(columns, 1)).to(y).view(-1, 1, 1, 1, _FEATURES)
+        most = torch.from_numpy(np.interp(where, known, np.log(self.most))).to(y).view(-1, 1, 1, 1)
+        return torch.minimum((describe(y, x_hat, sigma) * weights).sum(-1), most).exp()
 
 
 @dataclass(frozen=True)
@@ -95,23 +101,26 @@ class Calibration:
         """
         out, kinds = torch.empty_like(y), list(zip(methods, cut.tolist(), strict=True))
         for method, is_cut in sorted(set(kinds)):
+            self.require(method)
             known = self.cut if is_cut else self.whole
-            if method not in known:
-                raise ModelError(
-                    f"how far results of method {method} may be from the truth was not measured: choose from "
-                    f"{', '.join(sorted(known))}"
-                )
             rows = torch.tensor([kind == (method, is_cut) for kind in kinds], device=y.device)
             out[rows] = known[method](y[rows], x_hat[rows], sigma[rows])
         return out
+
+    def require(self, method: str) -> None:
+        """Raise ModelError where nothing is known of a method; "auto" takes none but those that are known."""
+        if method != "auto" and not (method in self.cut and method in self.whole):
+            raise ModelError(
+                f"how far results of method {method} may be from the truth was not measured: choose from "
+                f"{', '.join(['auto', *sorted(set(self.whole) - {'noisy'})])}"
+            )
 
 
 class Collector:
     """Fits the deviations of methods one level of noise after the other, rising, as errors come in."""
 
     def __init__(self) -> None:
-        self.sigmas: dict[str, list[float]] = {}
-        self.weights: dict[str, list[tuple[float, ...]]] = {}
+        self.found: dict[str, list[tuple[float, tuple[float, ...], float]]] = {}
 
     def __call__(self, method: str, sigma: float, y: Tensor, x_hat: Tensor, x: Tensor) -> None:
         """Take results (N, C, H, W) of a method, from y with noise σ, of which the truth is x."""
@@ -119,14 +128,14 @@ class Collector:
         rows = torch.randint(x.numel(), (min(_PIXELS, x.numel()),), generator=generator).to(x.device)
         features = describe(y, x_hat, y.new_full((len(y),), sigma)).flatten(0, -2)[rows]
         errors = (x_hat.clamp(0, 1) - x).abs().flatten()[rows]
-        self.sigmas.setdefault(method, []).append(sigma)
-        self.weights.setdefault(method, []).append(
-            tuple(round(value, 5) for value in fit_spread(features, errors).tolist())
-        )
+        weights = fit_spread(features, errors)
+        most = float((features.double() @ weights).quantile(0.999).exp())
+        rounded = tuple(round(value, 5) for value in weights.tolist())
+        self.found.setdefault(method, []).append((sigma, rounded, min(max(most, 1e-6), 1.0)))
 
     def spreads(self) -> dict[str, Spread]:
         """What was fitted, by method."""
-        return {name: Spread(tuple(self.sigmas[name]), tuple(self.weights[name])) for name in self.sigmas}
+        return {name: Spread(*map(tuple, zip(*found, strict=True))) for name, found in self.found.items()}
 
 
 def fit_spread(features: Tensor, errors: Tensor) -> Tensor:
@@ -182,8 +191,18 @@ def calibration_of(model: GenerativeModel) -> Calibration:
 def _read(stored: dict[str, Any]) -> Spread:
     sigmas = tuple(float(value) for value in stored["sigmas"])
     weights = tuple(tuple(float(value) for value in row) for row in stored["weights"])
-    if not sigmas or len(sigmas) != len(weights) or {len(row) for row in weights} != {_FEATURES}:
+    most = tuple(float(value) for value in stored["most"])
+    if not sigmas or not len(sigmas) == len(weights) == len(most) or {*map(len, weights)} != {_FEATURES}:
         raise ValueError("lengths differ")
-    if not np.isfinite([*sigmas]).all() or not np.isfinite(weights).all() or not 0 < sigmas[0] <= min(sigmas):
-        raise ValueError("numbers are not finite, or a deviation of noise is not positive")
-    return Spread(sigmas, weights)
+    if not np.isfinite([*sigmas, *most]).all() or not np.isfinite(weights).all():
+        raise ValueError("numbers are not finite")
+    if min(*sigmas, *most) <= 0:
+        raise ValueError("a deviation is not positive")
+    return Spread(sigmas, weights, most)
+
+
+def save_maps(deviation: Tensor, paths: Sequence[Path]) -> None:
+    """Write maps (N, C, H, W) as TIFF files of floats, of colours the root mean square, each whole or not."""
+    for one, path in zip(deviation.float().square().mean(1).sqrt(), paths, strict=True):
+        with whole(path) as temporary:
+            Image.fromarray(one.cpu().numpy()).save(temporary, format="TIFF")

@@ -163,6 +163,25 @@ def test_images_that_are_all_of_another_size_are_refused_before_they_are_read(mf
     assert fails(mfimage(*command), 3, "large/0.png: 30 × 20 pixels", "8 × 8", "--resize", "--tile")
 
 
+@pytest.mark.parametrize("tile", [[], ["--tile"]])
+def test_maps_of_uncertainty_lie_beside(mfimage, tiny_run, model, noisy, tile):
+    command = ["denoise", "noisy", "-m", tiny_run, "-o", "out", "--sigma", 0.2, "--uncertainty", "maps"]
+    assert mfimage(*command, *tile)[0] == 0
+    assert sorted(os.listdir("maps")) == [f"{i}.tiff" for i in range(6)]
+    for i in range(6):
+        image = pixels_of(f"noisy/{i}.png").astype(np.float32)
+        _, expected = denoise(image, model, 0.2, uncertainty=True)
+        with Image.open(f"maps/{i}.tiff") as found:
+            assert found.mode == "F"
+            np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-4)
+
+
+def test_uncertainty_is_refused_where_there_is_none(mfimage, tiny_run, noisy):
+    command = ["denoise", "noisy", "-m", tiny_run, "-o", "out", "--uncertainty", "maps"]
+    assert fails(mfimage(*command, "--method", "map"), 4, "method map", "choose from auto, projection")
+    assert fails(mfimage(*command, "--super", 2), 2, "--uncertainty goes with neither")
+
+
 @pytest.mark.parametrize(("flags", "what", "total"), [([], "images", 6), (["--tile"], "tiles", 5 + 2 + 6)])
 def test_progress_is_told_in_images_or_tiles(mfimage, tiny_run, noisy, monkeypatch, flags, what, total):
     if flags:

@@ -3,7 +3,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mfimage.denoising.tiles import hann, in_tiles, starts
+from mfimage.denoising.curve import denoise_batch
+from mfimage.denoising.tiles import OVERLAP, hann, in_tiles, starts
 from mfimage.errors import DataError, UsageError
 
 SIZES = [(8, 8), (8, 9), (11, 8), (23, 37), (64, 16)]
@@ -75,3 +76,32 @@ def test_too_small_an_image_and_a_wrong_overlap_are_refused():
         in_tiles(torch.sin, torch.zeros(1, 1, 7, 9), (8, 8))
     with pytest.raises(UsageError, match="overlap"):
         in_tiles(torch.sin, torch.zeros(1, 1, 9, 9), (8, 8), 1.0)
+
+
+def seam(values, at, tile, axis):
+    """Mean step of values (B, C, H, W) between pixels across the borders of tiles, over that elsewhere."""
+    steps = values.diff(dim=axis).abs().transpose(axis, 0).flatten(1).mean(1)
+    borders = {start - 1 for start in at if start} | {start + tile - 1 for start in at[:-1]}
+    on = torch.tensor([i in borders for i in range(len(steps))])
+    return float(steps[on].mean() / steps[~on].mean())
+
+
+@pytest.mark.parametrize("what", ["smooth", "photograph"])
+def test_no_seams_can_be_seen(model, generator, what):
+    """Errors of results step no more at the borders of tiles than elsewhere."""
+    if what == "smooth":
+        x = (torch.linspace(0.2, 0.8, 90)[:, None] * torch.linspace(0.4, 1, 101)).expand(1, 1, -1, -1)
+    else:
+        data = pytest.importorskip("skimage.data")
+        x = torch.from_numpy(data.astronaut()[50:140, 180:281].mean(-1))[None, None].float() / 255
+    y = x + 0.1 * torch.randn(x.shape, generator=generator)
+
+    def error(overlap):
+        joined = in_tiles(
+            lambda part: denoise_batch(part, model, None, "projection").image, y, (8, 8), overlap
+        )
+        return joined - x
+
+    for axis, length in ((2, 90), (3, 101)):
+        assert seam(error(OVERLAP), starts(length, 8, OVERLAP), 8, axis) < 1.1
+    assert seam(error(0.0), starts(101, 8, 0.0), 8, 3) > 1.2  # without overlap they are seen

@@ -119,10 +119,10 @@ def test_what_is_around_a_value_is_described():
 
 
 def test_between_two_levels_the_logarithm_is_in_between_and_beyond_that_of_the_end():
-    spread = Spread((0.01, 1.0), ((np.log(0.02), *[0.0] * 7), (np.log(0.5), *[0.0] * 7)))
+    spread = Spread((0.01, 1.0), ((np.log(0.02), *[0.0] * 7), (np.log(0.5), *[0.0] * 7)), (1.0, 0.4))
     y = torch.rand(4, 1, 3, 3)
     found = spread(y, y, torch.tensor([0.001, 0.01, 0.1, 3.0]))[:, 0, 0, 0]
-    torch.testing.assert_close(found, torch.tensor([0.02, 0.02, 0.1, 0.5]))
+    torch.testing.assert_close(found, torch.tensor([0.02, 0.02, 0.1, 0.4]))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_map_has_the_dimensions_and_the_scale_of_the_image(calibrated, tmp_pat
 
 def test_what_was_not_measured_is_refused_before_anything_is_done(calibrated, model, monkeypatch):
     y = bump_images(2)
-    with pytest.raises(ModelError, match="choose from noisy, projection"):
+    with pytest.raises(ModelError, match="choose from auto, projection"):
         denoise(y, calibrated, 0.1, "map", uncertainty=True)
     monkeypatch.setattr("mfimage.denoising.restoring.remove_noise", None)
     model.measured.pop(UNCERTAINTY, None)
@@ -171,10 +171,11 @@ def test_what_was_not_measured_is_refused_before_anything_is_done(calibrated, mo
     [
         3,
         {"whole": {}},
-        {"whole": {}, "cut": {"soft": {"sigmas": [0.1], "weights": []}}},
-        {"whole": {}, "cut": {"soft": {"sigmas": [0.1], "weights": [[1.0] * 7]}}},
-        {"whole": {}, "cut": {"soft": {"sigmas": [-0.1], "weights": [[1.0] * 8]}}},
-        {"whole": {}, "cut": {"soft": {"sigmas": [0.1], "weights": [[float("nan")] * 8]}}},
+        {"whole": {}, "cut": {"soft": {"sigmas": [0.1], "weights": [], "most": [1]}}},
+        {"whole": {}, "cut": {"soft": {"sigmas": [0.1], "weights": [[1.0] * 7], "most": [1]}}},
+        {"whole": {}, "cut": {"soft": {"sigmas": [0.1], "weights": [[1.0] * 8], "most": [0]}}},
+        {"whole": {}, "cut": {"soft": {"sigmas": [-0.1], "weights": [[1.0] * 8], "most": [1]}}},
+        {"whole": {}, "cut": {"soft": {"sigmas": [0.1], "weights": [[float("nan")] * 8], "most": [1]}}},
     ],
 )
 def test_a_damaged_one_is_an_error(model, damaged):
@@ -191,4 +192,6 @@ def test_a_diverged_result_spoils_no_calibration(generator):
     bad[0] = 1e30
     collector = Collector()
     collector("bad", 0.1, y, bad, x)
-    assert np.isfinite(collector.weights["bad"]).all()
+    spread = collector.spreads()["bad"]
+    assert np.isfinite(spread.weights).all()
+    assert 0 < spread.most[0] <= 1
