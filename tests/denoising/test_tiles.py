@@ -3,7 +3,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mfimage.denoising.curve import denoise_batch
 from mfimage.denoising.tiles import OVERLAP, hann, in_tiles, starts
 from mfimage.errors import DataError, UsageError
 
@@ -87,21 +86,20 @@ def seam(values, at, tile, axis):
 
 
 @pytest.mark.parametrize("what", ["smooth", "photograph"])
-def test_no_seams_can_be_seen(model, generator, what):
-    """Errors of results step no more at the borders of tiles than elsewhere."""
+def test_no_seams_can_be_seen(generator, what):
+    """Results that each tile judges on its own step no more at the borders of tiles than elsewhere."""
     if what == "smooth":
         x = (torch.linspace(0.2, 0.8, 90)[:, None] * torch.linspace(0.4, 1, 101)).expand(1, 1, -1, -1)
     else:
         data = pytest.importorskip("skimage.data")
         x = torch.from_numpy(data.astronaut()[50:140, 180:281].mean(-1))[None, None].float() / 255
-    y = x + 0.1 * torch.randn(x.shape, generator=generator)
+    y = x + 0.05 * torch.randn(x.shape, generator=generator)
 
-    def error(overlap):
-        joined = in_tiles(
-            lambda part: denoise_batch(part, model, None, "projection").image, y, (8, 8), overlap
-        )
-        return joined - x
+    def shrink(tile):
+        mean = tile.mean((2, 3), keepdim=True)
+        return mean + 0.2 * (tile - mean)
 
     for axis, length in ((2, 90), (3, 101)):
-        assert seam(error(OVERLAP), starts(length, 8, OVERLAP), 8, axis) < 1.1
-    assert seam(error(0.0), starts(101, 8, 0.0), 8, 3) > 1.2  # without overlap they are seen
+        ratio = {o: seam(in_tiles(shrink, y, (8, 8), o), starts(length, 8, o), 8, axis) for o in (0, OVERLAP)}
+        assert ratio[0] > 1.5
+        assert ratio[OVERLAP] < 1.1
