@@ -31,6 +31,8 @@ _HOME = {  # where each public name lives; imported at first use, so that `mfima
     "compare": "eval",
     "choose_dimension": "eval.dimension_choice",
     "MfimageError": "errors",
+    "UnfamiliarWarning": "errors",
+    "ChangedWarning": "errors",
 }
 __all__ = sorted(_HOME)
 __version__ = "0.1.0"

@@ -22,7 +22,10 @@ Report: TypeAlias = Callable[[Progress, dict[str, float]], None]
 
 _PARTS = 1000  # of a bar
 _SMOOTH = 20  # steps over which the loss is averaged
-_METHODS = {False: 1, True: 8}  # projections that all methods of denoising take about, by noise-awareness
+_METHODS = {
+    False: 4,
+    True: 12,
+}  # projections that all methods, and what is familiar, take about, by noise-awareness
 
 
 class Account:

@@ -59,6 +59,14 @@ class ResourceError(MfimageError):
     exit_code = 6
 
 
+class UnfamiliarWarning(UserWarning):
+    """Images are far from what the model was trained on: what is made of them may be invented."""
+
+
+class ChangedWarning(UserWarning):
+    """A result cannot keep all that its image has, such as colour or transparency."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the work once it had saved its step (exit code 128 + signal: 130 or 143).
 

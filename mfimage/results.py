@@ -21,7 +21,7 @@ from mfimage.config import Config
 from mfimage.console import counted, duration, optional
 from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import CURVE, NOISY, calibrate_denoising, denoise_batch
-from mfimage.denoising.examination import USUAL
+from mfimage.denoising.familiarity import FAMILIAR
 from mfimage.denoising.uncertainty import UNCERTAINTY
 from mfimage.errors import ModelError
 from mfimage.eval.image_metrics import PCA, psnr
@@ -42,7 +42,7 @@ MEASURED = (
     TRAINED,
     CURVE,
     UNCERTAINTY,
-    USUAL,
+    FAMILIAR,
     VERDICT,
 )  # sections of `model.measured` that training measures
 SIGMAS = (25 / 255, 50 / 255)  # of noise on the page

@@ -13,7 +13,11 @@ from tiny import TINY, draw_bumps
 
 from mfimage import Detector, evaluate, from_pretrained, load
 from mfimage.clothes_demo import run_demo
-from mfimage.datasets import ImageSet, Skipped
+from mfimage.datasets import ImageSet, Skipped, gaussian_noise
+from mfimage.denoising.comparison import page_of as page_of_denoised
+from mfimage.denoising.comparison import slides_of
+from mfimage.denoising.tiles import Restorer
+from mfimage.denoising.told import rows_of
 from mfimage.eval import compare
 from mfimage.eval.comparison import picture_rows
 from mfimage.eval.evaluation import page_of
@@ -32,6 +36,7 @@ SECTIONS = {
     ],
     "evaluation": ["numbers", "samples", "reconstructions", "nearest-training-images", "settings"],
     "comparison": ["numbers", "pictures", "notes"],
+    "denoised": ["images", "settings", "notes"],
     "scores": [
         "scores", "against-images-known-to-be-strange", "strangest-images", "least-strange-images",
         "the-set-as-a-whole", "files-that-could-not-be-read", "settings",
@@ -56,6 +61,17 @@ def score_report(model):
     return score_page(files, found, detector.calibration, drift_of(found, detector.calibration), strange)
 
 
+def denoised_page(model):
+    clean = torch.from_numpy(draw_bumps(30, seed=5))[:, None] / 255
+    y = gaussian_noise(clean, 0.2, torch.Generator().manual_seed(0))
+    restored = Restorer(model, "projection", 0.2)(y)
+    rows = rows_of(restored, [f"{BAD}/{i}.png" for i in range(30)], [255.0] * 30, range(30), clean)
+    rows[1]["warning"] = f"{BAD}: far from what the model was trained on"
+    slides = slides_of(restored, [])
+    slides[2] = replace(slides[2], unsure=torch.full((1, 8, 8), 0.1))
+    return page_of_denoised(slides, rows, "30 images in out.", False, {"model": BAD}, [BAD])
+
+
 @pytest.fixture(scope="module")
 def paths(tiny_run, bumps, tmp_path_factory):
     """The path of each page by its name."""
@@ -77,6 +93,7 @@ def paths(tiny_run, bumps, tmp_path_factory):
         "report": tiny_run / "report.html",
         "evaluation": page_of(found, BAD).write(folder / "evaluation.html"),
         "comparison": compare({BAD: found, "b": replace(found, numbers=worse)}, rows).save(folder),
+        "denoised": denoised_page(model).write(folder / "denoised.html"),
         "scores": score_report(model).write(folder / "scores.html"),
         "demo": demo,
         "experiment": experiment.page().write(folder / "experiment.html"),
@@ -130,6 +147,36 @@ def test_a_comparison_marks_the_best(pages):
     assert [words.split(" ", 1)[1] for _, words in pictures_of(page)] == [
         "held-out images", f"{BAD}: reconstructions", "b: reconstructions", f"{BAD}: samples", "b: samples"
     ]  # fmt: skip
+
+
+def test_what_denoise_did_is_shown_before_and_after(pages):
+    page = pages["denoised"]
+    words = text_of(page, "images")
+    assert words.strip().startswith("Images The first 24 of 30. Move the slider, or focus it")
+    assert re.search(r"σ 0\.2 \(51/255\); projection: changed by [\d.]+ \(\d+/255\)\.", words)
+    assert words.count("far from what the model was trained on </strong>") == 1
+    shown = pictures_of(page)
+    names = [words.split(" ", 1)[1] for _, words in shown]
+    assert names[:9] == ["image before", "image after", "residual"] * 3
+    assert names[9] == "map of uncertainty"
+    assert len(shown) == 3 * 24 + 1
+    before, after, residual = (picture[..., 0].astype(float) for picture, _ in shown[:3])
+    most = float(re.search(r"residual: white is \+([\d.]+)", words)[1])
+    np.testing.assert_allclose(residual, np.clip(127.5 * (1 + (before - after) / 255 / most), 0, 255), atol=5)
+
+
+@needs_chromium
+def test_a_slider_is_moved_by_keys_and_shows_what_was_before(tmp_path, paths):
+    text = paths["denoised"].read_text(encoding="utf-8")
+    moved = "s.value = 80; s.dispatchEvent(new Event('input', {bubbles: true}))"
+    move = f"<script>const s = document.querySelector('input'); {moved}</script>"
+    free = re.sub(r"; script-src 'sha256-[^']+'", "; script-src 'unsafe-inline'", text)
+    (tmp_path / "moved.html").write_text(free.replace("</body>", f"{move}</body>"), encoding="utf-8")
+    dom, log = chromium(tmp_path, "--dump-dom", (tmp_path / "moved.html").as_uri())
+    assert 'class="slider" style="--at: 80%;"' in dom
+    dom, log = chromium(tmp_path, "--dump-dom", paths["denoised"].as_uri())
+    assert '<html lang="en" class="live">' in dom  # the page's own script may run
+    assert "CONSOLE" not in log, log
 
 
 def test_scores_show_the_strangest_first(pages):

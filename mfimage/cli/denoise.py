@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,14 +11,16 @@ from cyclopts import Parameter
 
 from mfimage import console
 from mfimage.cli import options as opt
-from mfimage.cli.values import NOISE
-from mfimage.errors import DataError, UsageError
+from mfimage.cli.lists import with_listed
+from mfimage.cli.values import DEVIATION, NOISE
+from mfimage.errors import UsageError
 from mfimage.outputs import claim, hold
 from mfimage.streams import say
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mfimage.denoising.comparison import Slide
     from mfimage.denoising.image_files import FileReader
     from mfimage.denoising.tiles import Restorer
     from mfimage.errors import Skipped
@@ -35,7 +34,7 @@ def denoise(
     model: opt.Model = "runs/latest",
     outdir: opt.Outdir = Path("denoised"),
     method: MethodName = "auto",
-    sigma: float | None = None,
+    sigma: Annotated[float | None, DEVIATION] = None,
     noise: Annotated[str | None, NOISE] = None,
     resize: opt.Flag = False,
     tile: opt.Flag = False,
@@ -62,7 +61,7 @@ def denoise(
         mask: Image, white where pixels are to be filled in.
         factor: Enlarge by this factor to the model's size.
         clean: Folder of clean images of the same names, in the same folders, to measure PSNR and SSIM.
-        report: Folder for denoised.csv and sheet.png (before, after).
+        report: Folder for denoised.csv, compare.html (before and after under a slider) and sheet.png.
         uncertainty: Folder for maps of the error's standard deviation, float TIFF files on the scale of
             [0, 1], over colours the root mean square.
     """
@@ -71,11 +70,12 @@ def denoise(
     from mfimage.denoising.inverse import Downsample
     from mfimage.denoising.noise import fixed_noise
     from mfimage.denoising.tiles import Restorer
+    from mfimage.denoising.told import opaque
     from mfimage.inputs import require_images
 
     if resize and tile:
         raise UsageError("--resize and --tile: choose one")
-    listed = _listed(inputs)
+    listed = with_listed(inputs)
     opt.given(*listed, mask, clean)
     hold(outdir)
     hold(report)
@@ -98,11 +98,12 @@ def denoise(
     with done.late, options.progress("tiles" if tile else "images", total) as advance:
         telling = replace(restorer, advance=_counting(advance))
         _restore(telling, reader, paths, truths, outdir, report, uncertainty, done)
+    notes = [*reader.notes, *opaque(done.clear, len(done.rows)), *_unmeasured(restorer)]
     with done.late:
-        _report(report, done)
-    options.notes(reader.notes)
+        _report(report, done, outdir, restorer, notes, model)
+    options.notes(notes)
     if done.rows:
-        _tell(done, outdir, truths is not None, options)
+        _tell(done, outdir, restorer, truths is not None, options)
         options.caution(flow)
     done.late.end()
 
@@ -113,7 +114,9 @@ class _Done:
 
     rows: list[dict[str, Any]] = field(default_factory=list)  # of the table
     groups: list[Tensor] = field(default_factory=list)  # of the sheet
+    slides: list[Slide] = field(default_factory=list)  # of the page
     skipped: list[Skipped] = field(default_factory=list)  # files that are bad
+    clear: int = 0  # how many may be transparent
     late: console.Late = field(default_factory=console.Late)
 
 
@@ -130,13 +133,18 @@ def _restore(
     """Read, restore and write, batch by batch."""
     from mfimage.datasets import save_pngs
     from mfimage.denoising import image_files
+    from mfimage.denoising.comparison import slides_of
+    from mfimage.denoising.sheet import SHOWN, thumbnails
+    from mfimage.denoising.told import rows_of
     from mfimage.denoising.uncertainty import save_maps
 
     size, used = (restorer.model.shape[1], restorer.model.shape[2]), _taken(outdir, report)
     for y, names in reader.batches(paths, done.skipped, restorer.missing):
         restored, truth = restorer(y.to(restorer.model.device)), None
-        stems, deep = [Path(name).stem for name in names], image_files.deep_files(names)
-        written = save_pngs(restored.after, stems, outdir, used, deep)
+        stems, kinds = [Path(name).stem for name in names], image_files.kinds_of(names)
+        pictures = map(image_files.FileKind.picture, kinds, restored.after)
+        written = save_pngs(pictures, stems, outdir, used, [kind.deep for kind in kinds])
+        done.clear += sum(kind.clear for kind in kinds)
         if uncertainty is not None and restored.deviation is not None:
             with done.late:
                 maps = [uncertainty / path.with_suffix(".tiff").name for path in written]
@@ -145,10 +153,12 @@ def _restore(
             with done.late:  # the results are there, whatever the clean images are
                 above, across = restored.after.shape[-2:]
                 truth = reader.clean([truths[name] for name in names], (above, across))
-        done.rows += image_files.rows_of(restored, names, written, truth)
+        done.rows += rows_of(restored, names, [kind.white for kind in kinds], written, truth)
         if truths is None or truth is not None:
-            left = image_files.SHOWN - len(done.groups)
-            done.groups += image_files.thumbnails(restored, truth, size, left)
+            left = SHOWN - len(done.groups)
+            done.groups += thumbnails(restored, truth, size, left)
+        if report is not None:
+            done.slides += slides_of(restored, done.slides)
 
 
 def _counting(advance: console.Advance) -> Callable[[int], None]:
@@ -164,30 +174,49 @@ def _counting(advance: console.Advance) -> Callable[[int], None]:
     return more
 
 
-def _report(folder: Path | None, done: _Done) -> None:
-    """Write the table and the sheet, where they are asked for."""
-    from mfimage.denoising.image_files import save_sheet
+def _report(
+    folder: Path | None, done: _Done, outdir: Path, restorer: Restorer, notes: Sequence[str], model: str
+) -> None:
+    """Write the table, the page and the sheet, where they are asked for."""
+    from mfimage.denoising.comparison import page_of
+    from mfimage.denoising.sheet import save_sheet
+    from mfimage.denoising.told import headline, mean_quality
     from mfimage.files import write_csv
 
-    if folder is not None and done.rows:
-        write_csv(folder / "denoised.csv", done.rows, digits=6)
-        if done.groups:
-            save_sheet(done.groups, folder / "sheet.png")
+    if folder is None or not done.rows:
+        return
+    write_csv(folder / "denoised.csv", done.rows, digits=6)
+    lead, given = f"{headline(done.rows, outdir)}.", restorer.sigma
+    if any(row["psnr"] is not None for row in done.rows):
+        lead += f" {mean_quality(done.rows)}."
+    settings = {"model": model, "method": restorer.method, "noise": "estimated" if given is None else given}
+    page = page_of(done.slides, done.rows, lead, given is None, settings, notes)
+    page.write(folder / "compare.html")
+    if done.groups:
+        save_sheet(done.groups, folder / "sheet.png")
 
 
-def _tell(done: _Done, outdir: Path, measured: bool, options: opt.Options) -> None:
+def _unmeasured(restorer: Restorer) -> list[str]:
+    """Say that no image is warned of, where the model cannot tell."""
+    from mfimage.denoising.familiarity import familiarity_of
+
+    if restorer.inverse or familiarity_of(restorer.model) is not None:
+        return []
+    return ["what images are familiar to this model was not measured when it was trained: none is warned of"]
+
+
+def _tell(done: _Done, outdir: Path, restorer: Restorer, measured: bool, options: opt.Options) -> None:
     """Say what was done; name the strangest few on standard error, quiet or not: they may be invented."""
-    from mfimage.denoising.curve import NOISY
-    from mfimage.denoising.image_files import mean_quality
     from mfimage.denoising.noise import assumed
+    from mfimage.denoising.told import headline, mean_quality, summary, told
 
     rows = done.rows
     console.list_skipped(done.skipped)
-    left = sum(row["method"] == NOISY for row in rows)
-    said = f", {left} left as they are: at their noise no method of this model helps" if left else ""
-    options.say(f"{console.counted(len(rows), 'image')} in {outdir}{said}")
+    options.say(headline(rows, outdir))
     if words := assumed([row["noise"] for row in rows]):
         options.say(words)
+    if not restorer.inverse:
+        options.say("\n".join(told(rows, estimated=restorer.sigma is None)))
     if measured:
         options.say(mean_quality(rows))
     warnings = [row["warning"] for row in rows if row["warning"]]
@@ -195,20 +224,9 @@ def _tell(done: _Done, outdir: Path, measured: bool, options: opt.Options) -> No
         warnings = [*warnings[:_WARNED], f"and {len(warnings) - _WARNED} more"]
     for message in warnings:
         say(f"warning: {message}")
-    pairs = [{"input": row.pop("path"), **row} for row in rows]
-    options.put({"images": pairs, "skipped": done.skipped}, [row["output"] for row in rows])
-
-
-def _listed(inputs: Sequence[str]) -> list[str]:
-    """Put the lines of standard input in the place of -."""
-    listed: list[str] = []
-    for one in inputs:
-        if one.startswith("-") and one != "-" and not Path(one).exists():
-            raise UsageError(f"Unknown option: {one}.")
-        listed += listed_paths(sys.stdin.buffer.read()) if one == "-" else [one]
-    if not listed:
-        raise DataError("standard input: no paths, one a line, are listed here")
-    return listed
+    images = [{"input": row["path"], **{key: row[key] for key in row if key != "path"}} for row in rows]
+    found = {"images": images, "methods": summary(rows), "skipped": done.skipped}
+    options.put(found, [row["output"] for row in rows])
 
 
 def _claim(paths: Sequence[str], outdir: Path, report: Path | None, uncertainty: Path | None) -> None:
@@ -217,23 +235,10 @@ def _claim(paths: Sequence[str], outdir: Path, report: Path | None, uncertainty:
 
     pictures = png_paths([Path(path).stem for path in paths], outdir, _taken(outdir, report))
     maps = [uncertainty / path.with_suffix(".tiff").name for path in pictures] if uncertainty else []
-    claim(*pictures, *maps, *([report / "denoised.csv", report / "sheet.png"] if report else []))
+    names = ("denoised.csv", "compare.html", "sheet.png") if report else ()
+    claim(*pictures, *maps, *(Path(report or "", name) for name in names))
 
 
 def _taken(outdir: Path, report: Path | None) -> set[str]:
     """Names that no result may have: that of the sheet, where it lies in the same folder."""
     return {"sheet"} if report is not None and report.resolve() == outdir.resolve() else set()
-
-
-def listed_paths(content: bytes) -> list[str]:
-    """Read a list of paths, one a line, as programs of any system write it: with a byte order mark, CRLF.
-
-    Only a line feed ends a line, since names may hold any other break. Where there is a NUL, as of
-    `find -print0`, it ends each path instead.
-    """
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        content = content.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
-    end = b"\0" if b"\0" in content else b"\n"
-    names = map(os.fsdecode, content.removeprefix(codecs.BOM_UTF8).split(end))
-    cut = (name if os.path.lexists(name) else name.removesuffix("\r") for name in names)
-    return [name for name in cut if name]

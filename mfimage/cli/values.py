@@ -64,3 +64,23 @@ def _duration() -> Parameter:
 
 
 DURATION = _duration()
+
+
+def _deviation() -> Parameter:
+    """Make the parameter of a noise's deviation on the scale of [0, 1], as a number or a quotient."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> float:
+        text = tokens[-1].value
+        value = math.nan
+        with suppress(ValueError, ZeroDivisionError):
+            first, *others = map(float, text.split("/"))
+            value = first / math.prod(others)
+        if 0 < value <= 1:
+            return value
+        advice = f"; of 8-bit values write {text}/255" if 1 < value <= 255 and "/" not in text else ""
+        raise ValueError(f"{text}: a deviation above 0, white being 1, as 0.1 or 25/255, is expected{advice}")
+
+    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar="0.1|25/255")
+
+
+DEVIATION = _deviation()

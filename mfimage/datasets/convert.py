@@ -19,6 +19,7 @@ width may differ.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mfimage.datasets.decode import file_white, picture_values, picture_white, read_file
+from mfimage.datasets.decode import file_white, open_picture, picture_values, picture_white, read_file
 from mfimage.datasets.from_python import array_of_images, pixels_of
 from mfimage.datasets.pixels import Pixels, as_float, type_white, with_channels
 from mfimage.errors import DataError, ModelError
@@ -35,6 +36,7 @@ from mfimage.errors import DataError, ModelError
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 Restore: TypeAlias = Callable[[Tensor], Image.Image | np.ndarray | Tensor]
 
+_GREY = ("1", "L", "LA", "La", "I", "F")  # modes of Pillow
 # Pillow converts to the straight form of these only.
 _STRAIGHT = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 
@@ -92,8 +94,7 @@ def floats_like(result: Image.Image | np.ndarray | Tensor, x: Tensor, white: flo
     """
     like: Any
     if isinstance(result, Image.Image):
-        grey = result.mode in ("1", "L", "LA", "I", "F") or result.mode.startswith("I;16")
-        like = np.zeros((result.height, result.width, *(() if grey else (3,))), np.float32)
+        like = np.zeros((result.height, result.width, *((3,) if kind_of(result).colour else ())), np.float32)
     elif isinstance(result, Tensor):
         like = torch.zeros_like(result, dtype=result.dtype if result.is_floating_point() else torch.float32)
     else:
@@ -103,6 +104,26 @@ def floats_like(result: Image.Image | np.ndarray | Tensor, x: Tensor, white: flo
     if out.ndim > 2 and out.shape[axis] in (2, 4):
         (out[..., -1] if axis == -1 else out[..., -1, :, :])[...] = 0
     return out * white
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an image has besides its grey values."""
+
+    colour: bool
+    clear: bool  # whether it may be transparent
+
+
+def kind_of(image: ImageLike) -> Kind:
+    """Tell what an image, or a batch, has besides grey values; of a file by its header."""
+    if isinstance(image, str | Path):
+        with open_picture(image, str(image)) as picture:
+            return kind_of(picture)
+    if isinstance(image, Image.Image):
+        grey = image.mode in _GREY or image.mode.startswith("I;16")
+        return Kind(not grey, image.has_transparency_data)
+    channels = image.shape[-1 if isinstance(image, np.ndarray) else -3] if image.ndim > 2 else 1
+    return Kind(channels > 2, channels in (2, 4))
 
 
 def _numpy_type(image: np.ndarray | Tensor) -> np.dtype:

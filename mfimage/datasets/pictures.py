@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,16 +56,16 @@ def save_png(image: Tensor, path: str | Path, deep: bool = False) -> None:
 
 
 def save_pngs(
-    images: Tensor,
+    images: Iterable[Tensor],
     names: Sequence[str],
     folder: str | Path,
     used: set[str] | None = None,
     deep: Sequence[bool] = (),
 ) -> list[Path]:
-    """Write images (N, C, H, W) as FOLDER/NAME.png, numbered where a name comes again; return the paths.
+    """Write images as FOLDER/NAME.png, numbered where a name comes again; return the paths.
 
     Args:
-        images: As `save_png` takes them.
+        images: As `save_png` takes them; a tensor (N, C, H, W) is so many.
         names: One an image.
         folder: Is made if need be.
         used: Names of earlier calls for this folder, to which those of this one are added.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets import Dataset
-from mfimage.denoising.examination import USUAL, measure_misfit
+from mfimage.denoising.familiarity import FAMILIAR, measure_familiarity
 from mfimage.denoising.methods import METHODS, is_cut, leave, quick_methods, wavelet_sigma
 from mfimage.denoising.uncertainty import Calibration, Collector, store
 from mfimage.errors import ModelError, UsageError, boundary
@@ -27,6 +27,7 @@ NOISY = "noisy"  # the image as it is, among the methods of a curve
 SIGMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # where a curve is measured
 CURVE = "denoising"  # the section of the curve in `model.measured`
 ENOUGH = 100  # images for a curve
+FAMILIAR_ENOUGH = 150  # images for what is familiar
 _EXACT = 120.0  # dB, at which an image counts as the clean one
 
 Watch = Callable[[str, float, Tensor, Tensor, Tensor], None]  # method, σ, y, x̂, x
@@ -79,15 +80,16 @@ class DenoisingCurve:
 
 
 def calibrate_denoising(held_out: Dataset, model: GenerativeModel) -> None:
-    """Measure curve, uncertainty and usual misfit on the first 100 images held out, for the model to keep."""
+    """Measure curve, uncertainty and what is familiar on the first images held out, for the model to keep."""
     if model.conditional:
         return
-    clean = held_out.batch(torch.arange(min(len(held_out), ENOUGH))).to(model.device)
+    clean = held_out.batch(torch.arange(min(len(held_out), FAMILIAR_ENOUGH))).to(model.device)
     spreads = Collector(), Collector()
-    model.measured[CURVE] = asdict(measure_curve(clean, model, watch=spreads))
+    curve = measure_curve(clean[:ENOUGH], model, watch=spreads)
+    model.measured[CURVE] = asdict(curve)
     store(model, *spreads)
     if model.has_manifold:
-        model.measured[USUAL] = measure_misfit(clean, model)
+        model.measured[FAMILIAR] = measure_familiarity(clean, model, SIGMAS, curve.blind)
 
 
 def measure_curve(

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mfimage.config import Reading
-from mfimage.console import counted
 from mfimage.datasets import load_files
 from mfimage.datasets.changes import Changes
-from mfimage.datasets.decode import Preparation, file_white, open_picture
+from mfimage.datasets.convert import kind_of
+from mfimage.datasets.decode import Preparation, open_picture, picture_white
+from mfimage.datasets.formats import is_deep
 from mfimage.datasets.listing import scan_folder
-from mfimage.datasets.pictures import save_png, sheet
-from mfimage.datasets.pixels import resize
+from mfimage.datasets.pixels import with_channels
 from mfimage.datasets.sets import BadFiles
-from mfimage.denoising.curve import NOISY
-from mfimage.denoising.tiles import Restored
 from mfimage.errors import DataError, MixedSizesError, Skipped
-from mfimage.eval.image_metrics import LEAST_SIDE, psnr, ssim
 from mfimage.files import user_path
 from mfimage.inputs import BEYOND
 
@@ -35,8 +31,6 @@ Batches: TypeAlias = Iterator[tuple[Tensor, tuple[str, ...]]]  # images with the
 
 EIGHT_BITS = 255.0  # white of such files
 AT_ONCE = 32  # images that are read and restored before progress is told, and the results are written
-SHOWN = 32  # groups on the sheet, at most
-_GROUPS = 4  # images beside each other on the sheet, each with what it was
 
 
 @dataclass(frozen=True)
@@ -136,15 +130,37 @@ def sizes(paths: Sequence[str], max_pixels: int) -> Iterator[tuple[str, tuple[in
             yield path, (picture.height, picture.width)
 
 
-def deep_files(paths: Sequence[str]) -> list[bool]:
-    """Tell which files hold more than 8 bits a channel, and their results too; not one that is gone since."""
-    deep = []
+@dataclass(frozen=True)
+class FileKind:
+    """What a result keeps of its file, or cannot."""
+
+    white: float = EIGHT_BITS  # the value of white
+    grey: bool = False  # whether it has no colour; of palettes and of files that are gone this is not asked
+    clear: bool = False  # whether it may be transparent, which results are not
+
+    @property
+    def deep(self) -> bool:
+        """Whether it holds more than 8 bits a channel, and so its result too."""
+        return self.white != EIGHT_BITS
+
+    def picture(self, result: Tensor) -> Tensor:
+        """Make a result (C, H, W) grey where the file is."""
+        if not self.grey or len(result) == 1:
+            return result
+        return torch.from_numpy(with_channels(result.movedim(0, -1).numpy(), 1).copy()).movedim(-1, 0)
+
+
+def kinds_of(paths: Sequence[str]) -> list[FileKind]:
+    """Look at the headers of files; one that is gone since, or damaged, counts as 8 bits."""
+    kinds = []
     for path in paths:
-        try:
-            deep.append(file_white(path) != EIGHT_BITS)
-        except DataError:
-            deep.append(False)
-    return deep
+        kind = FileKind()
+        with suppress(DataError), open_picture(path, path) as picture:
+            white = 65535.0 if is_deep(picture) else picture_white(picture, path)
+            known = kind_of(picture)
+            kind = FileKind(white, not known.colour, known.clear)
+        kinds.append(kind)
+    return kinds
 
 
 def _read(
@@ -202,50 +218,3 @@ def _names_within(paths: Sequence[str], inputs: Sequence[str]) -> list[str]:
     around = os.path.join(os.path.commonpath(loose), "") if loose else ""
     places = [next((one for one in folders if path.startswith(one)), around) for path in full]
     return [path.removeprefix(place) for path, place in zip(full, places, strict=True)]
-
-
-def rows_of(
-    restored: Restored, paths: Sequence[str], written: Sequence[Path], clean: Tensor | None
-) -> list[dict[str, Any]]:
-    """Describe each image of a batch for the table; PSNR and SSIM are None without the clean (B, C, H, W)."""
-    found, unknown = restored.examination, [None] * len(paths)
-    small = min(restored.after.shape[-2:]) < LEAST_SIDE
-    columns: dict[str, Iterable[Any]] = {
-        "path": paths, "output": map(str, written), "method": restored.methods,
-        "sigma": found.sigma.tolist(), "noise": [one.brief for one in restored.noise],
-        "psnr": unknown if clean is None else psnr(restored.after, clean).tolist(),
-        "ssim": unknown if clean is None or small else ssim(restored.after, clean).tolist(),
-        "distance": found.distance.tolist(), "residual": found.residual.tolist(),
-        "score": found.score.tolist(), "score_after": found.score_after.tolist(),
-        "warning": found.messages(paths, [method != NOISY for method in restored.methods]),
-    }  # fmt: skip
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def thumbnails(restored: Restored, clean: Tensor | None, size: tuple[int, int], most: int) -> list[Tensor]:
-    """Scale before, after and, if known, clean of the first images to a size: each (2 or 3, C, h, w)."""
-
-    def scaled(image: Tensor) -> Tensor:
-        values = np.ascontiguousarray(image.movedim(0, -1).float().numpy())
-        return torch.from_numpy(resize(values, size)).movedim(-1, 0)
-
-    rows = [restored.before, restored.after, *([] if clean is None else [clean])]
-    return [torch.stack([scaled(row[i]) for row in rows]) for i in range(min(most, len(restored.after)))]
-
-
-def save_sheet(groups: Sequence[Tensor], path: Path) -> None:
-    """Write a picture of groups (before, after, clean), a few beside each other."""
-    save_png(sheet(torch.cat(list(groups)), len(groups[0]) * min(_GROUPS, len(groups))), path)
-
-
-def mean_quality(rows: Sequence[dict[str, Any]]) -> str:
-    """Say how good the results are on average, as far as that was measured."""
-    measured = [row["psnr"] for row in rows if row["psnr"] is not None]
-    finite = [value for value in measured if math.isfinite(value)]
-    if not measured:
-        return "PSNR and SSIM: not measured"
-    if not finite:
-        return "PSNR infinite: the results are the clean images"
-    similar = [row["ssim"] for row in rows if row["ssim"] is not None]
-    ssim_ = f"SSIM {sum(similar) / len(similar):.4f}, " if similar else ""
-    return f"PSNR {sum(finite) / len(finite):.2f} dB, {ssim_}mean over {counted(len(finite), 'image')}"

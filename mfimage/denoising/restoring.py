@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfimage.datasets.convert import floats_like, to_batch, white
+from mfimage.datasets.convert import floats_like, kind_of, to_batch, white
 from mfimage.datasets.pixels import unit
+from mfimage.denoising.familiarity import strangeness
 from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
 from mfimage.denoising.noise import fixed_noise, remove_noise
 from mfimage.denoising.uncertainty import calibration_of
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import ChangedWarning, DataError, UnfamiliarWarning, UsageError
 from mfimage.inputs import BEYOND, ImageLike, Sigma, given_sigma, model_input, require_images
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
 from mfimage.noise import Gaussian
 
+_NAMED = 10  # images of a batch that a warning names
 _ROUNDS = 20  # of filling a hole from the projection before the search
 
 
@@ -65,6 +68,10 @@ def denoise(
             if its uncertainty with this method was not measured at the end of training.
         UsageError: If there is no such method or noise, or sigma is no deviation of these images.
 
+    Warns:
+        UnfamiliarWarning: Images are far from what the model was trained on, see `familiarity.strangeness`.
+        ChangedWarning: Colour or transparency is lost.
+
     Example:
         >>> clean = denoise("shoe.png", model)  # doctest: +SKIP
         >>> clean = denoise(noisy_uint8, model, sigma=25)  # doctest: +SKIP
@@ -78,10 +85,30 @@ def denoise(
             raise UsageError("sigma and noise both say what noise there is: choose one")
         known = [Gaussian((s, s)) for s in deviation.tolist()]
     denoised = remove_noise(y, model, known, method, batch_size)
+    _warn(image, model, strangeness(y, model, denoised.sigma))
     result = restore(denoised.image.cpu())  # which cuts
     if errors is None:
         return result
     return result, floats_like(result, denoised.deviation(y, errors).cpu(), white(image))
+
+
+def _warn(image: ImageLike, model: GenerativeModel, strange: Tensor | None) -> None:
+    """Warn of what results cannot keep, and of images that the model does not know."""
+    kind = kind_of(image)
+    if kind.colour and model.shape[0] == 1:
+        warnings.warn("the model is one of grey images: colour is lost", ChangedWarning, stacklevel=3)
+    if kind.clear:
+        warnings.warn("transparency is laid on white: the result is opaque", ChangedWarning, stacklevel=3)
+    far = [] if strange is None else (strange > 1).nonzero().flatten().tolist()
+    if strange is None or not far:
+        return
+    which = f"{image}: " if isinstance(image, str | Path) else ""
+    if len(strange) > 1:
+        listed = ", ".join(map(str, far[:_NAMED])) + ", …" * (len(far) > _NAMED)
+        which = f"{len(far)} of {len(strange)} images ({listed}): "
+    times = f"{float(strange.max()):.1f} times the limit"
+    words = f"{which}far from what the model was trained on ({times}): what is made of it may be invented"
+    warnings.warn(words, UnfamiliarWarning, stacklevel=3)
 
 
 def inpaint(

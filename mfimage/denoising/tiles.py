@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.denoising.curve import NOISY, Denoised, blind_sigma
-from mfimage.denoising.examination import Examination, examine, usual_misfit
+from mfimage.denoising.examination import Examination, examine
 from mfimage.denoising.noise import estimate_noise, remove_noise, structure
 from mfimage.denoising.restoring import enlarge, fill
 from mfimage.denoising.uncertainty import calibration_of
@@ -109,23 +109,23 @@ class Restorer:
     noise: Noise | None = None  # in the place of sigma; None: estimated, if there is no sigma
 
     def __post_init__(self) -> None:
-        if self.sigma is not None and not 0 < self.sigma <= 1:
-            raise UsageError(
-                f"--sigma {self.sigma}: a deviation above 0 on the scale of [0, 1] (8-bit values: over 255)"
-            )
-        inverse = self.missing is not None or self.factor is not None
-        if inverse and self.method not in ("auto", "map"):
+        if self.inverse and self.method not in ("auto", "map"):
             raise UsageError(
                 "--mask and --super draw the most probable image: they go with --method map only"
             )
         if self.factor is not None and (self.missing is not None or self.tiled):
             raise UsageError("--super goes with neither --mask nor --tile")
-        if self.noise is not None and (inverse or self.sigma is not None):
+        if self.noise is not None and (self.inverse or self.sigma is not None):
             raise UsageError("--noise goes with neither --sigma, --mask nor --super")
-        if self.uncertain and inverse:
+        if self.uncertain and self.inverse:
             raise UsageError("--uncertainty goes with neither --mask nor --super")
         if self.uncertain:
             calibration_of(self.model).require(self.method)
+
+    @property
+    def inverse(self) -> bool:
+        """Whether something is missing, and noise not all that there is."""
+        return self.missing is not None or self.factor is not None
 
     def steps(self, height: int, width: int) -> int:
         """Count what `advance` is told of an image of this size: one, or its tiles."""
@@ -227,7 +227,7 @@ class Restorer:
         def project(x: Tensor) -> Tensor:
             return self._everywhere(self.model.project, x, 0.0)  # means of several fit what none does
 
-        examination = examine(y, after, self.model, denoised.sigma, usual_misfit(self.model), project)
+        examination = examine(y, after, self.model, denoised.sigma, project, not self.inverse)
         strange = examination.strangeness.where(sound, torch.inf).nan_to_num(torch.inf, torch.inf)
         told = replace(examination, strangeness=strange)
         return Restored(y.cpu(), after.cpu(), methods, denoised.noise, told)

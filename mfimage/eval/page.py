@@ -1,8 +1,12 @@
-"""Pages of results: self-contained HTML, without scripts, of tables, pictures, plots and lists of files."""
+"""Pages of results: self-contained HTML of tables, pictures, plots and lists of files.
+
+They hold no script but that of sliders, where there are some, and let no other run.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -54,6 +58,28 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Slider:
+    """An image before and after, one over the other with a slider between, and pictures beside them."""
+
+    before: Picture
+    after: Picture
+    beside: Sequence[Picture] = ()
+    title: str = ""
+    caption: str = ""
+    warning: str = ""
+    kind: ClassVar = "slider"
+
+    def __len__(self) -> int:
+        return 2 + len(self.beside)
+
+
+SLIDE = (  # moves the border between the two with the slider's value, by mouse, finger or keys
+    'document.documentElement.classList.add("live");'
+    'addEventListener("input",e=>e.target.closest(".slider").style.setProperty("--at",e.target.value+"%"))'
+)
+
+
+@dataclass(frozen=True)
 class Files:
     """Paths, and what is said of each."""
 
@@ -65,7 +91,7 @@ class Files:
         return len(self.files)
 
 
-Part: TypeAlias = Table | Pictures | Plot | Files
+Part: TypeAlias = Table | Pictures | Plot | Slider | Files
 
 
 @dataclass(frozen=True)
@@ -98,9 +124,13 @@ class Page:
         settings = {k: number(v) if isinstance(v, float) else str(v) for k, v in self.settings.items()}
         filled = [replace(s, parts=[part for part in s.parts if part]) for s in self.sections]
         sections = [section for section in filled if section.parts]
+        slid = any(isinstance(part, Slider) for section in sections for part in section.parts)
+        script = SLIDE if slid else ""
+        allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if slid else ""
         return environment.from_string(source).render(
-            page=self, sections=sections, settings=settings, palette=PALETTE, column=COLUMN
-        )
+            page=self, sections=sections, settings=settings, palette=PALETTE, column=COLUMN, script=script,
+            allowed=allowed,
+        )  # fmt: skip
 
     def write(self, path: str | Path) -> Path:
         """Write the page as a file, whole or not at all; return its path."""

@@ -35,8 +35,21 @@ def test_a_report_has_the_numbers_and_the_pictures(mfimage, tiny_run, noisy, met
         assert float(row["distance"]) == pytest.approx(np.linalg.norm(after - before), abs=0.02)
         assert float(row["score"]) == pytest.approx(image["score"], rel=1e-4)
         assert 0 < float(row["ssim"]) <= 1
-    assert pixels_of("report/sheet.png").shape == (2 * 10 + 2, 4 * 3 * 10 + 2)  # four groups of three a row
-    assert "PSNR" in err
+        assert float(row["psnr_before"]) == pytest.approx(psnr(before, noisy[i]), abs=1e-3)
+        assert float(row["change"]) == pytest.approx(np.sqrt(np.mean((after - before) ** 2)), abs=3e-3)
+        assert (row["white"], row["same"]) == ("255", "False")
+        assert (
+            f"  {row['path']}  σ 0.2 (51/255)  {row['method']}: changed by {float(row['change']):.2g} ("
+            in err
+        )
+    sheet = pixels_of("report/sheet.png")  # under names four groups of three a row, six times as large
+    assert sheet.shape == (18 + 2 * 50 + 2, 4 * 3 * 50 + 2)
+    assert all((sheet[:18, 2 + 50 * i : 52 + 50 * i] < 0.5).sum() > 50 for i in range(12))
+    np.testing.assert_allclose(sheet[20:68:6, 102:150:6], noisy[0], atol=1e-6)
+    gained, given = np.mean([[float(row[key]) for row in rows] for key in ("psnr", "psnr_before")], 1)
+    assert (
+        f"PSNR {gained:.2f} dB ({gained - given:.2f} dB above the {given:.2f} dB of the input), SSIM" in err
+    )
     assert not list(Path("report").glob("*.tmp"))
 
 
@@ -90,7 +103,8 @@ def test_what_no_method_helps_is_left_as_it_is_and_told(mfimage, tiny_run, noisy
     write_images("strange", [1 - noisy[0], noisy[1]])
     code, out, err = mfimage("denoise", "strange", "-m", tiny_run, "-o", "out", "--sigma", 0.001)
     assert (code, len(out.splitlines())) == (0, 2)
-    assert "2 images in out, 2 left as they are: at their noise no method of this model helps" in err
+    assert "2 images in out, 2 left as they are\n" in err
+    assert "  strange/1.png  left as it is: at σ = 0.001 no method of this model makes it better\n" in err
     assert "times the limit): it is left as it is" in err
     assert "invented" not in err
     assert np.array_equal(pixels_of("out/0.png"), pixels_of("strange/0.png"))
@@ -102,8 +116,10 @@ def test_what_no_method_helps_is_left_as_it_is_and_told(mfimage, tiny_run, noisy
     [
         (["--resize", "--tile"], 2, "--resize and --tile"),
         (["--method", "magic"], 2, '"magic" for --method. Choose from: "auto", "projection"'),
-        (["--sigma", "0"], 2, "--sigma 0.0"),
-        (["--sigma", "25"], 2, "--sigma 25.0: a deviation above 0 on the scale of [0, 1]"),
+        (["--sigma", "0"], 2, "--sigma: 0: a deviation above 0"),
+        (["--sigma", "25/0"], 2, "--sigma: 25/0: a deviation above 0, white being 1, as 0.1 or 25/255"),
+        (["--sigma", "50"], 2, "expected; of 8-bit values write 50/255"),
+        (["--sigma", "300/255"], 2, "--sigma: 300/255: a deviation above 0"),
         (["--noise", "poisson"], 2, "poisson:PEAK is expected"),
         (["--noise", "poisson:10-100"], 2, "one number is needed, not a range"),
         (["--noise", "poisson:30", "--sigma", "0.1"], 2, "--noise goes with neither --sigma"),

@@ -60,7 +60,7 @@ def test_a_table_that_cannot_be_written_does_not_lose_the_results(mfimage, tiny_
 def test_thin_images_are_measured_as_far_as_they_can_be(mfimage, tiny_run, monkeypatch):
     write_images("noisy", draw_bumps(2))
     write_images("clean", draw_bumps(2, seed=1))
-    monkeypatch.setattr("mfimage.denoising.image_files.LEAST_SIDE", 9)
+    monkeypatch.setattr("mfimage.denoising.told.LEAST_SIDE", 9)
     code, out, err = mfimage("denoise", "noisy", "-m", tiny_run, "-o", "out", "--clean", "clean", "--json")
     assert code == 0, err
     assert all(image["psnr"] is not None and image["ssim"] is None for image in json.loads(out)["images"])

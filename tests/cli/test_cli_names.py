@@ -8,7 +8,7 @@ import pytest
 from commands import table
 from PIL import Image
 
-from mfimage.cli.denoise import listed_paths
+from mfimage.cli.lists import listed_paths
 
 
 def draw(*names):

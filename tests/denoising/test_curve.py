@@ -14,16 +14,16 @@ from mfimage.datasets import ImageSet
 from mfimage.denoising import curve
 from mfimage.denoising.curve import (
     CURVE,
+    SIGMAS,
     DenoisingCurve,
     PsnrCurve,
     calibrate_denoising,
     curve_of,
     denoise_batch,
-    is_cut,
     measure_curve,
 )
-from mfimage.denoising.examination import measure_misfit
-from mfimage.denoising.methods import wavelet_sigma
+from mfimage.denoising.familiarity import measure_familiarity
+from mfimage.denoising.methods import is_cut, wavelet_sigma
 from mfimage.errors import ModelError, UsageError
 
 WHOLE = PsnrCurve(
@@ -234,6 +234,8 @@ def test_a_range_of_noise_is_two_rising_numbers(changes):
 
 def test_enough_images_make_a_curve(model, monkeypatch):
     monkeypatch.setattr(curve, "ENOUGH", 3)
-    calibrate_denoising(ImageSet(bump_images(9), "bumps", "test", ("",) * 9), model)
-    assert curve_of(model) == measure_curve(bump_images(9)[:3], model)
-    assert model.measured["familiar"] == measure_misfit(bump_images(9)[:3], model)
+    monkeypatch.setattr(curve, "FAMILIAR_ENOUGH", 12)
+    calibrate_denoising(ImageSet(bump_images(15), "bumps", "test", ("",) * 15), model)
+    assert curve_of(model) == measure_curve(bump_images(15)[:3], model)
+    blind = curve_of(model).blind
+    assert model.measured["familiar"] == measure_familiarity(bump_images(15)[:12], model, SIGMAS, blind)

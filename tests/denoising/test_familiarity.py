@@ -1,0 +1,143 @@
+import json
+import re
+
+import pytest
+import torch
+from tiny import bump_images
+
+from mfimage import UnfamiliarWarning, denoise, from_pretrained, save_pretrained
+from mfimage.datasets import gaussian_noise
+from mfimage.denoising.curve import SIGMAS, blind_sigma, curve_of
+from mfimage.denoising.familiarity import (
+    FAMILIAR,
+    Region,
+    familiarity_of,
+    features_of,
+    measure_familiarity,
+    region_of,
+    strangeness,
+)
+from mfimage.errors import ModelError
+
+X, SPREAD = bump_images(300, 9), 0.008  # the deviation of a share of 2 % among so many
+STRANGE = {
+    "inverted": 1 - X[:40],
+    "stripes": torch.arange(8).remainder(4).lt(2).float().expand(5, 1, 8, 8),
+    "a corner": X[:40].roll((4, 4), (2, 3)),
+}
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_run):
+    """The tiny model, which saw what 150 images look like."""
+    model = from_pretrained(tiny_run)
+    model.measured[FAMILIAR] = measure_familiarity(bump_images(150, 3), model, SIGMAS, curve_of(model).blind)
+    return model
+
+
+def far(y, model, sigma=None):
+    """The share of images that is far at a given noise, or at the one that is estimated."""
+    level = blind_sigma(y, model) if sigma is None else torch.full((len(y),), sigma)
+    return float((strangeness(y, model, level) > 1).float().mean())
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("sigma", [0.01, 0.03, 0.1, 0.15, 0.3, 0.5])
+def test_two_in_a_hundred_familiar_images_are_far_at_most_and_strange_ones_are(
+    measured, sigma, clip, generator
+):
+    y = gaussian_noise(X, sigma, generator, clip)
+    assert far(y, measured, sigma) <= 0.02 + SPREAD
+    assert far(y, measured) <= 0.02 + SPREAD
+    if sigma <= 0.1:
+        for name, images in STRANGE.items():
+            assert far(gaussian_noise(images, sigma, generator, clip), measured) > 0.8, name
+
+
+def test_clean_images_are_not_far(measured):
+    assert far(X, measured) <= 0.02
+    assert far(1 - X, measured) == 1
+
+
+def test_noise_that_was_not_told_is_far(measured, generator):
+    y = gaussian_noise(X[:40], 0.3, generator)
+    assert far(y, measured, 0.01) == 1
+
+
+def test_few_images_are_enough_not_to_cry_wolf(tiny_run, generator):
+    model = from_pretrained(tiny_run)  # which measured it on 19 images
+    for sigma in (0.01, 0.1, 0.3):
+        assert far(gaussian_noise(X, sigma, generator), model) <= 0.03
+    assert far(1 - X, model) > 0.9
+    assert measure_familiarity(X[:9], model, SIGMAS, curve_of(model).blind) == {}
+
+
+def test_the_features_by_hand(model):
+    y, sigma = X[:3], torch.tensor([0.1, 0.2, 0.3])
+    with torch.no_grad():
+        u = model.encode(y)
+        off = (y - model.decode(u)).square().flatten(1).mean(1)
+        found = features_of(y, model, sigma)
+        torch.testing.assert_close(found[:, 0], off.log())
+        torch.testing.assert_close(found[:, 1], off.log())  # blocks are of one pixel
+        torch.testing.assert_close(found[:, 2], y.flatten(1).var(1, unbiased=False).log())
+        torch.testing.assert_close(found[:, 3], -model.density.log_prob(u) / 2)
+
+
+def test_a_region_is_an_ellipse_that_changes_with_the_noise(generator):
+    drawn = torch.randn(2000, 2, generator=generator, dtype=torch.float64)
+    region = region_of((0.1, 0.4), [drawn * torch.tensor([1.0, 2.0]), 5 + drawn])
+    assert region.means[1] == pytest.approx((5, 5), abs=0.1)
+    assert region.covariances[0][1][1] == pytest.approx(4, rel=0.1)
+    assert 9.2 < min(region.limits) < max(region.limits) < 25  # of 2000 normal ones the farthest
+    at = torch.tensor([[4.0, 0.0], [0.0, 4.0], [5.0, 9.0], [2.5, 2.5]])
+    found = region.strangeness(at, torch.tensor([0.1, 0.01, 0.4, 0.2]))
+    expected = [16 / region.limits[0], 4 / region.limits[0], 16 / region.limits[1], 0]
+    assert found.tolist() == pytest.approx(expected, rel=0.15, abs=0.01)
+    few = region_of((0.1,), [drawn[:12]])
+    assert few.limits[0] >= 2 * 143 / (12 * 10) * 7.559 - 0.01  # F of 2 and 10 degrees, 99 %
+
+
+def test_a_large_image_is_judged_by_parts(measured):
+    """Light that changes over the whole image must not hide what is wrong in every part of it."""
+    for images, strange in ((X[:6], False), (1 - X[:6], True)):
+        large = torch.cat(list(images), -1)[None].repeat(1, 1, 2, 1)[..., :15, :47]
+        assert far(large, measured, 0.005) == strange
+    huge = X[0].repeat(1, 30, 30)[None]
+    assert far(huge, measured, 0.005) == 0
+
+
+def test_python_warns_of_unfamiliar_images(measured):
+    few = X[:2]
+    denoise(few, measured)
+    with pytest.warns(UnfamiliarWarning, match=r"^2 of 4 images \(2, 3\): far from what .* times the limit"):
+        denoise(torch.cat([few, 1 - few]), measured)
+    with pytest.warns(UnfamiliarWarning, match="^far from what the model was trained on") as caught:
+        denoise(1 - few[0], measured)
+    assert caught[0].filename == __file__
+
+
+def test_what_is_familiar_is_kept_with_the_model(measured, tmp_path):
+    save_pretrained(measured, tmp_path)
+    again = from_pretrained(tmp_path)
+    assert familiarity_of(again) == familiarity_of(measured)
+    assert isinstance(familiarity_of(again).cut, Region)
+    assert re.match("{", json.dumps(again.measured[FAMILIAR]))
+
+
+@pytest.mark.parametrize("stored", [None, {}, {"score": 0.01, "coarse": 0.002}])
+def test_models_that_did_not_measure_it_warn_of_nothing(model, stored):
+    model.measured[FAMILIAR] = stored
+    assert familiarity_of(model) is None
+    assert strangeness(1 - X, model, torch.full((300,), 0.1)) is None
+    denoise(1 - X[0], model)
+
+
+@pytest.mark.parametrize(
+    "change", [{"limits": [1.0]}, {"sigmas": 3}, {"means": "x"}, {"limits": [-1.0] * 9}, {}]
+)
+def test_what_is_damaged_is_told(model, change):
+    stored = model.measured[FAMILIAR]
+    model.measured[FAMILIAR] = {**stored, "cut": {**stored["cut"], **change}} if change else 1
+    with pytest.raises(ModelError, match="usual for the model is damaged"):
+        familiarity_of(model)
