@@ -99,14 +99,14 @@ def _warn(image: ImageLike, model: GenerativeModel, strange: Tensor | None) -> N
         warnings.warn("the model is one of grey images: colour is lost", ChangedWarning, stacklevel=3)
     if kind.clear:
         warnings.warn("transparency is laid on white: the result is opaque", ChangedWarning, stacklevel=3)
-    far = [] if strange is None else (strange > 1).nonzero().flatten().tolist()
+    far = [] if strange is None else (strange.isfinite() & (strange > 1)).nonzero().flatten().tolist()
     if strange is None or not far:
         return
     which = f"{image}: " if isinstance(image, str | Path) else ""
     if len(strange) > 1:
         listed = ", ".join(map(str, far[:_NAMED])) + ", …" * (len(far) > _NAMED)
         which = f"{len(far)} of {len(strange)} images ({listed}): "
-    times = f"{float(strange.max()):.1f} times the limit"
+    times = f"{float(strange[far].max()):.1f} times the limit"
     words = f"{which}far from what the model was trained on ({times}): what is made of it may be invented"
     warnings.warn(words, UnfamiliarWarning, stacklevel=3)
 

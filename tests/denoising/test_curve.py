@@ -26,6 +26,7 @@ from mfimage.denoising.familiarity import measure_familiarity
 from mfimage.denoising.methods import is_cut, wavelet_sigma
 from mfimage.errors import ModelError, UsageError
 
+pytestmark = pytest.mark.filterwarnings("ignore::mfimage.errors.UnfamiliarWarning")  # of 19 images it knows
 WHOLE = PsnrCurve(
     (0.01, 0.1, 1.0), {"noisy": (40.0, 20.0, 5.0), "projection": (22.0, 21.0, 10.0)}, (0.02, 0.12, 0.9)
 )
