@@ -20,7 +20,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 Thing = TypeVar("Thing")
 
 _ADDRESSES = 10 * 2**30  # bytes that a child may have, so that nothing else on the machine suffers
-_WAIT = 60  # seconds by the clock, also of what waits for ever
+_WAIT = 600  # seconds by the clock, of what waits for ever: other work on the machine may take it all
 
 
 def bounded() -> None:

@@ -137,7 +137,7 @@ class Process:
         self,
         *arguments: object,
         cwd: Path | None = None,
-        timeout: float = 300,  # seconds after which it is killed, as it hangs
+        timeout: float = 900,  # seconds after which it is killed, as it hangs
         stdin: bytes = b"",
         env: Mapping[str, str | None] | None = None,  # of which None removes one
         before: Callable[[], None] | None = None,  # called in the process

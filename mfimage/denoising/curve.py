@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,17 +44,30 @@ class PsnrCurve:
     sigmas: tuple[float, ...]  # rising, in units of the images
     psnr: Mapping[str, tuple[float, ...]]  # mean in dB at each, by method
     wavelet: tuple[float, ...]  # mean of `wavelet_sigma` at each
+    removed: tuple[float, ...] = ()  # mean of what `clear` takes off then, see `blind`; () if it cannot
 
     def best(self, sigma: float) -> str:
         """Name the method with the highest PSNR, interpolated in log σ; beyond the ends that of the end."""
         where, known = math.log(max(sigma, 1e-9)), np.log(self.sigmas)
         return max(self.psnr, key=lambda method: float(np.interp(where, known, self.psnr[method])))
 
-    def blind(self, estimate: Tensor) -> Tensor:
-        """Turn `wavelet_sigma`, shape (B,), into the σ at which images look like this on average."""
-        rising, found = np.maximum.accumulate(self.wavelet), estimate.double().cpu().numpy()
-        sigma = np.interp(found, rising, self.sigmas) * np.maximum(1, found / rising[-1])
-        return torch.from_numpy(sigma).to(estimate)
+    def blind(self, y: Tensor, model: GenerativeModel) -> Tensor:
+        """Estimate the noise of images (B, C, H, W), shape (B,).
+
+        First it is the σ at which images have finest details like these on average. A model that can `clear`
+        images of this size is told so, and then it is the σ at which it takes off as much: details of the
+        image itself mislead that less.
+        """
+        sigma = self._read_off(self.wavelet, wavelet_sigma(y))
+        if not self.removed or y.shape[1:] != model.shape:
+            return sigma
+        return self._read_off(self.removed, taken_off(y, model, sigma))
+
+    def _read_off(self, seen: tuple[float, ...], found: Tensor) -> Tensor:
+        """Turn what is found of images, (B,), into the σ at which it is seen on average."""
+        rising, values = np.maximum.accumulate(seen), found.double().cpu().numpy()
+        sigma = np.interp(values, rising, self.sigmas) * np.maximum(1, values / rising[-1])
+        return torch.from_numpy(sigma).to(found)
 
 
 @dataclass(frozen=True)
@@ -68,10 +81,13 @@ class DenoisingCurve:
     whole: PsnrCurve
     cut: PsnrCurve
 
-    def blind(self, y: Tensor) -> Tensor:
+    def blind(self, y: Tensor, model: GenerativeModel) -> Tensor:
         """Estimate the noise of images (B, C, H, W), shape (B,)."""
-        estimate = wavelet_sigma(y)
-        return torch.where(is_cut(y), self.cut.blind(estimate), self.whole.blind(estimate))
+        found, cut = y.new_empty(len(y)), is_cut(y)
+        for curve, rows in ((self.whole, ~cut), (self.cut, cut)):
+            if rows.any():
+                found[rows] = curve.blind(y[rows], model)
+        return found
 
     def best(self, y: Tensor, sigma: Tensor) -> list[str]:
         """Name the method that suits each image (B, C, H, W) with noise σ, shape (B,)."""
@@ -89,7 +105,7 @@ def calibrate_denoising(held_out: Dataset, model: GenerativeModel) -> None:
     model.measured[CURVE] = asdict(curve)
     store(model, *spreads)
     if model.has_manifold:
-        model.measured[FAMILIAR] = measure_familiarity(clean, model, SIGMAS, curve.blind)
+        model.measured[FAMILIAR] = measure_familiarity(clean, model, SIGMAS, lambda y: curve.blind(y, model))
 
 
 def measure_curve(
@@ -111,16 +127,27 @@ def _measure(x: Tensor, model: GenerativeModel, seed: int, cut: bool, watch: Wat
     generator = torch.Generator().manual_seed(seed)
     functions = {NOISY: leave, **{name: METHODS[name] for name in quick_methods(model)}}
     quality: dict[str, list[float]] = {name: [] for name in functions}
-    wavelet = []
+    noisy = []
     for sigma in SIGMAS:
         y = x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
-        y = y.clamp(0, 1) if cut else y
-        wavelet.append(float(wavelet_sigma(y).mean()))
+        noisy.append(y.clamp(0, 1) if cut else y)
         for name, function in functions.items():
-            x_hat = function(y, model, y.new_full((len(y),), sigma)).nan_to_num(0, 1, 0)
-            watch(name, sigma, y, x_hat, x)
+            x_hat = function(noisy[-1], model, y.new_full((len(y),), sigma)).nan_to_num(0, 1, 0)
+            watch(name, sigma, noisy[-1], x_hat, x)
             quality[name].append(float(psnr(x_hat.clamp(0, 1), x).clamp_max(_EXACT).mean()))
-    return PsnrCurve(SIGMAS, {name: tuple(values) for name, values in quality.items()}, tuple(wavelet))
+    wavelet = tuple(float(wavelet_sigma(y).mean()) for y in noisy)
+    curve = PsnrCurve(SIGMAS, {name: tuple(values) for name, values in quality.items()}, wavelet)
+    if not model.noise_aware:
+        return curve
+    removed = [taken_off(y, model, curve.blind(y, model)).nan_to_num(0, 0, 0).mean() for y in noisy]
+    return replace(curve, removed=tuple(map(float, removed)))
+
+
+@torch.no_grad()
+def taken_off(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
+    """Measure the root mean square of what `clear` takes off images (B, C, H, W) told σ, both (B,)."""
+    parts = [(part - model.clear(part, s)) for part, s in zip(y.split(256), sigma.split(256), strict=True)]
+    return torch.cat(parts).square().flatten(1).mean(1).sqrt()
 
 
 def curve_of(model: GenerativeModel) -> DenoisingCurve | None:
@@ -134,21 +161,23 @@ def curve_of(model: GenerativeModel) -> DenoisingCurve | None:
 
 def _read(stored: dict[str, Any], methods: list[str]) -> PsnrCurve:
     sigmas, wavelet = (tuple(float(value) for value in stored[key]) for key in ("sigmas", "wavelet"))
+    removed = tuple(float(value) for value in stored.get("removed", ()))
     quality = {str(name): tuple(float(v) for v in values) for name, values in stored["psnr"].items()}
-    if not sigmas or not quality or {len(sigmas)} != {len(values) for values in (wavelet, *quality.values())}:
+    known = [wavelet, removed or wavelet, *quality.values()]
+    if not sigmas or not quality or {len(sigmas)} != set(map(len, known)):
         raise ValueError("lengths differ")
-    if not np.isfinite([sigmas, wavelet, *quality.values()]).all() or not 0 < sigmas[0] <= min(sigmas):
+    if not np.isfinite([sigmas, *known]).all() or not 0 < sigmas[0] <= min(sigmas):
         raise ValueError("numbers are not finite, or a deviation is not positive")
     if unknown := set(quality) - {NOISY, *methods}:
         raise ValueError(f"methods {unknown}")
-    return PsnrCurve(sigmas, quality, wavelet)
+    return PsnrCurve(sigmas, quality, wavelet, removed)
 
 
 @plainly
 def blind_sigma(y: Tensor, model: GenerativeModel) -> Tensor:
     """Estimate the noise of images (B, C, H, W), by the model's curve if it has one; shape (B,)."""
     curve = curve_of(model)
-    return wavelet_sigma(y) if curve is None else curve.blind(y)
+    return wavelet_sigma(y) if curve is None else curve.blind(y, model)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from mfimage.denoising.curve import (
     curve_of,
     denoise_batch,
     measure_curve,
+    taken_off,
 )
 from mfimage.denoising.familiarity import measure_familiarity
 from mfimage.denoising.methods import is_cut, wavelet_sigma
@@ -70,11 +71,11 @@ def test_the_estimate_undoes_what_structure_and_cutting_change(generator):
     y = (0.5 + 0.12 * torch.randn(200, 1, 28, 28, generator=generator)).clamp(0, 1)
     y[:, :, 0, 0] = 1.5  # beyond white: not cut
     assert wavelet_sigma(y).mean() == pytest.approx(0.12, rel=0.02)
-    assert BOTH.blind(y).mean() == pytest.approx(0.1, rel=0.02)
+    assert BOTH.blind(y, None).mean() == pytest.approx(0.1, rel=0.02)
     y[:, :, 0, 0] = 1.0
-    assert BOTH.blind(y).mean() == pytest.approx(0.1 + 0.9 * (0.12 - 0.06) / (0.3 - 0.06), rel=0.02)
+    assert BOTH.blind(y, None).mean() == pytest.approx(0.1 + 0.9 * (0.12 - 0.06) / (0.3 - 0.06), rel=0.02)
     louder = 100 * y
-    torch.testing.assert_close(BOTH.blind(louder), wavelet_sigma(louder) / 0.9)
+    torch.testing.assert_close(BOTH.blind(louder, None), wavelet_sigma(louder) / 0.9)
 
 
 def test_an_image_is_cut_if_nothing_lies_beyond():
@@ -138,6 +139,7 @@ def test_a_model_saved_before_there_were_curves_projects(tiny_run, tmp_path):
         {"sigmas": [0.1], "wavelet": [0.1], "psnr": {"noisy": ["x"]}},
         {"sigmas": [0.1], "wavelet": [0.1, 0.2], "psnr": {"noisy": [1.0]}},
         {"sigmas": [0.1], "wavelet": [0.1], "psnr": {"soft": [1.0]}},
+        {"sigmas": [0.1], "wavelet": [0.1], "removed": [0.1, 0.2], "psnr": {"noisy": [1.0]}},
         {"sigmas": [0.1], "wavelet": [0.1], "psnr": {}},
     ],
 )
@@ -176,6 +178,18 @@ def test_what_knows_the_noise_beats_the_noisy_image_wiener_and_a_projection_that
     for method in ("refined", "soft"):
         assert psnr(denoise(y, model, sigma, method), clean) > max(filtered, psnr(y.clamp(0, 1), clean))
     assert psnr(denoise(y, model, sigma, "projection"), clean) > untold or sigma < 0.1
+
+
+def test_what_is_taken_off_tells_the_noise_better_than_the_finest_details(aware, generator):
+    model, clean = from_pretrained(aware), bump_images(200, seed=78)
+    line = curve_of(model).whole
+    first = replace(line, removed=())
+    y = clean + 0.1 * torch.randn(clean.shape, generator=generator)
+    told = taken_off(y, model, first.blind(y, model))
+    expected = np.interp(told.numpy(), np.maximum.accumulate(line.removed), line.sigmas)
+    torch.testing.assert_close(line.blind(y, model), torch.from_numpy(expected).float())
+    errors = [float((one.blind(y, model) - 0.1).square().mean().sqrt()) for one in (line, first)]
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_each_image_gets_the_method_that_suits_its_noise(model, generator):
@@ -238,5 +252,8 @@ def test_enough_images_make_a_curve(model, monkeypatch):
     monkeypatch.setattr(curve, "FAMILIAR_ENOUGH", 12)
     calibrate_denoising(ImageSet(bump_images(15), "bumps", "test", ("",) * 15), model)
     assert curve_of(model) == measure_curve(bump_images(15)[:3], model)
-    blind = curve_of(model).blind
+
+    def blind(y):
+        return curve_of(model).blind(y, model)
+
     assert model.measured["familiar"] == measure_familiarity(bump_images(15)[:12], model, SIGMAS, blind)

@@ -7,7 +7,7 @@ from tiny import bump_images
 
 from mfimage import UnfamiliarWarning, denoise, from_pretrained, save_pretrained
 from mfimage.datasets import gaussian_noise
-from mfimage.denoising.curve import SIGMAS, blind_sigma, curve_of
+from mfimage.denoising.curve import SIGMAS, blind_sigma
 from mfimage.denoising.familiarity import (
     FAMILIAR,
     Region,
@@ -31,7 +31,9 @@ STRANGE = {
 def measured(tiny_run):
     """The tiny model, which saw what 150 images look like."""
     model = from_pretrained(tiny_run)
-    model.measured[FAMILIAR] = measure_familiarity(bump_images(150, 3), model, SIGMAS, curve_of(model).blind)
+    model.measured[FAMILIAR] = measure_familiarity(
+        bump_images(150, 3), model, SIGMAS, lambda y: blind_sigma(y, model)
+    )
     return model
 
 
@@ -69,7 +71,7 @@ def test_few_images_are_enough_not_to_cry_wolf(tiny_run, generator):
     for sigma in (0.01, 0.1, 0.3):
         assert far(gaussian_noise(X, sigma, generator), model) <= 0.03
     assert far(1 - X, model) > 0.9
-    assert measure_familiarity(X[:9], model, SIGMAS, curve_of(model).blind) == {}
+    assert measure_familiarity(X[:9], model, SIGMAS, lambda y: blind_sigma(y, model)) == {}
 
 
 def test_the_features_by_hand(model):
