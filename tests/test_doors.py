@@ -159,6 +159,7 @@ def bumps_of(channels):
     return np.repeat(draw_bumps(100, seed=8)[..., None], channels, -1)
 
 
+@pytest.mark.filterwarnings("ignore::mfimage.errors.ChangedWarning")  # a grey model drops colour
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_comes_back_has_the_depth_that_was_given(channels, models, folder, pixels, mfimage):
     model, place = models[channels]

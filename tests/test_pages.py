@@ -154,7 +154,7 @@ def test_what_denoise_did_is_shown_before_and_after(pages):
     words = text_of(page, "images")
     assert words.strip().startswith("Images The first 24 of 30. Move the slider, or focus it")
     assert re.search(r"σ 0\.2 \(51/255\); projection: changed by [\d.]+ \(\d+/255\)\.", words)
-    assert words.count("far from what the model was trained on </strong>") == 1
+    assert words.count("far from what the model was trained on</strong>") == 1
     shown = pictures_of(page)
     names = [words.split(" ", 1)[1] for _, words in shown]
     assert names[:9] == ["image before", "image after", "residual"] * 3

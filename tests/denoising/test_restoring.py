@@ -127,6 +127,7 @@ def broken(model, monkeypatch):
     return model
 
 
+@pytest.mark.filterwarnings("ignore::mfimage.errors.UnfamiliarWarning")
 def test_no_image_comes_back_that_is_not_finite(broken):
     for call in (
         lambda: denoise(X, broken, 0.1, "projection"),

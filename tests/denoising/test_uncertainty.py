@@ -17,6 +17,11 @@ from mfimage.denoising.uncertainty import (
 )
 from mfimage.errors import ModelError
 
+pytestmark = [  # a few images of noise are no familiar ones
+    pytest.mark.filterwarnings("ignore::mfimage.errors.UnfamiliarWarning"),
+    pytest.mark.filterwarnings("ignore::mfimage.errors.ChangedWarning"),
+]
+
 SIGMAS = (0.1, 0.2)
 
 
