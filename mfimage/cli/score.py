@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from mfimage import console
 from mfimage.cli import options as opt
+from mfimage.cli.values import DEVIATION
 from mfimage.errors import ModelError, UsageError
 from mfimage.outputs import claim, hold
 
@@ -77,7 +78,7 @@ def score(
     heatmaps: Path | None = None,
     report: Path | None = None,
     ood: list[str] | None = None,
-    sigma: float | None = None,
+    sigma: Annotated[float | None, DEVIATION] = None,
     batch: opt.Flag = False,
     fail_on_ood: opt.Flag = False,
     batch_size: opt.BatchSize = 256,

@@ -134,4 +134,4 @@ def test_a_file_that_is_not_there_is_listed_like_a_bad_one_in_a_folder(verb, mfi
 
 
 def test_a_model_that_never_saw_noise_refuses_to_be_told_of_it(mfimage, run):
-    assert fails(mfimage("score", "same", "-m", run, "--sigma", 0.1), 4, "not trained with noise")
+    assert fails(mfimage("score", "same", "-m", run, "--sigma", "25/255"), 4, "not trained with noise")
