@@ -10,6 +10,11 @@ from mfimage.errors import DataError, UsageError
 from mfimage.eval.image_metrics import mse
 from mfimage.inputs import given_sigma, in_batches, model_input
 
+pytestmark = [  # a grey model drops colour, and these images are none that it knows
+    pytest.mark.filterwarnings("ignore::mfimage.errors.ChangedWarning"),
+    pytest.mark.filterwarnings("ignore::mfimage.errors.UnfamiliarWarning"),
+]
+
 GREY = draw_bumps(3, seed=5)
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], -1)
 
