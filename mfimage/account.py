@@ -22,10 +22,8 @@ Report: TypeAlias = Callable[[Progress, dict[str, float]], None]
 
 _PARTS = 1000  # of a bar
 _SMOOTH = 20  # steps over which the loss is averaged
-_METHODS = {
-    False: 4,
-    True: 12,
-}  # projections that all methods, and what is familiar, take about, by noise-awareness
+# projections that all methods, and what is familiar, take about, by noise-awareness
+_METHODS = {False: 4, True: 12}
 
 
 class Account:
