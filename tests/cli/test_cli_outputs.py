@@ -115,7 +115,7 @@ def test_places_that_make_no_sense_are_refused_before_any_work(mfimage, files, l
 
 def test_a_result_called_like_the_sheet_beside_it_gets_another_name(mfimage, files):
     assert mfimage("denoise", "a/sheet.png", "a/0.png", "-m", "run", "-o", "out", "--report", "out")[0] == 0
-    assert sorted(os.listdir("out")) == ["0.png", "denoised.csv", "sheet-2.png", "sheet.png"]
+    assert sorted(os.listdir("out")) == ["0.png", "compare.html", "denoised.csv", "sheet-2.png", "sheet.png"]
 
 
 @pytest.fixture(scope="module")
