@@ -154,7 +154,7 @@ class Config:
             object.__setattr__(self, "noise", _settled_noise(self.noise, aware))
         noise = 0.0 if self.noise is None else self.noise
         if isinstance(noise, tuple):
-            if len(noise) != 2 or not all(map(is_number, noise)) or not 0 <= noise[0] <= noise[1] > 0:
+            if len(noise) != 2 or not all(map(is_number, noise)) or not 0 <= noise[0] < noise[1]:
                 raise UsageError(f"noise must be a number or a range 0 ≤ low < high, not {noise!r}")
         elif not isinstance(noise, str):
             check_number("noise", noise)
@@ -235,12 +235,14 @@ class Config:
 
 
 def _settled_noise(text: str, aware: bool) -> float | tuple[float, float] | str:
-    """Read the text of noise: Gaussian of one σ is a number, unless a chart shall learn to remove it."""
+    """Read the text of noise: Gaussian is a number or a range, but one σ that a chart shall learn."""
     noise = parse_noise(text)
     if not isinstance(noise, Gaussian):
         return str(noise)
     low, high = noise.sigma
-    return low if low == high and (high == 0 or ":" not in text or not aware) else (low, high)
+    if low < high:
+        return low, high
+    return str(noise) if aware and low and ":" in text else low
 
 
 presets: dict[PresetName, Config] = {

@@ -38,13 +38,8 @@ from mfimage.run import Run
 from mfimage.streams import say
 
 REPORT = "report.html"
-MEASURED = (
-    TRAINED,
-    CURVE,
-    UNCERTAINTY,
-    FAMILIAR,
-    VERDICT,
-)  # sections of `model.measured` that training measures
+# Sections of `model.measured` that training measures.
+MEASURED = (TRAINED, CURVE, UNCERTAINTY, FAMILIAR, VERDICT)
 SIGMAS = (25 / 255, 50 / 255)  # of noise on the page
 _WIDTH = 722  # pixels that a row of images may take
 _SAMPLES = 400_000  # values of samples at most

@@ -131,7 +131,7 @@ def test_gaussian_noise_of_a_configuration_is_what_it_was(generator):
     [
         ("0-0.5", "m-flow", (0.0, 0.5), True),
         ("gaussian:0-0.5", "me-flow", (0.0, 0.5), True),
-        ("gaussian:0.1", "m-flow", (0.1, 0.1), True),
+        ("gaussian:0.1", "m-flow", "gaussian:0.1", True),
         ("gaussian:0.1", "af", 0.1, False),
         ("0.1", "pie", 0.1, False),
         ("0", "m-flow", 0.0, False),

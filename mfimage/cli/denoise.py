@@ -68,7 +68,7 @@ def denoise(
     from mfimage.datasets.index import list_inputs
     from mfimage.denoising.image_files import FileReader, find_clean, sizes
     from mfimage.denoising.inverse import Downsample
-    from mfimage.denoising.noise import fixed_noise
+    from mfimage.denoising.removal import fixed_noise
     from mfimage.denoising.tiles import Restorer
     from mfimage.denoising.told import opaque
     from mfimage.inputs import require_images
@@ -200,14 +200,16 @@ def _unmeasured(restorer: Restorer) -> list[str]:
     """Say that no image is warned of, where the model cannot tell."""
     from mfimage.denoising.familiarity import familiarity_of
 
-    if restorer.inverse or familiarity_of(restorer.model) is not None:
+    if restorer.inverse:
+        return ["whether images that are filled in or enlarged are familiar to the model is not judged"]
+    if familiarity_of(restorer.model) is not None:
         return []
     return ["what images are familiar to this model was not measured when it was trained: none is warned of"]
 
 
 def _tell(done: _Done, outdir: Path, restorer: Restorer, measured: bool, options: opt.Options) -> None:
     """Say what was done; name the strangest few on standard error, quiet or not: they may be invented."""
-    from mfimage.denoising.noise import assumed
+    from mfimage.denoising.removal import assumed
     from mfimage.denoising.told import headline, mean_quality, summary, told
 
     rows = done.rows

@@ -95,7 +95,7 @@ def score(
         heatmaps: Folder for PNG maps of what is strange.
         report: Write a page here: histogram, strangest images, ROC.
         ood: Images known to be strange, for the ROC curves of --report.
-        sigma: Deviation of noise on the scale of [0, 1], which is removed before images are judged.
+        sigma: Deviation of noise on the scale of [0, 1], removed before images, --ood too, are judged.
         batch: Test whether the set has shifted.
         fail_on_ood: Exit with code 10 if any image is strange.
     """
@@ -140,7 +140,7 @@ def score(
         with late:
             _draw(rows, files, found, heatmaps)
         with late:
-            more = _of_the_set(detector, files, found, batch, report, ood or [], options)
+            more = _of_the_set(detector, files, found, batch, report, ood or [], sigma, options)
     with late:
         if table is not None:
             write_csv(table, rows)
@@ -180,6 +180,7 @@ def _of_the_set(
     batch: bool,
     report: Path | None,
     ood: list[str],
+    sigma: float | None,
     options: opt.Options,
 ) -> dict[str, Any]:
     """Tell whether the set has shifted, and write its page, where they are asked for."""
@@ -190,7 +191,8 @@ def _of_the_set(
     if drift is not None:
         options.say(f"the set has {drift.outcome}; {drift.is_ood:.1%} of its images are strange")
     if report is not None:
-        strange = {name: detector.score(options.inputs([name], detector.model)).scores for name in ood}
+        sets = {name: options.inputs([name], detector.model) for name in ood}
+        strange = {name: detector.score(images, sigma).scores for name, images in sets.items()}
         page = score_page(files, found, detector.calibration, drift, strange)
         options.say(f"{page.write(report)}: the page")
     return {} if drift is None else {"drift": vars(drift)}

@@ -112,12 +112,15 @@ METHODS: dict[str, Method] = {
 
 
 def quick_methods(model: GenerativeModel) -> list[str]:
-    """Name the methods that a model can be denoised with at once; `map` searches, and is left out."""
+    """Name the methods that a model can be denoised with at once.
+
+    `map` searches, and `cycle-spin` gains .06 dB at little noise for five times the work: they are for those
+    who name them.
+    """
     able = {
         "projection": model.has_manifold,
         "refined": model.noise_aware,
         "soft": model.noise_aware,
-        "cycle-spin": model.noise_aware,
         "tweedie": model.has_ambient_density,
     }
     return [name for name, can in able.items() if can]

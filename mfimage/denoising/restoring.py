@@ -16,7 +16,7 @@ from mfimage.datasets.convert import floats_like, kind_of, to_batch, white
 from mfimage.datasets.pixels import unit
 from mfimage.denoising.familiarity import strangeness
 from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
-from mfimage.denoising.noise import fixed_noise, remove_noise
+from mfimage.denoising.removal import fixed_noise, remove_noise
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import ChangedWarning, DataError, UnfamiliarWarning, UsageError
 from mfimage.inputs import BEYOND, ImageLike, Sigma, given_sigma, model_input, require_images

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mfimage.denoising.curve import NOISY, Denoised, blind_sigma
 from mfimage.denoising.examination import Examination, examine
-from mfimage.denoising.noise import estimate_noise, remove_noise, structure
+from mfimage.denoising.removal import estimate_noise, remove_noise, structure
 from mfimage.denoising.restoring import enlarge, fill
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import DataError, UsageError

@@ -26,7 +26,7 @@ class Manifold(nn.Module):
     dim: int  # d
     features: int  # D, the number of elements of an example
     context_features: int = 0  # number of parameters θ that it depends on
-    noise_aware: bool = False  # whether it can `shrink` noise
+    noise_aware: bool = False  # whether it can `clear` and `shrink` noise
 
     def initialise(self, x: Tensor) -> None:
         """Start from data, shape (N, …) with N > d; one that is prescribed stays as it is."""
@@ -59,14 +59,11 @@ class Manifold(nn.Module):
         raise ModelError(NO_GAINS)
 
     def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Remove noise from images (B, C, H, W) before they are encoded; ModelError if it cannot.
-
-        sigma: Deviations, shape (B,), or of each place, (B, 1, H, W).
-        """
+        """Remove noise of σ, (B,) or (B, 1, H, W), from images; ModelError if that was not learned."""
         raise ModelError(NO_GAINS)
 
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Remove noise of deviations σ, shape (B,), from images (B, C, H, W), in the coordinates too."""
+        """Remove it in the coordinates too, σ of shape (B,); ModelError as of `clear`."""
         raise ModelError(NO_GAINS)
 
 
@@ -92,7 +89,7 @@ class ImageChart(Chart):
     x ↦ multiscale Haar with couplings ↦ bent subspace = (u, v),  u ∈ R^d: a bijection of images of any size.
 
     After `initialise` and before training, { f(u, 0) } is exactly the PCA subspace of the images given. With
-    a denoiser the chart can `shrink` noise.
+    a denoiser the chart can `clear` and `shrink` noise.
     """
 
     def __init__(
@@ -110,22 +107,21 @@ class ImageChart(Chart):
     def initialise_denoiser(self, x: Tensor) -> None:
         """Start Wiener's filters at what images (N, C, H, W) are."""
         denoiser = _able(self.denoiser)
-        parts = [self._linear(part) for part in x.split(256)]
-        for wiener, z in zip((denoiser.principal, denoiser.rest), zip(*parts, strict=True), strict=True):
-            wiener.power.copy_(torch.cat(z).square().mean(0).clamp_min(1e-8))
+        squares = [[z.square().sum(0) for z in self._linear(part)] for part in x.split(256)]
+        for wiener, sums in zip((denoiser.principal, denoiser.rest), zip(*squares, strict=True), strict=True):
+            wiener.power.copy_((sum(sums) / len(x)).clamp_min(1e-8))
 
     @torch.no_grad()
     def fit_gains(self, x: Tensor) -> None:
         denoiser, generator = _able(self.denoiser), torch.Generator().manual_seed(0)
-        x, gains = x[:: -(-len(x) // _FITTED)], []
-        for sigma in SIGMAS:
-            both = squares = x.new_zeros(self.features)
-            for clean in x.split(256):
-                noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32).to(clean)
-                cleared = self(self.clear(clean + sigma * noise, clean.new_full((len(clean),), sigma)))[0]
-                both, squares = both + (cleared * self(clean)[0]).sum(0), squares + cleared.square().sum(0)
-            gains.append(both / squares.clamp_min(1e-12))
-        denoiser.gains.fit(torch.stack(gains), x.new_tensor(SIGMAS))
+        sigmas = x.new_tensor(SIGMAS)
+        both = squares = x.new_zeros(len(sigmas), self.features)
+        for clean in x[:: -(-len(x) // _FITTED)].split(256):
+            noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32).to(clean)
+            noisy = [self.clear(clean + sigma * noise, sigma.expand(len(clean))) for sigma in sigmas]
+            z, cleared = self(clean)[0], torch.stack([self(image)[0] for image in noisy])
+            both, squares = both + (cleared * z).sum(1), squares + cleared.square().sum(1)
+        denoiser.gains.fit(both / squares.clamp_min(1e-12), sigmas)
 
     @torch.no_grad()
     def centre(self, x: Tensor) -> None:

@@ -112,7 +112,6 @@ def test_training_stores_the_curve_with_the_model(aware, tiny_run):
         "projection",
         "refined",
         "soft",
-        "cycle-spin",
     }
 
 

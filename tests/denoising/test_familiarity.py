@@ -53,7 +53,8 @@ def test_two_in_a_hundred_familiar_images_are_far_at_most_and_strange_ones_are(
     assert far(y, measured) <= 0.02 + SPREAD
     if sigma <= 0.1:
         for name, images in STRANGE.items():
-            assert far(gaussian_noise(images, sigma, generator, clip), measured) > 0.8, name
+            found = far(gaussian_noise(images, sigma, generator, clip), measured)
+            assert found > (0.9 if sigma < 0.1 else 0.8), name
 
 
 def test_clean_images_are_not_far(measured):

@@ -24,7 +24,7 @@ _TAKEN_OFF = 0.65  # share of such variance that is taken off where it is noise;
 _SEVERAL, _USUALLY_OFF = 5, 0.45  # images that are judged together, by the median of that share
 _ENOUGH, _ALONE = 400, 4000  # values of an image, from which it tells more than σ; and tells photons alone
 _ALIKE = 2.0  # ratio of quartiles of the gain a, below which such images have one line together
-_BEST = ("cycle-spin", "refined", "soft")  # of the methods that learn noise
+_BEST = ("refined", "soft")  # of the methods that learn noise
 
 
 def fixed_noise(text: str) -> Noise:

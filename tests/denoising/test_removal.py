@@ -5,9 +5,9 @@ import torch
 from tiny import TINY, bump_images, draw_bumps, learn, write_array
 
 from mfimage import denoise
-from mfimage.denoising import noise as rooms
+from mfimage.denoising import removal as rooms
 from mfimage.denoising.curve import blind_sigma, denoise_batch
-from mfimage.denoising.noise import assumed, estimate_noise, fixed_noise, remove_noise
+from mfimage.denoising.removal import assumed, estimate_noise, fixed_noise, remove_noise
 from mfimage.denoising.tiles import Restorer
 from mfimage.errors import UsageError
 from mfimage.eval.image_metrics import psnr
