@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from denoising import classics
+from denoisers.classics import non_local_means
+from denoisers.sets import Noise
 from harness import put, say
 from torch import Tensor
 from user_data import CASES, QUICK, Case
@@ -113,7 +114,7 @@ def denoised(model: Any, x: Tensor, sigma: float) -> dict[str, Any]:
     y = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     known, blind = denoise_batch(y, model, torch.full((len(y),), sigma)), denoise_batch(y, model)
     images = {"noisy": y, "auto": known.image, "blind": blind.image}
-    images["nlm"] = classics()["non-local means"](y, sigma)
+    images["nlm"] = non_local_means()[""](y, Noise(sigma))
     found: dict[str, Any] = {name: float(psnr(x, z.clamp(0, 1)).mean()) for name, z in images.items()}
     found |= {"gain": found["auto"] - found["noisy"], "over_nlm": found["auto"] - found["nlm"]}
     return found | {"methods": {name: known.methods.count(name) for name in sorted(set(known.methods))}}

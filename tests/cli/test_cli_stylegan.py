@@ -11,6 +11,7 @@ from commands import fails
 from PIL import Image
 from tiny import TINY
 
+from mfimage import console
 from mfimage.cli.stylegan import seed_list
 from mfimage.datasets.points import load_points
 from mfimage.datasets.stylegan import load_generator, save_generator, seeded_generator
@@ -74,7 +75,8 @@ def test_seed_lists():
             seed_list(bad)
 
 
-def test_a_file_s_manifold_is_written_and_learned(mfimage):
+def test_a_file_s_manifold_is_written_and_learned(mfimage, monkeypatch):
+    monkeypatch.setattr(console, "FIRST", 0.0)  # progress is shown however fast it goes
     save_generator(seeded_generator(8, 3, channels=1, z_dim=6), "g.safetensors")
     arguments = ("stylegan", "manifold", "g.safetensors", "--count", 40, "--test-count", 5, "--size", 8)
     code, out, err = mfimage(*arguments)
