@@ -121,7 +121,7 @@ def rows_of(task: Task, folder: Path, quick: bool) -> list[Row]:
     cnn, dncnn = partial(networks.PlainCnn, channels), partial(networks.deepinv_dncnn, channels, quick)
     return [
         Row("noisy", "classics", "unused", classics.noisy, noises=both),
-        replace(known, noises=both if ours.TELLS_NOISE else GAUSSIAN),
+        replace(known, noises=both),
         replace(blind, noises=both),
         *[replace(row, most=slow) if row.name == "map" else row for row in by_name],
         Row("CNN", "networks", "known", partial(network, "cnn", cnn, 32, 2e-3), model="cnn"),

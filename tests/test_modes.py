@@ -68,7 +68,7 @@ CALLS = {
     "auto": lambda m, x: denoise(x, m),
     **{
         name: lambda m, x, name=name: denoise(x, m, 0.1, name)
-        for name in ("projection", "soft", "cycle-spin", "map")
+        for name in ("projection", "refined", "soft", "map")
     },
     "inpaint": lambda m, x: inpaint(x, HOLE, m),
     "super_resolve": lambda m, x: super_resolve(F.avg_pool2d(x, 2), 2, m),

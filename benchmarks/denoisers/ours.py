@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from inspect import signature
 from typing import Any
 
 import torch
@@ -11,12 +10,10 @@ from denoisers.sets import GAUSSIAN, LeftOutError, Noise
 from torch import Tensor
 
 from mfimage import denoise
-from mfimage.denoising import examination
 from mfimage.denoising.curve import blind_sigma, denoise_batch
+from mfimage.denoising.examination import examine
 from mfimage.denoising.methods import quick_methods
 from mfimage.models import GenerativeModel
-
-TELLS_NOISE = "noise" in signature(denoise).parameters  # more than σ can be said of it
 
 
 def by_method(model: GenerativeModel, method: str) -> Family:
@@ -59,15 +56,13 @@ def _facts_at(sigma: float, y: Tensor, model: GenerativeModel, clean: Tensor) ->
         "false_alarms_cut": _alarms(y.clamp(0, 1), model, level),
         "off_manifold": float((again - projected).abs().max()),
     }
-    if "uncertainty" in signature(denoise).parameters:
-        x_hat, deviation = denoise(y, model, sigma, uncertainty=True)
-        error = (x_hat - clean).abs()
-        found |= {f"within_{k}": float((error <= k * deviation).float().mean()) for k in (1, 2)}
+    x_hat, deviation = denoise(y, model, sigma, uncertainty=True)
+    error = (x_hat - clean).abs()
+    found |= {f"within_{k}": float((error <= k * deviation).float().mean()) for k in (1, 2)}
     return {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
 def _alarms(y: Tensor, model: GenerativeModel, level: Tensor) -> float:
     after = denoise_batch(y, model, level).image.clamp(0, 1)
-    usual = [examination.usual_misfit(model)] if hasattr(examination, "usual_misfit") else []
-    strangeness = examination.examine(y, after, model, level, *usual).strangeness
+    strangeness = examine(y, after, model, level).strangeness
     return float((strangeness > 1).float().mean())

@@ -28,7 +28,7 @@ def calls() -> dict[str, tuple[bool, Call]]:
     hole = torch.zeros(16, 16, dtype=torch.bool)
     hole[5:10, 6:11] = True
     drawn = lambda seed: torch.Generator().manual_seed(seed)  # noqa: E731
-    methods = ("auto", "projection", "soft", "cycle-spin", "map")
+    methods = ("auto", "projection", "refined", "soft", "map")
     return {
         "score": (False, lambda d, x, n: score(x, d.model)),
         "detector": (False, lambda d, x, n: d.score(x).scores),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mfimage.denoising.tiles import Restorer
     from mfimage.errors import Skipped
 
-MethodName = Literal["auto", "projection", "refined", "soft", "cycle-spin", "map", "tweedie"]
+MethodName = Literal["auto", "projection", "refined", "soft", "map", "tweedie"]
 _WARNED = 5  # strange images that are named on stderr
 
 

@@ -87,36 +87,17 @@ def soft(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
         return cast(ChartedModel, model).chart.shrink(y, sigma)
 
 
-def cycle_spin(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Average `refined` over cyclic shifts: x̂ = ⅕ Σ_k S₋ₖ c_σ(S_k y), S_k by no pixel or one to a side.
-
-    The network halves images on a grid of 2 × 2 pixels, and what goes wrong depends on where an image lies
-    on it: the errors of shifted copies partly cancel. Five times the work of `refined`. Coifman, Donoho,
-    Translation-invariant de-noising, 1995.
-    """
-    total = refined(y, model, sigma)
-    for step in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        shifted = refined(y.roll(step, (-2, -1)), model, sigma)
-        total = total + shifted.roll((-step[0], -step[1]), (-2, -1))
-    return total / 5
-
-
 METHODS: dict[str, Method] = {
     "projection": projection,
     "map": map_denoise,
     "refined": refined,
     "soft": soft,
-    "cycle-spin": cycle_spin,
     "tweedie": tweedie,
 }
 
 
 def quick_methods(model: GenerativeModel) -> list[str]:
-    """Name the methods that a model can be denoised with at once.
-
-    `map` searches, and `cycle-spin` gains .06 dB at little noise for five times the work: they are for those
-    who name them.
-    """
+    """Name the methods that a model can be denoised with at once: `map` searches, for those who name it."""
     able = {
         "projection": model.has_manifold,
         "refined": model.noise_aware,

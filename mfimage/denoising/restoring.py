@@ -47,10 +47,10 @@ def denoise(
         sigma: Standard deviation of the noise in the image's own scale (0 … 255 for uint8), one number or
             one an image, of Gaussian noise; None to estimate from the images what noise they have.
         method: "projection" to the manifold, "refined" (what a network that knows the noise leaves, near the
-            manifold), "soft" (its coordinates shrunk), "cycle-spin" (refined, averaged over shifts), "map"
-            (the most probable point of the manifold), "tweedie" (one step up the density), or "auto": the
-            best of them by the model's own validation curve (`map` apart, which takes far longer), or the
-            image as it is, where the noise is less than the model's error.
+            manifold), "soft" (its coordinates shrunk), "map" (the most probable point of the
+            manifold), "tweedie" (one step up the density), or "auto": the best of them by the model's own
+            validation curve (`map` apart, which takes far longer), or the image as it is, where the noise is
+            less than the model's error.
         batch_size: Images at a time.
         noise: In the place of sigma, on the scale of [0, 1]: "poisson:30" (photons of white),
             "poisson-gaussian:30,0.02", "salt-pepper:0.1", …; see `mfimage.noise`.

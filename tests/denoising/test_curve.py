@@ -234,9 +234,7 @@ def test_what_noise_carries_beyond_black_and_white_is_not_cut_off_first(aware, g
 
 
 def test_no_such_method(model):
-    with pytest.raises(
-        UsageError, match="choose from auto, projection, map, refined, soft, cycle-spin, tweedie"
-    ):
+    with pytest.raises(UsageError, match="choose from auto, projection, map, refined, soft, tweedie"):
         denoise(bump_images(1), model, method="magic")
 
 

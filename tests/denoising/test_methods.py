@@ -76,20 +76,6 @@ def test_soft_takes_the_noise_of_each_image(y):
     torch.testing.assert_close(METHODS["soft"](y, model, SIGMA), alone)
 
 
-def test_cycle_spinning_undoes_every_shift_and_averages(y):
-    model = made(noise_aware=True)
-    shifted = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
-    parts = []
-    for down, right in shifted:
-        moved = torch.cat([y[:, :, -down:], y[:, :, :-down]], 2) if down else y
-        moved = torch.cat([moved[..., -right:], moved[..., :-right]], 3) if right else moved
-        done = METHODS["refined"](moved, model, SIGMA)
-        done = torch.cat([done[:, :, down:], done[:, :, :down]], 2) if down else done
-        parts.append(torch.cat([done[..., right:], done[..., :right]], 3) if right else done)
-    torch.testing.assert_close(METHODS["cycle-spin"](y, model, SIGMA), sum(parts) / 5)
-    torch.testing.assert_close(METHODS["cycle-spin"](y, model, 0 * SIGMA), y, atol=1e-6, rtol=0)
-
-
 @pytest.mark.parametrize("kind", ["pie", "ambient-flow"])
 def test_tweedie_is_a_step_along_the_gradient_of_the_density(kind, y):
     model = made(kind)
@@ -119,7 +105,7 @@ def test_a_model_that_lacks_what_a_method_needs_says_so(method, kind, message, y
 @pytest.mark.parametrize("kind", KINDS)
 def test_quick_methods_are_those_that_work(kind, y):
     model = made(kind)
-    for method in ("projection", "refined", "soft", "cycle-spin", "tweedie"):
+    for method in ("projection", "refined", "soft", "tweedie"):
         if method in quick_methods(model):
             assert METHODS[method](y, model, SIGMA).shape == y.shape
         else:
