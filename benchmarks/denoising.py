@@ -220,9 +220,8 @@ def main() -> None:
         only = [part for part in arguments.only.split(",") if part]
         results[task.name] = measure(replace(task, config=config), folder / task.name, quick, only)
     if not quick:
-        write_page(
-            {name: read_json(path) for name in SETS if (path := folder / name / "results.json").exists()}
-        )
+        kept = {name: path for name in SETS if (path := folder / name / "results.json").exists()}
+        write_page({name: read_json(path) for name, path in kept.items()}, (__doc__ or "").split("\n\n")[1])
     put(
         quick,
         data={name: one["rows"] for name, one in results.items()},

@@ -7,6 +7,7 @@ Numbers may be ranges, from which each image of a training draws its own. Images
     poisson-gaussian:PEAK,SIGMA   both: variance a·x + b with a = 1/peak, b = σ²; a camera's, a microscope's
     salt-pepper:SHARE             this share of the values is black or white, as often the one as the other
     correlated:SIGMA,WIDTH        Gaussian noise of deviation σ, blurred by a Gaussian of WIDTH pixels
+    colour:LUMINANCE,CHROMA       Gaussian noise that is not the same in brightness and in colour; σ of each
 """
 
 from __future__ import annotations
@@ -182,8 +183,30 @@ class Correlated(Noise):
         return numbers[0].square()
 
 
+@dataclass(frozen=True)
+class Colour(Noise):
+    """y = x + σ_L ε̄ + σ_C (ε − ε̄), ε̄ the mean of the channels: σ_L along (1, 1, 1)/√3, σ_C across.
+
+    A camera's files are so: what makes colours of a sensor's values, and JPEG, treat the two differently.
+    """
+
+    luminance: Range
+    chroma: Range
+    kind = "colour"
+    limits = ((0.0, 1.0), (0.0, 1.0))
+
+    def _noisy(self, x: Tensor, generator: torch.Generator, *numbers: Tensor) -> Tensor:
+        noise = _normal(x, generator)
+        grey = noise.mean(1, keepdim=True)
+        return x + numbers[0] * grey + numbers[1] * (noise - grey)
+
+    def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
+        channels = x.shape[1]
+        return (numbers[0].square() + (channels - 1) * numbers[1].square()) / channels
+
+
 KINDS: dict[str, type[Noise]] = {
-    one.kind: one for one in (Gaussian, Poisson, PoissonGaussian, SaltPepper, Correlated)
+    one.kind: one for one in (Gaussian, Poisson, PoissonGaussian, SaltPepper, Correlated, Colour)
 }
 FORMS = ", ".join(f"{kind}:{','.join(f.name.upper() for f in fields(one))}" for kind, one in KINDS.items())
 

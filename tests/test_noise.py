@@ -8,13 +8,19 @@ from mfimage.errors import UsageError
 from mfimage.noise import parse_noise
 from mfimage.settings import from_json
 
-FIXED = ("gaussian:0.1", "poisson:30", "poisson-gaussian:30,0.02", "salt-pepper:0.1", "correlated:0.1,1.5")
-RANGES = ("gaussian:0-0.5", "poisson:10-100", "poisson-gaussian:5-50,0-0.1", "salt-pepper:0-0.3")
+FIXED = (
+    "gaussian:0.1", "poisson:30", "poisson-gaussian:30,0.02", "salt-pepper:0.1", "correlated:0.1,1.5",
+    "colour:0.05,0.1",
+)  # fmt: skip
+RANGES = (
+    "gaussian:0-0.5", "poisson:10-100", "poisson-gaussian:5-50,0-0.1", "salt-pepper:0-0.3",
+    "colour:0-0.1,0-0.4",
+)  # fmt: skip
 
 
 def added(text, level, count=40, side=64, seed=0):
     """Noise on even images of a level."""
-    x = torch.full((count, 1, side, side), level)
+    x = torch.full((count, 3 if text.startswith("colour") else 1, side, side), level)
     y, sigma = parse_noise(text).add(x, torch.Generator().manual_seed(seed))
     return y - x, sigma
 
@@ -70,9 +76,12 @@ def test_noise_has_the_moments_that_it_says(text, level):
     variance = {
         "gaussian": 0.1**2, "poisson": level / 30, "poisson-gaussian": level / 30 + 0.02**2,
         "salt-pepper": 0.1 * (level**2 + (1 - level) ** 2) / 2, "correlated": 0.1**2,
+        "colour": (0.05**2 + 2 * 0.1**2) / 3,
     }[text.split(":")[0]]  # fmt: skip
     torch.testing.assert_close(sigma, torch.full((40,), variance**0.5))
-    torch.testing.assert_close(parse_noise(text).deviation(torch.full((2, 1, 3, 3), level)), sigma[:2])
+    torch.testing.assert_close(
+        parse_noise(text).deviation(torch.full((2, noise.shape[1], 3, 3), level)), sigma[:2]
+    )
     assert noise.square().mean() == pytest.approx(variance, rel=0.03)
     bias = 0.1 * (0.5 - level) if text.startswith("salt") else 0.0
     assert noise.mean() == pytest.approx(bias, abs=0.004)
@@ -92,13 +101,23 @@ def test_correlated_noise_is_that_of_a_blur():
         assert found == pytest.approx(torch.exp(torch.tensor(-(t**2) / 9.0)).item(), abs=0.02)
 
 
+def test_noise_of_colour_has_one_deviation_in_brightness_and_one_in_every_colour():
+    noise = added("colour:0.05,0.1", 0.5)[0].double()
+    along = torch.linalg.qr(torch.tensor([[1.0, 1, 0], [1, -1, 1], [1, 0, 2]], dtype=torch.float64))[0]
+    found = torch.einsum("nchw,ck->nkhw", noise, along).transpose(0, 1).flatten(1).cov()
+    expected = torch.tensor([0.05, 0.1, 0.1], dtype=torch.float64).square().diag()
+    torch.testing.assert_close(found, expected, rtol=0.03, atol=3e-4)
+    grey = parse_noise("colour:0.1,0.3").deviation(torch.full((2, 1, 8, 8), 0.5))
+    torch.testing.assert_close(grey, torch.tensor([0.1, 0.1]))
+
+
 @pytest.mark.parametrize("text", RANGES)
 def test_each_image_draws_its_own_numbers_from_the_range(text):
     noise, sigma = added(text, 0.4, count=300, side=32)
     found = noise.flatten(1).square().mean(1).sqrt()
     torch.testing.assert_close(found, sigma, rtol=0.35, atol=0.01)
     ends = [parse_noise(f"{text.split(':')[0]}:{','.join(map(str, r))}") for r in _corners(text)]
-    least, most = sorted(float(one.deviation(torch.full((1, 1, 1, 1), 0.4))) for one in ends)
+    least, most = sorted(float(one.deviation(torch.full((1, noise.shape[1], 1, 1), 0.4))) for one in ends)
     assert least <= sigma.min() < least + 0.1 * (most - least)
     assert most - 0.1 * (most - least) < sigma.max() <= most
 

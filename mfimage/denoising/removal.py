@@ -10,12 +10,12 @@ from torch import Tensor
 from mfimage.console import counted
 from mfimage.denoising.curve import Denoised, blind_sigma, denoise_batch
 from mfimage.denoising.estimation import fill_lost, guess_error, lost_share, lost_values, variance_line
-from mfimage.denoising.methods import quick_methods
+from mfimage.denoising.methods import quick_methods, wavelet_sigma
 from mfimage.errors import UsageError
 from mfimage.eval.verdict import TRAINED
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
-from mfimage.noise import Gaussian, Noise, Poisson, PoissonGaussian, SaltPepper, parse_noise
+from mfimage.noise import Colour, Gaussian, Noise, Poisson, PoissonGaussian, SaltPepper, parse_noise
 
 LEVELS = 4  # of noise, at which an image is denoised where its noise is not the same everywhere
 _LEAST = 0.005  # σ of the lowest
@@ -24,6 +24,7 @@ _TAKEN_OFF = 0.65  # share of such variance that is taken off where it is noise;
 _SEVERAL, _USUALLY_OFF = 5, 0.45  # images that are judged together, by the median of that share
 _ENOUGH, _ALONE = 400, 4000  # values of an image, from which it tells more than σ; and tells photons alone
 _ALIKE = 2.0  # ratio of quartiles of the gain a, below which such images have one line together
+_COLOURED = 1.5  # times the noise in brightness that is in colours, from which they differ
 _BEST = ("refined", "soft")  # of the methods that learn noise
 
 
@@ -51,7 +52,9 @@ def remove_noise(
     Gaussian noise is that of `denoise_batch`, and correlated noise is treated so. Where the variance differs
     between places, an image is denoised at a few σ and each pixel taken from that of its own: with photons
     √(a·x̂ + b), x̂ the image denoised at the mean; of lost values, which are filled in from their neighbours,
-    the error of such a guess. A model that has learned noise of this kind gets the image as it is.
+    the error of such a guess. Where there is more noise in colours than in brightness, the image with the
+    colours that were found is denoised again, at the σ of brightness. A model that has learned noise of this
+    kind gets the image as it is.
 
     What looks like photons' noise may be structure of bright things: if the denoiser takes off far less than
     that much, the noise counts as Gaussian. Five images or more are judged together, as from one camera: half
@@ -74,7 +77,9 @@ def remove_noise(
 def estimate_noise(y: Tensor, model: GenerativeModel) -> list[Noise]:
     """Find the kind of noise of each image (B, C, H, W) and its numbers; Gaussian without clear evidence.
 
-    A model that can only project has no use for more than σ, and a very small image does not tell it.
+    Structure is nearly all in brightness: colours with more of the finest details than that have noise of
+    their own. More noise in brightness cannot be told from structure. A model that can only project has no
+    use for more than σ, and a very small image does not tell it.
     """
     gaussian: list[Noise] = [Gaussian((s, s)) for s in blind_sigma(y, model).tolist()]
     if not model.noise_aware or y[:1].numel() < _ENOUGH:
@@ -84,12 +89,25 @@ def estimate_noise(y: Tensor, model: GenerativeModel) -> list[Noise]:
     photons = (bright > 0) & (bright >= _PHOTONS * (bright + b))
     lost = lost_share(y, lost_values(y)).tolist()
     a, b = _together(a, b, photons)
-    numbers = zip(gaussian, photons.tolist(), lost, a.tolist(), b.sqrt().tolist(), strict=True)
+    numbers = zip(_coloured(y, gaussian), photons.tolist(), lost, a.tolist(), b.sqrt().tolist(), strict=True)
     found: list[Noise] = []
     for even, many, share, gain, rest in numbers:
-        of_photons = _photons(1 / gain, rest) if many else even
+        of_photons = _photons(1 / gain, rest) if many and even.kind == Gaussian.kind else even
         found.append(SaltPepper((share, share)) if share > 0 else of_photons)
     return found
+
+
+def _coloured(y: Tensor, gaussian: Sequence[Noise]) -> list[Noise]:
+    """Replace the noise of images (B, C, H, W) that have clearly more of it in their colours."""
+    channels, grey = y.shape[1], y.mean(1, keepdim=True)
+    if channels == 1:
+        return list(gaussian)
+    luminance = wavelet_sigma(grey * channels**0.5)
+    chroma = wavelet_sigma((y - grey) * (channels / (channels - 1)) ** 0.5)
+    pairs = zip(gaussian, luminance.clamp_max(1.0).tolist(), chroma.clamp_max(1.0).tolist(), strict=True)
+    return [
+        even if high <= _COLOURED * low else Colour((low, low), (high, high)) for even, low, high in pairs
+    ]
 
 
 def _together(a: Tensor, b: Tensor, photons: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,13 +125,14 @@ def _photons(peak: float, sigma: float) -> Noise:
 
 
 def structure(y: Tensor, done: Denoised) -> list[int]:
-    """Name the rows that were taken for photons' noise, and yet keep so much of it that it is structure."""
+    """Name the rows that were taken for photons' noise, or colours', and keep too much: structure."""
     rows = [i for i, one in enumerate(done.noise) if isinstance(one, Poisson | PoissonGaussian)]
     taken = (y - done.image).flatten(1).square().mean(1) / done.sigma.square().clamp_min(1e-12)
+    kept = [i for i, one in enumerate(done.noise) if isinstance(one, Colour) and not taken[i] >= _TAKEN_OFF]
     if len(y) < _SEVERAL:
-        return [i for i in rows if y[i].numel() < _ALONE or not taken[i] >= _TAKEN_OFF]
+        return kept + [i for i in rows if y[i].numel() < _ALONE or not taken[i] >= _TAKEN_OFF]
     borne_out = 2 * len(rows) >= len(y) and taken[rows].median() >= _USUALLY_OFF
-    return [] if borne_out else rows
+    return kept if borne_out else kept + rows
 
 
 def _by_kind(
@@ -178,8 +197,20 @@ def _lost_values(
     return _at_levels(whole, model, local, first, method, batch_size)
 
 
+def _colours_first(
+    y: Tensor, model: GenerativeModel, noise: Sequence[Noise], method: str, batch_size: int
+) -> Denoised:
+    done = _even(y, model, noise, method, batch_size)
+    luminance, chroma = (y.new_tensor([one.ranges[i][0] for one in noise]) for i in (0, 1))
+    rows = (chroma > luminance) & model.noise_aware & (y.shape[1] > 1)
+    if rows.any():
+        near = y.mean(1, keepdim=True) + done.image - done.image.mean(1, keepdim=True)
+        done.image[rows] = denoise_batch(near[rows], model, luminance[rows], method, batch_size).image
+    return done
+
+
 _WAYS = {
-    "gaussian": _even, "correlated": _even, "salt-pepper": _lost_values,
+    "gaussian": _even, "correlated": _even, "salt-pepper": _lost_values, "colour": _colours_first,
     "poisson": _photon_noise, "poisson-gaussian": _photon_noise,
 }  # fmt: skip
 

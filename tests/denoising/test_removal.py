@@ -77,6 +77,43 @@ def test_each_pixel_comes_from_the_image_denoised_at_its_own_noise(aware, monkey
     assert float(done.sigma) == pytest.approx(float(own.square().mean().sqrt()))
 
 
+def coloured(text, count=6, side=48, seed=0):
+    """Bumps as wide as that, each tinted, with noise: (clean, noisy)."""
+    x = torch.nn.functional.interpolate(bump_images(count), side, mode="bicubic").clamp(0, 1)
+    x = x * torch.tensor([0.9, 0.7, 0.4]).view(3, 1, 1)
+    return x, parse_noise(text).add(x, torch.Generator().manual_seed(seed))[0]
+
+
+def test_noise_in_colours_is_removed_first_and_that_in_brightness_then(aware, monkeypatch):
+    """By a denoiser that gives at the first σ the clean image, and then what it gets."""
+    x, y = coloured("colour:0.05,0.2", 2)
+    told = []
+
+    def denoiser(y, model, sigma, method, batch_size):
+        told.append(sigma.tolist())
+        return rooms.Denoised(x.clone() if len(told) == 1 else y, sigma, ["soft"] * len(y), [])
+
+    monkeypatch.setattr(rooms, "denoise_batch", denoiser)
+    noise = [fixed_noise("colour:0.05,0.2"), fixed_noise("colour:0.2,0.05")]
+    done = remove_noise(y, aware, noise)
+    torch.testing.assert_close(torch.tensor(told[0]), torch.tensor([0.0275, 0.015]).sqrt())
+    torch.testing.assert_close(torch.tensor(told[1]), torch.tensor([0.05]))
+    grey = y[:1].mean(1, keepdim=True)
+    torch.testing.assert_close(done.image[:1], grey + x[:1] - x[:1].mean(1, keepdim=True))
+    assert torch.equal(done.image[1], x[1])
+    torch.testing.assert_close(done.sigma, torch.tensor([0.0275, 0.015]).sqrt())
+
+
+@pytest.mark.parametrize("text", ["colour:0.05,0.1", "colour:0.1,0.3", "gaussian:0.1", "gaussian:0"])
+def test_noise_in_colours_is_seen_where_it_is_more_than_that_in_brightness(aware, text):
+    found = rooms.estimate_noise(coloured(text)[1], aware)
+    assert [one.kind == "colour" for one in found] == [text.startswith("colour")] * 6
+    if text.startswith("colour"):
+        for one in found:
+            expected = fixed_noise(text).ranges
+            assert [low for low, _ in one.ranges] == pytest.approx([low for low, _ in expected], rel=0.1)
+
+
 @pytest.mark.parametrize("text", ["salt-pepper:0.05", "salt-pepper:0.2"])
 def test_lost_values_are_filled_in_before(aware, text):
     x, y = noisy(text)
@@ -101,6 +138,15 @@ def test_what_the_denoiser_leaves_is_structure(monkeypatch, aware):
         done = remove_noise(y, aware)
         assert {one.kind for one in done.noise} == {"gaussian"}
         assert torch.equal(done.image, denoise_batch(y, aware).image)
+
+
+def test_colours_of_which_the_denoiser_takes_off_little_are_structure():
+    noise, y = fixed_noise("colour:0.05,0.1"), torch.zeros(8, 3, 4, 4)
+    sigma = noise.deviation(y)
+    off = (torch.tensor([0.5, 0.8] * 4).sqrt() * sigma).view(-1, 1, 1, 1).expand_as(y)
+    for count in (8, 2):
+        done = rooms.Denoised(off[:count], sigma[:count], [], [noise] * count)
+        assert rooms.structure(y[:count], done) == list(range(0, count, 2))
 
 
 def test_a_few_among_many_do_not_make_the_noise_that_of_photons(monkeypatch, aware):
