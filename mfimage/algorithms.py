@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from mfimage import losses
 from mfimage.config import AlgorithmName, Config, KindName
 from mfimage.errors import UsageError
+from mfimage.models.charts import Window
 
 DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
 MANIFOLD = ("manifold", "refinement")  # phases in which reconstruction is learned
 SHOWN_NOISE = 0.2  # σ of the noise on sheets
 CUT = 1 / 3  # share of noisy images that are cut to [0, 1] in training
+WINDOW = 32  # pixels a side of large images that a step of this training looks at
 
 
 class Batch(NamedTuple):
@@ -29,6 +31,7 @@ class Batch(NamedTuple):
     clean: Any = None  # what x was before noise was added
     noise: Any = None  # random numbers of the step, shape (B, d)
     sigma: Any = None  # deviation of the noise that was added to each, shape (B,), where it varies
+    window: Any = None  # rows and columns of images that the step looks at; None: all
 
 
 def _projections(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -132,6 +135,7 @@ def _of_random_noise(batch: Batch, config: Config, generator: torch.Generator, d
     """Add noise of the configuration's model, whose numbers are random, to each image.
 
     Every third image is cut to [0, 1] after that, as files are: there black and white hold half the noise.
+    Of large images a step looks at a window: what is learned of their noise is learned from more of them.
     """
     noisy, sigma = config.noise_model.add(batch.x, generator)
     cut = (
@@ -139,7 +143,16 @@ def _of_random_noise(batch: Batch, config: Config, generator: torch.Generator, d
         .to(noisy.device)
         .view(-1, 1, 1, 1)
     )
-    return batch._replace(x=torch.where(cut, noisy.clamp(0, 1), noisy), clean=batch.x, sigma=sigma)
+    noisy = torch.where(cut, noisy.clamp(0, 1), noisy)
+    return batch._replace(x=noisy, clean=batch.x, sigma=sigma, window=_window(noisy, generator))
+
+
+def _window(x: Tensor, generator: torch.Generator) -> Window:
+    """Draw a window of images (B, C, H, W), `WINDOW` pixels a side at most."""
+    places = torch.rand(2, generator=generator, dtype=torch.float32)
+    starts = [int(p * max(1, side - WINDOW + 1)) for p, side in zip(places, x.shape[-2:], strict=True)]
+    rows, columns = (slice(start, start + WINDOW) for start in starts)
+    return rows, columns
 
 
 def _draw(batch: Batch, config: Config, generator: torch.Generator, dim: int) -> Batch:
@@ -191,7 +204,7 @@ _REFINEMENT = replace(
 )  # fmt: skip
 _NOISE = Phase(
     "noise", lambda m: m.chart.denoiser.net.requires_grad_() if m.noise_aware else None,
-    lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma),
+    lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma, b.window),
     lambda m, b: m.chart.initialise_denoiser(b.x), disturb=_of_random_noise, within=lambda m: m.chart,
     batch=0.25, lr=0.8, decay=0.0, share=0.25, shifts=True, sheet=_denoised,
     finish=lambda m, b: m.chart.fit_gains(b.x),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from mfimage.models import PIE, Density, GenerativeModel, Manifold, ManifoldFlow
+from mfimage.models.charts import Window
 from mfimage.models.duals import FORWARD_MODE
 from mfimage.models.layers import full_precision
 
@@ -32,7 +33,9 @@ def nested_reconstruction(chart: Manifold, x: Tensor, kept: Tensor) -> Tensor:
     return _squared_error(chart.decode(codes * leading), x).mean()
 
 
-def noise_aware(chart: Manifold, noisy: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
+def noise_aware(
+    chart: Manifold, noisy: Tensor, clean: Tensor, sigma: Tensor, window: Window | None = None
+) -> Tensor:
     """Mean over images of log(‖x − clear(y, σ)‖² + 10⁻⁴ D), of noisy y = x + σε.
 
     The logarithm, so that no σ outweighs another: up to a factor this is the PSNR where σ ≥ 0.01.
@@ -42,8 +45,10 @@ def noise_aware(chart: Manifold, noisy: Tensor, clean: Tensor, sigma: Tensor) ->
         noisy: y, shape (B, C, H, W).
         clean: x.
         sigma: Of the noise in y, shape (B,).
+        window: Part of the images that is looked at; all of them if None.
     """
-    error = _squared_error(chart.clear(noisy, sigma), clean)
+    clean = clean if window is None else clean[(..., *window)]
+    error = _squared_error(chart.clear(noisy, sigma, window), clean)
     return (error + 1e-4 * clean[0].numel()).log().mean()
 
 

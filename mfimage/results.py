@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mfimage.account import found
 from mfimage.algorithms import ALGORITHMS, MANIFOLD
+from mfimage.budget import MEASURING
 from mfimage.checkpoints import Snapshots
 from mfimage.config import Config
 from mfimage.console import counted, duration, optional
@@ -77,7 +78,7 @@ class Results:
             **({"noise": str(config.noise_model)} if model.noise_aware else {}),
         }  # fmt: skip
         with optional("curve of denoising"):
-            calibrate_denoising(self.held_out, model)
+            calibrate_denoising(self.held_out, model, config.seconds and MEASURING * config.seconds)
         with optional("verdict on the model"):
             if self.pca is not None:
                 best, passes = _course(self.run, config, len(self.training))

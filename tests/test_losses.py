@@ -46,13 +46,16 @@ def test_reconstruction_sums_pixels_and_averages_examples():
 
 def test_noise_aware_by_hand():
     class Shifted(Manifold):
-        def clear(self, y, sigma):
-            return y - sigma.view(-1, 1, 1, 1)
+        def clear(self, y, sigma, window=None):
+            rows, columns = window or (slice(None), slice(None))
+            return (y - sigma.view(-1, 1, 1, 1))[..., rows, columns]
 
     clean = torch.rand(8, 1, 2, 2)
     noisy, sigma = clean + 2.0, torch.tensor([2.0, 1.0, *[2.0] * 6])  # cleared right, but for the second
     expected = (math.log(4 + 4e-4) + 7 * math.log(4e-4)) / 8
     assert losses.noise_aware(Shifted(), noisy, clean, sigma).item() == pytest.approx(expected)
+    window, expected = (slice(0, 2), slice(1, 2)), (math.log(2 + 2e-4) + 7 * math.log(2e-4)) / 8
+    assert losses.noise_aware(Shifted(), noisy, clean, sigma, window).item() == pytest.approx(expected)
 
 
 def test_noise_aware_gradients_are_those_of_finite_differences():

@@ -89,6 +89,16 @@ def test_filters_start_from_what_images_are_and_gains_end_at_what_is_left(images
     torch.testing.assert_close((gains.level, gains.log_slope), before)
 
 
+def test_a_step_looks_at_a_window_of_large_images():
+    (phase,) = [phase for phase in ALGORITHMS["m-flow"].phases if phase.name == "noise"]
+    generator, settings = torch.Generator().manual_seed(0), IMAGES.with_(noise=(0.1, 0.5))
+    x = torch.arange(40.0).view(1, 1, 40, 1).expand(2, 1, 40, 20)
+    windows = [phase.disturb(Batch(x), settings, generator, 2).window for _ in range(200)]
+    seen = [x[(..., *window)] for window in windows]
+    assert {tuple(part.shape) for part in seen} == {(2, 1, 32, 20)}
+    assert {int(part[0, 0, 0, 0]) for part in seen} == set(range(9))
+
+
 def test_a_resumed_noise_aware_run_equals_an_unbroken_one(images, tmp_path):
     settings = replace(IMAGES, noise=(0.0, 0.5), steps=4)
     whole = learn(images, tmp_path / "whole", settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mfimage.datasets import Dataset
-from mfimage.denoising.familiarity import FAMILIAR, measure_familiarity
-from mfimage.denoising.methods import METHODS, is_cut, leave, quick_methods, wavelet_sigma
+from mfimage.denoising.familiarity import FAMILIAR, features_of, measure_familiarity
+from mfimage.denoising.methods import METHODS, is_cut, leave, quick_methods, quick_results, wavelet_sigma
 from mfimage.denoising.uncertainty import Calibration, Collector, store
 from mfimage.errors import ModelError, UsageError, boundary
 from mfimage.eval.image_metrics import psnr
@@ -26,8 +27,8 @@ from mfimage.settings import whole_number
 NOISY = "noisy"  # the image as it is, among the methods of a curve
 SIGMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # where a curve is measured
 CURVE = "denoising"  # the section of the curve in `model.measured`
-ENOUGH = 100  # images for a curve
-FAMILIAR_ENOUGH = 150  # images for what is familiar
+ENOUGH, FEWEST = 100, 24  # images on which all is measured; where time is short
+_WORK = 7 * len(SIGMAS)  # how often more than `features_of` that takes
 _EXACT = 120.0  # dB, at which an image counts as the clean one
 
 Watch = Callable[[str, float, Tensor, Tensor, Tensor], None]  # method, σ, y, x̂, x
@@ -95,17 +96,32 @@ class DenoisingCurve:
         return [curve.best(float(s)) for curve, s in zip(curves, sigma, strict=True)]
 
 
-def calibrate_denoising(held_out: Dataset, model: GenerativeModel) -> None:
-    """Measure curve, uncertainty and what is familiar on the first images held out, for the model to keep."""
+def calibrate_denoising(held_out: Dataset, model: GenerativeModel, seconds: float | None = None) -> None:
+    """Measure curve, uncertainty and what is familiar on the first images held out, for the model to keep.
+
+    Of these are `ENOUGH`, or as many as some seconds allow, but `FEWEST` at least.
+    """
     if model.conditional:
         return
-    clean = held_out.batch(torch.arange(min(len(held_out), FAMILIAR_ENOUGH))).to(model.device)
+    clean = held_out.batch(torch.arange(min(len(held_out), ENOUGH))).to(model.device)
+    if seconds is not None and model.has_manifold:
+        clean = clean[: max(FEWEST, int(seconds / (_WORK * _pace(clean[:8], model))))]
     spreads = Collector(), Collector()
-    curve = measure_curve(clean[:ENOUGH], model, watch=spreads)
+    curve = measure_curve(clean, model, watch=spreads)
     model.measured[CURVE] = asdict(curve)
     store(model, *spreads)
     if model.has_manifold:
         model.measured[FAMILIAR] = measure_familiarity(clean, model, SIGMAS, lambda y: curve.blind(y, model))
+
+
+def _pace(x: Tensor, model: GenerativeModel) -> float:
+    """Seconds that the features of an image take."""
+    sigma, seconds = x.new_full((len(x),), SIGMAS[0]), math.inf
+    for _ in range(2):  # the first may set things up
+        began = time.perf_counter()
+        features_of(x, model, sigma).cpu()
+        seconds = min(seconds, time.perf_counter() - began)
+    return seconds / len(x)
 
 
 def measure_curve(
@@ -125,14 +141,14 @@ def measure_curve(
 @torch.no_grad()
 def _measure(x: Tensor, model: GenerativeModel, seed: int, cut: bool, watch: Watch) -> PsnrCurve:
     generator = torch.Generator().manual_seed(seed)
-    functions = {NOISY: leave, **{name: METHODS[name] for name in quick_methods(model)}}
-    quality: dict[str, list[float]] = {name: [] for name in functions}
+    quality: dict[str, list[float]] = {name: [] for name in (NOISY, *quick_methods(model))}
     noisy = []
     for sigma in SIGMAS:
         y = x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
         noisy.append(y.clamp(0, 1) if cut else y)
-        for name, function in functions.items():
-            x_hat = function(noisy[-1], model, y.new_full((len(y),), sigma)).nan_to_num(0, 1, 0)
+        results = quick_results(noisy[-1], model, y.new_full((len(y),), sigma))
+        for name, result in ((NOISY, noisy[-1]), *results.items()):
+            x_hat = result.nan_to_num(0, 1, 0)
             watch(name, sigma, noisy[-1], x_hat, x)
             quality[name].append(float(psnr(x_hat.clamp(0, 1), x).clamp_max(_EXACT).mean()))
     wavelet = tuple(float(wavelet_sigma(y).mean()) for y in noisy)

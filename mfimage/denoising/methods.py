@@ -96,6 +96,20 @@ METHODS: dict[str, Method] = {
 }
 
 
+@torch.no_grad()
+def quick_results(y: Tensor, model: GenerativeModel, sigma: Tensor) -> dict[str, Tensor]:
+    """Denoise by each of `quick_methods`; what several of them need is done once."""
+    shared: dict[str, Tensor] = {}
+    if model.noise_aware:
+        cleared, chart = model.clear(y, sigma), cast(ChartedModel, model).chart
+        shared = {"projection": model.project(cleared), "refined": cleared}
+        shared["soft"] = chart.shrink_coordinates(cleared, sigma)
+    return {
+        name: shared[name] if name in shared else METHODS[name](y, model, sigma)
+        for name in quick_methods(model)
+    }
+
+
 def quick_methods(model: GenerativeModel) -> list[str]:
     """Name the methods that a model can be denoised with at once: `map` searches, for those who name it."""
     able = {

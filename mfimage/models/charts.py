@@ -13,7 +13,10 @@ from mfimage.models.duals import Dual, by_jvp
 from mfimage.models.layers import Transform, Value, full_precision
 from mfimage.models.multiscale import Multiscale
 
-_FITTED = 1000  # images that gains are fitted to
+Window = tuple[slice, slice]  # rows and columns of images
+
+_FITTED = 500  # images that gains are fitted to, each at one σ
+_AT_ONCE = 40  # of them for each σ, or fewer
 NO_GAINS = (
     "this model was not trained with noise, so it cannot shrink it: train one that is told of it (mfimage "
     "train --noise 0-0.5)"
@@ -58,13 +61,20 @@ class Manifold(nn.Module):
         """Fit the gains of `shrink` to what `clear` leaves of noise on clean images, (N, C, H, W)."""
         raise ModelError(NO_GAINS)
 
-    def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Remove noise of σ, (B,) or (B, 1, H, W), from images; ModelError if that was not learned."""
+    def clear(self, y: Tensor, sigma: Tensor, window: Window | None = None) -> Tensor:
+        """Remove noise of σ, (B,) or (B, 1, H, W), from images, or give a window of the result alone.
+
+        ModelError if that was not learned.
+        """
+        raise ModelError(NO_GAINS)
+
+    def shrink_coordinates(self, cleared: Tensor, sigma: Tensor) -> Tensor:
+        """Remove what `clear` left of noise σ, (B,), in the coordinates; ModelError as there."""
         raise ModelError(NO_GAINS)
 
     def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Remove it in the coordinates too, σ of shape (B,); ModelError as of `clear`."""
-        raise ModelError(NO_GAINS)
+        """Remove noise of σ, (B,), from images by both."""
+        return self.shrink_coordinates(self.clear(y, sigma), sigma)
 
 
 class Chart(Manifold, Transform):
@@ -115,12 +125,16 @@ class ImageChart(Chart):
     def fit_gains(self, x: Tensor) -> None:
         denoiser, generator = _able(self.denoiser), torch.Generator().manual_seed(0)
         sigmas = x.new_tensor(SIGMAS)
-        both = squares = x.new_zeros(len(sigmas), self.features)
-        for clean in x[:: -(-len(x) // _FITTED)].split(256):
+        both, squares = x.new_zeros(2, len(sigmas), self.features)
+        rows = torch.arange(_FITTED) * len(x) // _FITTED
+        for part in rows.split(len(sigmas) * _AT_ONCE):
+            clean = x[part]
+            level = torch.arange(len(clean), device=x.device) % len(sigmas)  # one an image
             noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32).to(clean)
-            noisy = [self.clear(clean + sigma * noise, sigma.expand(len(clean))) for sigma in sigmas]
-            z, cleared = self(clean)[0], torch.stack([self(image)[0] for image in noisy])
-            both, squares = both + (cleared * z).sum(1), squares + cleared.square().sum(1)
+            noisy, sigma = clean + sigmas[level].view(-1, 1, 1, 1) * noise, sigmas[level]
+            z, cleared = self(clean)[0], self(self.clear(noisy, sigma))[0]
+            both.index_add_(0, level, cleared * z)
+            squares.index_add_(0, level, cleared.square())
         denoiser.gains.fit(both / squares.clamp_min(1e-12), sigmas)
 
     @torch.no_grad()
@@ -157,7 +171,7 @@ class ImageChart(Chart):
         vectors = self.subspace.push_codes(u, rotated and self.multiscale.straight)
         return self.multiscale.push(vectors, rotated)
 
-    def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
+    def clear(self, y: Tensor, sigma: Tensor, window: Window | None = None) -> Tensor:
         """Remove noise before images are encoded, by a `Denoiser`, whose linear estimate x̂ is Wiener's.
 
         w = wavelets of y less their mean,  q = Uᵀw of the first principal components U,
@@ -170,7 +184,9 @@ class ImageChart(Chart):
         with full_precision(y):
             w = denoiser.principal(principal, typical) @ rotation.basis.T + denoiser.rest(rest, typical)
         estimate = self.multiscale.wavelets.synthesis(w + rotation.mean)
-        return denoiser.clear(y, estimate, sigma.expand(-1, 1, *y.shape[2:]))
+        rows, columns = window or (slice(None), slice(None))
+        parts = (y, estimate, sigma.expand(-1, 1, *y.shape[2:]))
+        return denoiser.clear(*(part[..., rows, columns] for part in parts))
 
     def _linear(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Principal coordinates of images, and the wavelets of what these leave."""
@@ -180,13 +196,10 @@ class ImageChart(Chart):
             principal = w @ rotation.basis
             return principal, w - principal @ rotation.basis.T
 
-    def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Remove noise in the coordinates: x̂ = f(γ(σ)·f⁻¹(c_σ(y))), with c₀ the identity.
-
-        f and f⁻¹ are the chart of clean images; c_σ is `clear`.
-        """
-        denoiser, sigma = _able(self.denoiser), sigma.to(y)
-        return self.inverse(denoiser.gains(self(self.clear(y, sigma))[0], sigma))[0]
+    def shrink_coordinates(self, cleared: Tensor, sigma: Tensor) -> Tensor:
+        """Shrink c, what `clear` gave, in the coordinates: x̂ = f(γ(σ)·f⁻¹(c)), f that of clean images."""
+        denoiser = _able(self.denoiser)
+        return self.inverse(denoiser.gains(self(cleared)[0], sigma.to(cleared)))[0]
 
 
 def _able(denoiser: Denoiser | None) -> Denoiser:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mfimage.models.charts import Chart, Manifold
+from mfimage.models.charts import Chart, Manifold, Window
 from mfimage.models.duals import Dual, push
 from mfimage.models.nets import MLP, Decoder, Encoder, LinearPlus, Shape
 from mfimage.models.subspace import principal_components
@@ -57,11 +57,11 @@ class EncodedChart(Manifold):
     def fit_gains(self, x: Tensor) -> None:
         self.chart.fit_gains(x)
 
-    def clear(self, y: Tensor, sigma: Tensor) -> Tensor:
-        return self.chart.clear(y, sigma)
+    def clear(self, y: Tensor, sigma: Tensor, window: Window | None = None) -> Tensor:
+        return self.chart.clear(y, sigma, window)
 
-    def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
-        return self.chart.shrink(y, sigma)
+    def shrink_coordinates(self, cleared: Tensor, sigma: Tensor) -> Tensor:
+        return self.chart.shrink_coordinates(cleared, sigma)
 
 
 class Autoencoder(Manifold):

@@ -244,13 +244,16 @@ def test_a_range_of_noise_is_two_rising_numbers(changes):
         Config(**changes)
 
 
-def test_enough_images_make_a_curve(model, monkeypatch):
-    monkeypatch.setattr(curve, "ENOUGH", 3)
-    monkeypatch.setattr(curve, "FAMILIAR_ENOUGH", 12)
-    calibrate_denoising(ImageSet(bump_images(15), "bumps", "test", ("",) * 15), model)
-    assert curve_of(model) == measure_curve(bump_images(15)[:3], model)
+@pytest.mark.parametrize(("seconds", "count"), [(None, 14), (7.5, 12), (0.5, 11), (99.0, 14)])
+def test_as_many_images_make_a_curve_as_are_enough_and_time_allows(model, monkeypatch, seconds, count):
+    monkeypatch.setattr(curve, "ENOUGH", 14)
+    monkeypatch.setattr(curve, "FEWEST", 11)
+    monkeypatch.setattr(curve, "_WORK", 6)
+    monkeypatch.setattr(curve, "_pace", lambda x, model: 0.1)
+    calibrate_denoising(ImageSet(bump_images(15), "bumps", "test", ("",) * 15), model, seconds)
+    assert curve_of(model) == measure_curve(bump_images(15)[:count], model)
 
     def blind(y):
         return curve_of(model).blind(y, model)
 
-    assert model.measured["familiar"] == measure_familiarity(bump_images(15)[:12], model, SIGMAS, blind)
+    assert model.measured["familiar"] == measure_familiarity(bump_images(15)[:count], model, SIGMAS, blind)

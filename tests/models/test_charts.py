@@ -121,6 +121,15 @@ def test_noise_is_one_number_an_image_or_one_a_place():
     assert (cleared[..., 4:] - x[..., 4:]).abs().amax() > 1e-3
 
 
+def test_a_window_is_cleared_with_what_all_of_the_image_tells():
+    chart, x = moved((1, 16, 12), noise_aware=True).double(), torch.rand(3, 1, 16, 12, dtype=torch.double)
+    sigma, window = torch.full((3,), 0.2, dtype=torch.double), (slice(3, 11), slice(0, 9))
+    chart.denoiser.net = Spy(seen := [])
+    found = chart.clear(x, sigma, window)
+    torch.testing.assert_close(found, chart.clear(x, sigma)[..., 3:11, 0:9])
+    assert torch.equal(seen[0], seen[1][..., 3:11, 0:9])
+
+
 def test_the_linear_estimate_is_the_best_one():
     """Of images whose covariance is known: x̂ = C (C + σ²)⁻¹ y."""
     generator = torch.Generator().manual_seed(0)
