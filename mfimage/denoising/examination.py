@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from mfimage.denoising.familiarity import strangeness
+from mfimage.denoising.removal import without_lost
 from mfimage.eval.image_metrics import mse
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
+from mfimage.noise import Noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,7 @@ def examine(
     sigma: Tensor | float,
     project: Callable[[Tensor], Tensor] | None = None,
     judged: bool = True,
+    noise: Sequence[Noise] | None = None,
 ) -> Examination:
     """Compare an input with its result.
 
@@ -73,11 +76,13 @@ def examine(
         sigma: Noise in y, one or an image each, shape (B,).
         project: Onto the manifold, for images of another size than the model's; `model.project` if None.
         judged: Whether it is asked how strange they are; what is filled in or enlarged was not measured.
+        noise: Of each image; values that it has lost do not make it strange.
     """
     onto = project or model.project
     projected = onto(y)
     deviation = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(len(y))
-    score, strange = mse(y, projected), strangeness(y, model, deviation) if judged else None
+    whole = y if noise is None else without_lost(y, noise)
+    score, strange = mse(y, projected), strangeness(whole, model, deviation) if judged else None
     return Examination(
         deviation,
         score.sqrt(),

@@ -237,6 +237,12 @@ def _at_levels(
     return Denoised(image, deviation, first.methods, first.noise)
 
 
+def without_lost(y: Tensor, noise: Sequence[Noise]) -> Tensor:
+    """Fill in the values that images (B, C, H, W) have lost to salt and pepper; the others stay."""
+    rows = torch.tensor([one.kind == SaltPepper.kind for one in noise], device=y.device)
+    return torch.where(rows.view(-1, 1, 1, 1), fill_lost(y, lost_values(y)), y) if rows.any() else y
+
+
 def assumed(noise: Sequence[str]) -> str:
     """Say what noise, as `Noise.brief`, was assumed of how many images; nothing where it was all Gaussian."""
     kinds = [text.partition(":")[0] for text in noise]

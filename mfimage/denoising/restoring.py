@@ -16,7 +16,7 @@ from mfimage.datasets.convert import floats_like, kind_of, to_batch, white
 from mfimage.datasets.pixels import unit
 from mfimage.denoising.familiarity import strangeness
 from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
-from mfimage.denoising.removal import fixed_noise, remove_noise
+from mfimage.denoising.removal import fixed_noise, remove_noise, without_lost
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import ChangedWarning, DataError, UnfamiliarWarning, UsageError
 from mfimage.inputs import BEYOND, ImageLike, Sigma, given_sigma, model_input, require_images
@@ -85,7 +85,7 @@ def denoise(
             raise UsageError("sigma and noise both say what noise there is: choose one")
         known = [Gaussian((s, s)) for s in deviation.tolist()]
     denoised = remove_noise(y, model, known, method, batch_size)
-    _warn(image, model, strangeness(y, model, denoised.sigma))
+    _warn(image, model, strangeness(without_lost(y, denoised.noise), model, denoised.sigma))
     result = restore(denoised.image.cpu())  # which cuts
     if errors is None:
         return result

@@ -227,7 +227,7 @@ class Restorer:
         def project(x: Tensor) -> Tensor:
             return self._everywhere(self.model.project, x, 0.0)  # means of several fit what none does
 
-        examination = examine(y, after, self.model, denoised.sigma, project, not self.inverse)
+        examination = examine(y, after, self.model, denoised.sigma, project, not self.inverse, denoised.noise)
         strange = examination.strangeness.where(sound, torch.inf).nan_to_num(torch.inf, torch.inf)
         told = replace(examination, strangeness=strange)
         return Restored(y.cpu(), after.cpu(), methods, denoised.noise, told)

@@ -19,6 +19,7 @@ from mfimage.streams import printable
 Row: TypeAlias = dict[str, Any]
 
 FEW = 12  # images of which each is told; more are summed up by method
+FILLED = "lost values filled in"  # and no method makes the rest better
 _NO_METHOD = "no method of this model makes {} better"
 
 
@@ -39,19 +40,21 @@ def rows_of(
         clean: The true images (B, C, H, W); without them PSNR and SSIM are None.
     """
     found, before, after = restored.examination, restored.before, restored.after
+    same = _same(before, after, whites)
+    methods = [FILLED if m == NOISY and not s else m for m, s in zip(restored.methods, same, strict=True)]
     small = min(after.shape[-2:]) < LEAST_SIDE
     columns: dict[str, Sequence[Any]] = {
         "path": paths, "output": [*map(str, written)],
         "sigma": found.sigma.tolist(), "noise": [one.brief for one in restored.noise],
-        "white": whites, "method": restored.methods,
-        "change": mse(after, before).sqrt().tolist(), "same": _same(before, after, whites),
+        "white": whites, "method": methods,
+        "change": mse(after, before).sqrt().tolist(), "same": same,
         "psnr_before": _unknown(paths) if clean is None else psnr(before, clean).tolist(),
         "psnr": _unknown(paths) if clean is None else psnr(after, clean).tolist(),
         "ssim": _unknown(paths) if clean is None or small else ssim(after, clean).tolist(),
         "distance": found.distance.tolist(), "residual": found.residual.tolist(),
         "score": found.score.tolist(), "score_after": found.score_after.tolist(),
         "strangeness": found.strangeness.tolist(),
-        "warning": found.messages(paths, [method != NOISY for method in restored.methods]),
+        "warning": found.messages(paths, [method != NOISY for method in methods]),
     }  # fmt: skip
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 

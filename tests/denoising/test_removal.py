@@ -6,9 +6,11 @@ from tiny import TINY, bump_images, draw_bumps, learn, write_array
 
 from mfimage import denoise
 from mfimage.denoising import removal as rooms
-from mfimage.denoising.curve import blind_sigma, denoise_batch
-from mfimage.denoising.removal import assumed, estimate_noise, fixed_noise, remove_noise
+from mfimage.denoising.curve import NOISY, blind_sigma, denoise_batch
+from mfimage.denoising.familiarity import strangeness
+from mfimage.denoising.removal import assumed, estimate_noise, fixed_noise, remove_noise, without_lost
 from mfimage.denoising.tiles import Restorer
+from mfimage.denoising.told import is_left, outcome, rows_of
 from mfimage.errors import UsageError
 from mfimage.eval.image_metrics import psnr
 from mfimage.noise import parse_noise
@@ -119,6 +121,27 @@ def test_lost_values_are_filled_in_before(aware, text):
     x, y = noisy(text)
     done = remove_noise(y, aware, [fixed_noise(text)] * 60)
     assert quality(x, done) > quality(x, denoise_batch(y, aware)) + 3
+
+
+def test_an_image_that_is_only_filled_in_is_told_so_and_is_not_strange_for_what_it_lost(aware, monkeypatch):
+    text = "salt-pepper:0.2"
+    x, y = noisy(text, 4)
+
+    def leave(y, model, sigma, method, batch_size):
+        return rooms.Denoised(y, sigma, [NOISY] * len(y), [])
+
+    monkeypatch.setattr(rooms, "denoise_batch", leave)
+    done = Restorer(aware, noise=fixed_noise(text))(y)
+    rows = rows_of(done, list("abcd"), [255.0] * 4, list("abcd"), x)
+    assert {row["method"] for row in rows} == {"lost values filled in"}
+    assert not any(map(is_left, rows))
+    assert outcome(rows[0]).startswith("lost values filled in: changed by 0.")
+    assert all(row["psnr"] > row["psnr_before"] + 3 for row in rows)
+    filled = without_lost(y, done.noise)
+    torch.testing.assert_close(done.after, filled)
+    expected = strangeness(filled, aware, done.examination.sigma)
+    torch.testing.assert_close(done.examination.strangeness, expected)
+    assert (expected < strangeness(y, aware, done.examination.sigma)).all()
 
 
 def test_large_images_tell_what_noise_they_have(aware):
