@@ -91,7 +91,11 @@ def mfimage(monkeypatch, capfd, tmp_path):
     """Run the command in this process, in an empty folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # which the command changes
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in endings}
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # which is ignored where tests run in the background
 
     def call(*arguments, given=""):
         monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])
