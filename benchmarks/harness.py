@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mfimage import from_pretrained
+from mfimage.algorithms import ALGORITHMS
+from mfimage.checkpoints import Snapshots
 from mfimage.config import Config
 from mfimage.datasets import ImageSet, load
 from mfimage.fit import shuffled
@@ -123,6 +125,8 @@ def trained(
 ) -> tuple[Any, float]:
     """Train by a configuration, or read what was trained; with the CPU seconds it took.
 
+    Of a run that was interrupted, what is kept of it counts by the clock, which is more.
+
     Args:
         images: Training images.
         config: Settings.
@@ -134,7 +138,9 @@ def trained(
         begun = (folder / "checkpoints").is_dir()
         if seconds is not None and not begun:
             config = config.with_(time=seconds)
-        began = time.process_time()
+        names, began = {phase.name for phase in ALGORITHMS[config.algorithm].phases}, time.process_time()
+        kept = [Snapshots(folder / "checkpoints", name).progress() for name in names if begun]
         train(images, folder, None if begun else config, device="cpu", resume=begun)
-        spent.write_text(json.dumps(time.process_time() - began))
+        before = sum(float(one.get("seconds", 0.0)) for one in kept)
+        spent.write_text(json.dumps(before + time.process_time() - began))
     return from_pretrained(folder), json.loads(spent.read_text())
