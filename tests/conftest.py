@@ -93,9 +93,7 @@ def mfimage(monkeypatch, capfd, tmp_path):
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # which the command changes
     endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in endings}
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # which is ignored where tests run in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 
     def call(*arguments, given=""):
         monkeypatch.setattr(sys, "argv", ["mfimage", *map(str, arguments)])

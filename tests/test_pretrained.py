@@ -164,7 +164,8 @@ def test_a_model_saved_before_is_read_and_gives_what_it_gave_then():
     x = torch.tensor(expected["x"])
     with torch.no_grad():
         projected, log_prob = model.project(x), model.log_prob(x).tolist()
-        cleared, shrunken = model.clear(x, 0.1), model.chart.shrink(x, torch.full((3,), 0.1))
+        cleared = model.clear(x, 0.1)
+        shrunken = model.chart.shrink(cleared, torch.full((3,), 0.1))
     torch.testing.assert_close(projected, torch.tensor(expected["project"]), atol=1e-6, rtol=0)
     torch.testing.assert_close(cleared, torch.tensor(expected["cleared"]), atol=1e-6, rtol=0)
     torch.testing.assert_close(shrunken, torch.tensor(expected["shrink"]), atol=1e-6, rtol=0)

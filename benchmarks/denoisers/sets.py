@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mfimage.config import Config
 from mfimage.datasets import ImageSet, load
+from mfimage.noise import parse_noise
 
 PICTURES = {  # by the name of their function in `skimage.data`, the file in the package
     "cell": "cell.png",
@@ -48,8 +49,7 @@ class Noise:
     def add(self, x: Tensor) -> Tensor:
         """Add it to all images (B, C, H, W) of a set, always the same."""
         generator = torch.Generator().manual_seed(round(1000 * self.sigma) + round(1e6 * self.gain))
-        y = self.gain * torch.poisson(x / self.gain, generator) if self.gain else x
-        return y + self.sigma * torch.randn(x.shape, generator=generator)
+        return parse_noise(str(self)).add(x, generator)[0]
 
 
 GAUSSIAN = tuple(Noise(sigma) for sigma in (0.05, 0.1, 0.2, 0.3, 0.5))

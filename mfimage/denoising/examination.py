@@ -81,8 +81,9 @@ def examine(
     onto = project or model.project
     projected = onto(y)
     deviation = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(len(y))
-    whole = y if noise is None else without_lost(y, noise)
-    score, strange = mse(y, projected), strangeness(whole, model, deviation) if judged else None
+    score, strange = mse(y, projected), None
+    if judged:
+        strange = strangeness(y if noise is None else without_lost(y, noise), model, deviation)
     return Examination(
         deviation,
         score.sqrt(),

@@ -85,7 +85,8 @@ def features_of(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
     another object – leaves more than what is merely fine; log variance of those means of x̂; −log p_h(u)/d of
     its codes; and log mean (y − x̂)²/σ², what was taken for noise.
     """
-    x_hat = cast(ChartedModel, model).chart.shrink(y, sigma) if model.noise_aware else y
+    chart = cast(ChartedModel, model).chart
+    x_hat = chart.shrink(model.clear(y, sigma), sigma) if model.noise_aware else y
     u = model.encode(x_hat)
     off = x_hat - model.decode(u)
     nats = (
@@ -130,11 +131,11 @@ def measure_familiarity(
             noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32)
             y = clean + sigma * noise.to(clean)
             y = y.clamp(0, 1) if name == "cut" else y
-            known = y.new_full((len(y),), sigma)
-            blind = slice(int(sigma > 0), None, 1 + (sigma > 0))
-            known[blind] = estimate(y[blind])
-            levels.append(known)
-            features.append(features_of(y, model, levels[-1]).double().cpu())
+            blind = slice(1, None, 2) if sigma > 0 else slice(None)
+            level = y.new_full((len(y),), sigma)
+            level[blind] = estimate(y[blind])
+            levels.append(level)
+            features.append(features_of(y, model, level).double().cpu())
         if not torch.cat(features).isfinite().all():
             return {}
         region = region_of(sigmas, features[1:])

@@ -84,7 +84,7 @@ def soft(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
     if not model.noise_aware:
         raise ModelError(NO_GAINS)
     with torch.no_grad():
-        return cast(ChartedModel, model).chart.shrink(y, sigma)
+        return cast(ChartedModel, model).chart.shrink(model.clear(y, sigma), sigma)
 
 
 METHODS: dict[str, Method] = {
@@ -99,15 +99,10 @@ METHODS: dict[str, Method] = {
 @torch.no_grad()
 def quick_results(y: Tensor, model: GenerativeModel, sigma: Tensor) -> dict[str, Tensor]:
     """Denoise by each of `quick_methods`; what several of them need is done once."""
-    shared: dict[str, Tensor] = {}
-    if model.noise_aware:
-        cleared, chart = model.clear(y, sigma), cast(ChartedModel, model).chart
-        shared = {"projection": model.project(cleared), "refined": cleared}
-        shared["soft"] = chart.shrink_coordinates(cleared, sigma)
-    return {
-        name: shared[name] if name in shared else METHODS[name](y, model, sigma)
-        for name in quick_methods(model)
-    }
+    if not model.noise_aware:
+        return {name: METHODS[name](y, model, sigma) for name in quick_methods(model)}
+    cleared, chart = model.clear(y, sigma), cast(ChartedModel, model).chart
+    return {"projection": model.project(cleared), "refined": cleared, "soft": chart.shrink(cleared, sigma)}
 
 
 def quick_methods(model: GenerativeModel) -> list[str]:

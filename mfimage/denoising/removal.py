@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mfimage.console import counted
-from mfimage.denoising.curve import Denoised, blind_sigma, denoise_batch
+from mfimage.denoising.curve import NOISY, Denoised, blind_sigma, denoise_batch
 from mfimage.denoising.estimation import fill_lost, guess_error, lost_share, lost_values, variance_line
-from mfimage.denoising.methods import quick_methods, wavelet_sigma
+from mfimage.denoising.methods import wavelet_sigma
 from mfimage.errors import UsageError
 from mfimage.eval.verdict import TRAINED
 from mfimage.models import GenerativeModel
@@ -25,7 +25,6 @@ _SEVERAL, _USUALLY_OFF = 5, 0.45  # images that are judged together, by the medi
 _ENOUGH, _ALONE = 400, 4000  # values of an image, from which it tells more than σ; and tells photons alone
 _ALIKE = 2.0  # ratio of quartiles of the gain a, below which such images have one line together
 _COLOURED = 1.5  # times the noise in brightness that is in colours, from which they differ
-_BEST = ("refined", "soft")  # of the methods that learn noise
 
 
 def fixed_noise(text: str) -> Noise:
@@ -165,11 +164,9 @@ def _deviations(y: Tensor, noise: Sequence[Noise]) -> Tensor:
 def _as_learned(
     y: Tensor, model: GenerativeModel, noise: Sequence[Noise], method: str, batch_size: int
 ) -> Denoised:
-    """Denoise noise of the kind that the model was trained with: "auto" is the best of what learned it."""
-    able = quick_methods(model)
-    best = next((name for name in _BEST if name in able), "auto")
-    near = fill_lost(y, lost_values(y)) if noise[0].kind == SaltPepper.kind else y
-    return denoise_batch(y, model, _deviations(near, noise), best if method == "auto" else method, batch_size)
+    """Denoise noise of the kind that the model was trained with: "auto" is the network that learned it."""
+    method = "refined" if method == "auto" else method
+    return denoise_batch(y, model, _deviations(without_lost(y, noise), noise), method, batch_size)
 
 
 def _even(
@@ -205,7 +202,10 @@ def _colours_first(
     rows = (chroma > luminance) & model.noise_aware & (y.shape[1] > 1)
     if rows.any():
         near = y.mean(1, keepdim=True) + done.image - done.image.mean(1, keepdim=True)
-        done.image[rows] = denoise_batch(near[rows], model, luminance[rows], method, batch_size).image
+        again = denoise_batch(near[rows], model, luminance[rows], method, batch_size)
+        done.image[rows] = again.image
+        for i, name in zip(rows.nonzero().flatten().tolist(), again.methods, strict=True):
+            done.methods[i] = done.methods[i] if name == NOISY else name
     return done
 
 

@@ -68,13 +68,9 @@ class Manifold(nn.Module):
         """
         raise ModelError(NO_GAINS)
 
-    def shrink_coordinates(self, cleared: Tensor, sigma: Tensor) -> Tensor:
-        """Remove what `clear` left of noise σ, (B,), in the coordinates; ModelError as there."""
+    def shrink(self, cleared: Tensor, sigma: Tensor) -> Tensor:
+        """Remove what `clear` has left of noise of σ, (B,), in the coordinates; ModelError as there."""
         raise ModelError(NO_GAINS)
-
-    def shrink(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """Remove noise of σ, (B,), from images by both."""
-        return self.shrink_coordinates(self.clear(y, sigma), sigma)
 
 
 class Chart(Manifold, Transform):
@@ -196,8 +192,8 @@ class ImageChart(Chart):
             principal = w @ rotation.basis
             return principal, w - principal @ rotation.basis.T
 
-    def shrink_coordinates(self, cleared: Tensor, sigma: Tensor) -> Tensor:
-        """Shrink c, what `clear` gave, in the coordinates: x̂ = f(γ(σ)·f⁻¹(c)), f that of clean images."""
+    def shrink(self, cleared: Tensor, sigma: Tensor) -> Tensor:
+        """Shrink what `clear` gave, c, in the coordinates: x̂ = f(γ(σ)·f⁻¹(c)), f that of clean images."""
         denoiser = _able(self.denoiser)
         return self.inverse(denoiser.gains(self(cleared)[0], sigma.to(cleared)))[0]
 

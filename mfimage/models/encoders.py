@@ -60,8 +60,8 @@ class EncodedChart(Manifold):
     def clear(self, y: Tensor, sigma: Tensor, window: Window | None = None) -> Tensor:
         return self.chart.clear(y, sigma, window)
 
-    def shrink_coordinates(self, cleared: Tensor, sigma: Tensor) -> Tensor:
-        return self.chart.shrink_coordinates(cleared, sigma)
+    def shrink(self, cleared: Tensor, sigma: Tensor) -> Tensor:
+        return self.chart.shrink(cleared, sigma)
 
 
 class Autoencoder(Manifold):

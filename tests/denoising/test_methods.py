@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mfimage import ModelConfig, build
-from mfimage.denoising.methods import METHODS, leave, quick_methods, wavelet_sigma
+from mfimage.denoising.methods import METHODS, leave, quick_methods, quick_results, wavelet_sigma
 from mfimage.errors import ModelError
 
 KINDS = ("manifold-flow", "encoder-flow", "pie", "ambient-flow", "autoencoder", "linear")
@@ -114,6 +114,16 @@ def test_quick_methods_are_those_that_work(kind, y):
     for aware in ("manifold-flow", "encoder-flow"):
         methods = quick_methods(made(aware, noise_aware=True))
         assert methods == ["projection", "refined", "soft"]
+
+
+@pytest.mark.parametrize("aware", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_quick_results_at_once_are_those_one_by_one(kind, aware, y):
+    model = made(kind, noise_aware=aware and kind in ("manifold-flow", "encoder-flow"))
+    found = quick_results(y, model, SIGMA)
+    assert list(found) == quick_methods(model)
+    for name, image in found.items():
+        torch.testing.assert_close(image, METHODS[name](y, model, SIGMA))
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.1, 0.5])

@@ -93,7 +93,9 @@ def test_noise_in_colours_is_removed_first_and_that_in_brightness_then(aware, mo
 
     def denoiser(y, model, sigma, method, batch_size):
         told.append(sigma.tolist())
-        return rooms.Denoised(x.clone() if len(told) == 1 else y, sigma, ["soft"] * len(y), [])
+        if len(told) == 1:
+            return rooms.Denoised(x.clone(), sigma, [NOISY] * len(y), [])
+        return rooms.Denoised(y, sigma, ["soft"] * len(y), [])
 
     monkeypatch.setattr(rooms, "denoise_batch", denoiser)
     noise = [fixed_noise("colour:0.05,0.2"), fixed_noise("colour:0.2,0.05")]
@@ -103,6 +105,7 @@ def test_noise_in_colours_is_removed_first_and_that_in_brightness_then(aware, mo
     grey = y[:1].mean(1, keepdim=True)
     torch.testing.assert_close(done.image[:1], grey + x[:1] - x[:1].mean(1, keepdim=True))
     assert torch.equal(done.image[1], x[1])
+    assert done.methods == ["soft", NOISY]
     torch.testing.assert_close(done.sigma, torch.tensor([0.0275, 0.015]).sqrt())
 
 

@@ -164,8 +164,9 @@ def test_shrinking_without_noise_is_the_identity_where_nothing_is_dropped():
     chart, x = moved((1, 10, 9), noise_aware=True).double(), torch.rand(4, 1, 10, 9, dtype=torch.double)
     with torch.no_grad():
         chart.denoiser.gains.level.fill_(9.0)
-    torch.testing.assert_close(chart.shrink(x, torch.zeros(4)), x, atol=1e-6, rtol=0)
-    assert (chart.shrink(x, torch.full((4,), 9.0)) - x).abs().mean() > 1e-2
+    none, much = (torch.full((4,), sigma) for sigma in (0.0, 9.0))
+    torch.testing.assert_close(chart.shrink(chart.clear(x, none), none), x, atol=1e-6, rtol=0)
+    assert (chart.shrink(chart.clear(x, much), much) - x).abs().mean() > 1e-2
 
 
 @pytest.mark.parametrize("encoded", [False, True])
@@ -177,24 +178,25 @@ def test_gains_are_the_filter_of_wiener_of_what_is_left(encoded):
     model.initialise(x)
     model.initialise_denoiser(x)
     noisy = x + 0.2 * torch.randn_like(x)
-    torch.testing.assert_close(model.shrink(noisy, sigma), model.clear(noisy, sigma), atol=1e-5, rtol=0)
+    cleared = model.clear(noisy, sigma)
+    torch.testing.assert_close(model.shrink(cleared, sigma), cleared, atol=1e-5, rtol=0)
     model.fit_gains(x)
-    z, cleared = chart(x)[0], chart(chart.clear(noisy, sigma))[0]
-    best = (z * cleared).sum(0) / cleared.square().sum(0)
+    z, noisy_z = chart(x)[0], chart(cleared)[0]
+    best = (z * noisy_z).sum(0) / noisy_z.square().sum(0)
     gains = chart.denoiser.gains(torch.ones(1, 64), sigma[:1])[0]
     torch.testing.assert_close(gains, best.clamp(0, 1), atol=0.1, rtol=0)
     assert (gains < 0.9).any()
-    left = [(done - x).square().sum() for done in (model.shrink(noisy, sigma), model.clear(noisy, sigma))]
+    left = [(done - x).square().sum() for done in (model.shrink(cleared, sigma), cleared)]
     assert left[0] < left[1]
 
 
 def test_log_densities_and_codes_do_not_ask_what_removes_noise():
     chart, x = moved((1, 8, 8), noise_aware=True), images(4, (1, 8, 8))
-    before = chart.codes(x), chart(x)[1], chart.shrink(x, torch.full((4,), 0.2))
+    before = chart.codes(x), chart(x)[1], chart.clear(x, torch.full((4,), 0.2))
     perturb(chart.denoiser, 0.3, seed=1)
     assert torch.equal(chart.codes(x), before[0])
     assert torch.equal(chart(x)[1], before[1])
-    assert (chart.shrink(x, torch.full((4,), 0.2)) - before[2]).abs().max() > 1e-3
+    assert (chart.clear(x, torch.full((4,), 0.2)) - before[2]).abs().max() > 1e-3
 
 
 def test_a_chart_without_a_denoiser_cannot_shrink():
