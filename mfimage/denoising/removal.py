@@ -17,7 +17,8 @@ from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
 from mfimage.noise import Colour, Gaussian, Noise, Poisson, PoissonGaussian, SaltPepper, parse_noise
 
-LEVELS = 4  # of noise, at which an image is denoised where its noise is not the same everywhere
+LEVELS = 6  # of noise, at which an image is denoised where its noise is not the same everywhere
+_RATIO = 5.0  # of the most to the least of them with photons: less tells the network nothing more
 _LEAST = 0.005  # σ of the lowest
 _PHOTONS = 0.7  # share of the variance that rises with brightness, from which it is taken for photons'
 _TAKEN_OFF = 0.65  # share of such variance that is taken off where it is noise; of structure it is less
@@ -180,7 +181,8 @@ def _photon_noise(
 ) -> Denoised:
     first = denoise_batch(y, model, _deviations(y, noise), method, batch_size)
     local = torch.cat([one.variance(x[None]) for one, x in zip(noise, first.image.clamp(0, 1), strict=True)])
-    return _at_levels(y, model, local.sqrt(), first, method, batch_size)
+    least = local.flatten(1).amax(1).view(-1, 1, 1, 1) / _RATIO**2
+    return _at_levels(y, model, torch.maximum(local, least).sqrt(), first, method, batch_size)
 
 
 def _lost_values(

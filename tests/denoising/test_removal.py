@@ -61,7 +61,7 @@ def test_gaussian_noise_is_taken_for_what_it_is(aware, level):
 @pytest.mark.parametrize("text", ["poisson:10", "poisson-gaussian:20,0.03"])
 def test_each_pixel_comes_from_the_image_denoised_at_its_own_noise(aware, monkeypatch, text):
     """By a denoiser that finds the clean image first, and then draws the σ that it is told."""
-    x = torch.linspace(0.1, 1, 64).view(1, 1, 8, 8)
+    x = torch.linspace(0.01, 1, 64).view(1, 1, 8, 8)
     told = []
 
     def denoiser(y, model, sigma, method, batch_size):
@@ -73,6 +73,7 @@ def test_each_pixel_comes_from_the_image_denoised_at_its_own_noise(aware, monkey
     noise = fixed_noise(text)
     done = remove_noise(x, aware, [noise])
     own = noise.variance(x).sqrt()
+    own = own.clamp_min(float(own.max()) / 5)
     torch.testing.assert_close(done.image, own, rtol=0.05, atol=0)
     assert told[0] == pytest.approx(float(noise.deviation(x)))
     assert (told[1], told[-1]) == pytest.approx((float(own.min()), float(own.max())))
