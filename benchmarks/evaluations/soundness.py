@@ -1,4 +1,4 @@
-"""Whether distances of `mfimage evaluate` are right, what they cost, and whether they grow with the change."""
+"""Whether distances of `mfimage evaluate` are right, what they cost, whether they grow with the change."""
 
 from __future__ import annotations
 
