@@ -20,6 +20,8 @@ from mfimage.modes import plainly
 from mfimage.settings import whole_number
 
 _BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and double precision
+_LEVELS = (0.1, 0.01)  # σ of the first and the last clearing of `agreed`
+_CLEARINGS = 8
 _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
 
 
@@ -167,6 +169,22 @@ def solve(
     size = max(1, _BUDGET // (12 * charted.dim * math.prod(charted.shape)))
     parts = torch.arange(len(y), device=y.device).split(size)
     return torch.cat([charted.decode(most_probable(whole.rows(part), start[part]).u) for part in parts])
+
+
+@plainly
+@torch.no_grad()
+def agreed(x: Tensor, y: Tensor, operator: Mask | Downsample, model: GenerativeModel) -> Tensor:
+    """Make images x, (B, C, H, W), agree with what is seen without noise, y = A x, beyond the manifold.
+
+    x ← c_σ(x) + A⁺(y − A c_σ(x)),   c_σ the model's `clear`, σ falling: what joins the seen to the unseen in
+    a way that images do not is cleared away. One that is not noise-aware only completes x.
+    Venkatakrishnan, Bouman, Wohlberg, Plug-and-play priors for model based reconstruction, 2013.
+    """
+    first, last = _LEVELS
+    for step in range(_CLEARINGS if model.noise_aware else 0):
+        cleared = model.clear(x, first * (last / first) ** (step / (_CLEARINGS - 1))).clamp(0, 1)
+        x = operator.completed(cleared, y)
+    return operator.completed(x, y)
 
 
 def require_posterior(model: GenerativeModel) -> ChartedModel:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mfimage.datasets.convert import floats_like, kind_of, to_batch, white
 from mfimage.datasets.pixels import unit
 from mfimage.denoising.familiarity import strangeness
-from mfimage.denoising.inverse import Downsample, Mask, require_posterior, solve
+from mfimage.denoising.inverse import Downsample, Mask, agreed, require_posterior, solve
 from mfimage.denoising.removal import fixed_noise, remove_noise, without_lost
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import ChangedWarning, DataError, UnfamiliarWarning, UsageError
@@ -114,9 +114,10 @@ def _warn(image: ImageLike, model: GenerativeModel, strange: Tensor | None) -> N
 def inpaint(
     image: ImageLike, mask: np.ndarray | Tensor, model: GenerativeModel, sigma: Sigma | None = None
 ) -> Any:
-    """Fill in missing pixels from the most probable point of the manifold.
+    """Fill in missing pixels from the most probable point of the manifold, and from those around them.
 
-    x̂ = y where known, g(u*) where missing,   u* = argmin ‖A g(u) − y‖²/2σ² − log p_h(u),   A clears the rest
+    x̂ = y where known, g(u*) where missing,   u* = argmin ‖A g(u) − y‖²/2σ² − log p_h(u),   A clears the rest;
+    a model that learned noise then clears away what does not fit between the two, see `inverse.agreed`.
 
     Args:
         image: As for `denoise`; what the missing pixels hold does not matter, NaN neither. The known ones lie
@@ -185,13 +186,14 @@ def fill(y: Tensor, missing: Tensor, model: GenerativeModel, sigma: Tensor | flo
     known = (~missing).sum((1, 2, 3)) * y.shape[1]
     misfit = mask.forward(model.decode(start) - y).square().sum((1, 2, 3)) / known.clamp_min(1)
     found = solve(mask.forward(y), mask, model, _deviation(sigma, misfit), start)
-    return mask.completed(found, y) if sigma is None else found
+    return agreed(found, y, mask, model) if sigma is None else found
 
 
 def super_resolve(image: ImageLike, factor: int, model: GenerativeModel, sigma: Sigma | None = None) -> Any:
     """Enlarge images to the model's size by the most probable point of the manifold.
 
-    x̂ = g(u*) + Aᵀ(A Aᵀ)⁻¹(y − A g(u*)),   u* = argmin ‖A g(u) − y‖²/2σ² − log p_h(u),   A averages blocks
+    x̂ = g(u*) + Aᵀ(A Aᵀ)⁻¹(y − A g(u*)),   u* = argmin ‖A g(u) − y‖²/2σ² − log p_h(u),   A averages blocks;
+    a model that learned noise then clears away what images do not have, see `inverse.agreed`.
 
     Args:
         image: As for `denoise`, but smaller than the model by the factor.
@@ -234,7 +236,7 @@ def enlarge(y: Tensor, factor: int, model: GenerativeModel, sigma: Tensor | floa
     start = model.encode(smooth)
     misfit = (operator.forward(model.decode(start)) - y).square().mean((1, 2, 3))
     found = solve(y, operator, model, _deviation(sigma, misfit), start)
-    return operator.completed(found, y) if sigma is None else found
+    return agreed(found, y, operator, model) if sigma is None else found
 
 
 def _deviation(sigma: Tensor | float | None, misfit: Tensor) -> Tensor:

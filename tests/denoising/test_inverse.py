@@ -11,6 +11,7 @@ from mfimage.denoising.inverse import (
     LinearOperator,
     Mask,
     Posterior,
+    agreed,
     map_denoise,
     most_probable,
     solve,
@@ -204,3 +205,27 @@ def test_what_does_not_divide_is_refused():
         Downsample(5).forward(images())
     with pytest.raises(UsageError, match="factor"):
         Downsample(0)
+
+
+@pytest.mark.parametrize("operator", ["mask", "blocks"])
+def test_what_is_seen_and_the_rest_are_made_to_agree(operator, generator):
+    x = torch.rand(3, 1, 8, 8, generator=generator)
+    missing = torch.rand(3, 1, 8, 8, generator=generator) < 0.5
+    seeing = Mask(missing) if operator == "mask" else Downsample(2)
+    y = seeing.forward(x)
+    sigmas = []
+
+    class Knows:  # a prior that halves the distance to what is true
+        noise_aware = True
+
+        def clear(self, given, sigma):
+            sigmas.append(sigma)
+            return (given + x) / 2
+
+    start = torch.full_like(x, 0.5)
+    found = agreed(start, y, seeing, Knows())
+    torch.testing.assert_close(seeing.forward(found), y)
+    assert (found - x).abs().max() <= 2**-8 + 1e-6
+    assert sigmas == sorted(set(sigmas), reverse=True)
+    Knows.noise_aware = False
+    assert torch.equal(agreed(start, y, seeing, Knows()), seeing.completed(start, y))
