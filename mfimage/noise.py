@@ -65,11 +65,19 @@ class Noise:
         return self._noisy(x, generator, *drawn), self._deviation(x, *drawn)
 
     def deviation(self, x: Tensor) -> Tensor:
-        """Root of the mean of the noise's variance over each image (B, C, H, W), shape (B,).
+        """Root of the mean of the noise's variance over each clean image (B, C, H, W), shape (B,).
 
-        The numbers are fixed. A noisy image in the place of a clean one x gives about the same.
+        The numbers are fixed.
         """
         return self._deviation(x, *self._numbers(x))
+
+    def deviation_seen(self, y: Tensor) -> Tensor:
+        """Estimate `deviation` from images (B, C, H, W) that have this noise, shape (B,).
+
+        It follows from means of y or y² over the image, with what the noise adds to them taken off. Noise
+        that was cut to [0, 1] adds more to a dark image than that.
+        """
+        return self._deviation_seen(y, *self._numbers(y))
 
     def variance(self, x: Tensor) -> Tensor:
         """Variance of the noise in each value of images like x, (B, C, H, W); the numbers are fixed."""
@@ -86,6 +94,9 @@ class Noise:
 
     def _deviation(self, x: Tensor, *numbers: Tensor) -> Tensor:
         return self._variance(x, *numbers).expand_as(x).flatten(1).mean(1).sqrt()
+
+    def _deviation_seen(self, y: Tensor, *numbers: Tensor) -> Tensor:
+        return self._deviation(y, *numbers)  # where the variance does not depend on x
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,9 @@ class Poisson(Noise):
     def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
         return x.clamp_min(0) / numbers[0]
 
+    def _deviation_seen(self, y: Tensor, *numbers: Tensor) -> Tensor:
+        return self._deviation(y.mean((1, 2, 3), keepdim=True), *numbers)  # the noise has mean 0
+
 
 @dataclass(frozen=True)
 class PoissonGaussian(Noise):
@@ -142,6 +156,9 @@ class PoissonGaussian(Noise):
     def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
         return x.clamp_min(0) / numbers[0] + numbers[1].square()
 
+    def _deviation_seen(self, y: Tensor, *numbers: Tensor) -> Tensor:
+        return self._deviation(y.mean((1, 2, 3), keepdim=True), *numbers)  # the noise has mean 0
+
 
 @dataclass(frozen=True)
 class SaltPepper(Noise):
@@ -159,6 +176,12 @@ class SaltPepper(Noise):
 
     def _variance(self, x: Tensor, *numbers: Tensor) -> Tensor:
         return numbers[0] * (x.square() + (1 - x).square()) / 2
+
+    def _deviation_seen(self, y: Tensor, *numbers: Tensor) -> Tensor:
+        """Of y the mean of x² + (1 − x)² is (1 − p) times that of x, and p: lost values have 1."""
+        share, seen = numbers[0].flatten(), (y.square() + (1 - y).square()).flatten(1).mean(1)
+        clean = ((seen - share) / (1 - share).clamp_min(1e-6)).clamp(0.5, 1)
+        return (share * clean / 2).sqrt()
 
 
 @dataclass(frozen=True)
@@ -214,7 +237,7 @@ FORMS = ", ".join(f"{kind}:{','.join(f.name.upper() for f in fields(one))}" for 
 def parse_noise(text: str) -> Noise:
     """Read the text of a model of noise; numbers alone are Gaussian. UsageError for what is none."""
     kind, colon, numbers = text.partition(":")
-    if not colon and not kind.isalpha():
+    if not colon and not kind[:1].isalpha():
         kind, numbers = "gaussian", text
     if (model := KINDS.get(kind)) is None:
         raise UsageError(f"noise {text}: there is no noise {kind!r}: choose from {FORMS}")

@@ -53,6 +53,9 @@ def test_numbers_are_read_in_every_way_to_write_them(text, same):
         ("poisson:1,2", "poisson:PEAK is expected"),
         ("poisson:0", "peak must be a number from 0.1"),
         ("poisson:30-10", "low first"),
+        ("salt-pepper", "salt-pepper:SHARE is expected"),
+        ("poisson-gaussian", "poisson-gaussian:PEAK,SIGMA is expected"),
+        ("snow-1", "there is no noise 'snow-1'"),
         ("poisson-gaussian:30", "poisson-gaussian:PEAK,SIGMA is expected"),
         ("salt-pepper:2", "share must be a number from 0 to 1"),
         ("salt-pepper:-1", "SHARE is expected"),
@@ -85,6 +88,19 @@ def test_noise_has_the_moments_that_it_says(text, level):
     assert noise.square().mean() == pytest.approx(variance, rel=0.03)
     bias = 0.1 * (0.5 - level) if text.startswith("salt") else 0.0
     assert noise.mean() == pytest.approx(bias, abs=0.004)
+
+
+@pytest.mark.parametrize("level", [0.02, 0.5, 0.9])
+@pytest.mark.parametrize("text", [*FIXED, "poisson:2", "poisson-gaussian:1,0.5", "salt-pepper:0.3"])
+def test_noisy_images_tell_the_deviation_of_their_noise(text, level):
+    noise, sigma = added(text, level)
+    torch.testing.assert_close(parse_noise(text).deviation_seen(level + noise), sigma, rtol=0.1, atol=0)
+
+
+def test_where_all_values_are_lost_the_deviation_is_between_the_least_and_the_most():
+    y = torch.rand(3, 1, 8, 8).round()
+    assert parse_noise("salt-pepper:1").deviation_seen(y).square().tolist() == pytest.approx([0.25] * 3)
+    assert torch.equal(parse_noise("salt-pepper:0").deviation_seen(y), torch.zeros(3))
 
 
 @pytest.mark.parametrize("text", [text for text in FIXED if not text.startswith("correlated")])

@@ -159,7 +159,7 @@ def _learned(model: GenerativeModel) -> str | None:
 
 
 def _deviations(y: Tensor, noise: Sequence[Noise]) -> Tensor:
-    return torch.cat([one.deviation(x[None]) for one, x in zip(noise, y, strict=True)])
+    return torch.cat([one.deviation_seen(x[None]) for one, x in zip(noise, y, strict=True)])
 
 
 def _as_learned(
@@ -167,7 +167,7 @@ def _as_learned(
 ) -> Denoised:
     """Denoise noise of the kind that the model was trained with: "auto" is the network that learned it."""
     method = "refined" if method == "auto" else method
-    return denoise_batch(y, model, _deviations(without_lost(y, noise), noise), method, batch_size)
+    return denoise_batch(y, model, _deviations(y, noise), method, batch_size)
 
 
 def _even(
