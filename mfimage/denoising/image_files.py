@@ -69,8 +69,7 @@ class FileReader:
         skipped.extend(files.skipped)
         self.notes.extend(files.notes)
         _require_size(f"{files.paths[0]}:", files.shape, self.size, "the model takes", hint)
-        for begin in range(0, len(files), AT_ONCE):
-            part = slice(begin, begin + AT_ONCE)
+        for part in _parts(len(files)):
             yield files.batch(part), files.paths[part]
 
     def _require_alike(self, paths: Sequence[str], hint: str) -> None:
@@ -121,6 +120,12 @@ class FileReader:
     def _preparation(self, size: tuple[int, int] | None) -> Preparation:
         scaled = size if self.scaled else None
         return Preparation(scaled, self.channels, self.reading.max_pixels, self.reading.value_range)
+
+
+def _parts(count: int) -> list[slice]:
+    """Divide images into batches of `AT_ONCE`; the last takes what is over, up to a quarter of that."""
+    starts = range(0, max(1, count - AT_ONCE // 4), AT_ONCE)
+    return [slice(begin, end) for begin, end in zip(starts, [*starts[1:], count], strict=True)]
 
 
 def sizes(paths: Sequence[str], max_pixels: int) -> Iterator[tuple[str, tuple[int, int]]]:
