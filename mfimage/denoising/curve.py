@@ -62,7 +62,8 @@ class PsnrCurve:
         sigma = self._read_off(self.wavelet, wavelet_sigma(y))
         if not self.removed or y.shape[1:] != model.shape:
             return sigma
-        return self._read_off(self.removed, taken_off(y, model, sigma))
+        found = self._read_off(self.removed, taken_off(y, model, sigma))
+        return found.where(found.isfinite(), sigma)
 
     def _read_off(self, seen: tuple[float, ...], found: Tensor) -> Tensor:
         """Turn what is found of images, (B,), into the σ at which it is seen on average."""

@@ -97,8 +97,12 @@ class Calibration:
     ) -> Tensor:
         """Give the deviation of results, each by its method and as its input is cut, (B,), or not.
 
+        A result that is not finite is that of no method: the deviation is that of the image as it is.
         ModelError where there is none for a method.
         """
+        sound = x_hat.flatten(1).isfinite().all(1)
+        x_hat = x_hat.where(sound.view(-1, 1, 1, 1), y)
+        methods = [m if s else "noisy" for m, s in zip(methods, sound.tolist(), strict=True)]
         out, kinds = torch.empty_like(y), list(zip(methods, cut.tolist(), strict=True))
         for method, is_cut in sorted(set(kinds)):
             self.require(method)

@@ -87,6 +87,17 @@ def test_errors_on_unseen_images_are_within_as_often_as_promised(calibrated, sig
     assert torch.corrcoef(order.double())[0, 1] > 0.3  # where it is larger, errors are
 
 
+def test_a_result_that_is_not_finite_has_the_deviation_of_the_image_as_it_is(calibrated):
+    y, sigma = bump_images(3), torch.full((3,), 0.1)
+    image = y.clone()
+    image[1, 0, 2, 2] = torch.nan
+    known, cut = calibration_of(calibrated), torch.ones(3, dtype=torch.bool)
+    found = known(y, image, sigma, ["projection"] * 3, cut)
+    expected = known(y, y, sigma, ["projection", "noisy", "projection"], cut)
+    assert torch.equal(found, expected)
+    assert found.isfinite().all()
+
+
 def test_errors_of_two_sizes_are_told_apart(generator):
     """With a feature that tells large errors from small ones both get their own deviation."""
     large = torch.rand(20_000, generator=generator) < 0.5
