@@ -68,7 +68,7 @@ def denoise(
     from mfimage.datasets.index import list_inputs
     from mfimage.denoising.image_files import FileReader, find_clean, sizes
     from mfimage.denoising.inverse import Downsample
-    from mfimage.denoising.removal import fixed_noise
+    from mfimage.denoising.removal import Evidence, fixed_noise
     from mfimage.denoising.tiles import Restorer
     from mfimage.denoising.told import opaque
     from mfimage.inputs import require_images
@@ -96,7 +96,7 @@ def denoise(
     large = [shape for _, shape in sizes(paths, options.reading.max_pixels)] if tile else []
     total = sum(restorer.steps(*shape) for shape in large) if tile else len(paths)
     with done.late, options.progress("tiles" if tile else "images", total) as advance:
-        telling = replace(restorer, advance=_counting(advance))
+        telling = replace(restorer, advance=_counting(advance), seen=Evidence())
         _restore(telling, reader, paths, truths, outdir, report, uncertainty, done)
     notes = [*reader.notes, *opaque(done.clear, len(done.rows)), *_unmeasured(restorer)]
     with done.late:

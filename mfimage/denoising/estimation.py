@@ -13,7 +13,10 @@ _NORMAL = 0.6745  # median |N(0, 1)|
 _BINS = 8  # of brightness, with as many blocks each
 _ROUNDS = 6  # of weighing the bins by what they should vary
 _FAR = 0.15  # how far from those around it a lost value lies at least
-_LOST = 0.02  # share of values from which they count as lost
+_ALONE, _FEWEST = 0.5, 3  # how far a value alone is from all its neighbours but two
+_LOST, _MORE = 0.02, 4  # share of values alone, and how many more are 0 or 1, from which they count as lost
+_MANY = 0.1  # share of values that are lost, from which none need be alone
+_LEEWAY = 1.3  # times as many values are white, or black, as are lost to it, at most, to be taken for these
 
 
 def variance_line(y: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,38 +106,77 @@ def _cut_normal() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 _LEVEL, _RATIO, _CUT_VARIANCE = _cut_normal()
 
 
-def lost_values(y: Tensor) -> Tensor:
+def lost_values(y: Tensor, share: Tensor | None = None) -> Tensor:
     """Find values of images (B, C, H, W) that salt and pepper has replaced, True there.
 
-    They are 0 or 1 exactly, and further from the median of the nine around them than the other noise
-    reaches: four times its deviation, 0.15 at least.
+    They are 0 or 1 exactly. With its share p known, (B,), half of it are white and half black: where at most
+    1.3 p/2 of the values are white, all of these are lost, and black ones so too; with p = 0 none is.
+    Otherwise they are lost where they lie further from the median of the nine around them than the other
+    noise reaches: four times its deviation, 0.15 at least. That median itself fails where p is high.
     """
     extreme = (y == 0) | (y == 1)
     if not extreme.any():
         return extreme
     off = (y - _around(y).median(-1).values).abs()
     details = (y - _around(y.masked_fill(extreme, torch.nan)).nanmedian(-1).values).abs()
-    rest = details.masked_fill(extreme, torch.nan).flatten(1).nanmedian(1).values.nan_to_num(1.0) / _NORMAL
-    return extreme & (off > (4 * rest).clamp_min(_FAR).view(-1, 1, 1, 1))
+    lost = extreme & (off > _beyond(details, extreme, 4, _FAR))
+    if share is None:
+        return lost
+    share = share.to(y).view(-1, 1, 1, 1)
+    for value in (0.0, 1.0):
+        equal = y == value
+        lost |= equal & (equal.to(y).mean((1, 2, 3), keepdim=True) <= _LEEWAY * share / 2)
+    return lost & (share > 0)
 
 
-def lost_share(y: Tensor, lost: Tensor) -> Tensor:
+def _beyond(details: Tensor, extreme: Tensor, times: float, least: float) -> Tensor:
+    """Some times the deviation of what is not extreme, by its details, or `least`; (B, 1, 1, 1)."""
+    middle = details.masked_fill(extreme, torch.nan).flatten(1).nanmedian(1).values.nan_to_num(1.0)
+    return (times * middle / _NORMAL).clamp_min(least).view(-1, 1, 1, 1)
+
+
+def lost_share(y: Tensor) -> Tensor:
     """Estimate the share of values that salt and pepper has replaced, (B,); 0 without clear evidence of it.
 
-    White ones are seen where it is not white, black ones where it is not black. There must be both, 2 % at
-    least, and among all values that stand out as many as of other values: structure has all values.
+    White ones are seen where it is not white, black ones where it is not black, and there must be both. Of
+    few the evidence is values 0 and 1 that stand alone: fewer than three of their eight neighbours are within
+    0.5, or four deviations of the other noise, if that is more. Structure has lines and areas, and what
+    stands alone in it is seldom 0 or 1: they must be 2 %, and four more than other values alone. Where many
+    are lost they are not alone: they must be 10 %, and as many must stand out from the median, by two
+    deviations and 0.15, as other values do by 0.15; nor may four deviations reach from black to white, as
+    then other noise makes most values 0 or 1.
+
+    The share is twice that of values 0 or of values 1, whichever is less, as there may be black and white in
+    the image; but where that is more than twice of what is seen it is what is seen.
     """
-    around = _around(y).median(-1).values
+    extreme, middle = (y == 0) | (y == 1), _around(y).median(-1).values
+    if not extreme.any():
+        return y.new_zeros(len(y))
+    others = _neighbours(y.masked_fill(extreme, torch.nan)).nanmedian(-1).values
+    details = (y - others).abs()
+    apart = (y[..., None] - _neighbours(y)).abs().kthvalue(_FEWEST, -1).values
+    reach = _beyond(details, extreme, 4, _ALONE)
+    alone = apart > reach
+    share, both = _seen(y, alone & extreme, middle, _ALONE)
+    count, other = ((alone & kind).flatten(1).sum(1) for kind in (extreme, ~extreme))
+    few = both & (share >= _LOST) & (count >= other + _MORE)
+    off = (y - middle).abs()
+    out, standing = extreme & (off > _beyond(details, extreme, 2, _FAR)), ~extreme & (off > _FAR)
+    seen, both = _seen(y, out, middle, 0.2)
+    many = both & (seen >= _MANY) & (out.flatten(1).sum(1) >= standing.flatten(1).sum(1))
+    many &= reach.flatten() < 1
+    share = torch.maximum(share, seen)
+    least = torch.minimum(*((y == value).to(y).flatten(1).mean(1) for value in (0.0, 1.0)))
+    return torch.where(few | many, torch.where(least <= share, 2 * least, share), 0.0)
+
+
+def _seen(y: Tensor, hit: Tensor, middle: Tensor, far: float) -> tuple[Tensor, Tensor]:
+    """Share of white and black values where the median is that far from them, and if there are both; (B,)."""
     halves = []
-    for value, seen in ((1.0, around < 0.8), (0.0, around > 0.2)):
-        hit = (lost & (y == value) & seen).flatten(1).sum(1)
-        halves.append(hit / seen.flatten(1).sum(1).clamp_min(1))
-    white, black = halves
-    other = ((y - around).abs() > _FAR) & (y != 0) & (y != 1)
-    both = torch.minimum(white, black) > 0.2 * torch.maximum(white, black)
-    many = lost.flatten(1).sum(1) >= other.flatten(1).sum(1)
-    share = white + black
-    return torch.where(both & many & (share >= _LOST), share, 0.0)
+    for value in (0.0, 1.0):
+        where = (middle - value).abs() > far
+        halves.append((hit & where & (y == value)).flatten(1).sum(1) / where.flatten(1).sum(1).clamp_min(1))
+    return halves[0] + halves[1], torch.minimum(*halves) > 0.2 * torch.maximum(*halves)
 
 
 def fill_lost(y: Tensor, lost: Tensor) -> Tensor:
@@ -167,3 +209,10 @@ def _guess(y: Tensor, lost: Tensor) -> Tensor:
 def _around(y: Tensor) -> Tensor:
     """The 3 × 3 values around each, (B, C, H, W, 9)."""
     return F.pad(y, (1, 1, 1, 1), "replicate").unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
+
+
+def _neighbours(y: Tensor) -> Tensor:
+    """The eight values around each, (B, C, H, W, 8), at the borders mirrored."""
+    pad = "reflect" if min(y.shape[-2:]) > 1 else "replicate"
+    square = F.pad(y, (1, 1, 1, 1), pad).unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
+    return torch.cat([square[..., :4], square[..., 5:]], -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ _TAKEN_OFF = 0.65  # share of such variance that is taken off where it is noise;
 _SEVERAL, _USUALLY_OFF = 5, 0.45  # images that are judged together, by the median of that share
 _ENOUGH, _ALONE = 400, 4000  # values of an image, from which it tells more than σ; and tells photons alone
 _ALIKE = 2.0  # ratio of quartiles of the gain a, below which such images have one line together
+_AT_ONE = ("projection", "map", NOISY)  # methods that do not ask for σ, or search, or leave an image
 _COLOURED = 1.5  # times the noise in brightness that is in colours, from which they differ
 
 
@@ -38,6 +40,15 @@ def fixed_noise(text: str) -> Noise:
     return noise
 
 
+@dataclass
+class Evidence:
+    """What the images of a run have shown of their noise: each batch adds to it and is judged by all."""
+
+    images: int = 0  # that were judged
+    lines: list[tuple[float, float]] = field(default_factory=list)  # a and b of those that look like photons
+    taken: list[float] = field(default_factory=list)  # share of that variance that was taken off, of each
+
+
 @plainly
 @torch.no_grad()
 def remove_noise(
@@ -46,24 +57,29 @@ def remove_noise(
     noise: Sequence[Noise] | None = None,
     method: str = "auto",
     batch_size: int = 256,
+    seen: Evidence | None = None,
 ) -> Denoised:
     """Denoise images (B, C, H, W), clean ones in [0, 1], of the noise that each has; None: it is estimated.
 
     Gaussian noise is that of `denoise_batch`, and correlated noise is treated so. Where the variance differs
     between places, an image is denoised at a few σ and each pixel taken from that of its own: with photons
     √(a·x̂ + b), x̂ the image denoised at the mean; of lost values, which are filled in from their neighbours,
-    the error of such a guess. Where there is more noise in colours than in brightness, the image with the
+    the error of such a guess. All is done by the method that suits the mean; where that is to leave the
+    image as it is, it is left. Where there is more noise in colours than in brightness, the image with the
     colours that were found is denoised again, at the σ of brightness. A model that has learned noise of this
-    kind gets the image as it is.
+    kind, or of one of which it is a case, gets the image as it is.
 
     What looks like photons' noise may be structure of bright things: if the denoiser takes off far less than
-    that much, the noise counts as Gaussian. Five images or more are judged together, as from one camera: half
-    of them must look so. A small image is not judged alone.
+    that much, the noise counts as Gaussian. Five images or more are judged together, as from one camera, if
+    half of them look so: by the median of those that do. Otherwise a large image is judged alone, and a small
+    one counts as Gaussian. Images of a run that come in batches are judged with those before them, if `seen`,
+    made once for the run, is given to each batch.
     """
     if noise is not None:
         return _by_kind(y, model, noise, method, batch_size)
-    done = _by_kind(y, model, estimate_noise(y, model), method, batch_size)
-    wrong = structure(y, done)
+    seen = Evidence() if seen is None else seen
+    done = _by_kind(y, model, estimate_noise(y, model, seen), method, batch_size)
+    wrong = structure(y, done, seen)
     if wrong:
         other = denoise_batch(y[wrong], model, None, method, batch_size)
         done.image[wrong], done.sigma[wrong] = other.image, other.sigma
@@ -74,12 +90,12 @@ def remove_noise(
 
 @plainly
 @torch.no_grad()
-def estimate_noise(y: Tensor, model: GenerativeModel) -> list[Noise]:
+def estimate_noise(y: Tensor, model: GenerativeModel, seen: Evidence | None = None) -> list[Noise]:
     """Find the kind of noise of each image (B, C, H, W) and its numbers; Gaussian without clear evidence.
 
     Structure is nearly all in brightness: colours with more of the finest details than that have noise of
     their own. More noise in brightness cannot be told from structure. A model that can only project has no
-    use for more than σ, and a very small image does not tell it.
+    use for more than σ, and a very small image does not tell it. What earlier images have shown helps.
     """
     gaussian: list[Noise] = [Gaussian((s, s)) for s in blind_sigma(y, model).tolist()]
     if not model.noise_aware or y[:1].numel() < _ENOUGH:
@@ -87,9 +103,11 @@ def estimate_noise(y: Tensor, model: GenerativeModel) -> list[Noise]:
     a, b = variance_line(y)
     bright = a * y.flatten(1).mean(1).clamp_min(0)
     photons = (bright > 0) & (bright >= _PHOTONS * (bright + b))
-    lost = lost_share(y, lost_values(y)).tolist()
-    a, b = _together(a, b, photons)
-    numbers = zip(_coloured(y, gaussian), photons.tolist(), lost, a.tolist(), b.sqrt().tolist(), strict=True)
+    lost = lost_share(y)
+    photons &= lost == 0
+    a, b = _together(a, b, photons, Evidence() if seen is None else seen)
+    columns = (values.tolist() for values in (photons, lost, a, b.sqrt()))
+    numbers = zip(_coloured(y, gaussian), *columns, strict=True)
     found: list[Noise] = []
     for even, many, share, gain, rest in numbers:
         of_photons = _photons(1 / gain, rest) if many and even.kind == Gaussian.kind else even
@@ -110,12 +128,15 @@ def _coloured(y: Tensor, gaussian: Sequence[Noise]) -> list[Noise]:
     ]
 
 
-def _together(a: Tensor, b: Tensor, photons: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the median line of several images with photons' noise, if their gains are alike."""
-    gains = a[photons]
-    if len(gains) < _SEVERAL or not gains.quantile(0.75) < _ALIKE * gains.quantile(0.25):
+def _together(a: Tensor, b: Tensor, photons: Tensor, seen: Evidence) -> tuple[Tensor, Tensor]:
+    """Take the median line of images with photons' noise, and of those seen, if their gains are alike."""
+    seen.lines += zip(a[photons].tolist(), b[photons].tolist(), strict=True)
+    if len(seen.lines) < _SEVERAL:
         return a, b
-    return a.where(~photons, gains.median()), b.where(~photons, b[photons].median())
+    gains, rests = a.new_tensor(seen.lines).unbind(1)
+    if not gains.quantile(0.75) < _ALIKE * gains.quantile(0.25):
+        return a, b
+    return a.where(~photons, gains.median()), b.where(~photons, rests.median())
 
 
 def _photons(peak: float, sigma: float) -> Noise:
@@ -124,15 +145,18 @@ def _photons(peak: float, sigma: float) -> Noise:
     return Poisson((peak, peak)) if few else PoissonGaussian((peak, peak), (min(sigma, 1.0),) * 2)
 
 
-def structure(y: Tensor, done: Denoised) -> list[int]:
+def structure(y: Tensor, done: Denoised, seen: Evidence | None = None) -> list[int]:
     """Name the rows that were taken for photons' noise, or colours', and keep too much: structure."""
+    seen = Evidence() if seen is None else seen
     rows = [i for i, one in enumerate(done.noise) if isinstance(one, Poisson | PoissonGaussian)]
     taken = (y - done.image).flatten(1).square().mean(1) / done.sigma.square().clamp_min(1e-12)
     kept = [i for i, one in enumerate(done.noise) if isinstance(one, Colour) and not taken[i] >= _TAKEN_OFF]
-    if len(y) < _SEVERAL:
-        return kept + [i for i in rows if y[i].numel() < _ALONE or not taken[i] >= _TAKEN_OFF]
-    borne_out = 2 * len(rows) >= len(y) and taken[rows].median() >= _USUALLY_OFF
-    return kept if borne_out else kept + rows
+    seen.images += len(y)
+    seen.taken += taken[rows].nan_to_num(0, 0, 0).tolist()
+    together = seen.images >= _SEVERAL and 2 * len(seen.taken) >= seen.images
+    if together and taken.new_tensor(seen.taken).median() >= _USUALLY_OFF:
+        return kept
+    return kept + [i for i in rows if y[i].numel() < _ALONE or not taken[i] >= _TAKEN_OFF]
 
 
 def _by_kind(
@@ -141,10 +165,11 @@ def _by_kind(
     """Denoise images each by the way for its kind of noise."""
     image, sigma, methods = torch.empty_like(y), y.new_empty(len(y)), [""] * len(y)
     known = _learned(model)
-    for kind in dict.fromkeys(one.kind for one in noise):
-        rows = [i for i, one in enumerate(noise) if one.kind == kind]
+    meant = [_in_terms_of(one, known) for one in noise]
+    for kind in dict.fromkeys(one.kind for one in meant):
+        rows = [i for i, one in enumerate(meant) if one.kind == kind]
         way = _as_learned if kind == known else _WAYS[kind]
-        part = way(y[rows], model, [noise[i] for i in rows], method, batch_size)
+        part = way(y[rows], model, [meant[i] for i in rows], method, batch_size)
         image[rows], sigma[rows] = part.image, part.sigma
         for i, name in zip(rows, part.methods, strict=True):
             methods[i] = name
@@ -156,6 +181,18 @@ def _learned(model: GenerativeModel) -> str | None:
     text = model.measured.get(TRAINED, {}).get("noise", "gaussian")
     kind = str(text).partition(":")[0]
     return None if kind == Gaussian.kind else kind
+
+
+def _in_terms_of(noise: Noise, kind: str | None) -> Noise:
+    """Turn noise into the kind that a model has learned, if it is a case of that: photons with or without σ.
+
+    Gaussian noise stays: the curve was measured with it, whatever the model has learned.
+    """
+    if isinstance(noise, Poisson) and kind == PoissonGaussian.kind:
+        return PoissonGaussian(noise.peak, (0.0, 0.0))
+    if isinstance(noise, PoissonGaussian) and kind == Poisson.kind and noise.sigma[1] == 0:
+        return Poisson(noise.peak)
+    return noise
 
 
 def _deviations(y: Tensor, noise: Sequence[Noise]) -> Tensor:
@@ -182,18 +219,23 @@ def _photon_noise(
     first = denoise_batch(y, model, _deviations(y, noise), method, batch_size)
     local = torch.cat([one.variance(x[None]) for one, x in zip(noise, first.image.clamp(0, 1), strict=True)])
     least = local.flatten(1).amax(1).view(-1, 1, 1, 1) / _RATIO**2
-    return _at_levels(y, model, torch.maximum(local, least).sqrt(), first, method, batch_size)
+    return _at_levels(y, model, torch.maximum(local, least).sqrt(), first, batch_size)
 
 
 def _lost_values(
     y: Tensor, model: GenerativeModel, noise: Sequence[Noise], method: str, batch_size: int
 ) -> Denoised:
-    lost = lost_values(y)
+    lost = lost_values(y, y.new_tensor([one.ranges[0][0] for one in noise]))
     whole = fill_lost(y, lost)
-    sigma = blind_sigma(whole, model)
+    sigma, guess = blind_sigma(whole, model), guess_error(whole, lost)
     first = denoise_batch(whole, model, sigma, method, batch_size)
-    local = torch.where(lost, guess_error(whole, lost).view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)).to(y)
-    return _at_levels(whole, model, local, first, method, batch_size)
+    if not model.noise_aware or method in _AT_ONE:
+        return first
+    names = [method if name == NOISY else name for name in first.methods]
+    again = _each(whole, model, guess, names, batch_size)
+    local = torch.where(lost, guess.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)).to(y)
+    image = torch.where(lost, again.image, first.image)
+    return Denoised(image, _root_mean_square(local), again.methods, first.noise)
 
 
 def _colours_first(
@@ -218,31 +260,53 @@ _WAYS = {
 
 
 def _at_levels(
-    y: Tensor, model: GenerativeModel, local: Tensor, first: Denoised, method: str, batch_size: int
+    y: Tensor, model: GenerativeModel, local: Tensor, first: Denoised, batch_size: int
 ) -> Denoised:
     """Denoise at a few σ, and take each pixel from that of its own, `local` (B, C, H, W), straight in log σ.
 
-    `first` is the image denoised at one σ: it stays where the method does not ask for σ, or searches.
+    `first` is the image denoised at one σ, and all is done by its method. It stays where that does not ask
+    for σ, searches or leaves the image as it is, and where σ is nowhere 0.005.
     """
-    if not model.noise_aware or method in ("projection", "map"):
+    most = local.flatten(1).amax(1).tolist()
+    rows = [i for i, name in enumerate(first.methods) if name not in _AT_ONE and most[i] >= _LEAST]
+    if not model.noise_aware or not rows:
         return first
-    local = local.clamp_min(_LEAST)
+    local = local[rows].clamp_min(_LEAST)
     low, high = local.flatten(1).amin(1), local.flatten(1).amax(1)
     ratio = (high / low).clamp_min(1.001)
     place = (local / low.view(-1, 1, 1, 1)).log() / ratio.log().view(-1, 1, 1, 1) * (LEVELS - 1)
-    image = torch.zeros_like(y)
+    names, total = [first.methods[i] for i in rows], torch.zeros_like(local)
     for level in range(LEVELS):
         sigma = low * ratio ** (level / (LEVELS - 1))
-        part = denoise_batch(y, model, sigma, method, batch_size).image
-        image += part * (1 - (place - level).abs()).clamp_min(0)
-    deviation = local.square().flatten(1).mean(1).sqrt()
+        part = _each(y[rows], model, sigma, names, batch_size).image
+        total += part * (1 - (place - level).abs()).clamp_min(0)
+    image, deviation = first.image.clone(), first.sigma.clone()
+    image[rows], deviation[rows] = total, _root_mean_square(local)
     return Denoised(image, deviation, first.methods, first.noise)
+
+
+def _each(
+    y: Tensor, model: GenerativeModel, sigma: Tensor, methods: Sequence[str], batch_size: int
+) -> Denoised:
+    """Denoise images (B, C, H, W) each by a method of its own."""
+    image, used = torch.empty_like(y), [""] * len(y)
+    for name in dict.fromkeys(methods):
+        rows = [i for i, other in enumerate(methods) if other == name]
+        part = denoise_batch(y[rows], model, sigma[rows], name, batch_size)
+        image[rows] = part.image
+        for i, method in zip(rows, part.methods, strict=True):
+            used[i] = method
+    return Denoised(image, sigma, used, [])
+
+
+def _root_mean_square(local: Tensor) -> Tensor:
+    return local.square().flatten(1).mean(1).sqrt()
 
 
 def without_lost(y: Tensor, noise: Sequence[Noise]) -> Tensor:
     """Fill in the values that images (B, C, H, W) have lost to salt and pepper; the others stay."""
-    rows = torch.tensor([one.kind == SaltPepper.kind for one in noise], device=y.device)
-    return torch.where(rows.view(-1, 1, 1, 1), fill_lost(y, lost_values(y)), y) if rows.any() else y
+    shares = [one.ranges[0][0] if one.kind == SaltPepper.kind else 0.0 for one in noise]
+    return fill_lost(y, lost_values(y, y.new_tensor(shares))) if any(shares) else y
 
 
 def assumed(noise: Sequence[str]) -> str:

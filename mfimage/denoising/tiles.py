@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mfimage.denoising.curve import NOISY, Denoised, blind_sigma
 from mfimage.denoising.examination import Examination, examine
-from mfimage.denoising.removal import estimate_noise, remove_noise, structure
+from mfimage.denoising.removal import Evidence, estimate_noise, remove_noise, structure
 from mfimage.denoising.restoring import enlarge, fill
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import DataError, UsageError
@@ -107,6 +107,7 @@ class Restorer:
     uncertain: bool = False  # whether results come with their deviations
     advance: Callable[[int], None] = lambda count: None  # told how many images, or tiles, are done
     noise: Noise | None = None  # in the place of sigma; None: estimated, if there is no sigma
+    seen: Evidence | None = None  # of the noise in a run's images, to which each call adds
 
     def __post_init__(self) -> None:
         if self.inverse and self.method not in ("auto", "map"):
@@ -149,7 +150,7 @@ class Restorer:
     def _denoised(self, y: Tensor, noise: Noise | None) -> Denoised:
         if not self.tiled:
             known = None if noise is None else [noise] * len(y)
-            denoised = remove_noise(y, self.model, known, self.method, self.batch_size)
+            denoised = remove_noise(y, self.model, known, self.method, self.batch_size, self.seen)
             self.advance(len(y))
             return denoised
         parts = [self._in_tiles(one, noise) for one in y.split(1)]
@@ -159,9 +160,9 @@ class Restorer:
 
     def _in_tiles(self, y: Tensor, noise: Noise | None) -> Denoised:
         """Denoise one large image, all tiles of the noise that the whole has, and so by one method."""
-        assumed = noise or estimate_noise(y, self.model)[0]
+        assumed = noise or estimate_noise(y, self.model, self.seen)[0]
         done = self._of_noise(y, assumed, self._stepwise)
-        if noise is None and structure(y, done):
+        if noise is None and structure(y, done, self.seen):
             sigma = float(blind_sigma(y, self.model))
             done = self._of_noise(y, Gaussian((sigma, sigma)), self._everywhere)
         return done

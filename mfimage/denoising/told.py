@@ -14,6 +14,7 @@ from mfimage.console import counted
 from mfimage.denoising.curve import NOISY
 from mfimage.denoising.tiles import Restored
 from mfimage.eval.image_metrics import LEAST_SIDE, mse, psnr, ssim
+from mfimage.noise import SaltPepper
 from mfimage.streams import printable
 
 Row: TypeAlias = dict[str, Any]
@@ -41,7 +42,8 @@ def rows_of(
     """
     found, before, after = restored.examination, restored.before, restored.after
     same = _same(before, after, whites)
-    methods = [FILLED if m == NOISY and not s else m for m, s in zip(restored.methods, same, strict=True)]
+    filled = [one.kind == SaltPepper.kind and not s for one, s in zip(restored.noise, same, strict=True)]
+    methods = [FILLED if m == NOISY and f else m for m, f in zip(restored.methods, filled, strict=True)]
     small = min(after.shape[-2:]) < LEAST_SIDE
     columns: dict[str, Sequence[Any]] = {
         "path": paths, "output": [*map(str, written)],

@@ -57,7 +57,7 @@ def test_a_line_has_no_negative_numbers_and_images_too_small_have_none():
 def test_the_share_of_lost_values_is_found(share):
     x, y = noisy(f"salt-pepper:{share}")
     lost = lost_values(y)
-    assert lost_share(y, lost).median() == pytest.approx(share, rel=0.15)
+    assert lost_share(y).median() == pytest.approx(share, rel=0.15)
     really = (y != x) & ((y - x).abs() > 0.2)
     assert (lost & really).sum() > (0.95 if share < 0.2 else 0.85) * really.sum()
     assert (lost & (y == x)).sum() < 0.01 * lost.sum()
@@ -72,4 +72,48 @@ def test_the_share_of_lost_values_is_found(share):
 @pytest.mark.parametrize("cut", [False, True])
 def test_nothing_is_lost_where_noise_is_of_another_kind(text, cut):
     y = noisy(text, cut=cut)[1]
-    assert torch.equal(lost_share(y, lost_values(y)), torch.zeros(len(y)))
+    assert torch.equal(lost_share(y), torch.zeros(len(y)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7])
+def test_where_the_share_is_known_all_lost_values_are_found(share):
+    x, y = noisy(f"salt-pepper:{share}")
+    lost, given = lost_values(y, torch.full((len(y),), share)), torch.full((len(y),), share)
+    plain = (x > 0).flatten(1).all(1) & (x < 1).flatten(1).all(1)
+    assert plain.any()
+    assert torch.equal(lost[plain], (y != x)[plain])
+    assert ((lost & (y != x)).sum() > 0.9 * (y != x).sum()).item()
+    none = lost_values(y, given * 0)
+    assert not none.any()
+
+
+def test_what_is_black_and_white_itself_is_not_lost_because_a_share_is_known():
+    x = 0.8 * textured(40)
+    x[..., :20] = 0
+    y = parse_noise("salt-pepper:0.05").add(x, torch.Generator().manual_seed(0))[0]
+    lost = lost_values(y, torch.full((len(y),), 0.05))
+    assert not lost[..., 2:18][y[..., 2:18] == 0].any()
+    assert (lost & (y == 1)).sum() > 0.95 * (y == 1).sum()
+
+
+def bright_things(count=40, side=28, seed=3):
+    """Textured things on black."""
+    x = textured(count, side, seed) * 0.7 + 0.25
+    x[..., :7], x[..., 21:] = 0, 0
+    return x
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.3])
+def test_lost_values_are_seen_on_black_in_small_images(share):
+    y = parse_noise(f"salt-pepper:{share}").add(bright_things(), torch.Generator().manual_seed(0))[0]
+    found = lost_share(y)
+    assert (found > 0).sum() >= 0.85 * len(y)
+    assert found.median() == pytest.approx(share, rel=0.2)
+
+
+@pytest.mark.parametrize("level", [0, 0.05, 0.1, 0.3, 0.5, 1, 2])
+def test_noise_that_is_cut_is_not_salt_and_pepper(level):
+    """Though most values are 0 or 1 where it is much."""
+    x = bright_things()
+    y = x + level * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(lost_share(y.clamp(0, 1)), torch.zeros(len(y)))

@@ -1,5 +1,7 @@
 """Noise of every kind, named or found out, and removed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import TINY, bump_images, draw_bumps, learn, write_array
@@ -158,7 +160,7 @@ def test_large_images_tell_what_noise_they_have(aware):
 
 
 def test_what_the_denoiser_leaves_is_structure(monkeypatch, aware):
-    monkeypatch.setattr(rooms, "estimate_noise", lambda y, model: [fixed_noise("poisson:10")] * len(y))
+    monkeypatch.setattr(rooms, "estimate_noise", lambda y, model, seen: [fixed_noise("poisson:10")] * len(y))
     many, clean = noisy("poisson:10")[1], bump_images(60)
     assert {one.kind for one in remove_noise(many, aware).noise} == {"poisson"}
     for y in (clean, clean[:1], many[:1]):  # and small images alone do not tell
@@ -178,7 +180,7 @@ def test_colours_of_which_the_denoiser_takes_off_little_are_structure():
 
 def test_a_few_among_many_do_not_make_the_noise_that_of_photons(monkeypatch, aware):
     y, text = noisy("poisson:10", 12)[1], ["poisson:10"] * 5 + ["gaussian:0.1"] * 7
-    monkeypatch.setattr(rooms, "estimate_noise", lambda y, model: [fixed_noise(one) for one in text])
+    monkeypatch.setattr(rooms, "estimate_noise", lambda y, model, seen: [fixed_noise(one) for one in text])
     assert {one.kind for one in remove_noise(y, aware).noise} == {"gaussian"}
 
 
@@ -195,7 +197,7 @@ def test_a_model_gets_the_noise_that_it_has_learned_as_it_is(aware, monkeypatch)
     monkeypatch.setitem(aware.measured["training"], "noise", "poisson:5-50")
     noise = fixed_noise("poisson:10")
     done = remove_noise(y, aware, [noise] * 60)
-    sigma = torch.cat([noise.deviation(one[None]) for one in y])
+    sigma = torch.cat([noise.deviation_seen(one[None]) for one in y])
     assert torch.equal(done.image, denoise_batch(y, aware, sigma, done.methods[0]).image)
     assert len(set(done.methods)) == 1
 
@@ -209,6 +211,101 @@ def test_each_image_of_a_batch_has_its_own_noise(aware):
         alone = remove_noise(y[i : i + 1], aware, [one])
         torch.testing.assert_close(done.image[i : i + 1], alone.image, atol=1e-5, rtol=0)
         assert done.methods[i] == alone.methods[0]
+
+
+def test_where_the_image_is_best_left_it_is_left_and_told_so(aware, monkeypatch):
+    """By a denoiser that leaves the first image and moves the second."""
+    x, text = bump_images(2) * 0.5 + 0.25, "poisson:200"
+    asked = []
+
+    def denoiser(y, model, sigma, method, batch_size):
+        asked.append(method)
+        names = [NOISY, "soft"] if method == "auto" else [method] * len(y)
+        moved = torch.tensor([name != NOISY for name in names]).view(-1, 1, 1, 1)
+        return rooms.Denoised(y + 0.1 * moved, sigma, names, [])
+
+    monkeypatch.setattr(rooms, "denoise_batch", denoiser)
+    done = Restorer(aware, noise=fixed_noise(text))(x)
+    assert torch.equal(done.after[0], x[0])
+    torch.testing.assert_close(done.after[1], x[1] + 0.1)
+    assert done.methods == [NOISY, "soft"]
+    assert set(asked[1:]) == {"soft"}
+    rows = rows_of(done, list("ab"), [255.0] * 2, list("ab"), None)
+    assert [row["method"] for row in rows] == [NOISY, "soft"]
+
+
+def test_photons_that_make_hardly_any_noise_move_nothing_further(aware):
+    x = bump_images(4)
+    for method in ("auto", "refined"):
+        noise = fixed_noise("poisson:1e9")
+        sigma = torch.cat([noise.deviation_seen(one[None]) for one in x])
+        done = remove_noise(x, aware, [noise] * 4, method)
+        assert torch.equal(done.image, denoise_batch(x, aware, sigma, method).image)
+
+
+def test_what_was_not_filled_in_is_not_called_so(aware, monkeypatch):
+    """Nor is a result of photons that differs, though no method was used."""
+    x = bump_images(2)
+
+    def leave(y, model, sigma, method, batch_size):
+        return rooms.Denoised(y, sigma, [NOISY] * len(y), [])
+
+    monkeypatch.setattr(rooms, "denoise_batch", leave)
+    done = Restorer(aware, noise=fixed_noise("poisson:10"))(x)
+    other = replace(done, after=done.after.flip(-1))
+    assert {row["method"] for row in rows_of(other, list("ab"), [255.0] * 2, list("ab"), x)} == {NOISY}
+
+
+@pytest.mark.parametrize(
+    ("learned", "told", "meant"),
+    [
+        ("poisson-gaussian:5-50,0-0.1", "poisson:10", "poisson-gaussian:10,0"),
+        ("poisson:5-50", "poisson-gaussian:10,0", "poisson:10"),
+    ],
+)
+def test_a_case_of_the_noise_that_was_learned_goes_to_the_network_too(
+    aware, monkeypatch, learned, told, meant
+):
+    y = noisy("poisson:10", 6)[1]
+    monkeypatch.setitem(aware.measured["training"], "noise", learned)
+    done, expected = (remove_noise(y, aware, [fixed_noise(text)] * 6) for text in (told, meant))
+    assert torch.equal(done.image, expected.image)
+    assert torch.equal(done.image, denoise_batch(y, aware, done.sigma, "refined").image)
+    assert {str(one) for one in done.noise} == {told}
+    gaussian = remove_noise(y, aware, [fixed_noise("gaussian:0.1")] * 6)
+    assert torch.equal(gaussian.image, denoise_batch(y, aware, torch.full((6,), 0.1)).image)
+
+
+def test_what_was_seen_before_helps_to_judge_small_images(monkeypatch, aware):
+    """A last image alone gets the noise of those before it, a lone one stays Gaussian."""
+    found = [fixed_noise("poisson:10")]
+    monkeypatch.setattr(rooms, "estimate_noise", lambda y, model, seen: found * len(y))
+    y, seen = noisy("poisson:10", 21)[1], rooms.Evidence()
+    kinds = [{one.kind for one in remove_noise(part, aware, seen=seen).noise} for part in y.split(20)]
+    assert kinds == [{"poisson"}, {"poisson"}]
+    assert seen.images == len(seen.taken) == 21
+    assert remove_noise(y[20:], aware).noise[0].kind == "gaussian"
+    clean, seen = bump_images(21), rooms.Evidence()
+    kinds = [{one.kind for one in remove_noise(part, aware, seen=seen).noise} for part in clean.split(20)]
+    assert kinds == [{"gaussian"}, {"gaussian"}]
+
+
+def test_a_line_of_variance_is_that_of_all_that_were_seen(aware):
+    y = coloured("poisson:30", 6)[1]
+    seen = rooms.Evidence()
+    estimate_noise(y[:5], aware, seen)
+    last = estimate_noise(y[5:], aware, seen)
+    assert last == estimate_noise(y, aware)[5:]
+    assert last != estimate_noise(y[5:], aware)
+
+
+def test_a_large_image_with_photons_is_judged_alone_where_few_have_such_noise():
+    noise, y = [fixed_noise("poisson:20")] + [fixed_noise("gaussian:0.1")] * 4, torch.zeros(5, 3, 40, 40)
+    sigma = torch.full((5,), 0.1)
+    for off, wrong in ((0.1, []), (0.07, [0])):
+        assert rooms.structure(y, rooms.Denoised(torch.full_like(y, off), sigma, [], noise)) == wrong
+    small = torch.zeros(5, 1, 8, 8)
+    assert rooms.structure(small, rooms.Denoised(small + 0.1, sigma, [], noise)) == [0]
 
 
 @pytest.mark.parametrize("text", ["poisson:10", "salt-pepper:0.1", None])
