@@ -36,7 +36,7 @@ import torch
 from denoisers import classics, networks, ours
 from denoisers.bars import bars, summary
 from denoisers.page import write_page
-from denoisers.sets import GAUSSIAN, PHOTONS, SETS, LeftOutError, Noise, Task
+from denoisers.sets import GAUSSIAN, PHOTONS, SETS, LeftOutError, Noise, Task, tiny
 from harness import put, say, trained
 from torch import Tensor
 
@@ -211,12 +211,7 @@ def main() -> None:
         except LeftOutError as reason:
             say(f"{name}: left out: {reason}")
             continue
-        config = task.config.with_(time=arguments.time or task.budget)
-        if quick:
-            tiny = {"width": 4, "hidden": 16, "noise_width": 2}
-            config = task.config.with_(
-                steps=20, density_steps=5, warmup=2, every=20, validation=20, model=tiny
-            )
+        config = tiny(task.config) if quick else task.config.with_(time=arguments.time or task.budget)
         only = [part for part in arguments.only.split(",") if part]
         results[task.name] = measure(replace(task, config=config), folder / task.name, quick, only)
     if not quick:

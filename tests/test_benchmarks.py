@@ -20,6 +20,7 @@ KEYS = {
     },
     "default_model": {"rows", "skipped", "odd", "odd_met", "bars"},
     "denoising": {"data", "facts", "left_out", "bars", "trained_cpu_seconds"},
+    "restoring": {"data"},
     "dimension": {"recommended", "worst", "seconds"},
     "ood": {"scores", "mean", "worst", "fpr_5", "fpr_1"},
     "evaluation": {"tables", "parity", "rates", "ordering"},
@@ -77,6 +78,10 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
         assert all(facts[sigma]["off_manifold"] < 1e-4 for sigma in facts)
         bars = results["bars"]["fashion-mini"]
         assert bars["auto, dB at 0.1"]["found"] == pytest.approx(rows["auto"]["0.1"]["psnr"], abs=0.01)
+    if name == "restoring":
+        half = results["data"]["fashion-mini"]["half of the pixels"]
+        assert half["over"] == pytest.approx(half["ours"] - half["other"])
+        assert half["low"] < half["over"] < half["high"]
     if name == "torture":
         assert results["failures"] == []
         assert all(one["held"] == one["tried"] > 0 for one in results["promises"].values())

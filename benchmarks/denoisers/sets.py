@@ -125,4 +125,10 @@ def _tiles(picture: np.ndarray, step: int, most: int) -> list[np.ndarray]:
     return [tiles[i] for i in chosen]
 
 
+def tiny(config: Config) -> Config:
+    """Settings of a model that is trained in seconds, for a look."""
+    model = {"width": 4, "hidden": 16, "noise_width": 2}
+    return config.with_(steps=20, density_steps=5, warmup=2, every=20, validation=20, model=model)
+
+
 SETS: dict[str, Callable[[bool], Task]] = {"fashion-mnist": clothes, "celeba": faces, "science": science}
