@@ -17,10 +17,12 @@ from mfimage.datasets.decode import IMAGE_SUFFIXES
 from mfimage.datasets.loading import Data, load
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, ModelError, UsageError
+from mfimage.luma import GAIN, becomes_luma
 from mfimage.models import GenerativeModel
+from mfimage.noise import Gaussian, Noise, Poisson, PoissonGaussian
 from mfimage.settings import whole_number
 
-BEYOND = 4.0  # how far noise may carry a float outside [0, 1]; values up to 255 are another scale
+BEYOND = 8.0  # how far noise may carry a float outside [0, 1] if it is not told; up to 255 is another scale
 AnyImages: TypeAlias = ImageLike | Data
 Sigma: TypeAlias = float | Sequence[float] | np.ndarray | Tensor
 
@@ -46,8 +48,9 @@ def model_input(
 ) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """Turn an image, or a batch, into what a model takes: (B, C, H, W) on its device, and the way back.
 
-    Grey is repeated for a colour model, colour becomes luma for a grey one. Floats may lie `beyond` outside
-    [0, 1]; with `projects` the model must have a manifold.
+    Grey is repeated for a colour model, and the noise in it is then the same in all channels, which is not
+    what the model was trained with; colour becomes luma for a grey one, see `luma`. Floats may lie
+    `beyond` outside [0, 1]; with `projects` the model must have a manifold. Numbers are of the model's type.
     """
     (require_image_manifold if projects else require_images)(model)
     channels, height, width = model.shape
@@ -58,13 +61,39 @@ def model_input(
             f"{name}: {x.shape[-2]} × {x.shape[-1]} pixels, but the model was trained on {height} × {width}: "
             "resize it first"
         )
-    return x.to(model.device), restore
+    return x.to(model.device, _number_type(model)), restore
+
+
+def _number_type(model: GenerativeModel) -> torch.dtype:
+    """The type of a model's weights; ModelError for one in which a CPU cannot compute all that is needed."""
+    found = next(model.parameters()).dtype
+    if found in (torch.float16, torch.bfloat16):
+        raise ModelError(
+            f"a model of {str(found).removeprefix('torch.')} weights is too coarse: model.float()"
+        )
+    return found
+
+
+def reach_of(noise: Noise | None) -> float:
+    """Say how far outside [0, 1] noise may carry a float: 8 deviations of white, and 16 photons more."""
+    if noise is None:
+        return BEYOND
+    reach = 8 * float(noise.variance(torch.ones(1, 1, 1, 1, dtype=torch.float64)).sqrt())
+    return max(BEYOND, reach + (16 / noise.peak[0] if isinstance(noise, Poisson | PoissonGaussian) else 0.0))
+
+
+def sigma_reach(sigma: Sigma | None, image: ImageLike) -> float:
+    """Say the same of Gaussian noise, whose deviation is told in the image's scale."""
+    if sigma is None or not isinstance(image, ImageLike):
+        return BEYOND
+    most = float(_deviations(sigma, image).max())
+    return reach_of(Gaussian((most, most)))
 
 
 def cleared(image: ImageLike, model: GenerativeModel, sigma: Sigma | None, size: int) -> Tensor:
     """Turn an image, or a batch, into what is scored, (B, C, H, W): cleared of noise if σ is given."""
-    x, _ = model_input(image, model, beyond=0.0 if sigma is None else BEYOND)
-    if (known := given_sigma(sigma, image, len(x))) is None:
+    x, _ = model_input(image, model, beyond=0.0 if sigma is None else sigma_reach(sigma, image))
+    if (known := model_sigma(sigma, image, model, len(x))) is None:
         return x
     rows = torch.arange(len(x))
     return in_batches(lambda part: model.clear(x[part], known[part]), rows, size).clamp(0, 1).to(x)
@@ -123,12 +152,26 @@ def given_sigma(sigma: Sigma | None, image: ImageLike, count: int) -> Tensor | N
     """
     if sigma is None:
         return None
+    values = _deviations(sigma, image)
+    if len(values) not in (1, count):
+        raise UsageError(f"sigma: one number or {count} are needed, one an image, not {len(values)}")
+    return values.float().expand(count)
+
+
+def model_sigma(sigma: Sigma | None, image: ImageLike, model: GenerativeModel, count: int) -> Tensor | None:
+    """Give the noise that a user names as it is in what the model is given, which of colours may be luma."""
+    known = given_sigma(sigma, image, count)
+    if known is None or model.shape[0] != 1:
+        return known
+    return torch.where(becomes_luma(image, count), GAIN * known, known)
+
+
+def _deviations(sigma: Sigma, image: ImageLike) -> Tensor:
+    """Deviations on the scale of [0, 1], one or several, float64."""
     given = np.asarray(sigma.tolist() if isinstance(sigma, Tensor) else sigma)
     if given.dtype.kind not in "uif":
         raise UsageError(f"sigma {sigma}: a standard deviation is a number from 0")
     values = torch.from_numpy(given.astype(np.float64)).flatten() / white(image)
-    if len(values) not in (1, count):
-        raise UsageError(f"sigma: one number or {count} are needed, one an image, not {len(values)}")
-    if not bool((values.isfinite() & (values >= 0)).all()):
+    if not len(values) or not bool((values.isfinite() & (values >= 0)).all()):
         raise UsageError(f"sigma {sigma}: a standard deviation is a number from 0")
-    return values.float().expand(count)
+    return values

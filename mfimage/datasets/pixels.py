@@ -62,6 +62,12 @@ def _check(values: Pixels, name: str, low: float, high: float, slack: float, dec
     if not (np.isfinite(least) and np.isfinite(most)):
         raise DataError(f"{name}: holds values that are not finite (NaN or infinite)")
     advice = "" if declared else ": scale them first, or load them with value_range=(low, high)"
+    if slack > _SLACK * (high - low):
+        far = max(low - least, most - high)
+        advice = (
+            f" by {far:g}, where the noise that is expected may carry them {slack:g} at most: "
+            "name noise that is stronger, or scale the values if white is not 1"
+        )
     if least < low - slack or most > high + slack:
         raise DataError(f"{name}: values from {least:g} to {most:g} lie outside [{low:g}, {high:g}]{advice}")
     wide = values.dtype.kind in "ui" and values.dtype.itemsize > 2
