@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +14,8 @@ from mfimage import console
 from mfimage.cli import options as opt
 from mfimage.cli.lists import with_listed
 from mfimage.cli.values import DEVIATION, NOISE
-from mfimage.errors import UsageError
+from mfimage.console import counted
+from mfimage.errors import DataError, UsageError
 from mfimage.outputs import claim, hold
 from mfimage.streams import say
 
@@ -54,8 +56,9 @@ def denoise(
     Args:
         method: auto takes what did best at this noise on held-out images.
         sigma: Deviation of Gaussian noise on the scale of [0, 1].
-        noise: poisson:PEAK, poisson-gaussian:PEAK,SIGMA, salt-pepper:SHARE or correlated:SIGMA,WIDTH in the
-            place of sigma; without both it is estimated which noise it is.
+        noise: gaussian:SIGMA, poisson:PEAK, poisson-gaussian:PEAK,SIGMA, salt-pepper:SHARE,
+            correlated:SIGMA,WIDTH or colour:LUMINANCE,CHROMA in the place of sigma; without both it is
+            estimated which noise it is.
         resize: Scale and crop to the model's size.
         tile: Treat large images in overlapping tiles.
         mask: Image, white where pixels are to be filled in.
@@ -71,7 +74,9 @@ def denoise(
     from mfimage.denoising.removal import Evidence, fixed_noise
     from mfimage.denoising.tiles import Restorer
     from mfimage.denoising.told import opaque
-    from mfimage.inputs import require_images
+    from mfimage.inputs import reach_of, require_images
+    from mfimage.luma import unscaled
+    from mfimage.noise import Gaussian
 
     if resize and tile:
         raise UsageError("--resize and --tile: choose one")
@@ -84,9 +89,12 @@ def denoise(
     require_images(flow)
     channels, height, width = flow.shape
     size = (height, width) if factor is None else Downsample(factor).size(height, width)
-    reader = FileReader(channels, size, options.reading, resize, tile, enlarged=factor is not None)
-    missing = None if mask is None else reader.mask(mask)
     assumed, uncertain = None if noise is None else fixed_noise(noise), uncertainty is not None
+    told = assumed if sigma is None else Gaussian((sigma, sigma))
+    reader = FileReader(
+        channels, size, options.reading, resize, tile, enlarged=factor is not None, beyond=reach_of(told)
+    )
+    missing = None if mask is None else reader.mask(mask)
     restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size, uncertain, noise=assumed)
     files, unread = list_inputs(listed)
     paths = [str(path) for path in files]
@@ -98,7 +106,9 @@ def denoise(
     with done.late, options.progress("tiles" if tile else "images", total) as advance:
         telling = replace(restorer, advance=_counting(advance), seen=Evidence())
         _restore(telling, reader, paths, truths, outdir, report, uncertainty, done)
-    notes = [*reader.notes, *opaque(done.clear, len(done.rows)), *_unmeasured(restorer)]
+    notes = [*reader.notes, *opaque(done.clear, len(done.rows)), *_unmeasured(restorer, done)]
+    if assumed is not None and done.luma and (words := unscaled(assumed)):
+        notes.append(f"{done.luma:,} of {counted(len(done.rows), 'image')}: {words}")
     with done.late:
         _report(report, done, outdir, restorer, notes, model)
     options.notes(notes)
@@ -117,6 +127,7 @@ class _Done:
     slides: list[Slide] = field(default_factory=list)  # of the page
     skipped: list[Skipped] = field(default_factory=list)  # files that are bad
     clear: int = 0  # how many may be transparent
+    luma: int = 0  # how many had colours, of which the model is given luma
     late: console.Late = field(default_factory=console.Late)
 
 
@@ -140,7 +151,9 @@ def _restore(
 
     size, used = (restorer.model.shape[1], restorer.model.shape[2]), _taken(outdir, report)
     for y, names in reader.batches(paths, done.skipped, restorer.missing):
-        restored, truth = restorer(y.to(restorer.model.device)), None
+        luma = _lumas(restorer, names)
+        restored, truth = restorer(y.to(restorer.model.device), luma), None
+        done.luma += sum(luma)
         stems, kinds = [Path(name).stem for name in names], image_files.kinds_of(names)
         pictures = map(image_files.FileKind.picture, kinds, restored.after)
         written = save_pngs(pictures, stems, outdir, used, [kind.deep for kind in kinds])
@@ -159,6 +172,21 @@ def _restore(
             done.groups += thumbnails(restored, truth, size, left)
         if report is not None:
             done.slides += slides_of(restored, done.slides)
+
+
+def _lumas(restorer: Restorer, names: Sequence[str]) -> list[bool]:
+    """Tell of which files a model is given the luma of colours; not asked where no noise is told."""
+    from mfimage.luma import becomes_luma
+
+    if restorer.model.shape[0] != 1 or (restorer.sigma is None and restorer.noise is None):
+        return [False] * len(names)
+    found = []
+    for name in names:
+        luma = True  # unless the file can be looked at again
+        with suppress(DataError):
+            luma = bool(becomes_luma(name, 1))
+        found.append(luma)
+    return found
 
 
 def _counting(advance: console.Advance) -> Callable[[int], None]:
@@ -186,25 +214,36 @@ def _report(
     if folder is None or not done.rows:
         return
     write_csv(folder / "denoised.csv", done.rows, digits=6)
-    lead, given = f"{headline(done.rows, outdir)}.", restorer.sigma
+    lead = f"{headline(done.rows, outdir)}."
     if any(row["psnr"] is not None for row in done.rows):
         lead += f" {mean_quality(done.rows)}."
-    settings = {"model": model, "method": restorer.method, "noise": "estimated" if given is None else given}
-    page = page_of(done.slides, done.rows, lead, given is None, settings, notes)
+    given = restorer.noise if restorer.sigma is None else restorer.sigma
+    words = "estimated" if restorer.estimates else "none" if given is None else str(given)
+    settings = {"model": model, "method": restorer.method, "noise": words}
+    page = page_of(done.slides, done.rows, lead, restorer.estimates, settings, notes)
     page.write(folder / "compare.html")
     if done.groups:
         save_sheet(done.groups, folder / "sheet.png")
 
 
-def _unmeasured(restorer: Restorer) -> list[str]:
-    """Say that no image is warned of, where the model cannot tell."""
+def _unmeasured(restorer: Restorer, done: _Done) -> list[str]:
+    """Say of which images it is not judged whether the model knows what is on them."""
     from mfimage.denoising.familiarity import familiarity_of
 
     if restorer.inverse:
         return ["whether images that are filled in or enlarged are familiar to the model is not judged"]
-    if familiarity_of(restorer.model) is not None:
+    known = familiarity_of(restorer.model)
+    if known is None:
+        return [
+            "what images are familiar to this model was not measured when it was trained: none is warned of"
+        ]
+    others = sum(not row["noise"].startswith("gaussian:") for row in done.rows)
+    if known.other_whole is not None or not others:
         return []
-    return ["what images are familiar to this model was not measured when it was trained: none is warned of"]
+    return [
+        f"what images with noise other than Gaussian are familiar to this model was not measured when it was "
+        f"trained: of {counted(others, 'image')} it is not judged"
+    ]
 
 
 def _tell(done: _Done, outdir: Path, restorer: Restorer, measured: bool, options: opt.Options) -> None:
@@ -218,7 +257,7 @@ def _tell(done: _Done, outdir: Path, restorer: Restorer, measured: bool, options
     if words := assumed([row["noise"] for row in rows]):
         options.say(words)
     if not restorer.inverse:
-        options.say("\n".join(told(rows, estimated=restorer.sigma is None)))
+        options.say("\n".join(told(rows, estimated=restorer.estimates)))
     if measured:
         options.say(mean_quality(rows))
     warnings = [row["warning"] for row in rows if row["warning"]]

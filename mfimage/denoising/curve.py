@@ -28,7 +28,7 @@ NOISY = "noisy"  # the image as it is, among the methods of a curve
 SIGMAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # where a curve is measured
 CURVE = "denoising"  # the section of the curve in `model.measured`
 ENOUGH, FEWEST = 100, 24  # images on which all is measured; where time is short
-_WORK = 7 * len(SIGMAS)  # how often more than `features_of` that takes
+_WORK = 7 * len(SIGMAS) + 6  # how often more than `features_of` that takes
 _EXACT = 120.0  # dB, at which an image counts as the clean one
 
 Watch = Callable[[str, float, Tensor, Tensor, Tensor], None]  # method, σ, y, x̂, x

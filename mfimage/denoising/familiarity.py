@@ -18,12 +18,16 @@ from mfimage.modes import plainly
 from mfimage.pretrained import CALIBRATION
 
 FAMILIAR = "familiar"  # the section of what is usual in `model.measured`
+OTHERS = "others"  # its part for noise that is not Gaussian
+LEAST = 0.005  # σ below which an image is looked at as at this one
 _REGION = 0.01  # of familiar images lies outside of the normal region
 _CELLS = 7  # blocks along the shorter side of the model's images, of which the coarse picture is made
+_MUCH = 2.0  # times the variance that noise of another kind has, above which what was taken off is not noise
 _PARTS = 64  # of a large image that are looked at, at most
 _FEWEST = 10  # images of which something can be learned
 _NARROWEST = 0.01  # deviation that is left to each feature
 _LEAST = 1e-7  # below which mean squares are not told apart
+_LITTLE = 0.001  # σ below the least level, that is told of an image
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Region:
 
         All is interpolated in log σ; beyond the ends it is that of the end.
         """
-        where = np.log(sigma.double().clamp_min(1e-9).cpu().numpy())
+        where = np.log(sigma.double().clamp_min(LEAST).cpu().numpy())
         means, covariances, limits = (
             self._between(where, values) for values in (self.means, self.covariances, self.limits)
         )
@@ -70,39 +74,51 @@ class Region:
 
 @dataclass(frozen=True)
 class Familiarity:
-    """The region of images with all their noise, and that of those cut to [0, 1]."""
+    """The region of images with all their noise, and that of those cut to [0, 1].
+
+    Those of noise that is not Gaussian have one feature less, and are None where they were not measured.
+    """
 
     whole: Region
     cut: Region
+    other_whole: Region | None = None
+    other_cut: Region | None = None
 
 
 @torch.no_grad()
 def features_of(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor:
-    """Describe images (B, C, H, W) of the model's size with noise σ (B,) for the question: (B, 5).
+    """Describe images (B, C, H, W) of the model's size with Gaussian noise σ (B,) for the question: (B, 5).
 
-    With x̂ the image without noise (shrunk by a noise-aware model, else as it is), and r = x̂ − project(x̂):
-    log mean r²; the same of means over blocks of side/7 pixels, of which what the manifold cannot draw –
-    another object – leaves more than what is merely fine; log variance of those means of x̂; −log p_h(u)/d of
-    its codes; and log mean (y − x̂)²/σ², what was taken for noise.
+    With x̂ the image without noise (shrunk by a noise-aware model, else as it is): the four numbers of
+    `drawn_features`, and log mean (y − x̂)²/σ², what was taken for noise. σ counts as 0.005 at least: below it
+    what is taken off is the model's error, and says nothing of σ.
     """
-    chart = cast(ChartedModel, model).chart
+    chart, sigma = cast(ChartedModel, model).chart, sigma.clamp_min(LEAST)
     x_hat = chart.shrink(model.clear(y, sigma), sigma) if model.noise_aware else y
+    taken = (_log_square(y - x_hat) - 2 * sigma.log()).to(y)
+    return torch.cat([drawn_features(x_hat, model), taken[:, None]], 1)
+
+
+@torch.no_grad()
+def drawn_features(x_hat: Tensor, model: GenerativeModel) -> Tensor:
+    """Describe results (B, C, H, W) of the model's size: (B, 4).
+
+    With r = x̂ − project(x̂): log mean r²; the same of means over blocks of side/7 pixels, of which what the
+    manifold cannot draw – another object – leaves more than what is merely fine; log variance of those means
+    of x̂; and −log p_h(u)/d of its codes.
+    """
     u = model.encode(x_hat)
     off = x_hat - model.decode(u)
-    nats = (
-        -cast(ChartedModel, model).density.log_prob(u) / model.dim
-        if model.has_manifold_density
-        else 0 * sigma
-    )
+    nats = x_hat.new_zeros(len(x_hat))
+    if model.has_manifold_density:
+        nats = (-cast(ChartedModel, model).density.log_prob(u) / model.dim).to(x_hat)
     side = max(1, min(model.shape[-2:]) // _CELLS)
-    parts = [
+    return torch.stack([
         _log_square(off),
         _log_square(F.avg_pool2d(off, side)),
         F.avg_pool2d(x_hat, side).flatten(1).var(1, unbiased=False).clamp_min(_LEAST).log(),
-        nats.to(y),
-        (_log_square(y - x_hat) - 2 * sigma.clamp_min(1e-3).log()).to(y),
-    ]
-    return torch.stack(parts, 1)
+        nats,
+    ], 1)  # fmt: skip
 
 
 def _log_square(x: Tensor) -> Tensor:
@@ -119,27 +135,33 @@ def measure_familiarity(
 ) -> dict[str, Any]:
     """Measure what is usual, by noise on clean images (N, C, H, W) of the model's size that it has not seen.
 
-    Every other one is judged by the σ that is estimated of it, the rest by its own; clean ones too. Empty
-    where there are too few images, or the model gives no finite numbers for them.
+    Every other one is judged by the σ that is estimated of it, the rest by its own; clean ones, and those
+    with less noise than the least of σ, by both. Empty where there are too few images, or the model gives no
+    finite numbers for them. Other noise is left out where the model does not know noise.
     """
     if len(clean) < _FEWEST:
         return {}
-    regions = {}
+    regions: dict[str, Any] = {OTHERS: {}} if model.noise_aware else {}
     for name in ("whole", "cut"):
         generator, features, levels = torch.Generator().manual_seed(seed), [], []
-        for sigma in (0.0, *sigmas):
+        for sigma in (0.0, *sigmas, _LITTLE):
             noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32)
             y = clean + sigma * noise.to(clean)
             y = y.clamp(0, 1) if name == "cut" else y
-            blind = slice(1, None, 2) if sigma > 0 else slice(None)
-            level = y.new_full((len(y),), sigma)
-            level[blind] = estimate(y[blind])
-            levels.append(level)
-            features.append(features_of(y, model, level).double().cpu())
-        if not torch.cat(features).isfinite().all():
+            told = y.new_full((len(y),), sigma)
+            mixed = told.clone()
+            mixed[1::2] = estimate(y[1::2])
+            both = [mixed] if sigma in sigmas else [told, estimate(y)]
+            levels.append(torch.cat(both))
+            features.append(torch.cat([features_of(y, model, one).double().cpu() for one in both]))
+        every, all_levels = torch.cat(features), torch.cat(levels)
+        if not every.isfinite().all():
             return {}
-        region = region_of(sigmas, features[1:])
-        regions[name] = asdict(region.holding(torch.cat(features), torch.cat(levels)))
+        usual = features[1:-1]
+        regions[name] = asdict(region_of(sigmas, usual).holding(every, all_levels))
+        if model.noise_aware:
+            drawn = region_of(sigmas, [one[:, :-1] for one in usual])
+            regions[OTHERS][name] = asdict(drawn.holding(every[:, :-1], all_levels))
     return regions
 
 
@@ -186,7 +208,9 @@ def familiarity_of(model: GenerativeModel) -> Familiarity | None:
     if not stored or (isinstance(stored, Mapping) and "coarse" in stored):  # which 0.1.0 measured at first
         return None
     with boundary(ModelError, f"{CALIBRATION}: what is usual for the model is damaged"):
-        return Familiarity(*(_read(stored[name]) for name in ("whole", "cut")))
+        others = stored.get(OTHERS) or {}  # a model of 0.1.0 has none
+        parts = [(part, name) for part in (stored, others) for name in ("whole", "cut") if part]
+        return Familiarity(*(_read(part[name]) for part, name in parts))
 
 
 def _read(stored: Mapping[str, Any]) -> Region:
@@ -208,26 +232,38 @@ def _tuples(values: Any) -> Any:
 
 @plainly
 @torch.no_grad()
-def strangeness(y: Tensor, model: GenerativeModel, sigma: Tensor) -> Tensor | None:
+def strangeness(
+    y: Tensor, model: GenerativeModel, sigma: Tensor, x_hat: Tensor | None = None
+) -> Tensor | None:
     """Say how unfamiliar images (B, C, H, W) with noise σ (B,) are: (B,), above 1 is far, ∞ not finite.
 
-    Of familiar images with noise at most 2 % are far, as measured at each level of noise. A large image is
-    as strange as the median of its parts of the model's size, side by side. None where it was not measured.
+    Of familiar images with Gaussian noise at most 2 % are far, as measured at each level of noise. With noise
+    of another kind, σ its deviation, an image is judged by what was drawn of it, `x_hat`, and is far too if
+    more was taken off than twice the noise's variance. A large image is as strange as the median of its parts
+    of the model's size, side by side. None where what is familiar was not measured, for noise of this kind.
     """
     known = familiarity_of(model)
-    if known is None:
+    if known is None or (x_hat is not None and known.other_whole is None):
         return None
-    parts = torch.cat([_parts(one, (model.shape[-2], model.shape[-1])) for one in y])
+    size = (model.shape[-2], model.shape[-1])
+    parts = torch.cat([parts_of(one, size) for one in y])
     count = len(parts) // len(y)
     whole, levels = ((~is_cut(y)).repeat_interleave(count), sigma.repeat_interleave(count))
-    pairs = zip(parts.split(256), levels.split(256), strict=True)
-    features = torch.cat([features_of(part, model, level) for part, level in pairs])
-    apart, cut = (region.strangeness(features, levels) for region in (known.whole, known.cut))
+    if x_hat is None:
+        pairs = zip(parts.split(256), levels.split(256), strict=True)
+        features = torch.cat([features_of(part, model, level) for part, level in pairs])
+        apart, cut = (region.strangeness(features, levels) for region in (known.whole, known.cut))
+    else:
+        drawn = torch.cat([parts_of(one, size) for one in x_hat])
+        features = torch.cat([drawn_features(part, model) for part in drawn.split(256)])
+        excess = (parts - drawn).square().flatten(1).mean(1) / (_MUCH * levels.clamp_min(LEAST).square())
+        others = cast(Region, known.other_whole), cast(Region, known.other_cut)
+        apart, cut = (torch.maximum(one.strangeness(features, levels), excess.cpu()) for one in others)
     found = apart.where(whole.cpu(), cut).nan_to_num(torch.inf, torch.inf)
     return found.view(len(y), count).median(1).values
 
 
-def _parts(x: Tensor, size: tuple[int, int]) -> Tensor:
+def parts_of(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut an image (C, H, W) into parts (n, C, h, w), without what is over; of many take some, evenly."""
     cut = x.unfold(1, size[0], size[0]).unfold(2, size[1], size[1]).permute(1, 2, 0, 3, 4).flatten(0, 1)
     return cut[torch.linspace(0, len(cut) - 1, min(len(cut), _PARTS)).round().long().to(cut.device)]

@@ -44,6 +44,7 @@ class FileReader:
     tiled: bool = False  # whether images may be larger; they then come one by one
     notes: list[str] = field(default_factory=list)  # what a user should know of what was read
     enlarged: bool = False  # whether they will be enlarged, which is not done in tiles
+    beyond: float = BEYOND  # how far noise may carry floats outside [0, 1]
 
     def batches(self, paths: Sequence[str], skipped: list[Skipped], mask: Tensor | None = None) -> Batches:
         """Read images, (B, C, H, W) float32 in [0, 1], with their paths; bad ones are added to `skipped`.
@@ -59,7 +60,7 @@ class FileReader:
             self._require_alike(paths, hint)
         try:
             size = self.size if self.scaled else None
-            files = load_files(paths, size, self.channels, reading=self.reading, beyond=BEYOND)
+            files = load_files(paths, size, self.channels, reading=self.reading, beyond=self.beyond)
         except MixedSizesError as error:
             height, width = self.size
             tile = "" if self.enlarged else ", or --tile"
@@ -82,7 +83,7 @@ class FileReader:
         bad, good, changes = BadFiles(self.reading.max_bad), 0, Changes()
         for path in paths:
             try:
-                image = _read(path, self._preparation(None), changes, BEYOND)
+                image = _read(path, self._preparation(None), changes, self.beyond)
                 self._check_tiled(path, image, mask)
             except DataError as error:
                 skipped.append(bad.add(path, error))

@@ -164,8 +164,8 @@ def _by_kind(
 ) -> Denoised:
     """Denoise images each by the way for its kind of noise."""
     image, sigma, methods = torch.empty_like(y), y.new_empty(len(y)), [""] * len(y)
-    known = _learned(model)
-    meant = [_in_terms_of(one, known) for one in noise]
+    known = learned(model)
+    meant = [in_terms_of(one, known) for one in noise]
     for kind in dict.fromkeys(one.kind for one in meant):
         rows = [i for i, one in enumerate(meant) if one.kind == kind]
         way = _as_learned if kind == known else _WAYS[kind]
@@ -176,14 +176,14 @@ def _by_kind(
     return Denoised(image, sigma, methods, list(noise))
 
 
-def _learned(model: GenerativeModel) -> str | None:
+def learned(model: GenerativeModel) -> str | None:
     """The kind of noise that a model has learned to remove, where it is not Gaussian."""
     text = model.measured.get(TRAINED, {}).get("noise", "gaussian")
     kind = str(text).partition(":")[0]
     return None if kind == Gaussian.kind else kind
 
 
-def _in_terms_of(noise: Noise, kind: str | None) -> Noise:
+def in_terms_of(noise: Noise, kind: str | None) -> Noise:
     """Turn noise into the kind that a model has learned, if it is a case of that: photons with or without σ.
 
     Gaussian noise stays: the curve was measured with it, whatever the model has learned.

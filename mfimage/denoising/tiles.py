@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfimage.denoising.curve import NOISY, Denoised, blind_sigma
+from mfimage.denoising.curve import NOISY, Denoised, blind_sigma, curve_of
+from mfimage.denoising.estimation import fill_lost, guess_error, lost_values
 from mfimage.denoising.examination import Examination, examine
-from mfimage.denoising.removal import Evidence, estimate_noise, remove_noise, structure
+from mfimage.denoising.methods import quick_methods
+from mfimage.denoising.removal import (
+    Evidence,
+    estimate_noise,
+    in_terms_of,
+    learned,
+    remove_noise,
+    structure,
+    without_lost,
+)
 from mfimage.denoising.restoring import enlarge, fill
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import DataError, UsageError
+from mfimage.luma import in_luma
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
-from mfimage.noise import Gaussian, Noise
+from mfimage.noise import Gaussian, Noise, SaltPepper
 
 Everywhere: TypeAlias = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 
@@ -124,6 +136,11 @@ class Restorer:
             calibration_of(self.model).require(self.method)
 
     @property
+    def estimates(self) -> bool:
+        """Whether the noise is estimated: it is not told, and is all that there is to remove."""
+        return self.sigma is None and self.noise is None and not self.inverse
+
+    @property
     def inverse(self) -> bool:
         """Whether something is missing, and noise not all that there is."""
         return self.missing is not None or self.factor is not None
@@ -135,31 +152,40 @@ class Restorer:
             return 1
         return len(starts(height, tall, OVERLAP)) * len(starts(width, wide, OVERLAP))
 
-    def __call__(self, y: Tensor) -> Restored:
-        """Restore images (B, C, H, W) in [0, 1] of the size that the attributes say."""
-        if self.factor is not None:
-            return self._enlarged(y, self.factor)
-        if self.missing is not None:
-            return self._filled(y, self.missing)
-        denoised = self._denoised(y, self.noise if self.sigma is None else Gaussian((self.sigma, self.sigma)))
+    def __call__(self, y: Tensor, luma: Sequence[bool] | None = None) -> Restored:
+        """Restore images (B, C, H, W) in [0, 1] of the size that the attributes say.
+
+        `luma` tells which of them had colours, see `luma.becomes_luma`: the noise that is told is that of
+        their channels.
+        """
+        told = self._told(len(y) * [False] if luma is None else luma)
+        if self.inverse:
+            sigma = None if told is None else y.new_tensor([one.ranges[0][0] for one in told])
+            return self._filled(y, sigma) if self.factor is None else self._enlarged(y, self.factor, sigma)
+        denoised = self._denoised(y, told)
         restored = self._examined(y, denoised)
         if not self.uncertain:
             return restored
         return replace(restored, deviation=denoised.deviation(y, calibration_of(self.model)).cpu())
 
-    def _denoised(self, y: Tensor, noise: Noise | None) -> Denoised:
+    def _told(self, luma: Sequence[bool]) -> list[Noise] | None:
+        """The noise that is told, of each image; None if none is."""
+        noise = self.noise if self.sigma is None else Gaussian((self.sigma, self.sigma))
+        return None if noise is None else [in_luma(noise) if one else noise for one in luma]
+
+    def _denoised(self, y: Tensor, noise: Sequence[Noise] | None) -> Denoised:
         if not self.tiled:
-            known = None if noise is None else [noise] * len(y)
-            denoised = remove_noise(y, self.model, known, self.method, self.batch_size, self.seen)
+            denoised = remove_noise(y, self.model, noise, self.method, self.batch_size, self.seen)
             self.advance(len(y))
             return denoised
-        parts = [self._in_tiles(one, noise) for one in y.split(1)]
+        known = len(y) * [None] if noise is None else noise
+        parts = [self._in_tiles(one, own) for one, own in zip(y.split(1), known, strict=True)]
         image, sigma = (torch.cat([getattr(part, name) for part in parts]) for name in ("image", "sigma"))
         methods, found = [part.methods[0] for part in parts], [part.noise[0] for part in parts]
         return Denoised(image, sigma, methods, found)
 
     def _in_tiles(self, y: Tensor, noise: Noise | None) -> Denoised:
-        """Denoise one large image, all tiles of the noise that the whole has, and so by one method."""
+        """Denoise one large image, all tiles of the noise that the whole has, and by one method."""
         assumed = noise or estimate_noise(y, self.model, self.seen)[0]
         done = self._of_noise(y, assumed, self._stepwise)
         if noise is None and structure(y, done, self.seen):
@@ -168,37 +194,70 @@ class Restorer:
         return done
 
     def _of_noise(self, y: Tensor, noise: Noise, everywhere: Everywhere) -> Denoised:
-        parts: list[Denoised] = []
+        """Denoise one large image of this noise by one method, which under "auto" suits the whole of it."""
+        parts, sigma = list[Denoised](), _deviation(y, noise, self.model)
+        method = self._one_method(y, sigma, noise)
 
         def function(x: Tensor) -> Tensor:
-            parts.append(remove_noise(x, self.model, [noise] * len(x), self.method, self.batch_size))
+            if method == NOISY:
+                return x
+            parts.append(remove_noise(x, self.model, [noise] * len(x), method, self.batch_size))
             return parts[-1].image
 
-        image = everywhere(function, y)
-        sigma = torch.cat([part.sigma for part in parts]).square().mean(0, keepdim=True).sqrt()
-        return Denoised(image, sigma, parts[0].methods[:1], [noise])
+        image = everywhere(function, without_lost(y, [noise]) if method == NOISY else y)
+        if parts:
+            sigma = torch.cat([part.sigma for part in parts]).square().mean(0, keepdim=True).sqrt()
+        return Denoised(image, sigma, [method], [noise])
 
-    def _filled(self, y: Tensor, missing: Tensor) -> Restored:
+    def _one_method(self, y: Tensor, sigma: Tensor, noise: Noise) -> str:
+        """Name the method for all tiles of an image (1, C, H, W)."""
+        if self.method != "auto":
+            return self.method
+        kind = learned(self.model)
+        if in_terms_of(noise, kind).kind == kind:
+            return "refined"
+        curve = curve_of(self.model)
+        return quick_methods(self.model)[0] if curve is None else curve.best(y, sigma)[0]
+
+    def _filled(self, y: Tensor, sigma: Tensor | None) -> Restored:
+        missing = cast(Tensor, self.missing)
         mask = missing.to(y.device).expand(len(y), 1, -1, -1)
+
+        def function(x: Tensor, level: Tensor | None) -> Tensor:
+            return torch.cat([fill(x[:, :-1], x[:, -1:] > 0.5, self.model, level), x[:, -1:]], 1)
+
         both = torch.cat([y, mask.to(y)], 1)  # so that a tile brings its part of the mask
-
-        def function(x: Tensor) -> Tensor:
-            return torch.cat([fill(x[:, :-1], x[:, -1:] > 0.5, self.model, self.sigma), x[:, -1:]], 1)
-
-        x_hat = self._stepwise(function, both)[:, :-1]
+        x_hat = self._at_own(function, both, sigma)[:, :-1]
         hidden = y.masked_fill(mask, 0.5)
         known = x_hat.where(mask & x_hat.isfinite(), hidden)  # what a hole holds is neither noise nor strange
-        return replace(self._examined(known, self._drawn(x_hat)), before=hidden.cpu())
+        return replace(self._examined(known, self._searched(x_hat, sigma)), before=hidden.cpu())
 
-    def _enlarged(self, y: Tensor, factor: int) -> Restored:
-        x_hat = self._stepwise(lambda x: enlarge(x, factor, self.model, self.sigma), y)
+    def _enlarged(self, y: Tensor, factor: int, sigma: Tensor | None) -> Restored:
+        def function(x: Tensor, level: Tensor | None) -> Tensor:
+            return enlarge(x, factor, self.model, level)
+
+        x_hat = self._at_own(function, y, sigma)
         smooth = F.interpolate(y, scale_factor=factor, mode="bicubic", align_corners=False).clamp(0, 1)
-        return self._examined(smooth, self._drawn(x_hat))
+        return self._examined(smooth, self._searched(x_hat, sigma))
 
-    def _drawn(self, x_hat: Tensor) -> Denoised:
-        count, sigma = len(x_hat), self.sigma or 0.0
-        noise: list[Noise] = [Gaussian((sigma, sigma))] * count
-        return Denoised(x_hat, x_hat.new_full((count,), sigma), ["map"] * count, noise)
+    def _at_own(
+        self, function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, sigma: Tensor | None
+    ) -> Tensor:
+        """Apply a function of images and their σ, or None, to those of each σ."""
+        if sigma is None:
+            return self._stepwise(partial(_with, function, None), x)
+        results: list[Tensor] = [x] * len(x)
+        for level in sigma.unique():
+            rows = (sigma == level).nonzero().flatten()
+            found = self._stepwise(partial(_with, function, level), x[rows])
+            for i, one in zip(rows.tolist(), found, strict=True):
+                results[i] = one
+        return torch.stack(results)
+
+    def _searched(self, x_hat: Tensor, sigma: Tensor | None) -> Denoised:
+        level = x_hat.new_zeros(len(x_hat)) if sigma is None else sigma
+        noise: list[Noise] = [Gaussian((one, one)) for one in level.tolist()]
+        return Denoised(x_hat, level, ["map"] * len(x_hat), noise)
 
     def _stepwise(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Apply a function in batches, or in tiles, and tell how many are done."""
@@ -228,7 +287,22 @@ class Restorer:
         def project(x: Tensor) -> Tensor:
             return self._everywhere(self.model.project, x, 0.0)  # means of several fit what none does
 
-        examination = examine(y, after, self.model, denoised.sigma, project, not self.inverse, denoised.noise)
-        strange = examination.strangeness.where(sound, torch.inf).nan_to_num(torch.inf, torch.inf)
+        examination = examine(y, after, self.model, denoised.sigma, project, not self.inverse, denoised)
+        strange = examination.strangeness.where(sound.cpu(), torch.inf).nan_to_num(torch.inf, torch.inf)
         told = replace(examination, strangeness=strange)
         return Restored(y.cpu(), after.cpu(), methods, denoised.noise, told)
+
+
+def _with(function: Callable[[Tensor, Tensor | None], Tensor], sigma: Tensor | None, x: Tensor) -> Tensor:
+    return function(x, sigma)
+
+
+def _deviation(y: Tensor, noise: Noise, model: GenerativeModel) -> Tensor:
+    """Deviation of the noise of an image (1, C, H, W), of what was lost that of what is filled in; (1,)."""
+    if noise.kind != SaltPepper.kind:
+        return noise.deviation_seen(y)
+    lost = lost_values(y, y.new_tensor([noise.ranges[0][0]]))
+    filled = fill_lost(y, lost)
+    rest, guessed = blind_sigma(filled, model).square(), guess_error(filled, lost).square()
+    share = lost.flatten(1).to(y).mean(1)
+    return (share * guessed + (1 - share) * rest).sqrt()

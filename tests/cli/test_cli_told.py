@@ -13,6 +13,7 @@ from tiny import SMALL_MODEL, write_images
 
 from mfimage import ChangedWarning, build, denoise, from_pretrained, save_pretrained
 from mfimage.denoising.methods import METHODS
+from mfimage.noise import KINDS
 
 
 def test_a_deviation_may_be_a_quotient_and_one_above_white_is_refused_at_once(mfimage, tiny_run, noisy):
@@ -68,3 +69,43 @@ def test_a_grey_file_stays_grey_under_a_model_of_colour_and_transparency_is_told
         with Image.open(f"out/{name}.png") as result:
             assert (result.mode, python.mode) == (mode, mode)
             np.testing.assert_allclose(np.asarray(result).astype(int), np.asarray(python).astype(int), atol=1)
+
+
+def test_noise_that_is_named_is_not_called_estimated(mfimage, tiny_run, noisy):
+    small, mask = "small", "mask"
+    write_images(small, noisy.reshape(6, 4, 2, 4, 2).mean((2, 4)))
+    write_images(mask, [np.eye(8)])
+    for options, words in (
+        (["noisy"], "estimated"),
+        (["noisy", "--noise", "poisson:30"], "poisson:30"),
+        (["noisy", "--sigma", "0.2"], "0.2"),
+        (["noisy", "--mask", "mask/0.png"], "none"),
+        ([small, "--super", "2"], "none"),
+        ([small, "--super", "2", "--sigma", "0.1"], "0.1"),
+    ):
+        code, _, err = mfimage("denoise", *options, "-m", tiny_run, "-o", "out", "--report", "r")
+        assert code == 0, err
+        with open("r/compare.html", encoding="utf-8") as file:
+            page = file.read()
+        assert ("estimated" in err, " estimated" in page) == (words == "estimated",) * 2
+        assert f">{words}<" in page
+
+
+def test_every_kind_of_noise_is_in_the_help(mfimage):
+    text = " ".join(mfimage("denoise", "--help")[1].split())
+    assert all(f"{kind}:" in text for kind in KINDS)
+
+
+def test_the_noise_that_is_told_is_scaled_where_colours_become_luma(mfimage, tiny_run, noisy):
+    write_images("some", [noisy[0], np.stack([noisy[0]] * 3, -1), noisy[0][..., None] * [1, 0.9, 0.8]])
+    command = ["denoise", "some", "-m", tiny_run, "-o", "out", "--json"]
+    for flag in ([], ["--tile"]):
+        images = json.loads(mfimage(*command, *flag, "--sigma", "0.1")[1])["images"]
+        assert [image["sigma"] for image in images] == pytest.approx([0.1, 0.1, 0.0669], abs=1e-4)
+    _, out, err = mfimage(*command, "--noise", "poisson:30")
+    assert [image["noise"] for image in json.loads(out)["images"]] == [
+        "poisson:30",
+        "poisson:30",
+        "poisson:67",
+    ]
+    assert "note: 1 of 3 images: photons counted in three colours" in err

@@ -1,13 +1,16 @@
+import copy
 import json
 import re
 
 import pytest
 import torch
-from tiny import bump_images
+from tiny import TINY, bump_images, draw_bumps, learn, write_array
 
 from mfimage import UnfamiliarWarning, denoise, from_pretrained, save_pretrained
 from mfimage.datasets import gaussian_noise
-from mfimage.denoising.curve import SIGMAS, blind_sigma
+from mfimage.denoising import examination
+from mfimage.denoising.curve import SIGMAS, Denoised, blind_sigma
+from mfimage.denoising.examination import how_strange
 from mfimage.denoising.familiarity import (
     FAMILIAR,
     Region,
@@ -17,7 +20,10 @@ from mfimage.denoising.familiarity import (
     region_of,
     strangeness,
 )
+from mfimage.denoising.methods import METHODS
+from mfimage.denoising.removal import remove_noise
 from mfimage.errors import ModelError
+from mfimage.noise import parse_noise
 
 X, SPREAD = bump_images(300, 9), 0.008  # the deviation of a share of 2 % among so many
 STRANGE = {
@@ -55,6 +61,99 @@ def test_two_in_a_hundred_familiar_images_are_far_at_most_and_strange_ones_are(
         for name, images in STRANGE.items():
             found = far(gaussian_noise(images, sigma, generator, clip), measured)
             assert found > (0.9 if sigma < 0.1 else 0.8), name
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("sigma", [0.0, 0.001, 0.003, 0.005])
+def test_little_noise_that_is_told_makes_no_image_far(measured, sigma, clip, generator):
+    assert far(gaussian_noise(X, sigma, generator, clip), measured, sigma) <= 0.02 + SPREAD
+    assert far(gaussian_noise(1 - X[:40], sigma, generator, clip), measured, sigma) > 0.9
+
+
+@pytest.fixture(scope="module")
+def aware(tmp_path_factory):
+    """A model that learned to remove noise, and saw what 100 images look like."""
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("aware")
+    config = TINY.with_(
+        steps=150, noise=(0.0, 0.5), every=50, lr=1e-2, model={**TINY.model, "noise_width": 8}
+    )
+    model = learn(write_array(directory / "bumps.npy", draw_bumps(400)), directory / "run", config)
+    model.measured[FAMILIAR] = measure_familiarity(
+        bump_images(100, 3), model, SIGMAS, lambda y: blind_sigma(y, model)
+    )
+    return model
+
+
+def little_taken_off(images, model, kind, generator):
+    """Images with a twentieth of the noise that belongs to their σ, and what is drawn of them."""
+    y = gaussian_noise(images, 0.1, generator, False)
+    sigma = torch.full((len(y),), 0.1)
+    x_hat = METHODS["soft"](y, model, sigma)
+    return x_hat + (y - x_hat) / 20, Denoised(x_hat, sigma, ["soft"] * len(y), [parse_noise(kind)] * len(y))
+
+
+@pytest.mark.parametrize("kind", ["poisson:30", "poisson-gaussian:30,0.05", "correlated:0.1,1"])
+def test_how_much_was_taken_off_does_not_count_with_noise_of_another_kind(aware, kind, generator):
+    y, done = little_taken_off(X[:100], aware, kind, generator)
+    found = how_strange(y, aware, done)
+    assert (found > 1).sum() <= 5
+    y, done = little_taken_off(1 - X[:40], aware, kind, generator)
+    assert (how_strange(y, aware, done) > 1).float().mean() > 0.9
+
+
+def test_what_is_far_more_than_the_noise_that_was_told_is_far(aware, generator):
+    noise = [parse_noise("poisson:300")] * 40
+    y = torch.rand(40, 1, 8, 8, generator=generator)
+    assert (how_strange(y, aware, remove_noise(y, aware, noise)) > 1).all()
+
+
+def test_a_result_that_another_method_drew_is_drawn_again_of_each_part(aware, monkeypatch, generator):
+    y = parse_noise("poisson:30").add(X[:2].repeat(1, 1, 2, 3), generator)[0]
+    noise, seen = [parse_noise("poisson:30")] * 2, []
+
+    def draw(parts, model, noise, method):
+        seen.append((tuple(parts.shape), method))
+        return Denoised(parts, parts[:, 0, 0, 0], ["soft"] * len(parts), noise)
+
+    monkeypatch.setattr(examination, "remove_noise", draw)
+    done = Denoised(y, torch.tensor([0.1, 0.1]), ["projection"] * 2, noise)
+    assert how_strange(y, aware, done).shape == (2,)
+    assert seen == [((6, 1, 8, 8), "soft")] * 2
+
+
+def test_a_large_image_with_noise_of_another_kind_is_judged_by_parts(aware, generator):
+    for images, strange in ((X[:6], False), (1 - X[:6], True)):
+        y, done = little_taken_off(images, aware, "poisson:30", generator)
+        wide, drawn = (torch.cat(list(one), -1)[None] for one in (y, done.image))
+        found = how_strange(wide, aware, Denoised(drawn, done.sigma[:1], ["soft"], done.noise[:1]))
+        assert bool(found > 1) == strange
+
+
+def test_of_each_image_of_a_batch_its_own_noise_counts(aware, generator):
+    texts = ["gaussian:0.1", "poisson:30", "gaussian:0.2", "salt-pepper:0.1"]
+    noise = [parse_noise(text) for text in texts]
+    y = torch.cat([one.add(X[i : i + 1], generator)[0] for i, one in enumerate(noise)])
+    together = how_strange(y, aware, remove_noise(y, aware, noise))
+    for i, one in enumerate(noise):
+        alone = how_strange(y[i : i + 1], aware, remove_noise(y[i : i + 1], aware, [one]))
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_that_does_not_know_noise_does_not_judge_other_noise(measured, generator):
+    y, noise = parse_noise("poisson:30").add(1 - X[:4], generator)[0], [parse_noise("poisson:30")] * 4
+    assert how_strange(y, measured, remove_noise(y, measured, noise)) is None
+
+
+def test_a_model_that_measured_it_before_does_not_judge_other_noise(aware, generator):
+    model = copy.deepcopy(aware)
+    model.measured[FAMILIAR].pop("others")
+    y, noise = parse_noise("poisson:30").add(1 - X[:4], generator)[0], [parse_noise("poisson:30")] * 4
+    assert how_strange(y, model, remove_noise(y, model, noise)) is None
+    mixed = [*noise[:3], parse_noise("gaussian:0.1")]
+    found = how_strange(y, model, remove_noise(y, model, mixed))
+    assert found[:3].tolist() == [0, 0, 0]
+    assert found[3] > 1
 
 
 def test_clean_images_are_not_far(measured):
