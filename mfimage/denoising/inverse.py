@@ -22,6 +22,7 @@ from mfimage.settings import whole_number
 _BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and double precision
 _LEVELS = (0.1, 0.01)  # σ of the first and the last clearing of `agreed`
 _CLEARINGS = 8
+_HALVINGS = 40  # after which means are exact but for rounding
 _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
 
 
@@ -86,6 +87,18 @@ class Downsample(LinearOperator):
     def completed(self, x: Tensor, y: Tensor) -> Tensor:
         """Find the image nearest to x of which y is seen: x + Aᵀ(A Aᵀ)⁻¹(y − A x)."""
         return x + self.enlarged(y - self.forward(x))
+
+    def completed_within(self, x: Tensor, y: Tensor) -> Tensor:
+        """Find the image in [0, 1] nearest to x of which y, in [0, 1] too, is seen.
+
+        It is x + λ, cut to [0, 1], with a λ of its own for each block, found by halving: means rise with it.
+        """
+        low, high = -F.max_pool2d(x, self.factor), 1 + F.max_pool2d(-x, self.factor)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            below = self.forward((x + self.enlarged(middle)).clamp(0, 1)) < y
+            low, high = middle.where(below, low), high.where(below, middle)
+        return (x + self.enlarged((low + high) / 2)).clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

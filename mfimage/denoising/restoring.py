@@ -14,15 +14,16 @@ from torch.nn import functional as F
 
 from mfimage.datasets.convert import floats_like, kind_of, to_batch, white
 from mfimage.datasets.pixels import unit
-from mfimage.denoising.familiarity import strangeness
+from mfimage.denoising.examination import how_strange
 from mfimage.denoising.inverse import Downsample, Mask, agreed, require_posterior, solve
-from mfimage.denoising.removal import fixed_noise, remove_noise, without_lost
+from mfimage.denoising.removal import fixed_noise, remove_noise
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import ChangedWarning, DataError, UnfamiliarWarning, UsageError
-from mfimage.inputs import BEYOND, ImageLike, Sigma, given_sigma, model_input, require_images
+from mfimage.inputs import ImageLike, Sigma, model_input, model_sigma, reach_of, require_images, sigma_reach
+from mfimage.luma import becomes_luma, in_luma, unscaled
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
-from mfimage.noise import Gaussian
+from mfimage.noise import Gaussian, Noise
 
 _NAMED = 10  # images of a batch that a warning names
 _ROUNDS = 20  # of filling a hole from the projection before the search
@@ -45,7 +46,9 @@ def denoise(
             carries them beyond they are best left there, since cutting them off loses what they tell.
         model: Trained on images of this height and width.
         sigma: Standard deviation of the noise in the image's own scale (0 … 255 for uint8), one number or
-            one an image, of Gaussian noise; None to estimate from the images what noise they have.
+            one an image, of Gaussian noise; None to estimate from the images what noise they have. It is that
+            of each channel: where colour becomes luma for a grey model it is scaled so, by .669, and so is
+            `noise`. A grey image is repeated for a model of colours, with the same noise in all channels.
         method: "projection" to the manifold, "refined" (what a network that knows the noise leaves, near the
             manifold), "soft" (its coordinates shrunk), "map" (the most probable point of the
             manifold), "tweedie" (one step up the density), or "auto": the best of them by the model's own
@@ -69,34 +72,53 @@ def denoise(
         UsageError: If there is no such method or noise, or sigma is no deviation of these images.
 
     Warns:
-        UnfamiliarWarning: Images are far from what the model was trained on, see `familiarity.strangeness`.
-        ChangedWarning: Colour or transparency is lost.
+        UnfamiliarWarning: Images are far from what the model was trained on, see `familiarity.strangeness`;
+            with noise other than Gaussian only if the model has measured that.
+        ChangedWarning: Colour or transparency is lost, or what luma does not tell of the noise.
 
     Example:
         >>> clean = denoise("shoe.png", model)  # doctest: +SKIP
         >>> clean = denoise(noisy_uint8, model, sigma=25)  # doctest: +SKIP
         >>> clean, std = denoise(noisy_uint8, model, uncertainty=True)  # doctest: +SKIP
     """
-    y, restore = model_input(image, model, beyond=BEYOND, projects=False)
-    errors = calibration_of(model) if uncertainty else None
-    known = None if noise is None else [fixed_noise(noise)] * len(y)
-    if (deviation := given_sigma(sigma, image, len(y))) is not None:
-        if noise is not None:
-            raise UsageError("sigma and noise both say what noise there is: choose one")
-        known = [Gaussian((s, s)) for s in deviation.tolist()]
+    named = None if noise is None else fixed_noise(noise)
+    if named is not None and sigma is not None:
+        raise UsageError("sigma and noise both say what noise there is: choose one")
+    beyond = max(sigma_reach(sigma, image), reach_of(named))
+    y, restore = model_input(image, model, beyond, projects=False)
+    if (errors := calibration_of(model) if uncertainty else None) is not None:
+        errors.require(method)
+    known = _noise_of_each(image, model, sigma, named, len(y))
     denoised = remove_noise(y, model, known, method, batch_size)
-    _warn(image, model, strangeness(without_lost(y, denoised.noise), model, denoised.sigma))
+    _warn(image, model, how_strange(y, model, denoised), named)
     result = restore(denoised.image.cpu())  # which cuts
     if errors is None:
         return result
     return result, floats_like(result, denoised.deviation(y, errors).cpu(), white(image))
 
 
-def _warn(image: ImageLike, model: GenerativeModel, strange: Tensor | None) -> None:
+def _noise_of_each(
+    image: ImageLike, model: GenerativeModel, sigma: Sigma | None, named: Noise | None, count: int
+) -> list[Noise] | None:
+    """The noise that is told of each image, as it is in what the model is given; None if none is."""
+    if (deviation := model_sigma(sigma, image, model, count)) is not None:
+        return [Gaussian((s, s)) for s in deviation.tolist()]
+    if named is None:
+        return None
+    if model.shape[0] != 1:
+        return [named] * count
+    return [in_luma(named) if luma else named for luma in becomes_luma(image, count).tolist()]
+
+
+def _warn(
+    image: ImageLike, model: GenerativeModel, strange: Tensor | None = None, noise: Noise | None = None
+) -> None:
     """Warn of what results cannot keep, and of images that the model does not know."""
     kind = kind_of(image)
     if kind.colour and model.shape[0] == 1:
         warnings.warn("the model is one of grey images: colour is lost", ChangedWarning, stacklevel=3)
+        if noise is not None and (words := unscaled(noise)):
+            warnings.warn(words, ChangedWarning, stacklevel=3)
     if kind.clear:
         warnings.warn("transparency is laid on white: the result is opaque", ChangedWarning, stacklevel=3)
     far = [] if strange is None else (strange.isfinite() & (strange > 1)).nonzero().flatten().tolist()
@@ -135,11 +157,16 @@ def inpaint(
         DataError: If the image cannot be read, or it or the mask is not of the model's size.
         ModelError: If the model has no manifold of images, or no density on its codes.
         UsageError: If sigma is not positive.
+
+    Warns:
+        ChangedWarning: Colour or transparency is lost.
     """
     x, restore = model_input(image, model, beyond=math.inf)
     missing = mask_of(mask, x)
-    known = known_pixels(x, missing, 0.0 if sigma is None else BEYOND)
-    return restore(fill(known, missing, model, given_sigma(sigma, image, len(x))))
+    known = known_pixels(x, missing, 0.0 if sigma is None else sigma_reach(sigma, image))
+    filled = restore(fill(known, missing, model, model_sigma(sigma, image, model, len(x))))
+    _warn(image, model)
+    return filled
 
 
 def known_pixels(x: Tensor, missing: Tensor, beyond: float) -> Tensor:
@@ -192,15 +219,17 @@ def fill(y: Tensor, missing: Tensor, model: GenerativeModel, sigma: Tensor | flo
 def super_resolve(image: ImageLike, factor: int, model: GenerativeModel, sigma: Sigma | None = None) -> Any:
     """Enlarge images to the model's size by the most probable point of the manifold.
 
-    x̂ = g(u*) + Aᵀ(A Aᵀ)⁻¹(y − A g(u*)),   u* = argmin ‖A g(u) − y‖²/2σ² − log p_h(u),   A averages blocks;
-    a model that learned noise then clears away what images do not have, see `inverse.agreed`.
+    x̂ = argmin ‖x − g(u*)‖ over x in [0, 1] with A x = y,   u* = argmin ‖A g(u) − y‖²/2σ² − log p_h(u),
+    where A averages blocks; a model that learned noise first clears g(u*) of what images do not have, see
+    `inverse.agreed`.
 
     Args:
         image: As for `denoise`, but smaller than the model by the factor.
         factor: Of both sides; 2 and 4 are usual.
         model: A manifold and a density on it.
         sigma: Noise in the image, as for `denoise`; the result is then g(u*) alone. None: it is
-            clean, the result has exactly these block means, and σ is the model's own misfit.
+            clean, the result has these block means, in the model's channels and but for rounding, and σ is
+            the model's own misfit.
 
     Returns:
         The same kind and dtype, factor times as high and wide.
@@ -209,9 +238,12 @@ def super_resolve(image: ImageLike, factor: int, model: GenerativeModel, sigma: 
         DataError: If the image cannot be read, or is not of the model's size over the factor.
         ModelError: If the model has no manifold of images, or no density on its codes.
         UsageError: If the factor does not divide the model's size, or sigma is not positive.
+
+    Warns:
+        ChangedWarning: Colour or transparency is lost.
     """
     operator = Downsample(factor)
-    beyond = 0.0 if sigma is None else BEYOND
+    beyond = 0.0 if sigma is None else sigma_reach(sigma, image)
     x, restore = to_batch(image, beyond)
     require_images(model)
     small = operator.size(*model.shape[-2:])
@@ -222,8 +254,10 @@ def super_resolve(image: ImageLike, factor: int, model: GenerativeModel, sigma: 
             f"{model.shape[2]} makes its images from {small[0]} × {small[1]} by a factor of {factor}"
         )
     enlarged, _ = model_input(operator.enlarged(x), model, beyond)  # for its channels and device
-    known = given_sigma(sigma, image, len(x))
-    return restore(enlarge(operator.forward(enlarged), operator.factor, model, known))
+    known = model_sigma(sigma, image, model, len(x))
+    large = restore(enlarge(operator.forward(enlarged), operator.factor, model, known))
+    _warn(image, model)
+    return large
 
 
 @plainly
@@ -236,7 +270,9 @@ def enlarge(y: Tensor, factor: int, model: GenerativeModel, sigma: Tensor | floa
     start = model.encode(smooth)
     misfit = (operator.forward(model.decode(start)) - y).square().mean((1, 2, 3))
     found = solve(y, operator, model, _deviation(sigma, misfit), start)
-    return agreed(found, y, operator, model) if sigma is None else found
+    if sigma is not None:
+        return found
+    return operator.completed_within(agreed(found, y, operator, model), y)
 
 
 def _deviation(sigma: Tensor | float | None, misfit: Tensor) -> Tensor:

@@ -1,14 +1,20 @@
 import numpy as np
 import pytest
 import torch
+from commands import raising
 from PIL import Image
 from tiny import draw_bumps
 
+from mfimage import score
 from mfimage.datasets.pictures import missing_pixels
+from mfimage.denoising import restoring
 from mfimage.denoising.inverse import Downsample
+from mfimage.denoising.removal import remove_noise
 from mfimage.denoising.restoring import denoise, enlarge, fill, inpaint, super_resolve
 from mfimage.denoising.tiles import Restorer
-from mfimage.errors import DataError, ModelError, UsageError
+from mfimage.errors import ChangedWarning, DataError, ModelError, UsageError
+from mfimage.inputs import model_sigma
+from mfimage.noise import parse_noise
 
 GREY = draw_bumps(20, seed=9)
 X = torch.from_numpy(GREY)[:, None] / 255
@@ -102,7 +108,123 @@ def test_the_same_kind_comes_back_larger(model):
         assert type(large) is type(image)
         assert np.asarray(large).shape == (8, 8)
         assert np.asarray(large).dtype == np.uint8
-    assert super_resolve(np.stack([small] * 3, -1), 2, model).shape == (8, 8, 3)
+    with pytest.warns(ChangedWarning, match="colour is lost"):
+        assert super_resolve(np.stack([small] * 3, -1), 2, model).shape == (8, 8, 3)
+
+
+def test_no_restoration_loses_colour_or_transparency_without_a_word(model):
+    image = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for call in (
+        lambda: denoise(image, model, 0.1),
+        lambda: inpaint(image, half(), model),
+        lambda: super_resolve(image[:, ::2, ::2], 2, model),
+    ):
+        with pytest.warns() as caught:
+            call()
+        said = [str(one.message) for one in caught if one.category is ChangedWarning]
+        assert len(said) == 2
+        assert "colour is lost" in said[0]
+        assert "opaque" in said[1]
+        assert all(one.filename == __file__ for one in caught)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_means_are_the_given_ones_in_the_picture_too(model, factor, generator):
+    y = Downsample(factor).forward(torch.bernoulli(torch.full((20, 1, 8, 8), 0.5), generator=generator))
+    large = super_resolve(y, factor, model)
+    assert large.min() >= 0
+    assert large.max() <= 1
+    torch.testing.assert_close(Downsample(factor).forward(large), y, atol=1e-6, rtol=0)
+
+
+def test_what_is_nearest_within_black_and_white(generator):
+    """No other image with these means lies nearer: what is moved within a block takes it away."""
+    operator = Downsample(2)
+    x, y = 1.5 * torch.randn(30, 1, 8, 8, generator=generator), torch.rand(30, 1, 4, 4, generator=generator)
+    found = operator.completed_within(x, y)
+    torch.testing.assert_close(operator.forward(found), y, atol=1e-6, rtol=0)
+    for _ in range(20):
+        other = (found + 0.1 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+        other = operator.completed(other, y)
+        inside = (other >= 0).flatten(1).all(1) & (other <= 1).flatten(1).all(1)
+        nearer = (other - x).square().sum((1, 2, 3)) < (found - x).square().sum((1, 2, 3)) - 1e-4
+        assert not (inside & nearer).any()
+
+
+def test_uncertainty_is_refused_before_the_search(model, monkeypatch):
+    monkeypatch.setattr(restoring, "remove_noise", raising(AssertionError("it was denoised")))
+    with pytest.raises(ModelError, match="method map"):
+        denoise(X, model, 0.1, "map", uncertainty=True)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+def test_a_model_of_doubles_takes_any_image(model, kind):
+    image = GREY[0] if kind is np.uint8 else (GREY[0] / 255).astype(kind)
+    single = [denoise(image, model, uncertainty=True)[0], inpaint(image, half(), model)]
+    single.append(super_resolve(image[::2, ::2], 2, model))
+    model.double()
+    double = [denoise(image, model, uncertainty=True)[0], inpaint(image, half(), model)]
+    double.append(super_resolve(image[::2, ::2], 2, model))
+    for one, other in zip(single, double, strict=True):
+        assert one.dtype == other.dtype == kind
+        np.testing.assert_allclose(one / 1.0, other, atol=2 if kind is np.uint8 else 0.01)
+
+
+@pytest.mark.parametrize("change", [torch.half, torch.bfloat16])
+def test_a_model_of_halves_is_refused_in_words(model, change):
+    kind = torch.float16 if change is torch.half else change
+    for call in (lambda: denoise(GREY[0], model.to(kind)), lambda: score(GREY[0], model.to(kind))):
+        with pytest.raises(ModelError, match=r"16 weights .*model\.float\(\)"):
+            call()
+
+
+@pytest.mark.filterwarnings("ignore::mfimage.errors.UnfamiliarWarning")
+@pytest.mark.parametrize(
+    ("noise", "sigma"),
+    [("poisson:1", None), ("poisson:0.1", None), ("gaussian:2", None), (None, 2.0), (None, 1.0)],
+)
+def test_all_that_noise_can_do_that_is_told_may_be_in_an_image(model, noise, sigma):
+    clean = X.repeat(40, 1, 1, 1)
+    law = parse_noise(noise or f"gaussian:{sigma}")
+    y, _ = law.add(clean, torch.Generator().manual_seed(0))
+    denoise(y, model, sigma, noise=noise)
+
+
+@pytest.mark.filterwarnings("ignore::mfimage.errors.UnfamiliarWarning")
+def test_another_scale_is_refused_and_the_noise_asked_for(model):
+    denoise(1 + 7 * X, model)  # σ = 1, the most that is estimated, does as much
+    for call in (lambda: denoise(100 * X, model), lambda: denoise(100 * X, model, 0.1)):
+        with pytest.raises(DataError, match=r"outside \[0, 1\] by .* name noise that is stronger, or scale"):
+            call()
+    with pytest.raises(DataError, match="an image is a path"):
+        denoise(3, model, 0.1)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::mfimage.errors.ChangedWarning", "ignore::mfimage.errors.UnfamiliarWarning"
+)
+def test_the_noise_of_colours_is_less_in_luma(model, monkeypatch, generator):
+    """√(.299² + .587² + .114²) of it where the channels have noise of their own; all where they are equal."""
+    told = []
+
+    def note(y, model, noise, method, batch_size):
+        told.append([str(one) for one in noise])
+        return remove_noise(y, model, noise, method, batch_size)
+
+    monkeypatch.setattr(restoring, "remove_noise", note)
+    colour = X[:2].repeat(1, 3, 1, 1)
+    y = colour.clone()
+    y[0] += 0.1 * torch.randn(3, 8, 8, generator=generator)
+    denoise(y, model, 0.1)
+    denoise(y, model, noise="gaussian:0.1")
+    for one in told:
+        low, high = (float(text.removeprefix("gaussian:")) for text in one)
+        assert (low, high) == pytest.approx((0.0669, 0.1), abs=1e-4)
+    assert float(model_sigma(0.1, y, model, 2)[0]) == pytest.approx(0.0669, abs=1e-4)
+    with pytest.warns(ChangedWarning, match="photons counted in three colours"):
+        denoise(y, model, noise="poisson:30")
+    with pytest.warns(ChangedWarning, match="lost in single colours"):
+        denoise(y, model, noise="salt-pepper:0.1")
 
 
 def test_wrong_sizes_and_factors_are_refused(model):
