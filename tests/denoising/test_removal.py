@@ -145,9 +145,9 @@ def test_an_image_that_is_only_filled_in_is_told_so_and_is_not_strange_for_what_
     assert all(row["psnr"] > row["psnr_before"] + 3 for row in rows)
     filled = without_lost(y, done.noise)
     torch.testing.assert_close(done.after, filled)
-    expected = strangeness(filled, aware, done.examination.sigma)
+    expected = strangeness(filled, aware, done.examination.sigma, filled)
     torch.testing.assert_close(done.examination.strangeness, expected)
-    assert (expected < strangeness(y, aware, done.examination.sigma)).all()
+    assert (expected < strangeness(y, aware, done.examination.sigma, y)).all()
 
 
 def test_large_images_tell_what_noise_they_have(aware):
