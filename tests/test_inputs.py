@@ -258,3 +258,10 @@ def test_each_image_of_a_batch_may_have_its_own(make):
 def test_what_is_no_deviation_is_refused(wrong):
     with pytest.raises(UsageError, match="sigma"):
         given_sigma(wrong, draw_bumps(3)[..., None], 3)
+
+
+@pytest.mark.parametrize(("image", "white"), [(draw_bumps(1)[0] / 255, "1"), (draw_bumps(1)[0], "255")])
+def test_noise_above_white_is_of_another_scale(image, white):
+    assert given_sigma(float(white), image, 1) == 1
+    with pytest.raises(UsageError, match=f"another scale than the image, whose white is {white}"):
+        given_sigma(1.01 * float(white), image, 1)
