@@ -82,7 +82,7 @@ class Phase:
     batch: float = 1.0  # examples a step, in units of the configuration's
     lr: float = 1.0  # learning rate, in units of the configuration's
     decay: float = 1.0  # weight decay, in units of the configuration's
-    clip: float = 1.0  # largest norm of the gradient, in units of the configuration's
+    muon: bool = False  # whether it is trained with Muon, and not AdamW
     sheet: Sheet = _projections  # what is shown of images held out while it is trained
     shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
 
@@ -207,7 +207,7 @@ _NOISE = Phase(
     "noise", lambda m: m.chart.denoiser.net.requires_grad_() if m.noise_aware else None,
     lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma, b.window),
     lambda m, b: m.chart.initialise_denoiser(b.x), disturb=_of_random_noise, within=lambda m: m.chart,
-    batch=0.25, lr=0.8, decay=0.0, clip=0.005, share=0.4, shifts=True, sheet=_denoised,
+    batch=0.25, lr=7.0, decay=0.0, muon=True, share=0.4, shifts=True, sheet=_denoised,
     finish=lambda m, b: m.chart.fit_gains(b.x),
 )  # fmt: skip
 _DENSITY = Phase(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mfimage.errors import ModelError, boundary
+from mfimage.muon import Muon
 from mfimage.schedule import Average, Progress
 from mfimage.tensors import load_state, part, read_metadata, read_tensors, save_tensors
 
@@ -152,7 +153,7 @@ def _progress(path: Path, step: int | None = None) -> dict[str, Any]:
 def _moments(
     saved: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, step: int, path: Path
 ) -> dict[int, dict[str, Tensor]]:
-    """Put AdamW's moments in order; ModelError unless each has the shape of its parameter, and is finite."""
+    """Put the moments in order; ModelError unless each has the shape of its parameter, and is finite."""
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in saved.items():
@@ -163,7 +164,9 @@ def _moments(
     if step and weights and not moments:
         raise ModelError(f"{path}: incomplete: the optimiser's moments are missing")
     for number, found in moments.items():
-        wanted: dict[str, Tensor] = {"step": torch.zeros(()), **dict.fromkeys(_MOMENTS, weights[number])}
+        wanted: dict[str, Tensor] = {"momentum": weights[number]}
+        if not isinstance(optimiser, Muon):
+            wanted = {"step": torch.zeros(()), **dict.fromkeys(_MOMENTS, weights[number])}
         _require_alike(wanted, found, f"optimiser.{number}", path)
     return moments
 

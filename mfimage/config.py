@@ -73,11 +73,11 @@ class Config:
             without it.
         batch_size: Images a step, over all processes together; this, lr and weight_decay are those of the
             objectives, of which phases take multiples (`algorithms.Phase`).
-        lr: Peak learning rate of AdamW in all phases but that of the density, before a cosine to 0.
+        lr: Peak learning rate of AdamW in all phases but that of the density, before a cosine to 0; what
+            removes noise is trained by Muon at 7 times it.
         density_lr: The same in the density phase.
         warmup: Steps of the linear rise to the peak learning rate.
-        clip: Largest norm of the gradient of the loss, which is summed over pixels; 1/200 of that for what
-            removes noise, whose loss is not.
+        clip: Largest norm of the gradient of the loss, which is summed over pixels.
         weight_decay: AdamW's, of matrices and kernels; without it the more the fewer images there are.
         ema: Share of the past in the moving average of the weights, a step, that is kept as the model; 0
             keeps the weights themselves.

@@ -21,6 +21,7 @@ from mfimage.config import DeviceName
 from mfimage.errors import DivergedError, Interrupted
 from mfimage.files import stream
 from mfimage.modes import drawing
+from mfimage.muon import Muon
 from mfimage.pretrained import find_device
 from mfimage.schedule import Average, Progress, Schedule
 from mfimage.settings import check_name
@@ -77,7 +78,7 @@ def fit(
     clock: Callable[[], float] = time.monotonic,
     globally: bool = True,
 ) -> Progress:
-    """Minimise a loss with AdamW; at the end the module holds the weights of the best validation or the last.
+    """Minimise a loss; at the end the module holds the weights of the best validation or the last.
 
     With `schedule.ema` these are averages over the steps, which are validated too. Whoever passes only a part
     of a model freezes the rest. A resumed run equals an unbroken one bit for bit (on one thread, and by the
@@ -92,7 +93,7 @@ def fit(
     saw. The module is in training mode during a step, where dropout draws from (seed, step), and so do
     layers of others, if `globally`; in evaluation mode else. `clock` gives seconds.
     """
-    optimiser = torch.optim.AdamW(_groups(module, schedule.weight_decay), lr=schedule.lr, betas=(0.9, 0.99))
+    optimiser = _optimiser(module, schedule)
     average = Average(module, schedule.ema)
     progress = Progress(**snapshots.restore(module, optimiser, average))
     progress.go_on(schedule.extent)
@@ -142,6 +143,12 @@ def fit(
     if keep_best:
         snapshots.restore_best(module)
     return progress
+
+
+def _optimiser(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    if schedule.muon:
+        return Muon(module.parameters(), schedule.lr)
+    return torch.optim.AdamW(_groups(module, schedule.weight_decay), lr=schedule.lr, betas=(0.9, 0.99))
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

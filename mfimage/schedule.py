@@ -83,6 +83,7 @@ class Schedule:
         ema: β of the average of the weights that is validated and kept; 0 keeps the weights themselves.
         patience: Validations without a better one that end the phase, after a fifth of it; 0 never does.
         seconds: Of the phase, by the clock.
+        muon: Whether all weights, which are matrices and kernels, are updated by `Muon` and not by AdamW.
     """
 
     steps: int | None
@@ -94,6 +95,7 @@ class Schedule:
     ema: float = 0.0
     patience: int = 0
     seconds: float = 0.0
+    muon: bool = False
 
     @property
     def extent(self) -> float:

@@ -38,6 +38,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
         "losses",
         "algorithms",
         "augmentation",
+        "muon",
         "decisions",
         "budget",
         "checkpoints",

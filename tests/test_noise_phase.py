@@ -6,12 +6,11 @@ import pytest
 import torch
 from tiny import TINY, VECTORS, broken_off, curve, learn, learned
 
-from mfimage import Config, from_pretrained, phases
+from mfimage import Config, from_pretrained
 from mfimage.algorithms import ALGORITHMS, Batch
 from mfimage.errors import Interrupted, UsageError
 from mfimage.pretrained import weights_hash
 from mfimage.run import Run
-from mfimage.schedule import Schedule
 
 IMAGES = replace(VECTORS, dim=2, steps=2, density_steps=2, model=TINY.model)
 NOISE_AWARE = ["m-flow", "me-flow"]
@@ -100,21 +99,6 @@ def test_a_step_looks_at_a_window_of_large_images():
     seen = [x[(..., *window)] for window in windows]
     assert {tuple(part.shape) for part in seen} == {(2, 1, 32, 20)}
     assert {int(part[0, 0, 0, 0]) for part in seen} == set(range(9))
-
-
-def test_the_gradient_of_a_loss_that_is_not_summed_over_pixels_is_clipped_at_less(
-    images, tmp_path, monkeypatch
-):
-    clips, fit = [], phases.fit
-    monkeypatch.setattr(phases, "fit", lambda *a, **k: clips.append(_schedule(a, k).clip) or fit(*a, **k))
-    learn(images, tmp_path / "run", IMAGES.with_(noise=(0.0, 0.5), clip=100.0))
-    names = list(dict.fromkeys(line["phase"] for line in curve(tmp_path / "run")))
-    assert dict(zip(names, clips, strict=True)) == {name: 0.5 if name == "noise" else 100.0 for name in names}
-
-
-def _schedule(arguments, named):
-    (found,) = [one for one in (*arguments, *named.values()) if isinstance(one, Schedule)]
-    return found
 
 
 def test_a_resumed_noise_aware_run_equals_an_unbroken_one(images, tmp_path):
