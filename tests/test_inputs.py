@@ -261,7 +261,7 @@ def test_what_is_no_deviation_is_refused(wrong):
 
 
 @pytest.mark.parametrize(("image", "white"), [(draw_bumps(1)[0] / 255, "1"), (draw_bumps(1)[0], "255")])
-def test_noise_above_white_is_of_another_scale(image, white):
-    assert given_sigma(float(white), image, 1) == 1
+def test_noise_far_above_white_is_of_another_scale(image, white):
+    assert given_sigma(4 * float(white), image, 1) == 4
     with pytest.raises(UsageError, match=f"another scale than the image, whose white is {white}"):
-        given_sigma(1.01 * float(white), image, 1)
+        given_sigma(4.01 * float(white), image, 1)

@@ -225,7 +225,7 @@ def _photon_noise(
 def _lost_values(
     y: Tensor, model: GenerativeModel, noise: Sequence[Noise], method: str, batch_size: int
 ) -> Denoised:
-    lost = lost_values(y, y.new_tensor([one.ranges[0][0] for one in noise]))
+    lost = lost_values(y, torch.stack([y.new_full((), one.ranges[0][0]) for one in noise]))
     whole = fill_lost(y, lost)
     sigma, guess = blind_sigma(whole, model), guess_error(whole, lost)
     first = denoise_batch(whole, model, sigma, method, batch_size)
@@ -306,7 +306,11 @@ def _root_mean_square(local: Tensor) -> Tensor:
 def without_lost(y: Tensor, noise: Sequence[Noise]) -> Tensor:
     """Fill in the values that images (B, C, H, W) have lost to salt and pepper; the others stay."""
     shares = [one.ranges[0][0] if one.kind == SaltPepper.kind else 0.0 for one in noise]
-    return fill_lost(y, lost_values(y, y.new_tensor(shares))) if any(shares) else y
+    return (
+        fill_lost(y, lost_values(y, torch.stack([y.new_full((), one) for one in shares])))
+        if any(shares)
+        else y
+    )
 
 
 def assumed(noise: Sequence[str]) -> str:

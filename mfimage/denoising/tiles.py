@@ -301,7 +301,7 @@ def _deviation(y: Tensor, noise: Noise, model: GenerativeModel) -> Tensor:
     """Deviation of the noise of an image (1, C, H, W), of what was lost that of what is filled in; (1,)."""
     if noise.kind != SaltPepper.kind:
         return noise.deviation_seen(y)
-    lost = lost_values(y, y.new_tensor([noise.ranges[0][0]]))
+    lost = lost_values(y, y.new_full((1,), noise.ranges[0][0]))
     filled = fill_lost(y, lost)
     rest, guessed = blind_sigma(filled, model).square(), guess_error(filled, lost).square()
     share = lost.flatten(1).to(y).mean(1)
