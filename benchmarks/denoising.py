@@ -36,7 +36,7 @@ import torch
 from denoisers import classics, networks, ours
 from denoisers.bars import bars, summary
 from denoisers.page import write_page
-from denoisers.sets import GAUSSIAN, PHOTONS, SETS, LeftOutError, Noise, Task, tiny
+from denoisers.sets import GAUSSIAN, PHOTONS, SETS, LeftOutError, Noise, Task, tasks
 from harness import put, say, trained
 from torch import Tensor
 
@@ -205,15 +205,9 @@ def main() -> None:
     quick, folder = arguments.quick, arguments.models
     names = ["fashion-mnist"] if quick else arguments.data.split(",")
     results: dict[str, dict[str, Any]] = {}
-    for name in names:
-        try:
-            task = SETS[name](quick)
-        except LeftOutError as reason:
-            say(f"{name}: left out: {reason}")
-            continue
-        config = tiny(task.config) if quick else task.config.with_(time=arguments.time or task.budget)
-        only = [part for part in arguments.only.split(",") if part]
-        results[task.name] = measure(replace(task, config=config), folder / task.name, quick, only)
+    only = [part for part in arguments.only.split(",") if part]
+    for task in tasks(names, quick, arguments.time):
+        results[task.name] = measure(task, folder / task.name, quick, only)
     if not quick:
         kept = {name: path for name in SETS if (path := folder / name / "results.json").exists()}
         write_page({name: read_json(path) for name, path in kept.items()}, (__doc__ or "").split("\n\n")[1])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from harness import celeba
+from harness import celeba, say
 from torch import Tensor
 
 from mfimage.config import Config
@@ -129,6 +129,18 @@ def tiny(config: Config) -> Config:
     """Settings of a model that is trained in seconds, for a look."""
     model = {"width": 4, "hidden": 16, "noise_width": 2}
     return config.with_(steps=20, density_steps=5, warmup=2, every=20, validation=20, model=model)
+
+
+def tasks(names: Sequence[str], quick: bool, seconds: float | None) -> Iterator[Task]:
+    """Make the sets that can be had, trained for so many seconds, or those of each; says which cannot."""
+    for name in names:
+        try:
+            task = SETS[name](quick)
+        except LeftOutError as reason:
+            say(f"{name}: left out: {reason}")
+            continue
+        config = tiny(task.config) if quick else task.config.with_(time=seconds or task.budget)
+        yield replace(task, config=config)
 
 
 SETS: dict[str, Callable[[bool], Task]] = {"fashion-mnist": clothes, "celeba": faces, "science": science}

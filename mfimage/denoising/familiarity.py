@@ -26,7 +26,7 @@ _MUCH = 2.0  # times the variance that noise of another kind has, above which wh
 _PARTS = 64  # of a large image that are looked at, at most
 _FEWEST = 10  # images of which something can be learned
 _NARROWEST = 0.01  # deviation that is left to each feature
-_LEAST = 1e-7  # below which mean squares are not told apart
+_LEAST = (1 / 255) ** 2 / 12  # mean square of rounding to 8 bits, below which nothing is told apart
 _LITTLE = 0.001  # σ below the least level, that is told of an image
 
 

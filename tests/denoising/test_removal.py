@@ -40,7 +40,6 @@ def quality(x, done):
     return float(psnr(done.image.clamp(0, 1), x).mean())
 
 
-@pytest.mark.filterwarnings("ignore::mfimage.errors.UnfamiliarWarning")  # one in fifty may be called so
 def test_gaussian_noise_is_removed_as_ever(aware):
     y = noisy("gaussian:0.1")[1]
     sigma = torch.full((60,), 0.1)
