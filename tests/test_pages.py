@@ -16,7 +16,7 @@ from mfimage.clothes_demo import run_demo
 from mfimage.datasets import ImageSet, Skipped, gaussian_noise
 from mfimage.denoising.comparison import page_of as page_of_denoised
 from mfimage.denoising.comparison import slides_of
-from mfimage.denoising.tiles import Restorer
+from mfimage.denoising.restorer import Restorer
 from mfimage.denoising.told import rows_of
 from mfimage.eval import compare
 from mfimage.eval.comparison import picture_rows

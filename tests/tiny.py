@@ -19,6 +19,7 @@ from mfimage.datasets import ImageSet
 from mfimage.experiments import EXPERIMENTS
 from mfimage.experiments.experiment import Budget
 from mfimage.experiments.vector_experiments import circle
+from mfimage.noise import parse_noise
 from mfimage.run import Run
 
 ONE_THREAD = os.environ | {
@@ -194,3 +195,10 @@ def run_command(*arguments):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def coloured(text, count=6, side=48, seed=0):
+    """Bumps as wide as that, each tinted, with noise: (clean, noisy)."""
+    x = torch.nn.functional.interpolate(bump_images(count), side, mode="bicubic").clamp(0, 1)
+    x = x * torch.tensor([0.9, 0.7, 0.4]).view(3, 1, 1)
+    return x, parse_noise(text).add(x, torch.Generator().manual_seed(seed))[0]

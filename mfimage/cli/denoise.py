@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mfimage.denoising.comparison import Slide
     from mfimage.denoising.image_files import FileReader
-    from mfimage.denoising.tiles import Restorer
+    from mfimage.denoising.restorer import Restorer
     from mfimage.errors import Skipped
 
 MethodName = Literal["auto", "projection", "refined", "soft", "map", "tweedie"]
@@ -71,8 +71,8 @@ def denoise(
     from mfimage.datasets.index import list_inputs
     from mfimage.denoising.image_files import FileReader, find_clean, sizes
     from mfimage.denoising.inverse import Downsample
-    from mfimage.denoising.removal import Evidence, fixed_noise
-    from mfimage.denoising.tiles import Restorer
+    from mfimage.denoising.kinds import Evidence, fixed_noise
+    from mfimage.denoising.restorer import Restorer
     from mfimage.denoising.told import opaque
     from mfimage.inputs import reach_of, require_images
     from mfimage.luma import unscaled
@@ -248,7 +248,7 @@ def _unmeasured(restorer: Restorer, done: _Done) -> list[str]:
 
 def _tell(done: _Done, outdir: Path, restorer: Restorer, measured: bool, options: opt.Options) -> None:
     """Say what was done; name the strangest few on standard error, quiet or not: they may be invented."""
-    from mfimage.denoising.removal import assumed
+    from mfimage.denoising.kinds import assumed
     from mfimage.denoising.told import headline, mean_quality, summary, told
 
     rows = done.rows

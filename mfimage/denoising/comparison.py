@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mfimage.denoising.tiles import Restored
+from mfimage.denoising.restorer import Restored
 from mfimage.denoising.told import Row, noise_of, outcome
 from mfimage.eval.page import Page, Picture, Section, Slider, picture
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -106,11 +107,11 @@ def _cut_normal() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 _LEVEL, _RATIO, _CUT_VARIANCE = _cut_normal()
 
 
-def lost_values(y: Tensor, share: Tensor | None = None) -> Tensor:
+def lost_values(y: Tensor, shares: Sequence[float] | None = None) -> Tensor:
     """Find values of images (B, C, H, W) that salt and pepper has replaced, True there.
 
-    They are 0 or 1 exactly. With its share p known, (B,), half of it are white and half black: where at most
-    1.3 p/2 of the values are white, all of these are lost, and black ones so too; with p = 0 none is.
+    They are 0 or 1 exactly. With its share p known, of each image, half of it are white and half black: where
+    at most 1.3 p/2 of the values are white, all of these are lost, and black ones so too; with p = 0 none is.
     Otherwise they are lost where they lie further from the median of the nine around them than the other
     noise reaches: four times its deviation, 0.15 at least. That median itself fails where p is high.
     """
@@ -120,9 +121,9 @@ def lost_values(y: Tensor, share: Tensor | None = None) -> Tensor:
     off = (y - _around(y).median(-1).values).abs()
     details = (y - _around(y.masked_fill(extreme, torch.nan)).nanmedian(-1).values).abs()
     lost = extreme & (off > _beyond(details, extreme, 4, _FAR))
-    if share is None:
+    if shares is None:
         return lost
-    share = share.to(y).view(-1, 1, 1, 1)
+    share = torch.tensor(shares, dtype=y.dtype, device=y.device).view(-1, 1, 1, 1)
     for value in (0.0, 1.0):
         equal = y == value
         lost |= equal & (equal.to(y).mean((1, 2, 3), keepdim=True) <= _LEEWAY * share / 2)
@@ -206,13 +207,12 @@ def _guess(y: Tensor, lost: Tensor) -> Tensor:
     return guess
 
 
-def _around(y: Tensor) -> Tensor:
-    """The 3 × 3 values around each, (B, C, H, W, 9)."""
-    return F.pad(y, (1, 1, 1, 1), "replicate").unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
+def _around(y: Tensor, beyond: str = "replicate") -> Tensor:
+    """The 3 × 3 values around each, (B, C, H, W, 9), those beyond the borders as `F.pad` makes them."""
+    return F.pad(y, (1, 1, 1, 1), beyond).unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
 
 
 def _neighbours(y: Tensor) -> Tensor:
     """The eight values around each, (B, C, H, W, 8), at the borders mirrored."""
-    pad = "reflect" if min(y.shape[-2:]) > 1 else "replicate"
-    square = F.pad(y, (1, 1, 1, 1), pad).unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
+    square = _around(y, "reflect" if min(y.shape[-2:]) > 1 else "replicate")
     return torch.cat([square[..., :4], square[..., 5:]], -1)

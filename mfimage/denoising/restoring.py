@@ -16,7 +16,8 @@ from mfimage.datasets.convert import floats_like, kind_of, to_batch, white
 from mfimage.datasets.pixels import unit
 from mfimage.denoising.examination import how_strange
 from mfimage.denoising.inverse import Downsample, Mask, agreed, require_posterior, solve
-from mfimage.denoising.removal import fixed_noise, remove_noise
+from mfimage.denoising.kinds import fixed_noise
+from mfimage.denoising.removal import remove_noise
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import ChangedWarning, DataError, UnfamiliarWarning, UsageError
 from mfimage.inputs import ImageLike, Sigma, model_input, model_sigma, reach_of, require_images, sigma_reach

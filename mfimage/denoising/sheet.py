@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mfimage.datasets.pictures import save_png, sheet
 from mfimage.datasets.pixels import resize
-from mfimage.denoising.tiles import Restored
+from mfimage.denoising.restorer import Restored
 
 SHOWN = 32  # groups on the sheet, at most
 _GROUPS = 4  # images beside each other on the sheet, each with what it was

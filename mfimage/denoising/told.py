@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mfimage.console import counted
 from mfimage.denoising.curve import NOISY
-from mfimage.denoising.tiles import Restored
+from mfimage.denoising.restorer import Restored
 from mfimage.eval.image_metrics import LEAST_SIDE, mse, psnr, ssim
 from mfimage.noise import SaltPepper
 from mfimage.streams import printable

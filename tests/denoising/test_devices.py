@@ -7,8 +7,8 @@ import torch
 from elsewhere import elsewhere
 from tiny import bump_images
 
+from mfimage.denoising.restorer import Restorer
 from mfimage.denoising.restoring import denoise, inpaint, super_resolve
-from mfimage.denoising.tiles import Restorer
 from mfimage.noise import parse_noise
 
 pytestmark = [

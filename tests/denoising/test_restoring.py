@@ -10,8 +10,8 @@ from mfimage.datasets.pictures import missing_pixels
 from mfimage.denoising import restoring
 from mfimage.denoising.inverse import Downsample
 from mfimage.denoising.removal import remove_noise
+from mfimage.denoising.restorer import Restorer
 from mfimage.denoising.restoring import denoise, enlarge, fill, inpaint, super_resolve
-from mfimage.denoising.tiles import Restorer
 from mfimage.errors import ChangedWarning, DataError, ModelError, UsageError
 from mfimage.inputs import model_sigma
 from mfimage.noise import parse_noise
