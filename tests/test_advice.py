@@ -23,7 +23,7 @@ SHOWN_BY = {  # the verbs that can show the messages of a file, outside the verb
     "datasets/decode.py": ("train", "pack", "dimension", *MODELS),
     "datasets/pixels.py": ("train", "pack", "dimension"),  # the others bring a size
     "denoising/image_files.py": ("denoise",),
-    "denoising/tiles.py": ("denoise",),
+    "denoising/restorer.py": ("denoise",),
     "eval/evaluation.py": ("evaluate", "compare"),
     "eval/inception.py": ("evaluate", "compare"),
     "experiments/reproduce.py": ("reproduce",),
