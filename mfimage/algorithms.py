@@ -207,7 +207,7 @@ _NOISE = Phase(
     "noise", lambda m: m.chart.denoiser.net.requires_grad_() if m.noise_aware else None,
     lambda m, b, c: losses.noise_aware(m, b.x, b.clean, b.sigma, b.window),
     lambda m, b: m.chart.initialise_denoiser(b.x), disturb=_of_random_noise, within=lambda m: m.chart,
-    batch=0.25, lr=7.0, decay=0.0, muon=True, share=0.4, shifts=True, sheet=_denoised,
+    batch=0.25, lr=5.0, decay=0.0, muon=True, share=0.4, shifts=True, sheet=_denoised,
     finish=lambda m, b: m.chart.fit_gains(b.x),
 )  # fmt: skip
 _DENSITY = Phase(

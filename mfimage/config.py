@@ -74,7 +74,7 @@ class Config:
         batch_size: Images a step, over all processes together; this, lr and weight_decay are those of the
             objectives, of which phases take multiples (`algorithms.Phase`).
         lr: Peak learning rate of AdamW in all phases but that of the density, before a cosine to 0; what
-            removes noise is trained by Muon at 7 times it.
+            removes noise is trained by Muon at 5 times it.
         density_lr: The same in the density phase.
         warmup: Steps of the linear rise to the peak learning rate.
         clip: Largest norm of the gradient of the loss, which is summed over pixels.

@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 MOMENTUM = 0.95
+COLOURS = 4  # outputs of a kernel up to which it is taken for one that draws an image
+_DRAWING = 2.0  # norm of the update of each of its outputs
 _STEPS = 5  # of Newton and Schulz
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -20,7 +23,9 @@ class Muon(torch.optim.Optimizer):
 
     All singular values of an update are about 1, so that no direction that the gradient favours, as that of
     what all inputs have in common, drowns the others: of rectified units few die. U Vᵀ is approximated by
-    five steps of Newton and Schulz, to singular values of .7 to 1.2, in the weights' own precision.
+    five steps of Newton and Schulz, to singular values of .7 to 1.2, in the weights' own precision. Of a
+    kernel that draws an image each output is only scaled: orthogonal, its update would move the differences
+    of colours as much as brightness.
     K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024. `torch.optim.Muon` takes
     matrices alone, and computes in bfloat16.
 
@@ -45,10 +50,13 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
-                update = orthogonalised((weight.grad + MOMENTUM * momentum).flatten(1))
-                rows, columns = update.shape
-                scale = max(1.0, rows / columns) ** 0.5
-                weight.add_(update.view_as(weight), alpha=-group["lr"] * scale)
+                matrix = (weight.grad + MOMENTUM * momentum).flatten(1)
+                rows, columns = matrix.shape
+                if rows <= COLOURS:
+                    update = _DRAWING * F.normalize(matrix)
+                else:
+                    update = max(1.0, rows / columns) ** 0.5 * orthogonalised(matrix)
+                weight.add_(update.view_as(weight), alpha=-group["lr"])
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:

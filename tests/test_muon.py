@@ -37,15 +37,29 @@ def test_a_direction_that_dwarfs_the_others_does_not_drown_them(generator):
 
 
 def test_kernels_are_updated_as_matrices_and_untouched_without_a_gradient(generator):
-    kernel = torch.nn.Parameter(torch.randn(4, 3, 2, 2, generator=generator))
+    kernel = torch.nn.Parameter(torch.randn(5, 3, 2, 2, generator=generator))
     other, before = torch.nn.Parameter(torch.ones(2, 2)), kernel.detach().clone()
     optimiser = Muon([kernel, other], 0.1)
-    gradient = torch.randn(4, 3, 2, 2, generator=generator)
+    gradient = torch.randn(5, 3, 2, 2, generator=generator)
     (kernel * gradient).sum().backward()
     optimiser.step()
     expected = before - 0.1 * orthogonalised(1.95 * gradient.flatten(1)).view_as(kernel)
     torch.testing.assert_close(kernel.detach(), expected)
     assert torch.equal(other.detach(), torch.ones(2, 2))
+
+
+def test_what_draws_an_image_keeps_the_shares_of_brightness_and_colour(generator):
+    kernel = torch.nn.Parameter(torch.zeros(3, 8, 3, 3))
+    brightness, colour = (
+        torch.randn(8, 3, 3, generator=generator),
+        torch.randn(3, 8, 3, 3, generator=generator),
+    )
+    gradient = brightness + 0.01 * colour
+    (kernel * gradient).sum().backward()
+    Muon([kernel], 0.1).step()
+    difference = (kernel[0] - kernel[1]).detach().norm() / kernel.detach().mean(0).norm()
+    assert difference < 0.03
+    torch.testing.assert_close(kernel.detach().flatten(1).norm(dim=1), torch.full((3,), 0.2))
 
 
 def test_vectors_are_refused():
