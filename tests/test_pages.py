@@ -67,7 +67,7 @@ def denoised_page(model):
     restored = Restorer(model, "projection", 0.2)(y)
     rows = rows_of(restored, [f"{BAD}/{i}.png" for i in range(30)], [255.0] * 30, range(30), clean)
     rows[1]["warning"] = f"{BAD}: far from what the model was trained on"
-    slides = slides_of(restored, [])
+    slides = slides_of(restored, [], clean)
     slides[2] = replace(slides[2], unsure=torch.full((1, 8, 8), 0.1))
     return page_of_denoised(slides, rows, "30 images in out.", False, {"model": BAD}, [BAD])
 
@@ -153,13 +153,16 @@ def test_what_denoise_did_is_shown_before_and_after(pages):
     page = pages["denoised"]
     words = text_of(page, "images")
     assert words.strip().startswith("Images The first 24 of 30. Move the slider, or focus it")
-    assert re.search(r"σ 0\.2 \(51/255\); projection: changed by [\d.]+ \(\d+/255\)\.", words)
+    assert re.search(
+        r"σ 0\.2 \(51/255\); projection: changed by [\d.]+ \(\d+/255\); [\d.]+ dB before, [\d.]+ after\.",
+        words,
+    )
     assert words.count("far from what the model was trained on</strong>") == 1
     shown = pictures_of(page)
     names = [words.split(" ", 1)[1] for _, words in shown]
-    assert names[:9] == ["image before", "image after", "residual"] * 3
-    assert names[9] == "map of uncertainty"
-    assert len(shown) == 3 * 24 + 1
+    known = ["image before", "image after", "residual", "clean image"]
+    assert names[:12] == [*known, *known, *known[:3], "map of uncertainty"]
+    assert len(shown) == 4 * 24 + 1
     before, after, residual = (picture[..., 0].astype(float) for picture, _ in shown[:3])
     most = float(re.search(r"residual: white is \+([\d.]+)", words)[1])
     np.testing.assert_allclose(residual, np.clip(127.5 * (1 + (before - after) / 255 / most), 0, 255), atol=5)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +16,7 @@ from mfimage.cli import options as opt
 from mfimage.cli.lists import with_listed
 from mfimage.cli.values import DEVIATION, NOISE
 from mfimage.console import counted
-from mfimage.errors import DataError, UsageError
+from mfimage.errors import DataError, Interrupted, UsageError
 from mfimage.outputs import claim, hold
 from mfimage.streams import say
 
@@ -85,6 +86,10 @@ def denoise(
     hold(outdir)
     hold(report)
     hold(uncertainty)
+    files, unread = list_inputs(listed)  # before the model is read, which takes longer
+    paths = [str(path) for path in files]
+    truths = None if clean is None else dict(zip(paths, find_clean(clean, paths, listed), strict=True))
+    _claim(paths, outdir, report, uncertainty)
     flow = options.load(model)
     require_images(flow)
     channels, height, width = flow.shape
@@ -96,16 +101,13 @@ def denoise(
     )
     missing = None if mask is None else reader.mask(mask)
     restorer = Restorer(flow, method, sigma, missing, factor, tile, batch_size, uncertain, noise=assumed)
-    files, unread = list_inputs(listed)
-    paths = [str(path) for path in files]
-    truths = None if clean is None else dict(zip(paths, find_clean(clean, paths, listed), strict=True))
-    _claim(paths, outdir, report, uncertainty)
     done = _Done(skipped=[*unread])
     large = [shape for _, shape in sizes(paths, options.reading.max_pixels)] if tile else []
     total = sum(restorer.steps(*shape) for shape in large) if tile else len(paths)
     with done.late, options.progress("tiles" if tile else "images", total) as advance:
         telling = replace(restorer, advance=_counting(advance), seen=Evidence())
-        _restore(telling, reader, paths, truths, outdir, report, uncertainty, done)
+        with _telling_of_stops(done, len(paths), outdir):
+            _restore(telling, reader, paths, truths, outdir, report, uncertainty, done)
     notes = [*reader.notes, *opaque(done.clear, len(done.rows)), *_unmeasured(restorer, done)]
     if assumed is not None and done.luma and (words := unscaled(assumed)):
         notes.append(f"{done.luma:,} of {counted(len(done.rows), 'image')}: {words}")
@@ -171,7 +173,19 @@ def _restore(
             left = SHOWN - len(done.groups)
             done.groups += thumbnails(restored, truth, size, left)
         if report is not None:
-            done.slides += slides_of(restored, done.slides)
+            done.slides += slides_of(restored, done.slides, truth)
+
+
+@contextmanager
+def _telling_of_stops(done: _Done, count: int, outdir: Path) -> Iterator[None]:
+    """Say with an interruption which results are there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        there = (
+            f"{len(done.rows):,} of {counted(count, 'image')} are in {outdir}" if done.rows else "no results"
+        )
+        raise Interrupted(signal.SIGINT, f"interrupted: {there}, and no report") from None
 
 
 def _lumas(restorer: Restorer, names: Sequence[str]) -> list[bool]:

@@ -9,34 +9,41 @@ import torch
 from torch import Tensor
 
 from mfimage.denoising.restorer import Restored
-from mfimage.denoising.told import Row, noise_of, outcome
+from mfimage.denoising.told import Row, noise_of, outcome, quality_of
 from mfimage.eval.page import Page, Picture, Section, Slider, picture
 
 SLIDES = 24  # images on the page, at most
 _SIDE = 512  # pixels; of a larger image the middle is shown, since a smaller copy would have less noise
-_PIXELS, _TIMES = 3_000_000, 3  # on the page, about, and pictures an image
+_PIXELS = 3_000_000  # of all pictures on the page, about
 _STEP = 1 / 255  # of a difference, which is not magnified beyond
 
 
 @dataclass(frozen=True, eq=False)
 class Slide:
-    """An image before and after, (C, H, W), and the deviation of what the model is unsure of, if known."""
+    """An image before and after, (C, H, W); if known, how unsure the model is, and the clean image."""
 
     before: Tensor
     after: Tensor
     unsure: Tensor | None = None
+    clean: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Pixels of its pictures."""
+        return (3 + (self.unsure is not None) + (self.clean is not None)) * self.after[0].numel()
 
 
-def slides_of(restored: Restored, taken: Sequence[Slide]) -> list[Slide]:
+def slides_of(restored: Restored, taken: Sequence[Slide], clean: Tensor | None = None) -> list[Slide]:
     """Take the first images of a batch, of large ones the middle, while there is room beside those taken."""
-    slides, room = list[Slide](), _PIXELS - sum(_TIMES * slide.after[0].numel() for slide in taken)
+    slides, room = list[Slide](), _PIXELS - sum(slide.size for slide in taken)
     for i, (before, after) in enumerate(zip(restored.before, restored.after, strict=True)):
         count = len(taken) + len(slides)
         if count == SLIDES or (count and room <= 0):
             break
         unsure = None if restored.deviation is None else _middle(restored.deviation[i]).mean(0, keepdim=True)
-        slides.append(Slide(_middle(before).clamp(0, 1), _middle(after), unsure))
-        room -= _TIMES * slides[-1].after[0].numel()
+        true = None if clean is None else _middle(clean[i].cpu())
+        slides.append(Slide(_middle(before).clamp(0, 1), _middle(after), unsure, true))
+        room -= slides[-1].size
     return slides
 
 
@@ -71,12 +78,12 @@ def _slider(slide: Slide, row: Row, estimated: bool) -> Slider:
         most = max(float(slide.unsure.max()), _STEP)
         label = f"where the model was unsure: white is ±{most:.2g}"
         beside.append(picture((slide.unsure / most)[None], "map of uncertainty", label=label))
+    if slide.clean is not None:
+        beside.append(picture(slide.clean[None], "clean image", label="the clean image"))
     before = picture(slide.before[None], "image before", label="before")
     after = picture(slide.after[None], "image after", label="after")
-    words = (
-        f"{outcome(row)}." if not noise_of(row, estimated) else f"{noise_of(row, estimated)}; {outcome(row)}."
-    )
-    return Slider(before, after, beside, row["path"], words, row["warning"])
+    words = [noise_of(row, estimated), outcome(row), quality_of(row)]
+    return Slider(before, after, beside, row["path"], f"{'; '.join(filter(None, words))}.", row["warning"])
 
 
 def _residual(slide: Slide) -> Picture:

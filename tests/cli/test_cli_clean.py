@@ -1,6 +1,7 @@
 """Clean images beside those that are denoised: which belongs to which."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,21 @@ def test_no_two_images_are_measured_against_one(mfimage, tiny_run, nested):
     assert not Path("out").exists()
     for folder in ("n/a", "n/b"):  # one after the other it may be
         assert mfimage("denoise", folder, *command, "-q")[0] == 0
+
+
+def test_the_images_themselves_are_no_clean_ones(mfimage, tiny_run, noisy):
+    words = "noisy: its 0.png is the image that is to be denoised, not a clean one"
+    assert fails(mfimage("denoise", "noisy", "-m", tiny_run, "-o", "out", "--clean", "noisy"), 3, words)
+
+
+def test_clean_images_that_are_missing_are_told_before_the_model_is_read(mfimage, noisy):
+    Path("empty").mkdir()
+    refused = mfimage("denoise", "noisy", "-m", "no-model", "-o", "out", "--clean", "empty")
+    assert fails(refused, 3, "empty: holds no clean images of the name of noisy/0.png")
+
+
+def test_clean_images_and_their_quality_are_on_the_page(mfimage, tiny_run, noisy):
+    assert mfimage("denoise", "noisy", "-m", tiny_run, "--clean", "clean", "--report", "r")[0] == 0
+    page = Path("r/compare.html").read_text(encoding="utf-8")
+    assert page.count("the clean image") == 6
+    assert len(re.findall(r"\d+\.\d dB before, \d+\.\d after", page)) == 6

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import raising, table
+from commands import fails, raising, table
 from tiny import draw_bumps, write_images
+
+from mfimage.denoising.restorer import Restorer
 
 
 def test_an_image_too_small_for_tiles_is_skipped_and_listed(mfimage, tiny_run):
@@ -92,3 +94,21 @@ def test_a_list_of_results_is_whole_in_the_table(mfimage, tiny_run):
     write_images("noisy", draw_bumps(3))
     assert mfimage("denoise", "noisy", "-m", tiny_run, "-o", "out", "--report", "r", "-q")[0] == 0
     assert [row["output"] for row in table("r/denoised.csv")] == [f"out/{i}.png" for i in range(3)]
+
+
+def test_an_interruption_tells_which_results_are_there(mfimage, tiny_run, monkeypatch):
+    write_images("noisy", draw_bumps(6))
+    monkeypatch.setattr("mfimage.denoising.image_files.AT_ONCE", 2)
+    restore, batches = Restorer.__call__, []
+
+    def stopped(self, *arguments):
+        batches.append(1)
+        if len(batches) > 2:
+            raise KeyboardInterrupt
+        return restore(self, *arguments)
+
+    monkeypatch.setattr(Restorer, "__call__", stopped)
+    result = mfimage("denoise", "noisy", "-m", tiny_run, "-o", "out", "--report", "r")
+    assert fails(result, 130, "mfimage: interrupted: 4 of 6 images are in out, and no report")
+    assert sorted(os.listdir("out")) == [f"{i}.png" for i in range(4)]
+    assert not Path("r/denoised.csv").exists()
