@@ -41,7 +41,16 @@ from mfimage.inputs import in_batches
 
 PARTS = ("parity", "rates", "ordering", "fashion-mnist", "celeba")
 MODELS = {"AF": "af", "PIE": "pie", "M-flow": "m-flow", "Me-flow": "me-flow", "PCA": "pca", "ae": "pae"}
-SHOWN = ("fid", "fid_reconstructions", "kid", "mse", "psnr")  # with intervals
+SHOWN = (
+    "fid",
+    "fid_reconstructions",
+    "fid_floor",
+    "fd-scattering",
+    "kid",
+    "recall",
+    "mse",
+    "psnr",
+)  # with intervals
 
 
 def strange(mnist: Path | None, shape: tuple[int, ...]) -> tuple[str, Tensor]:

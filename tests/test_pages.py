@@ -123,7 +123,8 @@ def test_an_evaluation_shows_its_numbers_beside_those_of_principal_components(pa
     assert "protocol mfimage: 8-bit PNG" in text_of(page, "settings")
     lead = re.search(r'<p class="lead">(.*?)</p>', page)[1]
     assert re.match(r"Reconstructs unseen images with \d\d % less squared error than 2 principal", lead)
-    assert re.search(r"Samples have a distance of [\d.]+ \(fd-scattering\), as many training images", lead)
+    sets = r"reconstructions of training images [\d.]+, as many training images [\d.]+"
+    assert re.search(rf"Samples have a distance of [\d.]+ \(fd-scattering\), {sets}\.", lead)
 
 
 def test_the_report_of_a_run_shows_what_its_model_does(pages):

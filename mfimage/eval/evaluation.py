@@ -61,8 +61,9 @@ def evaluate(
     Args:
         data: Held-out images, as `mfimage.load` takes them; of files and names the split "test" is meant.
         model: A trained model of images.
-        train: Training images, the split "train": for PCA, for nearest neighbours, and for the floor, the
-            distance of as many training images to the held-out ones.
+        train: Training images, the split "train": for PCA, for nearest neighbours, for the floor, the
+            distance of as many training images to the held-out ones, and for that of their reconstructions:
+            what the manifold costs, where that of samples is what manifold and density cost.
         metrics: Which of `METRICS`. "fid", "kid" and "prdc" need the Inception; "fd" takes features that need
             no weights, and is called fd-scattering.
         protocol: A name in `PROTOCOLS`.
@@ -183,23 +184,22 @@ def _feature_numbers(
     """Measure in one feature space; no numbers in processes that only share the work."""
     store = FeatureStore(space.extractor, cache, s.tell)
     held_out, known = (f"{identity(data)} {s.samples} {s.seed}" for data in summaries.values())
-    samples, reconstructions = f"samples {s.weights} {s.seed}", f"reconstructions {s.weights} {held_out}"
+    samples, reconstructions = f"samples {s.weights} {s.seed}", f"reconstructions {s.weights} {known}"
 
     def drawn(data: Dataset) -> tuple[int, Callable[[range], Tensor]]:
         order = s.drawn(data, s.samples)
         return len(order), lambda rows: data.batch(order[rows.start : rows.stop])
 
-    (count, real), (floor_count, floor), features = drawn(s.test), drawn(s.train), store.features
+    (count, real), (known_count, training), features = drawn(s.test), drawn(s.train), store.features
     sets = {
         "real": features(f"test {held_out}", count, real, "held-out images"),
         "samples": features(samples, s.samples, s.sample, "samples"),
+        "training images": features(f"train {known}", known_count, training, "training images"),
     }
-    if {"fd", "fid"} & set(space.metrics):
-        sets["floor"] = features(f"train {known}", floor_count, floor, "training images")
-        if s.model.has_manifold:
-            sets["reconstructions"] = features(
-                reconstructions, count, lambda rows: s.project(real(rows)), "reconstructions"
-            )
+    if s.model.has_manifold:
+        sets["reconstructions"] = features(
+            reconstructions, known_count, lambda rows: s.project(training(rows)), "reconstructions"
+        )
     for key in (samples, reconstructions):
         store.forget(key)
     numbers: Numbers = {}

@@ -178,43 +178,58 @@ class FeatureSpace(NamedTuple):
     metrics: list[str]
 
 
-# Features (N, dim): "real", "samples", perhaps "reconstructions" and "floor", which are training images
-FeatureSets: TypeAlias = dict[str, Tensor]
+FeatureSets: TypeAlias = dict[str, Tensor]  # features (N, dim): "real", and perhaps each of SETS
+SETS = {  # what is compared with the held-out images, and the ending of its numbers
+    "samples": "",
+    "reconstructions": "_reconstructions",  # of training images, so that no image is compared with itself
+    "training images": "_floor",
+}
+
+
+def compared(sets: FeatureSets) -> Iterator[tuple[Tensor, str, str, bool]]:
+    """Give features of each set, its name, the ending of its numbers, and whether it is the model's."""
+    for kind, ending in SETS.items():
+        if kind in sets:
+            yield sets[kind], kind, ending, kind != "training images"
 
 
 def measure_frechet(s: Setup, space: FeatureSpace, sets: FeatureSets) -> Numbers:
-    """Measure Fréchet distances to the held-out images: of samples, reconstructions, training images."""
+    """Measure Fréchet distances to the held-out images."""
     real, numbers = sets["real"], {}
-    for kind, ending in (("samples", ""), ("reconstructions", "_reconstructions"), ("floor", "_floor")):
-        if kind in sets:
-            found, name = sets[kind], f"{space.name}{ending}"
-            s.tell(f"{name} of {len(found)} {'training images' if kind == 'floor' else kind}")
-            distance = bootstrap(frechet_distance, found, real, repeats=_DRAWS, seed=s.seed).cut(0.0)
-            better: Better = None if kind == "floor" else "lower"
-            beside, weights = {"real images": len(real)}, space.extractor.weights
-            numbers[name] = s.number(distance, len(found), "", better, beside, weights)
+    for found, kind, ending, ours in compared(sets):
+        s.tell(f"{space.name}{ending} of {len(found)} {kind}")
+        distance = bootstrap(frechet_distance, found, real, repeats=_DRAWS, seed=s.seed).cut(0.0)
+        beside, weights = {"real images": len(real)}, space.extractor.weights
+        better: Better = "lower" if ours else None
+        numbers[f"{space.name}{ending}"] = s.number(distance, len(found), "", better, beside, weights)
     return numbers
 
 
 def measure_kid(s: Setup, space: FeatureSpace, sets: FeatureSets) -> Numbers:
-    """Measure the kernel distance of samples, with its deviation over subsets."""
-    samples, real = sets["samples"], sets["real"]
-    least = min(len(samples), len(real))
-    size = max(2, min(1000, least // 2))
-    value, spread = kernel_distance(samples, real, _SUBSETS, size)
-    half = 1.96 * spread * (size / least) ** 0.5
-    beside = {"deviation over subsets": spread, "subset": size}
-    distance = Interval(value, value - half, value + half)
-    return {"kid": s.number(distance, len(samples), "", "lower", beside, space.extractor.weights)}
+    """Measure kernel distances to the held-out images, with their deviations over subsets."""
+    real, numbers = sets["real"], {}
+    for found, kind, ending, ours in compared(sets):
+        s.tell(f"kid{ending} of {len(found)} {kind}")
+        least = min(len(found), len(real))
+        size = max(2, min(1000, least // 2))
+        value, spread = kernel_distance(found, real, _SUBSETS, size)
+        half = 1.96 * spread * (size / least) ** 0.5
+        beside = {"deviation over subsets": spread, "subset": size}
+        distance = Interval(value, value - half, value + half)
+        better: Better = "lower" if ours else None
+        numbers[f"kid{ending}"] = s.number(distance, len(found), "", better, beside, space.extractor.weights)
+    return numbers
 
 
 def measure_prdc(s: Setup, space: FeatureSpace, sets: FeatureSets) -> Numbers:
-    """Measure precision, recall, density and coverage of samples by five neighbours."""
+    """Measure precision, recall, density and coverage of the held-out images by five neighbours."""
     numbers = {}
-    for name, values in coverage(sets["real"], sets["samples"])._asdict().items():
-        share = mean_interval(values).cut(0.0, math.inf if name == "density" else 1.0)
-        name = "prdc_density" if name == "density" else name
-        numbers[name] = s.number(share, len(values), better="higher", weights=space.extractor.weights)
+    for found, _, ending, ours in compared(sets):
+        for name, values in coverage(sets["real"], found)._asdict().items():
+            share = mean_interval(values).cut(0.0, math.inf if name == "density" else 1.0)
+            name = f"{'prdc_density' if name == 'density' else name}{ending}"
+            better: Better = "higher" if ours else None
+            numbers[name] = s.number(share, len(values), better=better, weights=space.extractor.weights)
     return numbers
 
 

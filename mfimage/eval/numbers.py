@@ -17,7 +17,7 @@ from mfimage.eval.table import ARROWS, Better, Cell, Column, Row, Table, marked,
 from mfimage.files import require_regular, write_json
 
 REPEATS = 200  # of a bootstrap
-FORMAT = "mfimage-evaluation-4"
+FORMAT = "mfimage-evaluation-5"
 _PLAIN = ("model", "data", "protocol", "asked", "skipped")  # of an evaluation, as JSON has them
 
 

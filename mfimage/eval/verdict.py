@@ -168,6 +168,14 @@ def in_words(numbers: Mapping[str, Number], model: GenerativeModel, learned: int
         )  # fmt: skip
         words.append(str(found))
     for name in [name for name in ("fid", "fd-scattering") if name in numbers][:1]:
-        floor = f", as many training images {number(numbers[f'{name}_floor'].value)}"
-        words.append(f"Samples have a distance of {number(numbers[name].value)} ({name}){floor}.")
+        beside = {
+            "_reconstructions": "reconstructions of training images",
+            "_floor": "as many training images",
+        }
+        others = [
+            f", {what} {number(numbers[name + end].value)}"
+            for end, what in beside.items()
+            if name + end in numbers
+        ]
+        words.append(f"Samples have a distance of {number(numbers[name].value)} ({name}){''.join(others)}.")
     return " ".join(words)
