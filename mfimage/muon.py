@@ -19,23 +19,25 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """Descend along the nearest orthogonal matrix to the momentum of each kernel, a row an output.
 
-    M ← 0.95 M + G,   W ← W − lr · √max(1, rows/columns) · U Vᵀ,   U S Vᵀ = G + 0.95 M
+    M ← 0.95 M + G,   W ← (1 − lr·λ) W − lr · √max(1, rows/columns) · U Vᵀ,   U S Vᵀ = G + 0.95 M
 
     All singular values of an update are about 1, so that no direction that the gradient favours, as that of
     what all inputs have in common, drowns the others: of rectified units few die. U Vᵀ is approximated by
     five steps of Newton and Schulz, to singular values of .7 to 1.2, in the weights' own precision. Of a
     kernel that draws an image each output is only scaled: orthogonal, its update would move the differences
     of colours as much as brightness.
-    K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024. `torch.optim.Muon` takes
-    matrices alone, and computes in bfloat16.
+    K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024. J. Liu et al., Muon is
+    scalable for LLM training, 2025, arXiv 2502.16982 (the decay). `torch.optim.Muon` takes matrices alone,
+    and computes in bfloat16.
 
     Args:
         parameters: Each of two dimensions or more; those behind the first count as one.
         lr: Learning rate.
+        weight_decay: λ.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        super().__init__(parameters, {"lr": lr})
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.1) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
         if any(weight.dim() < 2 for group in self.param_groups for weight in group["params"]):
             raise ValueError("Muon is for weights of two dimensions or more")
 
@@ -56,6 +58,7 @@ class Muon(torch.optim.Optimizer):
                     update = _DRAWING * F.normalize(matrix)
                 else:
                     update = max(1.0, rows / columns) ** 0.5 * orthogonalised(matrix)
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view_as(weight), alpha=-group["lr"])
 
 

@@ -125,16 +125,17 @@ class Gains(nn.Module):
 class Denoiser(nn.Module):
     """What a chart needs to remove noise: a network N that clears images of it, and gains γ(σ).
 
-    c_σ(y) = y − 5σ·tanh(r/5σ),  r = w(σ)·(y − x̂) + N(y, x̂, σ),  w = σ²/(σ² + 0.15²)
+    c_σ(y) = y − 5σ·tanh(r/5σ),  r = w(σ)·(y − x̂) + N(y − x̂, x̂ − m, σ),  w = σ²/(σ² + 0.15²)
 
     x̂ is the best linear estimate, which sees all of an image where convolutions see a part; the more noise,
-    the more it is what N starts from. Nothing is moved by much more than noise is, and c₀(y) = y. No
-    gradients are computed but in the training of its own, which turns them on.
+    the more it is what N starts from. m is the mean of each colour of x̂: with it in N's input, most rectified
+    units of N die in training. Nothing is moved by much more than noise is, and c₀(y) = y. No gradients are
+    computed but in the training of its own, which turns them on.
 
     Args:
         principal: Wiener's filter of principal coordinates.
         rest: The same of what they leave, in wavelets.
-        net: (B, 2C + 1, H, W), y, x̂ and a plane of σ, to (B, C, H, W).
+        net: (B, 2C + 1, H, W), y − x̂, x̂ − m and a plane of σ, to (B, C, H, W).
         gains: γ.
     """
 
@@ -146,5 +147,6 @@ class Denoiser(nn.Module):
     def clear(self, y: Tensor, estimate: Tensor, sigma: Tensor) -> Tensor:
         """Clear images y, (B, C, H, W), given x̂ of the same shape and σ of each place, (B, 1, H, W)."""
         share, most = sigma.square() / (sigma.square() + _EVEN**2), _REACH * sigma
-        found = share * (y - estimate) + self.net(torch.cat([y, estimate, sigma], 1)).to(y)
+        residual, centred = y - estimate, estimate - estimate.mean((2, 3), keepdim=True)
+        found = share * residual + self.net(torch.cat([residual, centred, sigma], 1)).to(y)
         return y - most * torch.tanh(found / most.clamp_min(1e-6))
