@@ -182,7 +182,9 @@ class ImageChart(Chart):
         estimate = self.multiscale.wavelets.synthesis(w + rotation.mean)
         rows, columns = window or (slice(None), slice(None))
         parts = (y, estimate, sigma.expand(-1, 1, *y.shape[2:]))
-        return denoiser.clear(*(part[..., rows, columns] for part in parts))
+        return denoiser.clear(
+            *(part[..., rows, columns] for part in parts), estimate.mean((2, 3), keepdim=True)
+        )
 
     def _linear(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Principal coordinates of images, and the wavelets of what these leave."""

@@ -144,9 +144,9 @@ class Denoiser(nn.Module):
         self.principal, self.rest, self.net, self.gains = principal, rest, net, gains
         self.requires_grad_(False)
 
-    def clear(self, y: Tensor, estimate: Tensor, sigma: Tensor) -> Tensor:
-        """Clear images y, (B, C, H, W), given x̂ of the same shape and σ of each place, (B, 1, H, W)."""
+    def clear(self, y: Tensor, estimate: Tensor, sigma: Tensor, mean: Tensor) -> Tensor:
+        """Clear images y, (B, C, H, W), given x̂ of the same shape, σ of each place, (B, 1, H, W), and m."""
         share, most = sigma.square() / (sigma.square() + _EVEN**2), _REACH * sigma
-        residual, centred = y - estimate, estimate - estimate.mean((2, 3), keepdim=True)
-        found = share * residual + self.net(torch.cat([residual, centred, sigma], 1)).to(y)
+        residual = y - estimate
+        found = share * residual + self.net(torch.cat([residual, estimate - mean, sigma], 1)).to(y)
         return y - most * torch.tanh(found / most.clamp_min(1e-6))
