@@ -32,7 +32,7 @@ from mfimage.eval.table import marked, number
 from mfimage.eval.verdict import TRAINED, VERDICT, Best, judge, read_verdict, verdict_of
 from mfimage.files import read_json
 from mfimage.inputs import in_batches
-from mfimage.models import GenerativeModel
+from mfimage.models import GenerativeModel, ways_to_sample
 from mfimage.ood.detector import DETECTOR
 from mfimage.pretrained import weights_hash
 from mfimage.run import Run
@@ -165,8 +165,11 @@ def _samples(model: GenerativeModel, config: Config, columns: int) -> Pictures |
     if model.conditional:
         return None
     rows = max(1, min(4, _SAMPLES // (columns * math.prod(model.shape))))
-    drawn = model.sample(rows * columns, torch.Generator().manual_seed(config.seed))
-    return Pictures([picture(drawn.clamp(0, 1), "samples", columns)])
+    pictures = []
+    for name, detail in ways_to_sample(model.noise_aware).items():
+        drawn = model.sample(rows * columns, torch.Generator().manual_seed(config.seed), detail=detail)
+        pictures.append(picture(drawn.clamp(0, 1), name, columns, name))
+    return Pictures(pictures)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from mfimage.cli import options as opt
 from mfimage.cli.values import NUMBERS
@@ -26,6 +26,7 @@ def sample(
     model: opt.Model = "runs/latest",
     count: Annotated[int, Parameter(alias="-n"), opt.at_least(1)] = 64,
     theta: Annotated[tuple[float, ...], NUMBERS] = (),
+    detail: Annotated[float | None, Parameter(validator=validators.Number(gte=0, lte=1))] = None,
     outdir: opt.Outdir = Path("samples"),
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
@@ -39,10 +40,13 @@ def sample(
     Args:
         count: Number of images.
         theta: Parameters of a conditional model, comma-separated.
+        detail: σ of the noise from which detail is drawn that the manifold leaves out; 0 stays on the
+            manifold. 0.5 if the model learned to remove noise, else 0.
     """
     import torch
 
     from mfimage.datasets import Points, save_png, save_pngs, sheet
+    from mfimage.models import DETAIL
     from mfimage.pretrained import from_pretrained
 
     hold(outdir)
@@ -50,10 +54,13 @@ def sample(
     if len(theta) != flow.context_features:
         raise UsageError(f"--theta: the model takes {flow.context_features} parameters, not {len(theta)}")
     context = torch.tensor([theta], dtype=torch.float32) if theta else None
+    if detail is None:
+        detail = DETAIL if flow.noise_aware else 0.0
     names = [f"sample-{seed}-{i:05d}" for i in range(count)]
     together, points = outdir / "sheet.png", outdir / f"sample-{seed}.npz"
     claim(*(outdir / f"{name}.png" for name in names), together, points)
-    drawn = _finite(flow.sample(count, torch.Generator().manual_seed(seed), batch_size, context).cpu(), model)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = _finite(flow.sample(count, generator, batch_size, context, detail).cpu(), model)
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)
         path = Points(drawn, "samples", rows).save(points)
@@ -64,7 +71,8 @@ def sample(
     late = Late()
     with late:
         save_png(sheet(images, max(1, round(count**0.5))), together)
-        talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}")
+        near = f", with detail from σ = {detail:g}, near the manifold (--detail 0: on it)" if detail else ""
+        talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}{near}")
     talk.caution(flow)
     talk.put({"images": paths}, paths)
     late.end()

@@ -16,7 +16,7 @@ from mfimage.eval.numbers import Evaluation, Number
 from mfimage.eval.page import Page, Section, strip, write_labelled_sheet
 from mfimage.eval.table import DASH, Cell, Column, Row, Table, marked
 from mfimage.files import write_json, write_text
-from mfimage.models import GenerativeModel
+from mfimage.models import GenerativeModel, ways_to_sample
 
 SHOWN = 12  # images in a row of the sheet
 _HEADLINES = ("psnr", "fid", "fd-scattering")  # whose best models the page names first
@@ -171,7 +171,9 @@ def picture_rows(models: Mapping[str, GenerativeModel], test: Dataset, seed: int
                 rows[f"{name}: reconstructions"] = model.project(x.to(model.device)).cpu()
     for name, model in models.items():
         if not model.conditional:
-            rows[f"{name}: samples"] = model.sample(SHOWN, torch.Generator().manual_seed(seed)).cpu()
+            for way, detail in ways_to_sample(model.noise_aware).items():
+                drawn = model.sample(SHOWN, torch.Generator().manual_seed(seed), detail=detail)
+                rows[f"{name}: {way}"] = drawn.cpu()
     return {name: images.clamp(0, 1) for name, images in rows.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from mfimage.eval.page import Page, Pictures, Section, picture, strip
 from mfimage.eval.protocols import MOST, PROTOCOLS, Setup
 from mfimage.eval.verdict import in_words, learned_of
 from mfimage.inputs import load_like
-from mfimage.models import GenerativeModel
+from mfimage.models import DETAILED, SAMPLES, GenerativeModel, ways_to_sample
 from mfimage.pretrained import weights_hash
 from mfimage.settings import plain
 
@@ -110,7 +111,8 @@ def evaluate(
     if failed and not numbers and is_main():
         raise DataError("; ".join(f"{name} cannot be measured: {why}" for name, why in failed.items()))
     if not model.conditional and is_main():
-        pictures["samples"] = s.sample(range(_SHOWN))
+        ways = ways_to_sample(model.noise_aware)
+        pictures |= {way: s.sample(range(_SHOWN), detail) for way, detail in ways.items()}
     says = {"name": rules.name, "says": rules.says}
     asked = {"metrics": list(metrics), "samples": samples, "density_images": density_images, "seed": seed}
     described = {**_described(model, weights), "learned": len(learned)}
@@ -184,7 +186,8 @@ def _feature_numbers(
     """Measure in one feature space; no numbers in processes that only share the work."""
     store = FeatureStore(space.extractor, cache, s.tell)
     held_out, known = (f"{identity(data)} {s.samples} {s.seed}" for data in summaries.values())
-    samples, reconstructions = f"samples {s.weights} {s.seed}", f"reconstructions {s.weights} {known}"
+    ways, reconstructions = ways_to_sample(s.model.noise_aware), f"reconstructions {s.weights} {known}"
+    drawings = {name: f"{name} {detail} {s.weights} {s.seed}" for name, detail in ways.items()}
 
     def drawn(data: Dataset) -> tuple[int, Callable[[range], Tensor]]:
         order = s.drawn(data, s.samples)
@@ -193,14 +196,15 @@ def _feature_numbers(
     (count, real), (known_count, training), features = drawn(s.test), drawn(s.train), store.features
     sets = {
         "real": features(f"test {held_out}", count, real, "held-out images"),
-        "samples": features(samples, s.samples, s.sample, "samples"),
         "training images": features(f"train {known}", known_count, training, "training images"),
     }
+    for name, detail in ways.items():
+        sets[name] = features(drawings[name], s.samples, partial(s.sample, detail=detail), name)
     if s.model.has_manifold:
         sets["reconstructions"] = features(
             reconstructions, known_count, lambda rows: s.project(training(rows)), "reconstructions"
         )
-    for key in (samples, reconstructions):
+    for key in (*drawings.values(), reconstructions):
         store.forget(key)
     numbers: Numbers = {}
     for name in space.metrics if is_main() else ():
@@ -229,14 +233,16 @@ def page_of(evaluation: Evaluation, name: str) -> Page:
 def sections_of(evaluation: Evaluation) -> list[Section]:
     """Put the numbers, and each kind of pictures, under a heading."""
     shown = dict(evaluation.pictures)
-    samples, near = shown.pop("samples", None), shown.pop("nearest training images", None)
+    near, samples = shown.pop("nearest training images", None), shown.get(SAMPLES)
+    drawn = {name: shown.pop(name) for name in (SAMPLES, DETAILED) if name in shown}
     sections = [
         Section("Numbers", "", [evaluation.table(narrow=True)]),
         Section("Reconstructions", "Drawn at random, unselected.", [strip(shown)]),
     ]
     if samples is not None:
         said = f"The first {len(samples)} samples of seed {evaluation.asked.get('seed', 0)}, unselected."
-        sections.insert(1, Section("Samples", said, [Pictures([picture(samples, "samples", 8)])]))
+        pictures = [picture(images, name, 8, name) for name, images in drawn.items()]
+        sections.insert(1, Section("Samples", said, [Pictures(pictures)]))
     if samples is not None and near is not None:
         rows = {"samples": samples[: len(near)], "nearest training images": near}
         said = "The first samples, and below each the training image of the smallest distance in pixels."

@@ -25,7 +25,7 @@ from mfimage.eval.table import Better
 from mfimage.eval.verdict import RATIO, projections
 from mfimage.inputs import in_batches
 from mfimage.losses import dequantise
-from mfimage.models import ChartedModel, GenerativeModel, bits_per_dim
+from mfimage.models import DETAILED, SAMPLES, ChartedModel, GenerativeModel, bits_per_dim
 from mfimage.models.geometry import metric
 
 Numbers: TypeAlias = dict[str, Number]
@@ -180,7 +180,8 @@ class FeatureSpace(NamedTuple):
 
 FeatureSets: TypeAlias = dict[str, Tensor]  # features (N, dim): "real", and perhaps each of SETS
 SETS = {  # what is compared with the held-out images, and the ending of its numbers
-    "samples": "",
+    SAMPLES: "",
+    DETAILED: "_detail",
     "reconstructions": "_reconstructions",  # of training images, so that no image is compared with itself
     "training images": "_floor",
 }

@@ -77,10 +77,13 @@ class Setup:
         device = self.model.device
         return in_batches(lambda part: self.model.project(part.to(device)), x, self.batch_size).clamp(0, 1)
 
-    def sample(self, rows: range) -> Tensor:
+    def sample(self, rows: range, detail: float = 0.0) -> Tensor:
         """Draw samples, cut to [0, 1]; those of a chunk follow from the seed and its place."""
         chunks = range(rows.start // CHUNK, (rows.stop - 1) // CHUNK + 1)
-        drawn = [self.model.sample(CHUNK, stream(self.seed, i), self.batch_size).cpu() for i in chunks]
+        drawn = [
+            self.model.sample(CHUNK, stream(self.seed, i), self.batch_size, detail=detail).cpu()
+            for i in chunks
+        ]
         return torch.cat(drawn)[rows.start % CHUNK :][: len(rows)].clamp(0, 1)
 
     def number(

@@ -169,6 +169,7 @@ def in_words(numbers: Mapping[str, Number], model: GenerativeModel, learned: int
         words.append(str(found))
     for name in [name for name in ("fid", "fd-scattering") if name in numbers][:1]:
         beside = {
+            "_detail": "with detail",
             "_reconstructions": "reconstructions of training images",
             "_floor": "as many training images",
         }

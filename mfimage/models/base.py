@@ -13,9 +13,11 @@ from mfimage.config import ModelConfig
 from mfimage.errors import ModelError, UsageError
 from mfimage.models.charts import NO_GAINS, Manifold
 from mfimage.models.density import Density
+from mfimage.models.detail import draw_detail
 from mfimage.models.geometry import Directions, geodesic, metric, principal_directions
 from mfimage.models.layers import in_rows
 from mfimage.modes import plainly
+from mfimage.settings import is_number
 
 
 class GenerativeModel(nn.Module):
@@ -108,42 +110,51 @@ class GenerativeModel(nn.Module):
         generator: torch.Generator | None = None,
         batch_size: int = 256,
         context: Tensor | None = None,
+        detail: float = 0.0,
     ) -> Tensor:
         """Draw from the model.
 
         All noise is drawn first, on the CPU: a seed gives the same samples for every batch size, on a CPU bit
-        for bit, and for every device and number of threads up to rounding.
+        for bit, and for every device and number of threads up to rounding. The noise of detail follows from
+        a number an image, drawn after that.
 
         Args:
             n: How many, ≥ 0.
             generator: Source of randomness; the global one if None.
             batch_size: How many are decoded at a time on a GPU; on a CPU the shape alone decides.
             context: θ of each, shape (n, P), or of all, (1, P).
+            detail: σ from which a model of images that learned to remove noise draws what its manifold leaves
+                out, see `detail.draw_detail`: the images then lie near the manifold, not on it, and come from
+                no density that is known. 0: the model's own samples.
 
         Returns:
             Shape (n, …), images not clipped to [0, 1].
 
         Raises:
-            UsageError: If a conditional model is given no context.
+            UsageError: If a conditional model is given no context, or detail is negative.
+            ModelError: If detail is asked of a model that did not learn noise.
         """
+        if not (is_number(detail) and detail >= 0):
+            raise UsageError(f"detail is a deviation σ ≥ 0 of noise, not {detail!r}")
+        if detail and not self.noise_aware:
+            raise ModelError(NO_GAINS)
         if self.conditional and context is None:
             raise UsageError(f"a conditional model: give its {self.context_features} parameters as context")
         weight = next(self.parameters())
         noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float32, device="cpu")
         if n == 0:
             return noise.new_empty(0, *self.shape)
+        seeds = torch.randint(2**62, (n if detail else 0,), generator=generator, device="cpu")
 
-        def draw(z: Tensor, theta: Tensor | None) -> Tensor:
-            return self.decode(self.push_forward(z.to(weight), theta), theta)
+        def draw(rows: Tensor, theta: Tensor | None) -> Tensor:
+            x = self.decode(self.push_forward(noise[rows].to(weight), theta), theta)
+            return draw_detail(self.clear, x, detail, seeds[rows]) if detail else x
 
-        theta = None if context is None else context.to(weight).expand(n, -1)
-        if weight.device.type != "cpu":
-            return in_rows(draw, noise, theta, batch_size)
-        size = _block(self.shape)
-        rows = torch.arange(-(-n // size) * size).clamp_max(
-            n - 1
-        )  # the last one again, until a block is full
-        return in_rows(draw, noise[rows], None if theta is None else theta[rows], size)[:n]
+        blocks = weight.device.type == "cpu"
+        size = _block(self.shape) if blocks else batch_size
+        rows = torch.arange(-(-n // size) * size if blocks else n).clamp_max(n - 1)  # the last one fills them
+        theta = None if context is None else context.to(weight).expand(n, -1)[rows]
+        return in_rows(draw, rows, theta, size)[:n]
 
     def __repr__(self) -> str:
         """Show the kind, the shape of the data, d, and the parts with their sizes."""

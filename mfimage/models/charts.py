@@ -181,10 +181,10 @@ class ImageChart(Chart):
             w = denoiser.principal(principal, typical) @ rotation.basis.T + denoiser.rest(rest, typical)
         estimate = self.multiscale.wavelets.synthesis(w + rotation.mean)
         rows, columns = window or (slice(None), slice(None))
-        parts = (y, estimate, sigma.expand(-1, 1, *y.shape[2:]))
-        return denoiser.clear(
-            *(part[..., rows, columns] for part in parts), estimate.mean((2, 3), keepdim=True)
+        y, level, seen = (
+            part[..., rows, columns] for part in (y, sigma.expand(-1, 1, *y.shape[2:]), estimate)
         )
+        return denoiser.clear(y, seen, level, estimate.mean((2, 3), keepdim=True))
 
     def _linear(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Principal coordinates of images, and the wavelets of what these leave."""

@@ -111,7 +111,9 @@ def test_principal_components_have_known_numbers(tmp_path):
 def test_a_model_that_repeats_its_training_images_is_found_out(sets, model, monkeypatch, tmp_path):
     test, train = sets
     monkeypatch.setattr(
-        type(model), "sample", lambda flow, count, *_: train.batch(torch.arange(count) % len(train)) + 1e-4
+        type(model),
+        "sample",
+        lambda flow, count, *_, **__: train.batch(torch.arange(count) % len(train)) + 1e-4,
     )
     n = evaluate(test, model, train, metrics=("memorisation",), cache=tmp_path).numbers
     assert n["copies"].value == 1
