@@ -37,7 +37,7 @@ class ModelConfig:
         near: Principal coordinates after the first d that the dense networks see and draw.
         draw: Channels, at full size, of the networks that see and draw images; 0 leaves them out.
         dropout: Rate at which hidden features of the dense networks are dropped in training.
-        noise_width: Channels, at full size, of the network that removes noise; 3, 6, 8 times as many below.
+        noise_width: Channels, at full size, of the network that removes noise; 2, 3, 4 times as many below.
         hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.
         bends: Pairs of dense networks that bend the linear subspace.
         density_steps: Spline couplings of h; see `models.latent_density`.
@@ -57,7 +57,7 @@ class ModelConfig:
     near: int = 256
     draw: int = 0
     dropout: float = 0.1
-    noise_width: int = 16
+    noise_width: int = 32
     hidden: int = 0
     bends: int = 1
     density_steps: int = 5

@@ -62,7 +62,7 @@ def test_damaged_weights_are_named(saved_model, kind):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "another-1"}, "format 'another-1' is not 'mfimage-3'"),
+        ({"format": "another-1"}, "format 'another-1' is not 'mfimage-4'"),
         ({"format": None}, "format None is not"),
         (
             {"format": "mfimage-1", "keep": 1.0},

@@ -25,7 +25,7 @@ from mfimage.models.vectors import Spherical, VectorChart
 from mfimage.models.wavelets import Wavelets
 from mfimage.modes import Making, plainly
 
-_WIDER = (1, 3, 6, 8)  # channels of the network that removes noise at each size, in units of noise_width
+_WIDER = (1, 2, 3, 4)  # channels of the network that removes noise at each size, in units of noise_width
 
 
 def build(config: ModelConfig, seed: int = 0) -> GenerativeModel:

@@ -212,8 +212,8 @@ def tweedie(
     """
     if not model.has_ambient_density:
         raise ModelError(
-            "this model's density lies on its manifold, where method tweedie needs one of the whole space: "
-            "choose another method, or train one by af, pie or denoising"
+            "method tweedie needs a density on the whole space, and this model's lies on its manifold: "
+            "choose another method, or train by af, pie or denoising"
         )
     with torch.enable_grad():
         y = y.detach().requires_grad_()

@@ -66,11 +66,11 @@ def test_the_configuration_and_the_parts_agree():
 
 
 REPR = """\
-ManifoldFlow: shape (1, 8, 8), d = 3, 42,340 parameters, noise-aware
-  chart: ImageChart, 3,096 parameters
+ManifoldFlow: shape (1, 8, 8), d = 3, 41,588 parameters, noise-aware
+  chart: ImageChart, 2,344 parameters
     multiscale: Multiscale, 240 parameters
     subspace: BentSubspace, 1,248 parameters
-    denoiser: Denoiser, 1,608 parameters
+    denoiser: Denoiser, 856 parameters
   density: Density, 39,244 parameters"""
 
 
