@@ -26,7 +26,7 @@ def sample(
     model: opt.Model = "runs/latest",
     count: Annotated[int, Parameter(alias="-n"), opt.at_least(1)] = 64,
     theta: Annotated[tuple[float, ...], NUMBERS] = (),
-    detail: Annotated[float | None, Parameter(validator=validators.Number(gte=0, lte=1))] = None,
+    detail: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))] = 0.0,
     outdir: opt.Outdir = Path("samples"),
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
@@ -40,13 +40,12 @@ def sample(
     Args:
         count: Number of images.
         theta: Parameters of a conditional model, comma-separated.
-        detail: σ of the noise from which detail is drawn that the manifold leaves out; 0 stays on the
-            manifold. 0.5 if the model learned to remove noise, else 0.
+        detail: σ of noise from which what the manifold leaves out is drawn, such as 0.5: sharper images, near
+            the manifold, by a model that learned to remove noise; 0 stays on it.
     """
     import torch
 
     from mfimage.datasets import Points, save_png, save_pngs, sheet
-    from mfimage.models import DETAIL
     from mfimage.pretrained import from_pretrained
 
     hold(outdir)
@@ -54,8 +53,6 @@ def sample(
     if len(theta) != flow.context_features:
         raise UsageError(f"--theta: the model takes {flow.context_features} parameters, not {len(theta)}")
     context = torch.tensor([theta], dtype=torch.float32) if theta else None
-    if detail is None:
-        detail = DETAIL if flow.noise_aware else 0.0
     names = [f"sample-{seed}-{i:05d}" for i in range(count)]
     together, points = outdir / "sheet.png", outdir / f"sample-{seed}.npz"
     claim(*(outdir / f"{name}.png" for name in names), together, points)
@@ -71,7 +68,7 @@ def sample(
     late = Late()
     with late:
         save_png(sheet(images, max(1, round(count**0.5))), together)
-        near = f", with detail from σ = {detail:g}, near the manifold (--detail 0: on it)" if detail else ""
+        near = f", with detail from σ = {detail:g}: near the manifold, not on it" if detail else ""
         talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}{near}")
     talk.caution(flow)
     talk.put({"images": paths}, paths)

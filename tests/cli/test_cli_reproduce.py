@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import fails
+from PIL import Image
 from tiny import VECTORS, shrink_circle
 
 from mfimage import from_pretrained
@@ -89,6 +90,7 @@ def test_a_model_of_vectors_is_sampled_and_refused_by_the_verbs_for_images(mfima
     drawn = load_points(out.strip())
     expected = from_pretrained("run").sample(5, torch.Generator().manual_seed(3))
     assert torch.equal(drawn.x, expected)
+    Image.new("L", (8, 8)).save("a.png")
     for verb in (["denoise", "a.png"], ["score", "a.png"], ["evaluate", "points.npz"]):
         status, out, err = mfimage(*verb, "-m", "run")
         assert status in (2, 4)

@@ -67,13 +67,12 @@ def test_a_model_without_noise_draws_no_detail(model):
         model.sample(2, detail=0.5)
 
 
-def test_sample_draws_detail_where_it_can_and_says_so(mfimage, tiny_run, tmp_path):
+def test_sample_draws_detail_where_it_is_asked_to_and_says_so(mfimage, tiny_run, tmp_path):
     save_pretrained(aware(), tmp_path / "aware")
-    code, out, err = mfimage("sample", "-m", tmp_path / "aware", "-n", 4, "-o", "out")
+    code, out, err = mfimage("sample", "-m", tmp_path / "aware", "-n", 4, "-o", "out", "--detail", 0.5)
     assert (code, len(out.splitlines())) == (0, 4)
-    assert "with detail from σ = 0.5, near the manifold (--detail 0: on it)" in err
-    assert "with detail" not in mfimage("sample", "-m", tmp_path / "aware", "-o", "on", "--detail", 0)[2]
-    assert "with detail" not in mfimage("sample", "-m", tiny_run, "-o", "tiny")[2]
+    assert "with detail from σ = 0.5: near the manifold, not on it" in err
+    assert "with detail" not in mfimage("sample", "-m", tmp_path / "aware", "-o", "on")[2]
     assert fails(mfimage("sample", "-m", tiny_run, "-o", "no", "--detail", 0.2), 4, "not trained with noise")
 
 
