@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 # fmt: off
@@ -111,3 +112,38 @@ def test_inverse_anscombe_has_no_bias(monkeypatch):
             assert inverse_anscombe(z.mean(), noise) == pytest.approx(x, abs=0.001)
             algebraic = noise.gain * (z.mean() ** 2 / 4 - 0.375) - noise.sigma**2 / noise.gain
             assert abs(algebraic - x) > 0.005
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_the_page_of_denoising_is_written_of_what_is_measured(noisy, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from denoisers import page
+    from denoisers.bars import summary
+    from denoisers.sets import GAUSSIAN, PHOTONS
+
+    def row(best, noises, count):
+        qualities = {str(noise): [best - 20 * noise.sigma + i for i in range(count)] for noise in noises}
+        return {n: {"psnr": q, "ssim": 0.9, "seconds": 0.1, "setting": ""} for n, q in qualities.items()}
+
+    found = {"auto": row(33.0, (*GAUSSIAN, *PHOTONS), 4), "BM3D": row(32.0, (*GAUSSIAN, *PHOTONS), 2)}
+    if noisy:
+        found["noisy"] = row(20.0, (*GAUSSIAN, *PHOTONS), 4)
+    one = {
+        "rows": {name: summary(cells, found) for name, cells in found.items()},
+        "sigma": dict.fromkeys(found, "known"), "facts": {"0.1": {"within_1": 0.684}},
+        "left_out": {"DnCNN": "deepinv is not installed"}, "trained_cpu_seconds": {"m-flow": 1500.0},
+        "bars": {"auto, dB at 0.1": {"asked": "≥ 28.2", "found": 32.5, "met": True}},
+    }  # fmt: skip
+    monkeypatch.setattr(page, "PAGE", tmp_path / "denoising.md")
+    page.write_page({"clothes": one}, "What it is.")
+    lines = (tmp_path / "denoising.md").read_text(encoding="utf-8").splitlines()
+    (table, ahead, photons) = (line for line in lines if line.startswith("| BM3D"))
+    assert table.startswith("| BM3D | known | 31.50 ± ")
+    assert table.endswith("| 0.1 | 2 |")
+    assert ahead.startswith("| BM3D | +1.00 ± 0.00 |")
+    assert photons.endswith("| 2 |")
+    assert "| auto, dB at 0.1 | ≥ 28.2 | **32.5** | yes |" in lines
+    assert "Left out: deepinv is not installed – DnCNN." in lines
+    with Image.open(tmp_path / "denoising.png") as picture:
+        assert picture.width > 300

@@ -117,7 +117,9 @@ def draw(results: Results) -> None:
 
 
 def _against_sigma(axes: Any, name: str, rows: dict[str, Any]) -> None:
-    """A few lines, each named on the right."""
+    """A few lines, each named on the right; none where the noisy images were not measured."""
+    if "noisy" not in rows:
+        return
     drawn = {row: colour for row, colour in LINES.items() if row in rows}
     ends = {}
     for row, colour in drawn.items():
