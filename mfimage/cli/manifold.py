@@ -162,6 +162,7 @@ def interpolate(
     *,
     model: opt.Model = "runs/latest",
     points: Annotated[int, opt.at_least(2)] = 9,
+    gif: opt.Flag = False,
     outdir: opt.Outdir = Path("interpolated"),
     options: opt.Options = opt.Options(),
 ) -> None:
@@ -171,13 +172,15 @@ def interpolate(
         first: Image file.
         last: Another.
         points: Images on the way, both ends included.
+        gif: Write the way there and back as way.gif too.
     """
-    from mfimage.datasets import save_png, save_pngs, sheet
+    from mfimage.datasets import save_gif, save_png, save_pngs, sheet
 
     names, together = [f"step-{i:02d}" for i in range(points)], outdir / "sheet.png"
+    moving = [outdir / "way.gif"] if gif else []
     opt.given(first, last)
     hold(outdir)
-    claim(*(outdir / f"{name}.png" for name in names), together)
+    claim(*(outdir / f"{name}.png" for name in names), together, *moving)
     flow = _manifold_flow(model, options)
     ends = options.inputs([str(first), str(last)], flow)
     if len(ends) != 2:
@@ -189,6 +192,8 @@ def interpolate(
     late = Late()
     with late:
         save_png(sheet(way, points), together)
+        for path in moving:
+            save_gif(way, path)
     options.put({"images": paths}, paths)
     late.end()
 

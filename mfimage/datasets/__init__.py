@@ -8,7 +8,7 @@ from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.index import iter_files
 from mfimage.datasets.loading import load, load_files, load_for_training
 from mfimage.datasets.named import NAMED
-from mfimage.datasets.pictures import gaussian_noise, save_png, save_pngs, sheet
+from mfimage.datasets.pictures import gaussian_noise, save_gif, save_png, save_pngs, sheet
 from mfimage.datasets.points import Points, load_points
 from mfimage.datasets.sets import Dataset, ImageSet
 from mfimage.datasets.stored_set import StoredSet
@@ -29,6 +29,7 @@ __all__ = [
     "load_files",
     "load_for_training",
     "load_points",
+    "save_gif",
     "save_png",
     "save_pngs",
     "sheet",

@@ -11,12 +11,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mfimage.datasets.formats import encode_png
@@ -53,6 +55,20 @@ def save_png(image: Tensor, path: str | Path, deep: bool = False) -> None:
     content = encode_png(array_of(image, str(path), 65535 if deep else 255))
     with whole(Path(path)) as temporary:
         temporary.write_bytes(content)
+
+
+def save_gif(images: Iterable[Tensor], path: str | Path, seconds: float = 0.1) -> None:
+    """Write images, as `save_png` takes them, as a GIF that runs there and back without an end, or nothing.
+
+    A GIF has 256 colours, which are scattered.
+    """
+    there = [Image.fromarray(array_of(image, str(path))) for image in images]
+    frames, stream = [*there, *there[-2:0:-1]], io.BytesIO()
+    frames[0].save(
+        stream, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0
+    )
+    with whole(Path(path)) as temporary:
+        temporary.write_bytes(stream.getvalue())
 
 
 def save_pngs(

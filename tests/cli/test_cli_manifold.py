@@ -4,9 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from commands import fails
+from commands import fails, pixels_of
 from PIL import Image
 from tiny import draw_bumps, write_images
 
@@ -62,6 +63,13 @@ def test_interpolate_writes_the_way(mfimage, tiny_run, pictures):
     assert len(out.splitlines()) == 5
     assert all(Path(line).is_file() for line in out.splitlines())
     assert Path("interpolated/sheet.png").is_file()
+    assert not Path("interpolated/way.gif").exists()
+    assert mfimage("interpolate", *ends, "-m", tiny_run, "--points", 5, "--gif", "-o", "moving")[0] == 0
+    with Image.open("moving/way.gif") as moving:
+        assert (moving.n_frames, moving.info["loop"], moving.size) == (8, 0, (8, 8))
+        moving.seek(3)
+        frame = np.asarray(moving.convert("L")) / 255.0
+    np.testing.assert_allclose(frame, pixels_of("moving/step-03.png"), atol=0.02)
 
 
 @pytest.mark.parametrize(
