@@ -27,6 +27,7 @@ def sample(
     count: Annotated[int, Parameter(alias="-n"), opt.at_least(1)] = 64,
     theta: Annotated[tuple[float, ...], NUMBERS] = (),
     detail: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))] = 0.0,
+    temperature: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=10))] = 1.0,
     outdir: opt.Outdir = Path("samples"),
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
@@ -42,6 +43,7 @@ def sample(
         theta: Parameters of a conditional model, comma-separated.
         detail: σ of noise from which what the manifold leaves out is drawn, such as 0.5: sharper images, near
             the manifold, by a model that learned to remove noise; 0 stays on it.
+        temperature: Factor of the base noise; below 1 images are more usual and less varied than learned.
     """
     import torch
 
@@ -57,7 +59,7 @@ def sample(
     together, points = outdir / "sheet.png", outdir / f"sample-{seed}.npz"
     claim(*(outdir / f"{name}.png" for name in names), together, points)
     generator = torch.Generator().manual_seed(seed)
-    drawn = _finite(flow.sample(count, generator, batch_size, context, detail).cpu(), model)
+    drawn = _finite(flow.sample(count, generator, batch_size, context, detail, temperature).cpu(), model)
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)
         path = Points(drawn, "samples", rows).save(points)
@@ -68,8 +70,9 @@ def sample(
     late = Late()
     with late:
         save_png(sheet(images, max(1, round(count**0.5))), together)
-        near = f", with detail from σ = {detail:g}: near the manifold, not on it" if detail else ""
-        talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}{near}")
+        how = f", at temperature {temperature:g}" if temperature != 1 else ""
+        how += f", with detail from σ = {detail:g}: near the manifold, not on it" if detail else ""
+        talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}{how}")
     talk.caution(flow)
     talk.put({"images": paths}, paths)
     late.end()

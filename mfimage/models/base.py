@@ -111,6 +111,7 @@ class GenerativeModel(nn.Module):
         batch_size: int = 256,
         context: Tensor | None = None,
         detail: float = 0.0,
+        temperature: float = 1.0,
     ) -> Tensor:
         """Draw from the model.
 
@@ -126,22 +127,27 @@ class GenerativeModel(nn.Module):
             detail: σ from which a model of images that learned to remove noise draws what its manifold leaves
                 out, see `detail.draw_detail`: the images then lie near the manifold, not on it, and come from
                 no density that is known. 0: the model's own samples.
+            temperature: Factor of the base noise; below 1 samples are more usual, and less varied, than the
+                model's density has them.
 
         Returns:
             Shape (n, …), images not clipped to [0, 1].
 
         Raises:
-            UsageError: If a conditional model is given no context, or detail is negative.
+            UsageError: If a conditional model is given no context, detail is negative, or temperature not
+                positive.
             ModelError: If detail is asked of a model that did not learn noise.
         """
         if not (is_number(detail) and detail >= 0):
             raise UsageError(f"detail is a deviation σ ≥ 0 of noise, not {detail!r}")
+        if not (is_number(temperature) and temperature > 0):
+            raise UsageError(f"temperature is a factor above 0 of the base noise, not {temperature!r}")
         if detail and not self.noise_aware:
             raise ModelError(NO_GAINS)
         if self.conditional and context is None:
             raise UsageError(f"a conditional model: give its {self.context_features} parameters as context")
         weight = next(self.parameters())
-        noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float32, device="cpu")
+        noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float32, device="cpu") * temperature
         if n == 0:
             return noise.new_empty(0, *self.shape)
         seeds = torch.randint(2**62, (n if detail else 0,), generator=generator, device="cpu")

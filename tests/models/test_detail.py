@@ -1,4 +1,4 @@
-"""Detail that a manifold leaves out, drawn by what removes noise."""
+"""Samples: their temperature, and detail that a manifold leaves out, drawn by what removes noise."""
 
 import pytest
 import torch
@@ -56,6 +56,22 @@ def test_samples_with_detail_are_the_model_s_own_and_more():
     assert torch.equal(again, detailed)
 
 
+def test_a_low_temperature_shrinks_the_base_noise(model):
+    warm, cold = (
+        model.density.transform(
+            model.encode(model.sample(50, torch.Generator().manual_seed(0), temperature=t))
+        )[0]
+        for t in (1.0, 0.5)
+    )
+    torch.testing.assert_close(cold, 0.5 * warm, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("inf"), "cold"])
+def test_temperature_is_a_factor(temperature, model):
+    with pytest.raises(UsageError, match="temperature is a factor above 0"):
+        model.sample(2, temperature=temperature)
+
+
 @pytest.mark.parametrize("detail", [-0.1, float("nan"), "much"])
 def test_detail_is_a_deviation(detail):
     with pytest.raises(UsageError, match="detail is a deviation σ ≥ 0"):
@@ -69,9 +85,22 @@ def test_a_model_without_noise_draws_no_detail(model):
 
 def test_sample_draws_detail_where_it_is_asked_to_and_says_so(mfimage, tiny_run, tmp_path):
     save_pretrained(aware(), tmp_path / "aware")
-    code, out, err = mfimage("sample", "-m", tmp_path / "aware", "-n", 4, "-o", "out", "--detail", 0.5)
+    command = [
+        "sample",
+        "-m",
+        tmp_path / "aware",
+        "-n",
+        4,
+        "-o",
+        "out",
+        "--detail",
+        0.5,
+        "--temperature",
+        0.9,
+    ]
+    code, out, err = mfimage(*command)
     assert (code, len(out.splitlines())) == (0, 4)
-    assert "with detail from σ = 0.5: near the manifold, not on it" in err
+    assert "4 samples and sheet.png in out, at temperature 0.9, with detail from σ = 0.5: near the" in err
     assert "with detail" not in mfimage("sample", "-m", tmp_path / "aware", "-o", "on")[2]
     assert fails(mfimage("sample", "-m", tiny_run, "-o", "no", "--detail", 0.2), 4, "not trained with noise")
 
