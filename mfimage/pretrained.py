@@ -24,11 +24,7 @@ from mfimage.settings import from_json
 from mfimage.tensors import load_state, read_tensors, require_fit, write_tensors
 
 FORMAT = "mfimage-4"
-_BEFORE = {
-    "mfimage-1": "0.1.0",
-    "mfimage-2": "0.1.0",
-    "mfimage-3": "0.1.0",
-}  # format → the last version that reads it
+_BEFORE = {f"mfimage-{i}": "0.1.0" for i in (1, 2, 3)}  # format → the last version that reads it
 WEIGHTS, CONFIG, CALIBRATION = FILES = "model.safetensors", "config.json", "calibration.json"
 _SLACK = 2**22  # numbers that a model may make beside its weights: masks, and what a first weight is made of
 _SECTIONS = "mfimage-calibration-3"  # format of calibration.json: a section for each finding

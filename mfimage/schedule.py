@@ -83,7 +83,8 @@ class Schedule:
         ema: β of the average of the weights that is validated and kept; 0 keeps the weights themselves.
         patience: Validations without a better one that end the phase, after a fifth of it; 0 never does.
         seconds: Of the phase, by the clock.
-        muon: Whether all weights, which are matrices and kernels, are updated by `Muon` and not by AdamW.
+        muon: Whether all weights, which are matrices and kernels, are updated by `Muon` and not by AdamW,
+            with a decay of its own.
     """
 
     steps: int | None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -106,8 +106,11 @@ def denoise(
     total = sum(restorer.steps(*shape) for shape in large) if tile else len(paths)
     with done.late, options.progress("tiles" if tile else "images", total) as advance:
         telling = replace(restorer, advance=_counting(advance), seen=Evidence())
-        with _telling_of_stops(done, len(paths), outdir):
+        try:
             _restore(telling, reader, paths, truths, outdir, report, uncertainty, done)
+        except KeyboardInterrupt:
+            there = f"{len(done.rows):,} of {counted(len(paths), 'image')} are in {outdir}"
+            raise Interrupted(signal.SIGINT, f"interrupted: {there}, and no report") from None
     notes = [*reader.notes, *opaque(done.clear, len(done.rows)), *_unmeasured(restorer, done)]
     if assumed is not None and done.luma and (words := unscaled(assumed)):
         notes.append(f"{done.luma:,} of {counted(len(done.rows), 'image')}: {words}")
@@ -174,18 +177,6 @@ def _restore(
             done.groups += thumbnails(restored, truth, size, left)
         if report is not None:
             done.slides += slides_of(restored, done.slides, truth)
-
-
-@contextmanager
-def _telling_of_stops(done: _Done, count: int, outdir: Path) -> Iterator[None]:
-    """Say with an interruption which results are there."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        there = (
-            f"{len(done.rows):,} of {counted(count, 'image')} are in {outdir}" if done.rows else "no results"
-        )
-        raise Interrupted(signal.SIGINT, f"interrupted: {there}, and no report") from None
 
 
 def _lumas(restorer: Restorer, names: Sequence[str]) -> list[bool]:

@@ -180,10 +180,10 @@ def interpolate(
     from mfimage.datasets import save_gif, save_png, save_pngs, sheet
 
     names, together = [f"step-{i:02d}" for i in range(points)], outdir / "sheet.png"
-    moving = [outdir / "way.gif"] if gif else []
+    moving = outdir / "way.gif"
     opt.given(first, last)
     hold(outdir)
-    claim(*(outdir / f"{name}.png" for name in names), together, *moving)
+    claim(*(outdir / f"{name}.png" for name in names), together, *[moving] * gif)
     flow = _manifold_flow(model, options)
     ends = options.inputs([str(first), str(last)], flow)
     if len(ends) != 2:
@@ -195,8 +195,8 @@ def interpolate(
     late = Late()
     with late:
         save_png(sheet(way, points), together)
-        for path in moving:
-            save_gif(way, path)
+        if gif:
+            save_gif(way, moving)
     options.put({"images": paths}, paths)
     late.end()
 

@@ -25,6 +25,7 @@ from mfimage.datasets.formats import encode_png
 from mfimage.errors import DataError, UsageError
 from mfimage.files import whole
 
+_FRAME = 100  # milliseconds of an image that moves
 _LONGEST = 240  # bytes of a name before its number and its suffix
 
 
@@ -57,16 +58,14 @@ def save_png(image: Tensor, path: str | Path, deep: bool = False) -> None:
         temporary.write_bytes(content)
 
 
-def save_gif(images: Iterable[Tensor], path: str | Path, seconds: float = 0.1) -> None:
+def save_gif(images: Iterable[Tensor], path: str | Path) -> None:
     """Write images, as `save_png` takes them, as a GIF that runs there and back without an end, or nothing.
 
     A GIF has 256 colours, which are scattered.
     """
     there = [Image.fromarray(array_of(image, str(path))) for image in images]
     frames, stream = [*there, *there[-2:0:-1]], io.BytesIO()
-    frames[0].save(
-        stream, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0
-    )
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], duration=_FRAME, loop=0)
     with whole(Path(path)) as temporary:
         temporary.write_bytes(stream.getvalue())
 

@@ -142,8 +142,6 @@ class GenerativeModel(nn.Module):
             raise UsageError(f"detail is a deviation σ ≥ 0 of noise, not {detail!r}")
         if not (is_number(temperature) and temperature > 0):
             raise UsageError(f"temperature is a factor above 0 of the base noise, not {temperature!r}")
-        if detail and not self.noise_aware:
-            raise ModelError(NO_GAINS)
         if self.conditional and context is None:
             raise UsageError(f"a conditional model: give its {self.context_features} parameters as context")
         weight = next(self.parameters())

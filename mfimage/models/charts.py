@@ -181,10 +181,9 @@ class ImageChart(Chart):
             w = denoiser.principal(principal, typical) @ rotation.basis.T + denoiser.rest(rest, typical)
         estimate = self.multiscale.wavelets.synthesis(w + rotation.mean)
         rows, columns = window or (slice(None), slice(None))
-        y, level, seen = (
-            part[..., rows, columns] for part in (y, sigma.expand(-1, 1, *y.shape[2:]), estimate)
-        )
-        return denoiser.clear(y, seen, level, estimate.mean((2, 3), keepdim=True))
+        parts, mean = (y, estimate, sigma.expand(-1, 1, *y.shape[2:])), estimate.mean((2, 3), keepdim=True)
+        y, estimate, sigma = (part[..., rows, columns] for part in parts)
+        return denoiser.clear(y, estimate, sigma, mean)
 
     def _linear(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Principal coordinates of images, and the wavelets of what these leave."""
