@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from mfimage import losses
 from mfimage.config import AlgorithmName, Config, KindName
-from mfimage.errors import UsageError
+from mfimage.datasets.sets import Dataset
+from mfimage.errors import DataError, UsageError
+from mfimage.model_config import CLASSES
 from mfimage.models.charts import Window
 
 DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
@@ -28,6 +30,7 @@ class Batch(NamedTuple):
     x: Tensor  # data (B, …), or codes (B, d) in a phase on codes
     context: Tensor | None = None  # θ, shape (B, P)
     score: Tensor | None = None  # the simulator's joint score, shape (B, P)
+    label: Any = None  # class indices, shape (B,)
     clean: Any = None  # what x was before noise was added
     noise: Any = None  # random numbers of the step, shape (B, d)
     sigma: Any = None  # deviation of the noise that was added to each, shape (B,), where it varies
@@ -51,6 +54,13 @@ def _samples(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
     """Twice as many samples as data."""
     theta = None if batch.context is None else torch.cat([batch.context, batch.context])
     return model.sample(2 * len(batch.x), generator, context=theta)
+
+
+def _of_classes(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Twice as many samples as data, of one class after the other."""
+    count, classes = 2 * len(batch.x), len(model.classifier.classes)
+    drawn = [model.sample(1, generator, label=i % classes) for i in range(min(count, classes))]
+    return torch.cat(drawn)[torch.arange(count) % len(drawn)]
 
 
 Sheet: TypeAlias = Callable[[Any, Batch, torch.Generator], Tensor]
@@ -214,6 +224,11 @@ _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
     codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.1, batch=2.0, sheet=_samples,
 )  # fmt: skip
+_CLASSES = Phase(
+    "classes", lambda m: m.classifier, lambda m, b, c: losses.misclassification(m, b.x, b.label),
+    lambda m, b: m.classifier.initialise(b.x), codes=True, points=lambda m, x, c: m.encode(x, c), share=0.03,
+    batch=2.0, sheet=_of_classes,
+)  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))
 _TRANSPORT = _whole("transport", lambda m, b, c: losses.sinkhorn(m, b.x, b.noise, b.context), _draw)
@@ -240,14 +255,41 @@ def check_score(config: Config, known: bool) -> None:
         raise UsageError("the score of codes is that of the data only where the chart sees no θ")
 
 
+def classes_of(data: Dataset, config: Config) -> tuple[str, ...]:
+    """Name the classes that are to be learned, none if none are.
+
+    Raises:
+        UsageError: The algorithm does not learn classes.
+        DataError: The classes of the images are not known, or are too many or too few.
+    """
+    if not config.classes:
+        return ()
+    if _CLASSES not in ALGORITHMS[config.algorithm].phases or data.theta is not None:
+        raise UsageError(f"classes are not learned by {config.algorithm}, or beside parameters θ")
+    if data.labels is None:
+        raise DataError(
+            f"{data.name}: the class of each image is not known: put the images of each class into a folder "
+            "of its name, or give labels"
+        )
+    least, most = int(data.labels.min()), int(data.labels.max())
+    names = data.classes or tuple(map(str, range(most + 1)))
+    if least < 0 or most >= len(names):
+        raise DataError(f"{data.name}: class indices {least} … {most} are not those of {len(names)} classes")
+    if not 2 <= len(names) <= CLASSES:
+        raise DataError(f"{data.name}: {len(names)} classes: 2 … {CLASSES:,} can be learned")
+    return names
+
+
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {
     "m-flow": Algorithm(
-        "manifold-flow", (_BENDING, _MANIFOLD, _REFINEMENT, _NOISE, _DENSITY)
+        "manifold-flow", (_BENDING, _MANIFOLD, _REFINEMENT, _NOISE, _DENSITY, _CLASSES)
     ),  # M-flow, sequential
     "m-flow-a": Algorithm("manifold-flow", (_ALTERNATING,)),  # alternating
     "m-flow-s": Algorithm("manifold-flow", (_SIMULTANEOUS,)),  # simultaneous
     "m-flow-ot": Algorithm("manifold-flow", (_TRANSPORT,)),  # by optimal transport
-    "me-flow": Algorithm("encoder-flow", (_MANIFOLD, _NOISE, _DENSITY)),  # Me-flow: a separate encoder
+    "me-flow": Algorithm(
+        "encoder-flow", (_MANIFOLD, _NOISE, _DENSITY, _CLASSES)
+    ),  # Me-flow: a separate encoder
     "me-flow-a": Algorithm("encoder-flow", (_ALTERNATING,)),
     "me-flow-s": Algorithm("encoder-flow", (_SIMULTANEOUS,)),
     "free-form": Algorithm("encoder-flow", (_FREE_FORM,)),  # Me-flow by a surrogate of the volume
@@ -255,6 +297,6 @@ ALGORITHMS: dict[AlgorithmName, Algorithm] = {
     "pie": Algorithm("pie", (_LIKELIHOOD,)),  # pseudo-invertible encoder
     "af": Algorithm("ambient-flow", (_LIKELIHOOD,)),  # ambient flow
     "fom": Algorithm("sphere", (_DENSITY,)),  # flow on a manifold that is given
-    "pae": Algorithm("autoencoder", (_MANIFOLD, _DENSITY)),  # probabilistic autoencoder
+    "pae": Algorithm("autoencoder", (_MANIFOLD, _DENSITY, _CLASSES)),  # probabilistic autoencoder
     "pca": Algorithm("linear", (_PRINCIPAL,)),  # principal components and a Gaussian
 }

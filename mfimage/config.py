@@ -95,6 +95,8 @@ class Config:
             by its text, as poisson:10-100: see `mfimage.noise`. See `settled`.
         weight: Of the squared error beside the likelihood, where one objective holds both.
         scandal: α, the weight of the joint score's error, where the data give a score; 0 leaves it out.
+        classes: Whether the class of each image is learned too, from its codes, so that samples of one can be
+            asked for; the images' folders, or the labels of their set, are the classes.
         every: Steps between validations, checkpoints and pictures; without it they come after 1, 2, 4 and
             8 % of a phase, and then every 4 %.
         validation: Images of the training split held out to watch the error and to keep the best.
@@ -123,6 +125,7 @@ class Config:
     noise: float | tuple[float, float] | str | None = None
     weight: float = 1000.0
     scandal: float = 0.0
+    classes: bool = False
     every: int | None = None
     validation: int = 1000
     seed: int = 0
@@ -191,12 +194,16 @@ class Config:
         return (self.time or TIME) if self.steps is None else None
 
     def model_config(
-        self, shape: tuple[int, ...], kind: KindName = "manifold-flow", context: int = 0
+        self,
+        shape: tuple[int, ...],
+        kind: KindName = "manifold-flow",
+        context: int = 0,
+        classes: tuple[str, ...] = (),
     ) -> ModelConfig:
         """Complete the architecture with the shape of the data, and what the algorithm builds."""
         if self.dim is None:
             raise UsageError("dim is not decided yet: `train` decides it from the data")
-        given = {"shape": shape, "dim": self.dim, "kind": kind, "context": context}
+        given = {"shape": shape, "dim": self.dim, "kind": kind, "context": context, "classes": classes}
         return from_json(ModelConfig, {**given, "noise_aware": self.noise_aware, **self.model})
 
     def allows(self, settled: Config) -> bool:

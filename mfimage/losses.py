@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp
+from torch.nn import functional as F
 
 from mfimage.models import PIE, Density, GenerativeModel, Manifold, ManifoldFlow
 from mfimage.models.charts import Window
+from mfimage.models.classes import Classifier
 from mfimage.models.duals import FORWARD_MODE
 from mfimage.models.layers import full_precision
 
@@ -50,6 +52,11 @@ def noise_aware(
     clean = clean if window is None else clean[(..., *window)]
     error = _squared_error(chart.clear(noisy, sigma, window), clean)
     return (error + 1e-4 * clean[0].numel()).log().mean()
+
+
+def misclassification(classifier: Classifier, codes: Tensor, labels: Tensor) -> Tensor:
+    """Mean over data of −log p(c|u), of codes u, shape (B, d), and their class indices c, (B,)."""
+    return F.nll_loss(classifier(codes), labels)
 
 
 def negative_log_likelihood(

@@ -13,6 +13,7 @@ KindName = Literal["manifold-flow", "encoder-flow", "linear", "sphere", "pie", "
 _LAYERS = 64  # levels, rounds, pairs and couplings, at most: far above what any image needs
 _LONGEST = 2**16  # of any length of a layer, and side of an image
 _PIXELS = 2**28  # numbers of an example
+CLASSES = 1000  # at most
 MOST = {
     **dict.fromkeys(("steps", "bends", "density_steps"), _LAYERS),
     "levels": _LONGEST.bit_length(),
@@ -20,7 +21,8 @@ MOST = {
         ("dim", "width", "near", "draw", "noise_width", "hidden", "density_width", "context"), _LONGEST
     ),
 }
-SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware"})  # of a model, by the data and Config
+# Settings of a model that the data and Config decide.
+SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware", "classes"})
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class ModelConfig:
         chart_context: Whether θ conditions the chart of vectors too.
         epsilon: Standard deviation of PIE's density off the manifold.
         noise_aware: Whether an image chart can shrink noise; see `models.charts.ImageChart.shrink`.
+        classes: Names of the classes that a classifier of the codes tells apart; see `models.classes`.
     """
 
     shape: tuple[int, ...]
@@ -67,6 +70,7 @@ class ModelConfig:
     chart_context: bool = False
     epsilon: float = 0.1
     noise_aware: bool = False
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         positive = "dim", "width", "noise_width", "density_width", "epsilon"
@@ -87,6 +91,9 @@ class ModelConfig:
             raise UsageError("chart_context is true only for charts of vectors that encode")
         if self.noise_aware and not (self.images and self.kind in ("manifold-flow", "encoder-flow")):
             raise UsageError("noise_aware (a range of noise) is true only for an M-flow or Me-flow of images")
+        _check_classes(self.classes)
+        if self.classes and (self.kind in ("linear", "sphere", "ambient-flow") or self.context):
+            raise UsageError(f"classes are learned of codes without parameters, which {self.kind} has not")
         object.__setattr__(self, "hidden", self.hidden or (512 if self.images else 64))
         if self.images:
             levels = self.levels or max(1, round(math.log2(min(self.shape[1:]) / 8)))
@@ -103,3 +110,10 @@ class ModelConfig:
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of images, (C, H, W)."""
         return self.shape[0], self.shape[1], self.shape[2]
+
+
+def _check_classes(classes: object) -> None:
+    """Raise UsageError unless classes are none, or from two names on that differ."""
+    names = classes if isinstance(classes, tuple) and all(isinstance(one, str) for one in classes) else ("",)
+    if "" in names or len(set(names)) < len(names) or not (names == () or 2 <= len(names) <= CLASSES):
+        raise UsageError(f"classes must be 2 … {CLASSES:,} names that differ, not {classes!r:.80}")

@@ -130,10 +130,11 @@ class Trainer:
             phase.start(self.model, self._seen(phase, training))
         if phase.points:
             view, device, c = partial(phase.points, self.model), self.accelerator.device, self.config
+            classes = self.model.classifier is not None
             shift = 0.0 if phase.codes else c.shift or 0.0
             copies = copies_of(len(training)) if shift else 0
-            training = points_seen(training, view, device, bool(c.flip), shift, copies, c.seed)
-            held_out = points_seen(held_out, view, device)
+            training = points_seen(training, view, device, bool(c.flip), shift, copies, c.seed, classes)
+            held_out = points_seen(held_out, view, device, classes=classes)
         if phase.codes:
             phase.start(self.model, self._seen(phase, training))
         return training, held_out
@@ -190,7 +191,10 @@ class Trainer:
     def _batch(self, data: Dataset, rows: Tensor, x: Tensor) -> Batch:
         """Put examples, and what belongs to them, on the device."""
         theta, score = (None if t is None else self._to_device(t[rows]) for t in (data.theta, data.score))
-        return Batch(self._to_device(x), theta, score)
+        label = None
+        if self.model.classifier is not None and data.labels is not None:
+            label = self._to_device(data.labels[rows])
+        return Batch(self._to_device(x), theta, score, label)
 
     def _training_batch(self, phase: Phase, data: Dataset, rows: Tensor, x: Tensor, step: int) -> Batch:
         batch = self._batch(data, rows, x)

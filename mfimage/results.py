@@ -19,7 +19,7 @@ from mfimage.algorithms import ALGORITHMS, MANIFOLD
 from mfimage.budget import MEASURING
 from mfimage.checkpoints import Snapshots
 from mfimage.config import Config
-from mfimage.console import counted, duration, optional
+from mfimage.console import counted, duration, optional, percent
 from mfimage.datasets.sets import Dataset
 from mfimage.denoising.curve import CURVE, NOISY, calibrate_denoising, denoise_batch
 from mfimage.denoising.familiarity import FAMILIAR
@@ -40,9 +40,11 @@ from mfimage.streams import say
 
 REPORT = "report.html"
 # Sections of `model.measured` that training measures.
-MEASURED = (TRAINED, CURVE, UNCERTAINTY, FAMILIAR, VERDICT)
+CLASSES = "classes"  # section of `model.measured`: how often the class of images held out is told
+MEASURED = (TRAINED, CURVE, UNCERTAINTY, FAMILIAR, VERDICT, CLASSES)
 SIGMAS = (25 / 255, 50 / 255)  # of noise on the page
 _WIDTH = 722  # pixels that a row of images may take
+_CLASSES_SHOWN = 20
 _SAMPLES = 400_000  # values of samples at most
 _LABELS = {  # title, unit and whether on a log scale, of the curve of each phase; others are losses
     "manifold": ("Reconstruction", "squared error an image", True),
@@ -84,6 +86,11 @@ class Results:
                 best, passes = _course(self.run, config, len(self.training))
                 verdict = judge(model, self.pca, self.held_out, len(self.training), best, passes)
                 model.measured[VERDICT] = asdict(verdict)
+        if model.classifier is not None and self.held_out.labels is not None:
+            x, labels = self.held_out.batch(slice(None)), self.held_out.labels
+            told = in_batches(lambda part: model.classify(part.to(model.device)), x).argmax(1).cpu()
+            shares = {"accuracy": float((told == labels).double().mean()), "images": len(labels)}
+            model.measured[CLASSES] = {"names": model.classifier.classes, **shares}
 
     def write_report(self) -> Path:
         """Write the run's report.html: the verdict, pictures of what the model does, curves, settings."""
@@ -92,7 +99,8 @@ class Results:
         commands = [(command, f"to {what}") for what, command in next_commands(self.run).items()]
         sections = [
             *self._manifold(x), Section("Samples", "Unselected.", [_samples(self.model, self.config, count)]),
-            training_curves(self.run), Section("What to type next", "", [Files(commands)]),
+            *_of_classes(self.model, self.config, count), training_curves(self.run),
+            Section("What to type next", "", [Files(commands)]),
         ]  # fmt: skip
         settings = settings_of(self.run, self.config, self.model)
         title = f"What was learned from {self.training.name}"
@@ -170,6 +178,25 @@ def _samples(model: GenerativeModel, config: Config, columns: int) -> Pictures |
         drawn = model.sample(rows * columns, torch.Generator().manual_seed(config.seed), detail=detail)
         pictures.append(picture(drawn.clamp(0, 1), name, columns, name))
     return Pictures(pictures)
+
+
+def _of_classes(model: GenerativeModel, config: Config, columns: int) -> list[Section]:
+    """Show samples of each of the first classes, a row each."""
+    if (classifier := model.classifier) is None:
+        return []
+    detail, rows, hardly = max(ways_to_sample(model.noise_aware).values()), dict[str, Tensor](), list[str]()
+    for name in classifier.classes[:_CLASSES_SHOWN]:
+        generator = torch.Generator().manual_seed(config.seed)
+        try:
+            rows[name] = model.sample(columns, generator, detail=detail, label=name).clamp(0, 1)
+        except ModelError:
+            hardly.append(name)
+    said = "Unselected" + (f"; with detail from σ = {detail:g}." if detail else ".")
+    if known := model.measured.get(CLASSES):
+        told = f"{percent(known['accuracy'])} of {counted(known['images'], 'image')} held out"
+        said += f" The codes of {told} tell the class."
+    said += f" Hardly ever drawn: {', '.join(hardly)}." if hardly else ""
+    return [Section("Samples by class", said, [strip(rows)])]
 
 
 @torch.no_grad()

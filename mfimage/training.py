@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from mfimage.account import found, linear_error
-from mfimage.algorithms import ALGORITHMS, check_score
+from mfimage.algorithms import ALGORITHMS, check_score, classes_of
 from mfimage.config import BASELINES, NOISE_AWARE, Config, Reading
 from mfimage.console import counted, list_skipped, optional
 from mfimage.datasets.loading import MEMORY, Data, load_for_training, typed
@@ -205,7 +205,8 @@ def hold_out(images: Dataset, config: Config) -> tuple[Dataset, Dataset]:
 def _build(data: Dataset, config: Config) -> GenerativeModel:
     kind = ALGORITHMS[config.algorithm].kind
     context = 0 if data.theta is None or kind == "linear" else data.theta.shape[1]
-    return build(config.model_config(data.shape, kind, context), config.seed)
+    classes = classes_of(data, config)
+    return build(config.model_config(data.shape, kind, context, classes), config.seed)
 
 
 def _finish(results: Results) -> None:
@@ -244,4 +245,5 @@ def baseline(
     Run(run).require_same_data(data.summary())
     if config.noise_aware and algorithm not in NOISE_AWARE:
         config = config.with_(noise=0.0)
-    return train_or_reuse(data, outdir, config.with_(algorithm=algorithm), device=device, quiet=quiet)
+    config = config.with_(algorithm=algorithm, classes=False)
+    return train_or_reuse(data, outdir, config, device=device, quiet=quiet)

@@ -32,8 +32,12 @@ def points_seen(
     shift: float = 0.0,
     copies: int = 0,
     seed: int = 0,
+    classes: bool = False,
 ) -> Points:
-    """Map all data to points; after those of all come those of shifted copies, and of the mirror images."""
+    """Map all data to points; after those of all come those of shifted copies, and of the mirror images.
+
+    Their class indices come along where `classes` are asked for.
+    """
     found: list[list[Tensor]] = []
     begin = 0
     for x in data.batches(256):
@@ -51,5 +55,6 @@ def points_seen(
         begin += len(x)
     points = torch.cat([torch.cat(part) for part in zip(*found, strict=True)])
     times = len(points) // len(data)
-    theta, score = (None if t is None else torch.cat([t] * times) for t in (data.theta, data.score))
-    return Points(points, data.name, theta, score)
+    known = data.theta, data.score, data.labels if classes else None
+    theta, score, labels = (None if t is None else torch.cat([t] * times) for t in known)
+    return Points(points, data.name, theta, score, labels=labels)

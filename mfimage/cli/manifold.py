@@ -28,6 +28,7 @@ def sample(
     theta: Annotated[tuple[float, ...], NUMBERS] = (),
     detail: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))] = 0.0,
     temperature: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=10))] = 1.0,
+    label: str | None = None,
     outdir: opt.Outdir = Path("samples"),
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
@@ -44,6 +45,7 @@ def sample(
         detail: σ of noise from which what the manifold leaves out is drawn, such as 0.5: sharper images, near
             the manifold, by a model that learned to remove noise; 0 stays on it.
         temperature: Factor of the base noise; below 1 images are more usual and less varied than learned.
+        label: A class, by its name or number, of a model that learned classes in training.
     """
     import torch
 
@@ -55,11 +57,13 @@ def sample(
     if len(theta) != flow.context_features:
         raise UsageError(f"--theta: the model takes {flow.context_features} parameters, not {len(theta)}")
     context = torch.tensor([theta], dtype=torch.float32) if theta else None
-    names = [f"sample-{seed}-{i:05d}" for i in range(count)]
-    together, points = outdir / "sheet.png", outdir / f"sample-{seed}.npz"
+    start = f"sample-{seed}" if label is None else f"class-{flow.class_number(label)}-{seed}"
+    names = [f"{start}-{i:05d}" for i in range(count)]
+    together, points = outdir / "sheet.png", outdir / f"{start}.npz"
     claim(*(outdir / f"{name}.png" for name in names), together, points)
     generator = torch.Generator().manual_seed(seed)
-    drawn = _finite(flow.sample(count, generator, batch_size, context, detail, temperature).cpu(), model)
+    drawn = flow.sample(count, generator, batch_size, context, detail, temperature, label)
+    drawn = _finite(drawn.cpu(), model)
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)
         path = Points(drawn, "samples", rows).save(points)
@@ -70,7 +74,8 @@ def sample(
     late = Late()
     with late:
         save_png(sheet(images, max(1, round(count**0.5))), together)
-        how = f", at temperature {temperature:g}" if temperature != 1 else ""
+        how = f" of class {label}" if label else ""
+        how += f", at temperature {temperature:g}" if temperature != 1 else ""
         how += f", with detail from σ = {detail:g}: near the manifold, not on it" if detail else ""
         talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}{how}")
     talk.caution(flow)

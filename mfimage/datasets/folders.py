@@ -15,7 +15,7 @@ from mfimage.datasets.index import Names, index_folder
 from mfimage.datasets.named import located
 from mfimage.datasets.pixels import Crop
 from mfimage.datasets.splits import Divided, group_rows
-from mfimage.datasets.stores import FolderStore
+from mfimage.datasets.stores import FolderStore, Kinds
 from mfimage.errors import DataError
 
 # (x, y) = (15 … 163, 40 … 188): Larsen et al. 2015, arXiv 1512.09300; Dinh et al. 2016, arXiv 1605.08803.
@@ -79,7 +79,7 @@ def imagenet(root: str | Path | None = None) -> FolderStore:
     )
     index = index_folder(folder)
     divided, classes, names = _divide_imagenet(index.names)
-    return FolderStore(folder, index, divided, "imagenet", classes=classes, class_names=names)
+    return FolderStore(folder, index, divided, "imagenet", kinds=Kinds(classes, names))
 
 
 def _divide_imagenet(names: Names) -> tuple[Divided, NDArray[np.int64], list[str]]:

@@ -85,9 +85,11 @@ class ItemStore(Store):
             for kind in ("Image", "ClassLabel")
         )
         in_turn = isinstance(items, IterableDataset) or not hasattr(items, "__len__")
+        named = getattr(features.get(self._label), "names", None) or getattr(items, "classes", None)
+        self.class_names = tuple(map(str, named)) if isinstance(named, list | tuple) else ()
         self._items: Items = list(islice(items, limit)) if in_turn else items
         self._value_range, self._lock = value_range, threading.Lock()
-        self._labels: dict[int, int] = {}
+        self._labels: dict[int, int | None] = {}  # of items that were read
         self.divided = dict.fromkeys(("train", "valid", "test", "all"), range(len(self)))
         if not len(self):
             raise DataError(f"{self.name}: holds no images")
@@ -104,13 +106,16 @@ class ItemStore(Store):
                 item = self._items[row]
             image, label = self._parts(item)
             values = _pixels(image, self.path(row), self._value_range)
-        if label is not None:
-            self._labels[row] = label
+        self._labels[row] = label
         return values
 
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        found = [self._labels.get(row) for row in rows.tolist()]
-        return None if None in found else np.array(found, np.int64)
+        for row in rows.tolist():
+            if row not in self._labels:
+                with suppress(DataError):  # told by whoever wants the image
+                    self.content(row, 0)
+        found = [label for row in rows.tolist() if (label := self._labels.get(row)) is not None]
+        return np.array(found, np.int64) if len(found) == len(rows) else None
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.name} {len(self)}".encode())

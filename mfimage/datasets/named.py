@@ -218,7 +218,18 @@ PLACED: dict[str, Callable[[str, str | Path | None], Labelled]] = {
     "mnist": mnist,
     "cifar10": cifar10,
 }
-NAMED = (*BUNDLED, *PLACED)
+_CLOTHES = (
+    "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+_OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_DIGITS = tuple("0123456789")
+NAMED: dict[str, tuple[str, ...]] = {  # what the labels of each mean
+    "fashion-mini": _CLOTHES,
+    "digits": _DIGITS,
+    "fashion-mnist": _CLOTHES,
+    "mnist": _DIGITS,
+    "cifar10": _OBJECTS,
+}
 
 
 def read_named(name: str, split: str, root: str | Path | None = None) -> Labelled:

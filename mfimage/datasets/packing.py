@@ -31,7 +31,6 @@ from mfimage.datasets.recorded import MANIFEST, recorded_hashes, require_recorde
 from mfimage.datasets.sets import BadFiles
 from mfimage.datasets.shards import Shards, shard_files
 from mfimage.datasets.sources import open_store, prefer_folder
-from mfimage.datasets.splits import class_folders
 from mfimage.datasets.stores import FolderStore, read_chunks
 from mfimage.errors import DataError, Skipped, UsageError
 from mfimage.files import file_hash, whole, write_json
@@ -137,18 +136,9 @@ def _plan(store: FolderStore | Shards, prepare: Preparation, shard_bytes: int) -
         number = (np.cumsum(np.array(sizes, np.int64)) - 1).clip(0) // shard_bytes
         for i, one in enumerate(np.unique(number)):
             shards[f"{_NAMES[name]}-{i:05d}.parquet"] = rows[number == one]
-    labels, classes = _classes(store)
-    packed = sum(len(rows) for rows in divided.values())
-    return _Plan(store, prepare, shards, classes, labels, len(store.divided["all"]) - packed)
-
-
-def _classes(store: FolderStore | Shards) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-    """Labels of all rows of a store, and what they mean; its folders, if it does not know."""
     labels = store.labels(np.arange(len(store)))
-    if labels is not None or not isinstance(store, FolderStore) or store.classes is not None:
-        return labels, tuple(store.class_names or ())
-    known, numbers = np.unique(class_folders(store.index.names), return_inverse=True)
-    return (None, ()) if "" in known else (numbers, tuple(known.tolist()))
+    packed = sum(len(rows) for rows in divided.values())
+    return _Plan(store, prepare, shards, tuple(store.class_names), labels, len(store.divided["all"]) - packed)
 
 
 def _write_missing(plan: _Plan, outdir: Path, bad: BadFiles, tell: Callable[[str], None]) -> dict[str, str]:

@@ -31,6 +31,7 @@ class Points(Dataset):
     Attributes:
         x: (N, D) or (N, C, H, W) float32.
         latents: (N, d) float32, true coordinates, None if unknown.
+        labels: (N,) int64 class indices; files do not hold them.
     """
 
     x: Tensor
@@ -39,6 +40,7 @@ class Points(Dataset):
     score: Tensor | None = None
     latents: Tensor | None = None
     split: str = "train"
+    labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -53,7 +55,7 @@ class Points(Dataset):
     def subset(self, rows: Rows) -> Points:
         chosen = self.positions(rows)
         changes: dict[str, Any] = {name: tensor[chosen] for name, tensor in self._tensors().items()}
-        return replace(self, **changes)
+        return replace(self, **changes, labels=None if self.labels is None else self.labels[chosen])
 
     def statistics(self) -> dict[str, Any]:
         digest = hashlib.sha256()

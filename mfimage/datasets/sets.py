@@ -33,6 +33,7 @@ class Dataset(ABC):
         skipped: What could not be read, with the reason.
         notes: What a user should know of how they were chosen and prepared, a sentence each.
         labels: (N,) int64 class indices, None if unknown.
+        classes: What the indices mean; empty if unknown.
         theta: (N, P) float32 parameters that condition the density, None if there are none.
         score: (N, P) float32 joint score ∇_θ log p(x, z|θ) of a simulator, None if unknown.
     """
@@ -40,6 +41,7 @@ class Dataset(ABC):
     name: str
     split: str
     labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
     theta: Tensor | None = None
     score: Tensor | None = None
 
@@ -156,6 +158,7 @@ class ImageSet(Dataset):
     skipped: tuple[Skipped, ...] = ()
     labels: Tensor | None = None
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -49,7 +49,7 @@ class Shards(Store):
         _check_recorded(files, verify)
         self.unread = _beside(Path(name)) if Path(name).is_dir() else ()
         self.name, self.shards = name, [Shard(path) for path in files]
-        self.class_names = self.shards[0].class_names  # what the labels mean, None if unknown
+        self.class_names = self.shards[0].class_names or ()
         _check_finished(self.shards, name)
         groups = [shard.groups for shard in self.shards]
         places = [(file, i) for file, rows in enumerate(groups) for i in range(len(rows))]

@@ -121,6 +121,7 @@ class ImageList:
         self.paths: list[str] = []
         self._pixels: list[Pixels] = []
         self._labels: list[np.ndarray | None] = []  # of each source
+        self._classes: list[tuple[str, ...]] = []  # the same
 
     @property
     def left(self) -> int | None:
@@ -148,7 +149,7 @@ class ImageList:
         if isinstance(source, ImageSet):
             chosen = source.subset(slice(self.left))
             self._add_pixels(chosen.images.movedim(1, -1).numpy(), chosen.paths)
-            self._labels.append(None if chosen.labels is None else chosen.labels.numpy())
+            self._label(None if chosen.labels is None else chosen.labels.numpy(), chosen.classes)
         elif isinstance(source, np.ndarray | Tensor):
             self._add_array(array_of_images(source), None, name, "all")
         elif (store := self.open(source)) is not None:
@@ -163,7 +164,8 @@ class ImageList:
 
     def add_named(self, name: str) -> None:
         """Read one of NAMED."""
-        self._add_array(*read_named(name, self.split, self.root), f"{name}/{self.split}", "all")
+        images, labels = read_named(name, self.split, self.root)
+        self._add_array(images, labels, f"{name}/{self.split}", "all", NAMED[name])
 
     def add_store(self, store: Store, rows: Sequence[int]) -> None:
         """Read rows of a store, with their labels where it knows them."""
@@ -171,12 +173,12 @@ class ImageList:
         good = self._read(
             lambda row: store.image(row, prepare, self.changes), list(map(int, rows)), store.path
         )
-        self._labels.append(store.labels(np.array(good, np.int64)))
+        self._label(store.labels(np.array(good, np.int64)), store.class_names)
 
     def add_files(self, paths: Sequence[str], beyond: float = 0.0) -> None:
         """Read files as they are named; floats may lie `beyond` white and black, see `pixels.unit`."""
         self._read(lambda path: self.prepare(Path(path), path, self.changes, beyond), paths, str)
-        self._labels.append(None)
+        self._label(None)
 
     def _read(
         self, read: Callable[[Key], Pixels], keys: Sequence[Key], path: Callable[[Key], str]
@@ -199,7 +201,9 @@ class ImageList:
                     good.append(key)
         return good
 
-    def _add_array(self, images: Pixels, labels: np.ndarray | None, name: str, split: str) -> None:
+    def _add_array(
+        self, images: Pixels, labels: np.ndarray | None, name: str, split: str, classes: Sequence[str] = ()
+    ) -> None:
         """Take the first rows of a split of an array (N, H, W) or (N, H, W, C)."""
         check_images(images, name)
         if labels is not None and labels.shape != images.shape[:1]:
@@ -209,7 +213,12 @@ class ImageList:
         rows = np.asarray(choose(divide_rows(len(images)), split, name)[: self.left], np.int64)
         values = pixels_of(images[rows], name, self.prepare.value_range)
         self._add_pixels(values, [f"{name}[{i}]" for i in rows])
-        self._labels.append(None if labels is None else labels[rows])
+        self._label(None if labels is None else labels[rows], classes)
+
+    def _label(self, labels: np.ndarray | None, classes: Sequence[str] = ()) -> None:
+        """Note the class indices of a source's images, and what they mean, where they are known."""
+        self._labels.append(labels)
+        self._classes.append(tuple(classes))
 
     def _add_pixels(self, values: Pixels, paths: Sequence[str]) -> None:
         for image, path in zip(values, paths, strict=True):
@@ -228,12 +237,23 @@ class ImageList:
     def to_set(self, name: str) -> ImageSet:
         """Put all together, the list is empty afterwards; DataError if sizes differ or too many are bad."""
         self.bad.check(len(self.paths))
-        labels = [known for known in self._labels if known is not None]
-        joined = np.concatenate(labels).astype(np.int64) if len(labels) == len(self._labels) else None
-        known = None if joined is None else torch.from_numpy(joined)
+        labels, classes = _joined(self._labels, self._classes)
         images = _stack(self._pixels)
         skipped, notes = (*self.unread, *self.bad.skipped), (*self.notes, *self.changes.notes())
-        return ImageSet(images, name, self.split, tuple(self.paths), skipped, known, notes)
+        return ImageSet(images, name, self.split, tuple(self.paths), skipped, labels, notes, classes)
+
+
+def _joined(
+    labels: Sequence[np.ndarray | None], classes: Sequence[tuple[str, ...]]
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Put class indices of several sources together, by their names if any; None where some are unknown."""
+    known = [one for one in labels if one is not None]
+    names = tuple(dict.fromkeys(name for some in classes for name in some))
+    if len(known) < len(labels) or (names and not all(classes)):
+        return None, ()
+    places = [np.array([names.index(name) for name in some], np.int64) for some in classes] if names else []
+    numbers = [where[one] for where, one in zip(places, known, strict=True)] if names else known
+    return torch.from_numpy(np.concatenate(numbers).astype(np.int64)), names
 
 
 def _stack(pixels: list[Pixels]) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,6 +88,15 @@ class StoredSet(Dataset):
     def shape(self) -> tuple[int, int, int]:
         return self.image_shape
 
+    @cached_property
+    def labels(self) -> Tensor | None:  # type: ignore[override]
+        known = self.store.labels(self.rows)
+        return None if known is None else torch.from_numpy(known)
+
+    @property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(self.store.class_names)
+
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         return (*self.store.unread, *self.bad.skipped)
@@ -144,7 +154,8 @@ class StoredSet(Dataset):
         exact = (images * 255).round().to(torch.uint8)
         kept = exact if torch.equal(exact.float() / 255, images) else images
         paths = tuple(self.store.path(row) for row in self.rows.tolist())
-        return ImageSet(kept, self.name, self.split, paths, self.skipped, notes=self.notes)
+        known = self.labels
+        return ImageSet(kept, self.name, self.split, paths, self.skipped, known, self.notes, self.classes)
 
     def statistics(self) -> dict[str, Any]:
         """Of `sampled` images; sha256 is of the files (names, sizes), the rows and the preparation.

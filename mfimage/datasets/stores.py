@@ -16,9 +16,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from mfimage.datasets.decode import Preparation, data_errors
 from mfimage.datasets.index import Index, index_folder
 from mfimage.datasets.listing import require_some, sort_members
 from mfimage.datasets.pixels import Crop, Pixels
-from mfimage.datasets.splits import Divided, divide_paths
+from mfimage.datasets.splits import Divided, class_folders, divide_paths
 from mfimage.errors import DataError, Skipped
 
 Key = TypeVar("Key")
@@ -83,6 +84,7 @@ class Store(ABC):
     name: str  # in messages
     divided: Divided  # the rows of each split
     crop: Crop | None = None  # a box that is cut out of every image
+    class_names: Sequence[str] = ()  # what labels mean, empty if unknown
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -119,6 +121,25 @@ class Store(ABC):
             return prepare(self.content(row, prepare.max_bytes), path, changes)
 
 
+class Kinds(NamedTuple):
+    """The class of each row of a store."""
+
+    numbers: NDArray[np.int64] | None  # (N,) class indices, −1 where there is none; None if there are none
+    names: Sequence[str]  # what they mean
+
+
+def kinds_by_folder(paths: Sequence[str]) -> Kinds:
+    """Take the folder of each path for its class; no classes where one lies in none."""
+    known, numbers = np.unique(class_folders(paths), return_inverse=True)
+    return Kinds(None, ()) if "" in known else Kinds(numbers.astype(np.int64), known.tolist())
+
+
+def _labels(kinds: Kinds, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Class indices of rows, None unless all have one."""
+    found = None if kinds.numbers is None else kinds.numbers[rows]
+    return None if found is None or (found < 0).any() else found
+
+
 @dataclass(frozen=True, eq=False)
 class FolderStore(Store):
     """The images of a folder, to any depth."""
@@ -128,8 +149,7 @@ class FolderStore(Store):
     divided: Divided
     name: str
     crop: Crop | None = None
-    classes: NDArray[np.int64] | None = None  # (N,) class indices, −1 where there is none
-    class_names: Sequence[str] | None = None  # what they mean
+    kinds: Kinds | None = None  # by its folders if None
 
     @classmethod
     def open(cls, folder: Path) -> FolderStore:
@@ -167,10 +187,16 @@ class FolderStore(Store):
                 self.index.forget()
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
+    @cached_property
+    def _kinds(self) -> Kinds:
+        return self.kinds or kinds_by_folder(self.index.names)
+
     def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        if self.classes is None or (self.classes[rows] < 0).any():
-            return None
-        return self.classes[rows]
+        return _labels(self._kinds, rows)
+
+    @property
+    def class_names(self) -> Sequence[str]:  # type: ignore[override]
+        return self._kinds.names
 
     def fingerprint(self) -> str:
         return self.index.fingerprint()
@@ -197,7 +223,8 @@ class ZipStore(Store):
         require_some(rows, f"zip file {path}", others)
         self._members, chosen = [members[row] for row in rows], [names[row] for row in rows]
         self._names = _numbered(chosen)
-        self.divided = divide_paths(chosen)
+        self.divided, self._kinds = divide_paths(chosen), kinds_by_folder(chosen)
+        self.class_names = self._kinds.names
 
     def _archive(self) -> zipfile.ZipFile:
         if self._process != os.getpid():  # a forked process would share the place in the file
@@ -217,6 +244,9 @@ class ZipStore(Store):
             raise DataError(f"{self.path(row)}: unpacks to more than {max_bytes:,} bytes")
         with data_errors(self.path(row), "cannot be unpacked"):
             return archive.read(member)
+
+    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        return _labels(self._kinds, rows)
 
     def fingerprint(self) -> str:
         content = repr([(one.filename, one.file_size, one.CRC) for one in self._members])

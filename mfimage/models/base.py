@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mfimage.config import ModelConfig
 from mfimage.errors import ModelError, UsageError
 from mfimage.models.charts import NO_GAINS, Manifold
+from mfimage.models.classes import Classifier, noise_of_class
 from mfimage.models.density import Density
 from mfimage.models.detail import draw_detail
 from mfimage.models.geometry import Directions, geodesic, metric, principal_directions
@@ -35,11 +36,12 @@ class GenerativeModel(nn.Module):
     noise_aware = False  # the chart can remove noise too, as `ImageChart.shrink` does
     config: ModelConfig | None  # what it was built from; None for one put together by hand
     measured: dict[str, Any]  # what was measured of it after training, as JSON takes it; saved with it
+    classifier: Classifier | None  # of codes, where the classes of the images were learned
 
     def __init__(self, shape: tuple[int, ...], dim: int, context_features: int = 0) -> None:
         super().__init__()
         self.shape, self.dim, self.context_features = tuple(shape), dim, context_features
-        self.config, self.measured = None, {}
+        self.config, self.measured, self.classifier = None, {}, None
 
     @property
     def conditional(self) -> bool:
@@ -112,6 +114,7 @@ class GenerativeModel(nn.Module):
         context: Tensor | None = None,
         detail: float = 0.0,
         temperature: float = 1.0,
+        label: str | int | None = None,
     ) -> Tensor:
         """Draw from the model.
 
@@ -129,6 +132,9 @@ class GenerativeModel(nn.Module):
                 no density that is known. 0: the model's own samples.
             temperature: Factor of the base noise; below 1 samples are more usual, and less varied, than the
                 model's density has them.
+            label: A class, by its name or number, of a model that learned classes: draws are kept with the
+                chance that their codes are of it, p(c|u), and so come from p(u|c). Another device may keep
+                others, by rounding.
 
         Returns:
             Shape (n, …), images not clipped to [0, 1].
@@ -136,7 +142,8 @@ class GenerativeModel(nn.Module):
         Raises:
             UsageError: If a conditional model is given no context, detail is negative, or temperature not
                 positive.
-            ModelError: If detail is asked of a model that did not learn noise.
+            ModelError: If detail is asked of a model that did not learn noise, or a label of one that did
+                not learn classes, or hardly ever draws this one.
         """
         if not (is_number(detail) and detail >= 0):
             raise UsageError(f"detail is a deviation σ ≥ 0 of noise, not {detail!r}")
@@ -145,7 +152,11 @@ class GenerativeModel(nn.Module):
         if self.conditional and context is None:
             raise UsageError(f"a conditional model: give its {self.context_features} parameters as context")
         weight = next(self.parameters())
-        noise = torch.randn(n, self.dim, generator=generator, dtype=torch.float32, device="cpu") * temperature
+        if label is None:
+            shape = n, self.dim
+            noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu") * temperature
+        else:
+            noise = noise_of_class(self._chance_of(label), n, self.dim, generator, temperature)
         if n == 0:
             return noise.new_empty(0, *self.shape)
         seeds = torch.randint(2**62, (n if detail else 0,), generator=generator, device="cpu")
@@ -160,11 +171,35 @@ class GenerativeModel(nn.Module):
         theta = None if context is None else context.to(weight).expand(n, -1)[rows]
         return in_rows(draw, rows, theta, size)[:n]
 
+    @plainly
+    def classify(self, x: Tensor) -> Tensor:
+        """Compute log p(c|u) of the classes of images (B, C, H, W), from their codes: (B, K).
+
+        Raises:
+            ModelError: If the model did not learn classes.
+        """
+        return self._known_classifier()(self.encode(x))
+
+    def class_number(self, label: str | int) -> int:
+        """Find a class by its name or number; UsageError for another, ModelError where none were learned."""
+        return self._known_classifier().number(label)
+
+    def _chance_of(self, label: str | int) -> Callable[[Tensor], Tensor]:
+        """Give the function of base noise (B, d) to log p(c|u) of a class, (B,)."""
+        classifier, number = self._known_classifier(), self.class_number(label)
+        return lambda z: classifier(self.push_forward(z.to(self.device)))[:, number]
+
+    def _known_classifier(self) -> Classifier:
+        if self.classifier is None:
+            raise ModelError("this model did not learn classes: mfimage train --classes makes one that does")
+        return self.classifier
+
     def __repr__(self) -> str:
         """Show the kind, the shape of the data, d, and the parts with their sizes."""
         words = [f"shape {self.shape}", f"d = {self.dim}", _size(self)]
         words += [f"given {self.context_features} θ"] if self.conditional else []
         words += ["noise-aware"] if self.noise_aware else []
+        words += [f"{len(self.classifier.classes)} classes"] if self.classifier else []
         return "\n  ".join([f"{type(self).__name__}: {', '.join(words)}", *_outline(self, 2)])
 
 

@@ -13,6 +13,7 @@ from mfimage.config import KindName, ModelConfig
 from mfimage.models.base import GenerativeModel
 from mfimage.models.bent import BentSubspace
 from mfimage.models.charts import Chart, ImageChart
+from mfimage.models.classes import Classifier
 from mfimage.models.denoiser import Denoiser, Gains, UNet, Wiener
 from mfimage.models.density import Density, Parted, latent_density
 from mfimage.models.encoders import Autoencoder, EncodedChart, image_decoder, image_encoder, vector_net
@@ -53,6 +54,9 @@ def allocate(model: GenerativeModel) -> GenerativeModel:
 def _made(config: ModelConfig, how: Making) -> GenerativeModel:
     with how:
         model = KINDS[config.kind](config)
+        if config.classes:
+            classes, width = config.classes, config.density_width
+            model.classifier = Classifier(config.dim, classes, width, config.dropout)
     model.config = config
     return model.eval()
 
