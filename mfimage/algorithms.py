@@ -56,11 +56,9 @@ def _samples(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
     return model.sample(2 * len(batch.x), generator, context=theta)
 
 
-def _of_classes(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Twice as many samples as data, of one class after the other."""
-    count, classes = 2 * len(batch.x), len(model.classifier.classes)
-    drawn = [model.sample(1, generator, label=i % classes) for i in range(min(count, classes))]
-    return torch.cat(drawn)[torch.arange(count) % len(drawn)]
+def _by_class(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Images, and the same in the order of the classes that they are taken for."""
+    return torch.cat([batch.x, batch.x[model.classify(batch.x).argmax(1).argsort(stable=True)]])
 
 
 Sheet: TypeAlias = Callable[[Any, Batch, torch.Generator], Tensor]
@@ -227,7 +225,7 @@ _DENSITY = Phase(
 _CLASSES = Phase(
     "classes", lambda m: m.classifier, lambda m, b, c: losses.misclassification(m, b.x, b.label),
     lambda m, b: m.classifier.initialise(b.x), codes=True, points=lambda m, x, c: m.encode(x, c), share=0.03,
-    batch=2.0, sheet=_of_classes,
+    batch=2.0, sheet=_by_class,
 )  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))

@@ -100,11 +100,14 @@ class DenoisingCurve:
 def calibrate_denoising(held_out: Dataset, model: GenerativeModel, seconds: float | None = None) -> None:
     """Measure curve, uncertainty and what is familiar on the first images held out, for the model to keep.
 
-    Of these are `ENOUGH`, or as many as some seconds allow, but `FEWEST` at least.
+    Of these are `ENOUGH`, or as many as some seconds allow, but `FEWEST` at least; what is familiar is
+    measured on other ones at each level of noise.
     """
     if model.conditional:
         return
-    clean = held_out.batch(torch.arange(min(len(held_out), ENOUGH))).to(model.device)
+    most = min(len(held_out), ENOUGH * (len(SIGMAS) + 2))
+    every = held_out.batch(torch.arange(most)).to(model.device)
+    clean = every[:ENOUGH]
     if seconds is not None and model.has_manifold:
         clean = clean[: max(FEWEST, int(seconds / (_WORK * _pace(clean[:8], model))))]
     spreads = Collector(), Collector()
@@ -112,7 +115,9 @@ def calibrate_denoising(held_out: Dataset, model: GenerativeModel, seconds: floa
     model.measured[CURVE] = asdict(curve)
     store(model, *spreads)
     if model.has_manifold:
-        model.measured[FAMILIAR] = measure_familiarity(clean, model, SIGMAS, lambda y: curve.blind(y, model))
+        model.measured[FAMILIAR] = measure_familiarity(
+            every, model, SIGMAS, lambda y: curve.blind(y, model), count=len(clean)
+        )
 
 
 def _pace(x: Tensor, model: GenerativeModel) -> float:

@@ -21,6 +21,7 @@ FAMILIAR = "familiar"  # the section of what is usual in `model.measured`
 OTHERS = "others"  # its part for noise that is not Gaussian
 LEAST = 0.005  # σ below which an image is looked at as at this one
 _REGION = 0.01  # of familiar images lies outside of the normal region
+_DOUBT = 0.02  # chance that more than that are called far
 _CELLS = 7  # blocks along the shorter side of the model's images, of which the coarse picture is made
 _MUCH = 2.0  # times the variance that noise of another kind has, above which what was taken off is not noise
 _PARTS = 64  # of a large image that are looked at, at most
@@ -132,21 +133,24 @@ def measure_familiarity(
     sigmas: Sequence[float],
     estimate: Callable[[Tensor], Tensor],
     seed: int = 0,
+    count: int | None = None,
 ) -> dict[str, Any]:
     """Measure what is usual, by noise on clean images (N, C, H, W) of the model's size that it has not seen.
 
-    Every other one is judged by the σ that is estimated of it, the rest by its own; clean ones, and those
-    with less noise than the least of σ, by both. Empty where there are too few images, or the model gives no
-    finite numbers for them. Other noise is left out where the model does not know noise.
+    At each level of noise it is on the next `count` of them, so that all levels together tell of many; on all
+    if None. Every other one is judged by the σ that is estimated of it, the rest by its own; clean ones, and
+    those with less noise than the least of σ, by both. Empty where there are too few images, or the model
+    gives no finite numbers for them. Other noise is left out where the model does not know noise.
     """
-    if len(clean) < _FEWEST:
+    count = len(clean) if count is None else min(count, len(clean))
+    if count < _FEWEST:
         return {}
     regions: dict[str, Any] = {OTHERS: {}} if model.noise_aware else {}
     for name in ("whole", "cut"):
         generator, features, levels = torch.Generator().manual_seed(seed), [], []
-        for sigma in (0.0, *sigmas, _LITTLE):
-            noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32)
-            y = clean + sigma * noise.to(clean)
+        for level, sigma in enumerate((0.0, *sigmas, _LITTLE)):
+            x = clean[(torch.arange(count) + level * count) % len(clean)]
+            y = x + sigma * torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
             y = y.clamp(0, 1) if name == "cut" else y
             told = y.new_full((len(y),), sigma)
             mixed = told.clone()
@@ -168,12 +172,20 @@ def measure_familiarity(
 def region_of(sigmas: Sequence[float], features: Sequence[Tensor]) -> Region:
     """Learn a region from features (N, k) of familiar images at each level of noise.
 
-    The limit is the larger of two: how far the farthest of them is out, each from the mean and covariance of
-    the others, so that the next is out farther with a chance of 1/(N + 1); and the region outside of which
-    lies the next of 1 % of normal ones (Hotelling 1931).
+    Outside of the region lies the next of 1 % of normal ones (Hotelling 1931). It is widened by what the
+    farthest image of the level is out over that, each from the mean and covariance of the others; and, as N
+    may be small, by what those of all levels are out, but for so many that with 98 % certainty at most 1 %
+    of others are (Wilks, Determination of sample sizes for setting tolerance limits, 1941).
     """
+    from scipy.stats import binom
+
     learned = [_normal(one) for one in features]
-    limits = [max(_farthest(one), _normal_limit(*one.shape)) for one in features]
+    normal = [_normal_limit(*one.shape) for one in features]
+    out = [_from_others(one) / limit for one, limit in zip(features, normal, strict=True)]
+    together = torch.cat(out).sort(descending=True).values
+    left = max(1, int(binom.ppf(_DOUBT, len(together), _REGION)))
+    widened = max(1.0, float(together[left - 1]))
+    limits = [limit * max(widened, float(one.max())) for limit, one in zip(normal, out, strict=True)]
     means = tuple(tuple(mean.tolist()) for mean, _ in learned)
     covariances = tuple(tuple(map(tuple, covariance.tolist())) for _, covariance in learned)
     return Region(tuple(sigmas), means, covariances, tuple(limits))
@@ -186,14 +198,15 @@ def _normal(features: Tensor) -> tuple[Tensor, Tensor]:
     return features.mean(0), covariance + (1e-3 * covariance.diagonal() + _NARROWEST**2).diag()
 
 
-def _farthest(features: Tensor) -> float:
+def _from_others(features: Tensor) -> Tensor:
+    """How far each (N, k) is out, by the mean and covariance of the others: (N,)."""
     count = len(features)
     mean, covariance = _normal(features)
     step = features - mean
     inner = (step * torch.linalg.solve(covariance, step.T).T).sum(1)
-    # That of each from the others, without it in their mean and covariance, by Sherman and Morrison.
+    # Sherman and Morrison's formula leaves it out of their mean and covariance.
     outer = inner / (1 - count / (count - 1) ** 2 * inner)
-    return float((count**2 * (count - 2) / (count - 1) ** 3 * outer).max())
+    return count**2 * (count - 2) / (count - 1) ** 3 * outer
 
 
 def _normal_limit(count: int, size: int) -> float:
