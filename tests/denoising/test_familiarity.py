@@ -2,6 +2,7 @@ import copy
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from tiny import TINY, bump_images, draw_bumps, learn, write_array
@@ -243,3 +244,23 @@ def test_what_is_damaged_is_told(model, change):
     model.measured[FAMILIAR] = {**stored, "cut": {**stored["cut"], **change}} if change else 1
     with pytest.raises(ModelError, match="usual for the model is damaged"):
         familiarity_of(model)
+
+
+def test_a_few_images_at_each_of_many_levels_are_enough():
+    """Of others less than 2 % are called far, though 24 images of a level alone tell too little for that."""
+    random = np.random.default_rng(0)
+
+    def drawn(count):
+        return torch.from_numpy(random.standard_t(6, (count, 5)))
+
+    sigmas, unseen, shares = [0.01 * 2**level for level in range(9)], drawn(20_000), []
+    for _ in range(20):
+        region = region_of(sigmas, [drawn(24) for _ in sigmas])
+        for sigma in sigmas:
+            found = region.strangeness(unseen, torch.full((len(unseen),), sigma))
+            shares.append(float((found > 1).float().mean()))
+    assert np.mean(shares) < 0.01
+    assert np.mean(np.array(shares) > 0.02) < 0.1
+    level = torch.full((len(unseen),), 0.1)
+    alone = [region_of([0.1], [drawn(24)]).strangeness(unseen, level) > 1 for _ in range(20)]
+    assert np.mean([float(found.float().mean()) for found in alone]) > 0.015
