@@ -14,7 +14,8 @@ from mfimage.decisions import DROPOUT, augmentation, choose_dim, decide, weight_
 from mfimage.errors import UsageError
 from mfimage.run import Run
 
-_BENT, _, *_REST = ALGORITHMS["m-flow"].phases  # the second is for other charts, in the place of the first
+# The second is for other charts, in the place of the first; the last learns classes, where there are some.
+_BENT, _, *_REST, _ = ALGORITHMS["m-flow"].phases
 OF_IMAGES = (_BENT, *_REST)
 
 

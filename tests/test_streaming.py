@@ -88,11 +88,11 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
             seen.append(batch.x.clone())
         return real(chart, batch, config)
 
-    def note(*arguments):
-        codes.append(points_seen(*arguments))
+    def note(*arguments, **options):
+        codes.append(points_seen(*arguments, **options))
         return codes[-1]
 
-    phases = (replace(phase, loss=loss), algorithms.ALGORITHMS["m-flow"].phases[-1])
+    phases = (replace(phase, loss=loss), algorithms.ALGORITHMS["m-flow"].phases[-2])
     monkeypatch.setitem(
         algorithms.ALGORITHMS, "m-flow", replace(algorithms.ALGORITHMS["m-flow"], phases=phases)
     )
