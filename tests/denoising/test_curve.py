@@ -238,6 +238,12 @@ def test_no_such_method(model):
         denoise(bump_images(1), model, method="magic")
 
 
+def test_projection_is_taken_only_where_there_is_no_soft():
+    psnr = {"noisy": (40.0, 5.0), "projection": (21.0, 20.0), "refined": (30.0, 10.0)}
+    assert PsnrCurve((0.01, 1.0), psnr, (0.01, 1.0)).best(1.0) == "projection"
+    assert PsnrCurve((0.01, 1.0), psnr | {"soft": (29.0, 12.0)}, (0.01, 1.0)).best(1.0) == "soft"
+
+
 @pytest.mark.parametrize("changes", [{"noise": (0.5, 0.1)}, {"noise": (0.1,)}, {"noise": (0.0, math.inf)}])
 def test_a_range_of_noise_is_two_rising_numbers(changes):
     with pytest.raises(UsageError, match="a range 0 ≤ low < high"):
