@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from mfimage import losses
 from mfimage.config import AlgorithmName, Config, KindName
-from mfimage.datasets.sets import Dataset
-from mfimage.errors import DataError, UsageError
-from mfimage.model_config import CLASSES
+from mfimage.errors import UsageError
 from mfimage.models.charts import Window
 
 DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
@@ -222,10 +220,9 @@ _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
     codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.1, batch=2.0, sheet=_samples,
 )  # fmt: skip
-_CLASSES = Phase(
-    "classes", lambda m: m.classifier, lambda m, b, c: losses.misclassification(m, b.x, b.label),
-    lambda m, b: m.classifier.initialise(b.x), codes=True, points=lambda m, x, c: m.encode(x, c), share=0.03,
-    batch=2.0, sheet=_by_class,
+_CLASSES = replace(
+    _DENSITY, name="classes", part=lambda m: m.classifier, start=lambda m, b: m.classifier.initialise(b.x),
+    loss=lambda m, b, c: losses.misclassification(m, b.x, b.label), scores=False, share=0.03, sheet=_by_class,
 )  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))
@@ -251,31 +248,6 @@ def check_score(config: Config, known: bool) -> None:
         raise UsageError(f"{config.algorithm}: its objective does not know the score; leave scandal at 0")
     if config.model.get("chart_context") and any(phase.codes for phase in phases):
         raise UsageError("the score of codes is that of the data only where the chart sees no θ")
-
-
-def classes_of(data: Dataset, config: Config) -> tuple[str, ...]:
-    """Name the classes that are to be learned, none if none are.
-
-    Raises:
-        UsageError: The algorithm does not learn classes.
-        DataError: The classes of the images are not known, or are too many or too few.
-    """
-    if not config.classes:
-        return ()
-    if _CLASSES not in ALGORITHMS[config.algorithm].phases or data.theta is not None:
-        raise UsageError(f"classes are not learned by {config.algorithm}, or beside parameters θ")
-    if data.labels is None:
-        raise DataError(
-            f"{data.name}: the class of each image is not known: put the images of each class into a folder "
-            "of its name, or give labels"
-        )
-    least, most = int(data.labels.min()), int(data.labels.max())
-    names = data.classes or tuple(map(str, range(most + 1)))
-    if least < 0 or most >= len(names):
-        raise DataError(f"{data.name}: class indices {least} … {most} are not those of {len(names)} classes")
-    if not 2 <= len(names) <= CLASSES:
-        raise DataError(f"{data.name}: {len(names)} classes: 2 … {CLASSES:,} can be learned")
-    return names
 
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {

@@ -12,6 +12,8 @@ from mfimage.algorithms import ALGORITHMS
 from mfimage.config import Config
 from mfimage.console import percent
 from mfimage.datasets.sets import Dataset
+from mfimage.errors import DataError, UsageError
+from mfimage.model_config import MOST_CLASSES
 from mfimage.models.subspace import pca_rows, principal_components
 
 LEFT = 0.12  # share of the variance of images held out that d principal components may leave
@@ -53,6 +55,32 @@ def decide(training: Dataset, held_out: Dataset, config: Config) -> tuple[Config
             pixels = "a pixel" if config.shift == 1 else f"{config.shift:g} pixels"
             said.append(f"{count:,} images are few: shifted by up to {pixels} in training")
     return config, said
+
+
+def classes_of(data: Dataset, config: Config) -> tuple[str, ...]:
+    """Name the classes that are to be learned, none if none are.
+
+    Raises:
+        UsageError: The algorithm does not learn classes.
+        DataError: The classes of the images are not known, or are too many or too few.
+    """
+    if not config.classes:
+        return ()
+    learned = any(phase.name == "classes" for phase in ALGORITHMS[config.algorithm].phases)
+    if not learned or data.theta is not None:
+        raise UsageError(f"classes are not learned by {config.algorithm}, or beside parameters θ")
+    if data.labels is None:
+        raise DataError(
+            f"{data.name}: the class of each image is not known: put the images of each class into a folder "
+            "of its name, or give labels"
+        )
+    least, most = int(data.labels.min()), int(data.labels.max())
+    names = data.classes or tuple(map(str, range(most + 1)))
+    if least < 0 or most >= len(names):
+        raise DataError(f"{data.name}: class indices {least} … {most} are not those of {len(names)} classes")
+    if not 2 <= len(names) <= MOST_CLASSES:
+        raise DataError(f"{data.name}: {len(names)} classes: 2 … {MOST_CLASSES:,} can be learned")
+    return names
 
 
 def weight_decay(count: int) -> float:

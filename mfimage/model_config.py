@@ -13,7 +13,7 @@ KindName = Literal["manifold-flow", "encoder-flow", "linear", "sphere", "pie", "
 _LAYERS = 64  # levels, rounds, pairs and couplings, at most: far above what any image needs
 _LONGEST = 2**16  # of any length of a layer, and side of an image
 _PIXELS = 2**28  # numbers of an example
-CLASSES = 1000  # at most
+MOST_CLASSES = 1000  # at most
 MOST = {
     **dict.fromkeys(("steps", "bends", "density_steps"), _LAYERS),
     "levels": _LONGEST.bit_length(),
@@ -115,5 +115,5 @@ class ModelConfig:
 def _check_classes(classes: object) -> None:
     """Raise UsageError unless classes are none, or from two names on that differ."""
     names = classes if isinstance(classes, tuple) and all(isinstance(one, str) for one in classes) else ("",)
-    if "" in names or len(set(names)) < len(names) or not (names == () or 2 <= len(names) <= CLASSES):
-        raise UsageError(f"classes must be 2 … {CLASSES:,} names that differ, not {classes!r:.80}")
+    if "" in names or len(set(names)) < len(names) or not (names == () or 2 <= len(names) <= MOST_CLASSES):
+        raise UsageError(f"classes must be 2 … {MOST_CLASSES:,} names that differ, not {classes!r:.80}")

@@ -17,6 +17,7 @@ from mfimage.augmentation import mirrored, shifted
 from mfimage.budget import TimeBudget
 from mfimage.checkpoints import Snapshots
 from mfimage.config import Config
+from mfimage.datasets.points import Points
 from mfimage.datasets.sets import Dataset
 from mfimage.errors import UsageError
 from mfimage.files import stream
@@ -45,6 +46,9 @@ class Trainer:
         began: float | None = None,
     ) -> None:
         self.model, self.config, self.run, self.accelerator = model.eval(), config, run, accelerator
+        self._codes: tuple[Dataset, Dataset] | None = (
+            None  # of data to learn from and held out, once they are known
+        )
         self.phases = [phase for phase in ALGORITHMS[config.algorithm].phases if self._learns(phase)]
         self.account = Account(config, self.phases, quiet or not accelerator.is_main_process, linear)
         self.budget = None if config.seconds is None else TimeBudget(config.seconds, self.phases, run, began)
@@ -71,7 +75,7 @@ class Trainer:
             rows = self._rows(phase, len(training))(0)
             data = training.subset(rows)
             if phase.points:
-                data = points_seen(data, partial(phase.points, self.model), self.accelerator.device)
+                data = self._points(phase, data)
             batch = self._training_batch(phase, data, torch.arange(len(rows)), data.batch(slice(None)), 0)
             with awake(self.model, phase) as module, alone(self.model, module):
                 whole = phase.within(self.model) if phase.within else module
@@ -128,16 +132,27 @@ class Trainer:
         """Start what a phase trains; and map data to what it is trained on, if that is not the data."""
         if not phase.codes:
             phase.start(self.model, self._seen(phase, training))
-        if phase.points:
-            view, device, c = partial(phase.points, self.model), self.accelerator.device, self.config
-            classes = self.model.classifier is not None
+        if phase.codes and self._codes:
+            training, held_out = self._codes
+        elif phase.points:
+            c = self.config
             shift = 0.0 if phase.codes else c.shift or 0.0
             copies = copies_of(len(training)) if shift else 0
-            training = points_seen(training, view, device, bool(c.flip), shift, copies, c.seed, classes)
-            held_out = points_seen(held_out, view, device, classes=classes)
+            training = self._points(phase, training, bool(c.flip), shift, copies)
+            held_out = self._points(phase, held_out)
         if phase.codes:
+            self._codes = training, held_out
             phase.start(self.model, self._seen(phase, training))
         return training, held_out
+
+    def _points(
+        self, phase: Phase, data: Dataset, mirror: bool = False, shift: float = 0.0, copies: int = 0
+    ) -> Points:
+        """Map data, and copies of them, to what a phase is trained on."""
+        assert phase.points is not None
+        view, classes = partial(phase.points, self.model), self.model.classifier is not None
+        device, seed = self.accelerator.device, self.config.seed
+        return points_seen(data, view, device, mirror, shift, copies, seed, classes)
 
     def _clear(self, phase: Phase, snapshots: Snapshots, schedule: Schedule) -> None:
         """Remove what the curves hold after the checkpoint, and later phases where this one goes on."""
@@ -190,11 +205,11 @@ class Trainer:
 
     def _batch(self, data: Dataset, rows: Tensor, x: Tensor) -> Batch:
         """Put examples, and what belongs to them, on the device."""
-        theta, score = (None if t is None else self._to_device(t[rows]) for t in (data.theta, data.score))
-        label = None
-        if self.model.classifier is not None and data.labels is not None:
-            label = self._to_device(data.labels[rows])
-        return Batch(self._to_device(x), theta, score, label)
+        label = (
+            data.labels if isinstance(data, Points) else None
+        )  # of codes; others may have to be read for it
+        known = (None if t is None else self._to_device(t[rows]) for t in (data.theta, data.score, label))
+        return Batch(self._to_device(x), *known)
 
     def _training_batch(self, phase: Phase, data: Dataset, rows: Tensor, x: Tensor, step: int) -> Batch:
         batch = self._batch(data, rows, x)

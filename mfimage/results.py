@@ -39,8 +39,8 @@ from mfimage.run import Run
 from mfimage.streams import say
 
 REPORT = "report.html"
+CLASSES = "classes"  # how often the class of images held out is told
 # Sections of `model.measured` that training measures.
-CLASSES = "classes"  # section of `model.measured`: how often the class of images held out is told
 MEASURED = (TRAINED, CURVE, UNCERTAINTY, FAMILIAR, VERDICT, CLASSES)
 SIGMAS = (25 / 255, 50 / 255)  # of noise on the page
 _WIDTH = 722  # pixels that a row of images may take
@@ -89,8 +89,8 @@ class Results:
         if model.classifier is not None and self.held_out.labels is not None:
             x, labels = self.held_out.batch(slice(None)), self.held_out.labels
             told = in_batches(lambda part: model.classify(part.to(model.device)), x).argmax(1).cpu()
-            shares = {"accuracy": float((told == labels).double().mean()), "images": len(labels)}
-            model.measured[CLASSES] = {"names": model.classifier.classes, **shares}
+            right = float((told == labels).double().mean())
+            model.measured[CLASSES] = {"accuracy": right, "images": len(labels)}
 
     def write_report(self) -> Path:
         """Write the run's report.html: the verdict, pictures of what the model does, curves, settings."""
@@ -195,6 +195,8 @@ def _of_classes(model: GenerativeModel, config: Config, columns: int) -> list[Se
     if known := model.measured.get(CLASSES):
         told = f"{percent(known['accuracy'])} of {counted(known['images'], 'image')} held out"
         said += f" The codes of {told} tell the class."
+    if (count := len(classifier.classes)) > _CLASSES_SHOWN:
+        said += f" The first {_CLASSES_SHOWN} of {count} classes."
     said += f" Hardly ever drawn: {', '.join(hardly)}." if hardly else ""
     return [Section("Samples by class", said, [strip(rows)])]
 

@@ -11,13 +11,13 @@ from typing import Any
 from accelerate import Accelerator
 
 from mfimage.account import found, linear_error
-from mfimage.algorithms import ALGORITHMS, check_score, classes_of
+from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import BASELINES, NOISE_AWARE, Config, Reading
 from mfimage.console import counted, list_skipped, optional
 from mfimage.datasets.loading import MEMORY, Data, load_for_training, typed
 from mfimage.datasets.sets import Dataset
 from mfimage.datasets.splits import validation_rows
-from mfimage.decisions import decide
+from mfimage.decisions import classes_of, decide
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.eval.image_metrics import PCA
 from mfimage.eval.verdict import TRAINED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -156,7 +156,11 @@ class GenerativeModel(nn.Module):
             shape = n, self.dim
             noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu") * temperature
         else:
-            noise = noise_of_class(self._chance_of(label), n, self.dim, generator, temperature)
+            classifier, number = self._known_classifier(), self.class_number(label)
+            noise = noise_of_class(
+                lambda z: classifier(self.push_forward(z.to(weight)))[:, number],
+                n, self.dim, generator, temperature,
+            )  # fmt: skip
         if n == 0:
             return noise.new_empty(0, *self.shape)
         seeds = torch.randint(2**62, (n if detail else 0,), generator=generator, device="cpu")
@@ -183,11 +187,6 @@ class GenerativeModel(nn.Module):
     def class_number(self, label: str | int) -> int:
         """Find a class by its name or number; UsageError for another, ModelError where none were learned."""
         return self._known_classifier().number(label)
-
-    def _chance_of(self, label: str | int) -> Callable[[Tensor], Tensor]:
-        """Give the function of base noise (B, d) to log p(c|u) of a class, (B,)."""
-        classifier, number = self._known_classifier(), self.class_number(label)
-        return lambda z: classifier(self.push_forward(z.to(self.device)))[:, number]
 
     def _known_classifier(self) -> Classifier:
         if self.classifier is None:

@@ -103,6 +103,9 @@ def test_classes_as_typed(mfimage, sides, run):
     assert [line.rsplit("/", 1)[1] for line in out.split()] == [f"class-1-0-0000{i}.png" for i in range(3)]
     fails(mfimage("sample", "-m", run, "--label", "top", "-o", "out"), 2, "top", "left, right")
     options = ("-o", "run", "--classes", "--steps", 2, "--dim", 2, "--noise", 0)
+    code, _, err = mfimage("train", sides, *options[2:], "-o", "short", "--device", "cpu")
+    assert code == 0, err
+    assert "classes" in err
     fails(mfimage("train", sides, *options, "--algorithm", "af"), 2, "classes are not learned by af")
     fails(mfimage("train", sides / "left", *options), 3, "the class of each image is not known")
 
