@@ -104,7 +104,7 @@ def rows_of(task: Task, folder: Path, quick: bool) -> list[Row]:
     """Every row of a set's table; what is trained for one is trained when the row is measured."""
     channels, both = task.clean.shape[1], (*GAUSSIAN, *PHOTONS)
     few, slow, net = (2, 2, 2) if quick else (100, 50, 500)
-    model = cache(lambda: trained(task.training, task.config, folder / FLOW)[0])
+    model = cache(lambda: trained(task.data, task.config, folder / FLOW)[0])
     training = cache(lambda: task.training.batch(slice(0, 20_000)))
 
     def ours_by(name: str, make: Callable[[], classics.Family], sigma: str = "known") -> Row:

@@ -22,6 +22,7 @@ from mfimage.algorithms import ALGORITHMS
 from mfimage.checkpoints import Snapshots
 from mfimage.config import Config
 from mfimage.datasets import ImageSet, load
+from mfimage.datasets.loading import Data
 from mfimage.fit import shuffled
 from mfimage.run import environment
 from mfimage.training import train
@@ -120,9 +121,7 @@ def train_for(
     return step, spent
 
 
-def trained(
-    images: ImageSet, config: Config, folder: Path, seconds: float | None = None
-) -> tuple[Any, float]:
+def trained(images: Data, config: Config, folder: Path, seconds: float | None = None) -> tuple[Any, float]:
     """Train by a configuration, or read what was trained; with the CPU seconds it took.
 
     Of a run that was interrupted, what is kept of it counts by the clock, which is more.

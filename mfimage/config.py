@@ -99,7 +99,8 @@ class Config:
             asked for; the images' folders, or the labels of their set, are the classes.
         every: Steps between validations, checkpoints and pictures; without it they come after 1, 2, 4 and
             8 % of a phase, and then every 4 %.
-        validation: Images of the training split held out to watch the error and to keep the best.
+        validation: Images that watch the error, to keep the best: of the split valid where there is one
+            beside test, else held out of the training split, at most a tenth.
         seed: Of the initial weights, the batches and the samples.
         model: Settings of `ModelConfig` that differ from its defaults.
     """

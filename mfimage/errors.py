@@ -37,6 +37,10 @@ class DataError(MfimageError):
     exit_code = 3
 
 
+class NoSplitError(DataError):
+    """A source has no split of this name, or nothing in it (exit code 3)."""
+
+
 class MixedSizesError(DataError):
     """Images of one set have several sizes, and none was asked for (exit code 3)."""
 

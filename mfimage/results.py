@@ -74,9 +74,10 @@ class Results:
         What cannot be measured is told on stderr, and left out.
         """
         model, config = self.model, self.config
-        images = read_json(self.run.directory / "data.json")["sha256"]
+        about = read_json(self.run.directory / "data.json")
         model.measured[TRAINED] = {
-            "sha256": images, "validation": config.validation, "seed": config.seed,
+            "sha256": about["sha256"], "seed": config.seed,
+            "validation": None if about.get("valid") else config.validation,  # of the training split
             **({"noise": str(config.noise_model)} if model.noise_aware else {}),
         }  # fmt: skip
         with optional("curve of denoising"):

@@ -95,8 +95,9 @@ class Run:
         """Raise DataError unless these are the images that the run began with."""
         path = self.directory / "data.json"
         with boundary(UsageError, f"{path}: cannot be read, so the run cannot be resumed"):
-            began_with = json.loads(path.read_text(encoding="utf-8"))["sha256"]
-        if began_with != data["sha256"]:
+            began_with = json.loads(path.read_text(encoding="utf-8"))
+            same = all(began_with.get(key) == data[key] for key in ("sha256", "valid") if key in data)
+        if not same:
             raise DataError(f"{data['name']}: not the images that the run in {self.directory} began with")
 
     def begin(self, config: dict[str, Any], data: dict[str, Any], decisions: Sequence[str] = ()) -> None:

@@ -14,9 +14,9 @@ from mfimage.account import found, linear_error
 from mfimage.algorithms import ALGORITHMS, check_score
 from mfimage.config import BASELINES, NOISE_AWARE, Config, Reading
 from mfimage.console import counted, list_skipped, optional
-from mfimage.datasets.loading import MEMORY, Data, load_for_training, typed
+from mfimage.datasets.loading import MEMORY, Data, load_for_training, load_watching, typed
 from mfimage.datasets.sets import Dataset
-from mfimage.datasets.splits import validation_rows
+from mfimage.datasets.splits import drawn_rows, validation_rows
 from mfimage.decisions import classes_of, decide
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.eval.image_metrics import PCA
@@ -122,9 +122,10 @@ def _train(
     if main:
         run.tidy()
     images, config = load_for_training(data, config, reading, memory, root)
+    valid = load_watching(data, images, config, reading, memory, root)
     known = images.skipped
     if main:
-        _tell_what_was_read(images, quiet)
+        _tell_what_was_read(images, valid, quiet)
     check_score(config, images.score is not None)
     if config.precision is None:
         config = replace(config, precision=quickest_precision(len(images.shape) == 3, accelerator.device))
@@ -135,16 +136,16 @@ def _train(
             f"{images.name}: {'flip' if config.flip else 'shift'} is for images, not for vectors"
         )
     config = config if model is None else replace(config, dim=model.dim)
-    training, held_out = hold_out(images, config)
+    training, held_out = hold_out(images, config, valid)
+    about = _about(images, valid, held_out)
     config, decisions = decide(training, held_out, config)
     model = model or _build(training, config)  # before anything is written: settings may not fit the data
     if resume:
-        run.require_same_data(images.summary())
+        run.require_same_data(about)
         if main:
             run.write("config.json", asdict(config))
     elif main:
-        about = {"data": images.name, "sources": typed(data), **images.summary()}
-        run.begin(asdict(config), about, decisions)
+        run.begin(asdict(config), {"data": images.name, "sources": typed(data), **about}, decisions)
     compared = len(model.shape) == 3 and model.has_manifold and not model.conditional
     pca = PCA.of(training, model.dim) if compared and main else None
     linear = linear_error(pca, held_out) if pca else None
@@ -158,10 +159,16 @@ def _train(
     return model.eval()
 
 
-def _tell_what_was_read(images: Dataset, quiet: bool) -> None:
-    for note in () if quiet else images.notes:
-        say(f"note: {note}")
-    list_skipped(images.skipped)
+def _tell_what_was_read(images: Dataset, valid: Dataset | None, quiet: bool) -> None:
+    for read in (images,) if valid is None else (images, valid):
+        for note in () if quiet else read.notes:
+            say(f"note: {note}")
+        list_skipped(read.skipped)
+
+
+def _about(images: Dataset, valid: Dataset | None, held_out: Dataset) -> dict[str, Any]:
+    """What a run records of its data, and of what watches its error where that comes from elsewhere."""
+    return {**images.summary(), "valid": None if valid is None else held_out.summary()["sha256"]}
 
 
 def train_or_reuse(
@@ -189,17 +196,27 @@ def train_or_reuse(
     return from_pretrained(run.model, make_accelerator(device, config.precision).device)
 
 
-def hold_out(images: Dataset, config: Config) -> tuple[Dataset, Dataset]:
-    """Split off the images that watch the error: `validation` of them, at most a tenth, drawn by the seed."""
-    learned, watching = validation_rows(len(images), config.validation, config.seed)
+def hold_out(images: Dataset, config: Config, valid: Dataset | None = None) -> tuple[Dataset, Dataset]:
+    """Tell the images to learn from and those that watch the error: `validation` of them, drawn by the seed.
+
+    The latter come from `valid`, see `load_watching`; without it they are split off, at most a tenth.
+    """
+    learned = images
+    if valid is None:
+        rows, watched = validation_rows(len(images), config.validation, config.seed)
+        learned = images.subset(rows)
+    else:
+        watched = drawn_rows(len(valid), config.validation, config.seed)
     if len(learned) <= (dim := config.dim or 1):
-        least = dim + 1 + max(1, min(config.validation, dim // 9))  # without those that watch, more than d
+        least = dim + 1  # more than d, without those that watch
+        least += max(1, min(config.validation, dim // 9)) if valid is None else 0
         raise DataError(
-            f"{images.name}: {counted(len(images), 'image')} in its training split, of which a tenth or more "
-            f"is held out, are too few for {counted(dim, 'dimension')}: there must be {least}"
-            f"{', or fewer dimensions' if dim > 1 else ''}"
+            f"{images.name}: {counted(len(images), 'image')} in its training split"
+            f"{', of which a tenth or more is held out,' if valid is None else ''} are too few for "
+            f"{counted(dim, 'dimension')}: there must be {least}{', or fewer dimensions' if dim > 1 else ''}"
         )
-    return images.subset(learned), images.subset(watching).in_memory()  # few, looked at again and again
+    held_out = (images if valid is None else valid).subset(watched)
+    return learned, held_out.in_memory()  # few, looked at again and again
 
 
 def _build(data: Dataset, config: Config) -> GenerativeModel:

@@ -29,8 +29,10 @@ from mfimage import Config, from_pretrained, load
 from mfimage.config import Reading
 from mfimage.errors import DataError, DivergedError, UsageError
 from mfimage.eval import PCA
+from mfimage.eval.verdict import learned_of, verdict_of
 from mfimage.pretrained import weights_hash
 from mfimage.settings import read_settings
+from mfimage.training import hold_out
 
 
 def trained_part(path):
@@ -98,6 +100,44 @@ def test_the_model_is_that_of_the_best_validation(tiny_run):
         weights = trained_part(tiny_run / "checkpoints" / f"best-{phase}.safetensors")
         moved = {name for name, tensor in weights.items() if not torch.equal(model[f"{part}.{name}"], tensor)}
         assert moved == ({"multiscale.offset"} if phase == "refinement" else set())  # centred in the end
+
+
+def test_images_of_the_split_valid_watch_the_error_where_there_is_a_test_split(tmp_path):
+    images, three, two = draw_bumps(90), tmp_path / "three", tmp_path / "two"
+    for folder, splits in ((three, {"train": 60, "val": 80, "test": 90}), (two, {"train": 60, "val": 80})):
+        for split, last in splits.items():
+            (folder / split).mkdir(parents=True)
+            for i in range({"train": 0, "val": 60, "test": 80}[split], last):
+                Image.fromarray(images[i]).save(folder / split / f"{i}.png")
+    config = replace(SHORT, validation=15)
+    run = tmp_path / "run"
+    model, known = learn(three, run, config), load(three, "train")
+    x = torch.from_numpy(images[60:80])[:, None] / 255
+    training, held_out = hold_out(known, config, load(three, "valid"))
+    assert (len(training), len(held_out)) == (60, 15)
+    assert all((x == one).flatten(1).all(1).any() for one in held_out.batch(slice(None)))
+    about = json.loads((run / "data.json").read_text())
+    assert (about["count"], about["valid"]) == (60, held_out.summary()["sha256"])
+    assert len(learned_of(known, model)) == 60
+    y = held_out.batch(slice(None))
+    error = (model.project(y).detach().clamp(0, 1) - y).double().square().sum((1, 2, 3)).mean()
+    assert verdict_of(model).n == 15
+    assert verdict_of(model).error == pytest.approx(float(error), rel=1e-5)
+    again = learn(three, run, replace(config, density_steps=8), resume=True)
+    assert weights_hash(again) != weights_hash(model)
+    for i in range(60, 80):
+        Image.fromarray(255 - images[i]).save(three / "val" / f"{i}.png")
+    with pytest.raises(DataError, match=r"not the images that the run in .* began with"):
+        learn(three, run, replace(config, density_steps=12), resume=True)
+
+    model = learn(two, tmp_path / "tenth", config)  # the other split is for the test
+    assert json.loads((tmp_path / "tenth" / "data.json").read_text())["valid"] is None
+    assert len(learned_of(load(two, "train"), model)) == 54
+
+    for i in range(60, 80):
+        Image.fromarray(draw_bumps(1, side=12)[0]).save(three / "val" / f"{i}.png")
+    with pytest.raises(DataError, match=r"train and valid are not alike: .*\(1, 8, 8\) and \(1, 12, 12\)"):
+        learn(three, tmp_path / "other", config)
 
 
 def test_refinement_begins_with_the_best_of_the_manifold_phase(bumps, tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mfimage.config import Config
 from mfimage.datasets import ImageSet, load
+from mfimage.datasets.loading import Data
 from mfimage.noise import parse_noise
 
 PICTURES = {  # by the name of their function in `skimage.data`, the file in the package
@@ -65,6 +66,14 @@ class Task:
     clean: Tensor  # (B, C, H, W)
     config: Config
     budget: float  # CPU seconds asked of our training
+    watching: ImageSet | None = None  # in place of some of those to learn from
+
+    @property
+    def data(self) -> Data:
+        """What our training is given."""
+        if self.watching is None:
+            return self.training
+        return {"train": self.training, "valid": self.watching, "test": load(self.clean, "all")}
 
 
 def clothes(quick: bool) -> Task:
@@ -86,21 +95,25 @@ def faces(quick: bool) -> Task:
 def science(quick: bool) -> Task:
     """Grey tiles 64 × 64 of eight pictures that scikit-image brings along: cells, a retina, stars, stones.
 
-    Training tiles lie in the left half of each picture, up to 400 of them, and overlap; test tiles lie in the
-    right half, up to 32, side by side, in mixed order. Even ones (deviation below .01: black sky) are left
-    out.
+    Training tiles lie in the left three eighths of each picture, up to 400 of them, and overlap; those that
+    watch the error in the eighth beside, up to 25; test tiles in the right half, up to 32, side by side, in
+    mixed order. Even ones (deviation below .01: black sky) are left out.
     """
     training: list[np.ndarray] = []
+    watching: list[np.ndarray] = []
     unseen: list[np.ndarray] = []
     for name in PICTURES:
         picture = _picture(name)
         middle = picture.shape[1] // 2
-        training += _tiles(picture[:, :middle], 16, 20 if quick else 400)
+        edge = middle * 3 // 4
+        training += _tiles(picture[:, :edge], 16, 20 if quick else 400)
+        watching += _tiles(picture[:, edge:middle], 16, 2 if quick else 25)
         unseen += _tiles(picture[:, middle:], SIDE, 3 if quick else 32)
     mixed = np.random.default_rng(0).permutation(len(unseen))
-    clean = load(np.stack([unseen[i] for i in mixed])[..., None], "all").batch(slice(None))
-    images = load(np.stack(training)[..., None], "all")
-    return Task("science", images, clean, Config(dim=64, validation=200), 30 * MINUTE)
+    images, watched, test = (
+        load(np.stack(tiles)[..., None], "all") for tiles in (training, watching, [unseen[i] for i in mixed])
+    )
+    return Task("science", images, test.batch(slice(None)), Config(dim=64), 30 * MINUTE, watched)
 
 
 def _picture(name: str) -> np.ndarray:

@@ -37,7 +37,7 @@ from mfimage.datasets.sources import ImageList, Root, Source, name_of, prefer_fo
 from mfimage.datasets.splits import choose, split_name
 from mfimage.datasets.stored_set import SAMPLED, StoredSet
 from mfimage.datasets.stores import Store
-from mfimage.errors import DataError, MixedSizesError, UsageError
+from mfimage.errors import DataError, MixedSizesError, NoSplitError, UsageError
 from mfimage.files import user_path
 from mfimage.settings import plain, whole_number
 
@@ -148,6 +148,56 @@ def load_for_training(
         if size is not None:
             raise
         return load_for_training(data, replace(config, size=PHOTO_SIZE), reading, memory, root)
+
+
+def load_watching(
+    data: Data,
+    training: Dataset,
+    config: Config,
+    reading: Reading = Reading(),
+    memory: int | None = MEMORY,
+    root: str | Path | None = None,
+) -> Dataset | None:
+    """Load the images that watch the error of a training: the split "valid" of data that have a "test" too.
+
+    Args:
+        data: As `load_for_training` took them.
+        training: What it loaded of them.
+        config: What it settled.
+        reading: How files are read.
+        memory: Most bytes of pixels that are held in memory.
+        root: Where named sets lie.
+
+    Returns:
+        None for all other data: where there are but two splits, the other is for the test, whatever its name.
+
+    Raises:
+        DataError: If these images are not of the kind of those to learn from.
+    """
+    sources = data if isinstance(data, list | tuple) else [data]
+    if not all(isinstance(one, str | Path | Mapping) for one in sources):  # these are taken whole
+        return None
+    size = training.shape[1:] if len(training.shape) == 3 and config.size is not None else None
+    channels = training.shape[0] if len(training.shape) == 3 else None
+    how: Any = {"size": size, "channels": channels, "root": root}
+    try:
+        load(data, "test", limit=1, memory=None, reading=replace(reading, max_bad=1.0), **how)
+    except NoSplitError:
+        return None
+    except DataError:  # there it is: reading it will tell
+        pass
+    try:
+        valid = load(data, "valid", reading=reading, memory=memory, **how)
+    except NoSplitError:
+        return None
+    both = training, valid
+    kinds = {(one.shape, one.theta is None, one.classes if config.classes else ()) for one in both}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{valid.name}: the splits train and valid are not alike: they have shapes {training.shape} "
+            f"and {valid.shape}, classes {list(training.classes)} and {list(valid.classes)}"
+        )
+    return valid
 
 
 def _photo_size(data: Data, channels: int | None, reading: Reading, root: Root) -> int | None:

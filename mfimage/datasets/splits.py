@@ -18,7 +18,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from mfimage.errors import DataError
+from mfimage.errors import NoSplitError
 
 Divided: TypeAlias = Mapping[str, Sequence[int]]
 """Name of each split, and which rows are in it, ascending; "all" is one of them."""
@@ -51,6 +51,11 @@ def validation_rows(count: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     watching = max(1, min(most, count // 10))
     return order[watching:].sort().values, order[:watching].sort().values
+
+
+def drawn_rows(count: int, most: int, seed: int) -> Tensor:
+    """Rows drawn by the seed, ascending: `most` of them, or all if there are fewer."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
 def group_rows(marks: Iterable[str | None], splits: Iterable[str] = ()) -> dict[str, array]:
@@ -134,11 +139,11 @@ def split_name(name: str) -> str:
 
 
 def choose(divided: Mapping[str, _Part], split: str, name: str) -> _Part:
-    """What is in a split of a source called `name`; DataError if there is no such split, or nothing in it."""
+    """What is in a split of a source called `name`; NoSplitError if it is not there, or nothing in it."""
     wanted = split_name(split)
     if wanted not in divided:
-        raise DataError(f"{name}: has no split {split!r}; there are {', '.join(divided)}")
+        raise NoSplitError(f"{name}: has no split {split!r}; there are {', '.join(divided)}")
     if not len(divided[wanted]):
         counts = ", ".join(f"{key} {len(part)}" for key, part in divided.items())
-        raise DataError(f"{name}: nothing falls into the split {split!r} ({counts}): give more images")
+        raise NoSplitError(f"{name}: nothing falls into the split {split!r} ({counts}): give more images")
     return divided[wanted]

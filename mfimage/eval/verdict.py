@@ -129,10 +129,10 @@ def projections(
 
 
 def learned_of(train: Dataset, model: GenerativeModel) -> Dataset:
-    """Leave out of a training split what watched the error of a model; all of it if that is unknown."""
+    """Leave out of a training split what watched the error of a model; all of it if that lay elsewhere."""
     known = model.measured.get(TRAINED)
     with boundary(ModelError, f"{CALIBRATION}: what is kept of the model's training is damaged"):
-        if known is None or known["sha256"] != train.summary()["sha256"]:
+        if known is None or known["sha256"] != train.summary()["sha256"] or known["validation"] is None:
             return train
         return train.subset(validation_rows(len(train), known["validation"], known["seed"])[0])
 
