@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
+from mfimage.denoising.kriging import predicted
 from mfimage.errors import ModelError, UsageError
 from mfimage.models import ChartedModel, GenerativeModel
 from mfimage.models.duals import Dual
@@ -20,8 +21,8 @@ from mfimage.modes import plainly
 from mfimage.settings import whole_number
 
 _BUDGET = 2**28  # bytes that the Jacobians of a batch may take, in single and double precision
-_LEVELS = (0.1, 0.01)  # σ of the first and the last clearing of `agreed`
-_CLEARINGS = 8
+_LEVELS = (0.04, 0.01)  # σ of the first and the last clearing of `agreed`
+_CLEARINGS = 5
 _HALVINGS = 40  # after which means are exact but for rounding
 _TRIES = 5  # damping factors tried at one linearisation, whose Jacobian costs more than all of them
 
@@ -33,6 +34,10 @@ class LinearOperator:
         """Map images (B, C, H, W) to A x."""
         return x
 
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Map what is seen by Aᵀ."""
+        return y
+
     def rows(self, chosen: Tensor) -> LinearOperator:
         """Take the operator of some rows of the batch, where it differs between them."""
         return self
@@ -43,14 +48,21 @@ class Mask(LinearOperator):
     """A x = x where a pixel is known and 0 where it is missing."""
 
     missing: Tensor  # (B, 1, H, W) or (B, C, H, W), bool, True where a pixel is missing
+    factor = 1  # pixels between neighbours in y
 
     def forward(self, x: Tensor) -> Tensor:
         """Clear the missing pixels."""
         return x * (~self.missing).to(x)
 
+    adjoint = forward
+
     def rows(self, chosen: Tensor) -> Mask:
         """Take the masks of some rows."""
         return Mask(self.missing[chosen])
+
+    def known(self, y: Tensor) -> Tensor:
+        """Tell which values of y are seen."""
+        return (~self.missing).expand_as(y)
 
     def completed(self, x: Tensor, y: Tensor) -> Tensor:
         """Find the image nearest to x of which y is seen: y where it is known, x where not."""
@@ -79,6 +91,14 @@ class Downsample(LinearOperator):
         """Map (B, C, H, W) to (B, C, H/factor, W/factor)."""
         self.size(*x.shape[-2:])
         return F.avg_pool2d(x, self.factor)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Map (B, C, h, w) by Aᵀ."""
+        return self.enlarged(y) / self.factor**2
+
+    def known(self, y: Tensor) -> Tensor:
+        """Tell which values of y are seen: all."""
+        return torch.ones_like(y, dtype=torch.bool)
 
     def enlarged(self, y: Tensor) -> Tensor:
         """Repeat every pixel factor × factor times, which `forward` undoes."""
@@ -189,10 +209,14 @@ def solve(
 def agreed(x: Tensor, y: Tensor, operator: Mask | Downsample, model: GenerativeModel) -> Tensor:
     """Make images x, (B, C, H, W), agree with what is seen without noise, y = A x, beyond the manifold.
 
-    x ← c_σ(x) + A⁺(y − A c_σ(x)),   c_σ the model's `clear`, σ falling: what joins the seen to the unseen in
-    a way that images do not is cleared away. One that is not noise-aware only completes x.
+    x ← x + what `kriging` predicts of the residual from y − A x;   then, some times, σ falling,
+    x ← c_σ(x) + A⁺(y − A c_σ(x)),   c_σ the model's `clear`: what joins the seen to the unseen in a way that
+    images do not is cleared away, by models that are noise-aware.
     Venkatakrishnan, Bouman, Wohlberg, Plug-and-play priors for model based reconstruction, 2013.
     """
+    known = operator.known(y)
+    residual = (y - operator.forward(x)).where(known, 0)
+    x = x + predicted(residual, known, operator.factor, operator.forward, operator.adjoint)
     first, last = _LEVELS
     for step in range(_CLEARINGS if model.noise_aware else 0):
         cleared = model.clear(x, first * (last / first) ** (step / (_CLEARINGS - 1))).clamp(0, 1)
