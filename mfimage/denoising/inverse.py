@@ -54,7 +54,9 @@ class Mask(LinearOperator):
         """Clear the missing pixels."""
         return x * (~self.missing).to(x)
 
-    adjoint = forward
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Map what is seen by Aᵀ, which is A."""
+        return self.forward(y)
 
     def rows(self, chosen: Tensor) -> Mask:
         """Take the masks of some rows."""
