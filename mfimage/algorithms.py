@@ -33,6 +33,7 @@ class Batch(NamedTuple):
     noise: Any = None  # random numbers of the step, shape (B, d)
     sigma: Any = None  # deviation of the noise that was added to each, shape (B,), where it varies
     window: Any = None  # rows and columns of images that the step looks at; None: all
+    kept: Any = None  # how many leading codes of each are kept, shape (B,); None: all
 
 
 def _projections(model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -91,6 +92,7 @@ class Phase:
     muon: bool = False  # whether it is trained with Muon, and not AdamW
     sheet: Sheet = _projections  # what is shown of images held out while it is trained
     shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
+    nests: bool = False  # whether codes may be cut, so that their leading parts are manifolds too
 
 
 @contextmanager
@@ -196,14 +198,15 @@ def _rest(model: Any) -> nn.Module | None:
 
 
 _BENDING = Phase(
-    "manifold", _dense, lambda m, b, c: m.head_error(b.x).mean(), lambda m, b: m.chart.initialise(b.x),
+    "manifold", _dense, lambda m, b, c: m.head_error(b.x, b.kept).mean(),
+    lambda m, b: m.chart.initialise(b.x),
     points=lambda m, x, c: m.chart.subspace.heads(m.chart.multiscale(x)[0]), within=_bent, batch=4.0, lr=2.0,
-    decay=4.0,
+    decay=4.0, nests=True,
 )  # fmt: skip
 _MANIFOLD = Phase(
     "manifold", lambda m: m.chart if _bent(m) is None else None,
-    lambda m, b, c: losses.reconstruction(m, b.x, b.context), lambda m, b: m.chart.initialise(b.x),
-    shifts=True,
+    lambda m, b, c: losses.reconstruction(m, b.x, b.context, b.kept), lambda m, b: m.chart.initialise(b.x),
+    shifts=True, nests=True,
 )  # fmt: skip
 _REFINEMENT = replace(
     _MANIFOLD, name="refinement", part=_rest, start=lambda m, b: None, share=0.28,
@@ -248,6 +251,12 @@ def check_score(config: Config, known: bool) -> None:
         raise UsageError(f"{config.algorithm}: its objective does not know the score; leave scandal at 0")
     if config.model.get("chart_context") and any(phase.codes for phase in phases):
         raise UsageError("the score of codes is that of the data only where the chart sees no θ")
+
+
+def check_nested(config: Config) -> None:
+    """Raise UsageError where `nested` is asked of an algorithm that cannot cut codes."""
+    if config.nested and not any(phase.nests for phase in ALGORITHMS[config.algorithm].phases):
+        raise UsageError(f"nested codes are not learned by {config.algorithm}")
 
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {

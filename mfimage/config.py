@@ -97,6 +97,8 @@ class Config:
         scandal: α, the weight of the joint score's error, where the data give a score; 0 leaves it out.
         classes: Whether the class of each image is learned too, from its codes, so that samples of one can be
             asked for; the images' folders, or the labels of their set, are the classes.
+        nested: Whether the first k codes are to be a manifold of their own, for every k: half of the images
+            of a step are drawn from so many of theirs alone.
         every: Steps between validations, checkpoints and pictures; without it they come after 1, 2, 4 and
             8 % of a phase, and then every 4 %.
         validation: Images that watch the error, to keep the best: of the split valid where there is one
@@ -127,6 +129,7 @@ class Config:
     weight: float = 1000.0
     scandal: float = 0.0
     classes: bool = False
+    nested: bool = False
     every: int | None = None
     validation: int = 1000
     seed: int = 0
@@ -205,6 +208,7 @@ class Config:
         if self.dim is None:
             raise UsageError("dim is not decided yet: `train` decides it from the data")
         given = {"shape": shape, "dim": self.dim, "kind": kind, "context": context, "classes": classes}
+        given["nested"] = self.nested
         return from_json(ModelConfig, {**given, "noise_aware": self.noise_aware, **self.model})
 
     def allows(self, settled: Config) -> bool:

@@ -15,24 +15,21 @@ from mfimage.models import PIE, Density, GenerativeModel, Manifold, ManifoldFlow
 from mfimage.models.charts import Window
 from mfimage.models.classes import Classifier
 from mfimage.models.duals import FORWARD_MODE
-from mfimage.models.layers import full_precision
+from mfimage.models.layers import full_precision, leading
 
 
-def reconstruction(chart: Manifold, x: Tensor, context: Tensor | None = None) -> Tensor:
-    """Mean over data of ‖x − x̂‖², x̂ = decode(codes(x)), summed over pixels (Brehmer, Cranmer, §2.3)."""
-    return chart.squared_error(x, context).mean()
+def reconstruction(
+    chart: Manifold, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None
+) -> Tensor:
+    """Mean over data of ‖x − x̂‖², x̂ = decode(codes(x)), summed over pixels (Brehmer, Cranmer, §2.3).
 
-
-def nested_reconstruction(chart: Manifold, x: Tensor, kept: Tensor) -> Tensor:
-    """Mean over data of ‖x − decode((u₁ … u_k, 0 …))‖², u = codes(x), `kept` the k of each, (B,), 0 … d.
-
-    With k drawn at random every leading part of the codes learns to be a manifold, and the first to hold
-    the most. Rippel, Gelbart, Adams, Learning ordered representations with nested dropout, 2014,
-    arXiv 1402.0915.
+    Where `kept` gives a k of each, (B,), 0 … d, x̂ = decode((u₁ … u_k, 0 …)): with k drawn at random every
+    leading part of the codes learns to be a manifold, and the first to hold the most. Rippel, Gelbart, Adams,
+    Learning ordered representations with nested dropout, 2014, arXiv 1402.0915.
     """
-    codes = chart.codes(x)
-    leading = torch.arange(codes.shape[1], device=x.device) < kept[:, None]
-    return _squared_error(chart.decode(codes * leading), x).mean()
+    if kept is None:
+        return chart.squared_error(x, context).mean()
+    return _squared_error(chart.decode(leading(chart.codes(x, context), kept), context), x).mean()
 
 
 def noise_aware(

@@ -22,7 +22,7 @@ MOST = {
     ),
 }
 # Settings of a model that the data and Config decide.
-SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware", "classes"})
+SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware", "classes", "nested"})
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class ModelConfig:
         epsilon: Standard deviation of PIE's density off the manifold.
         noise_aware: Whether an image chart can shrink noise; see `models.charts.ImageChart.shrink`.
         classes: Names of the classes that a classifier of the codes tells apart; see `models.classes`.
+        nested: Whether the first k codes are a manifold of their own, for every k.
     """
 
     shape: tuple[int, ...]
@@ -71,6 +72,7 @@ class ModelConfig:
     epsilon: float = 0.1
     noise_aware: bool = False
     classes: tuple[str, ...] = ()
+    nested: bool = False
 
     def __post_init__(self) -> None:
         positive = "dim", "width", "noise_width", "density_width", "epsilon"

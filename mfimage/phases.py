@@ -29,6 +29,7 @@ from mfimage.schedule import Progress, Schedule
 from mfimage.views import copies_of, points_seen
 
 COLUMNS = 16  # of a sheet of images
+NESTED = 0.5  # share of the images of a step whose codes are cut, where nested ones are learned
 ENDLESS = 2**62  # steps, as many as the clock allows
 
 
@@ -218,6 +219,10 @@ class Trainer:
         if phase.shifts and self.config.shift:
             draw = self._drawn(batch.x, 4, step + 2**43)
             batch = batch._replace(x=shifted(batch.x, self.config.shift, draw))
+        if phase.nests and self.config.nested:
+            whole, share = self._drawn(batch.x, 2, step + 2**44).T
+            kept = (1 + share * self.model.dim).long().where(whole < NESTED, self.model.dim)
+            batch = batch._replace(kept=self._to_device(kept))
         return self._disturbed(phase, batch, step)
 
     def _drawn(self, x: Tensor, count: int, number: int) -> Tensor:

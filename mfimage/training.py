@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from mfimage.account import found, linear_error
-from mfimage.algorithms import ALGORITHMS, check_score
+from mfimage.algorithms import ALGORITHMS, check_nested, check_score
 from mfimage.config import BASELINES, NOISE_AWARE, Config, Reading
 from mfimage.console import counted, list_skipped, optional
 from mfimage.datasets.loading import MEMORY, Data, load_for_training, load_watching, typed
@@ -127,6 +127,7 @@ def _train(
     if main:
         _tell_what_was_read(images, valid, quiet)
     check_score(config, images.score is not None)
+    check_nested(config)
     if config.precision is None:
         config = replace(config, precision=quickest_precision(len(images.shape) == 3, accelerator.device))
         accelerator = make_accelerator(device, config.precision)
@@ -262,5 +263,5 @@ def baseline(
     Run(run).require_same_data(data.summary())
     if config.noise_aware and algorithm not in NOISE_AWARE:
         config = config.with_(noise=0.0)
-    config = config.with_(algorithm=algorithm, classes=False)
+    config = config.with_(algorithm=algorithm, classes=False, nested=False)
     return train_or_reuse(data, outdir, config, device=device, quiet=quiet)

@@ -29,6 +29,7 @@ def sample(
     detail: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))] = 0.0,
     temperature: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=10))] = 1.0,
     label: str | None = None,
+    dim: Annotated[int | None, opt.at_least(1)] = None,
     outdir: opt.Outdir = Path("samples"),
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
@@ -46,6 +47,7 @@ def sample(
             the manifold, by a model that learned to remove noise; 0 stays on it.
         temperature: Factor of the base noise; below 1 images are more usual and less varied than learned.
         label: A class, by its name or number, of a model that learned classes in training.
+        dim: Draw from the first so many codes alone, of a model that learned nested ones in training.
     """
     import torch
 
@@ -62,7 +64,7 @@ def sample(
     together, points = outdir / "sheet.png", outdir / f"{start}.npz"
     claim(*(outdir / f"{name}.png" for name in names), together, points)
     generator = torch.Generator().manual_seed(seed)
-    drawn = flow.sample(count, generator, batch_size, context, detail, temperature, label)
+    drawn = flow.sample(count, generator, batch_size, context, detail, temperature, label, dim)
     drawn = _finite(drawn.cpu(), model)
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)
@@ -75,6 +77,7 @@ def sample(
     with late:
         save_png(sheet(images, max(1, round(count**0.5))), together)
         how = f" of class {label}" if label else ""
+        how += f", from the first {counted(dim, 'code')}" if dim else ""
         how += f", at temperature {temperature:g}" if temperature != 1 else ""
         how += f", with detail from σ = {detail:g}: near the manifold, not on it" if detail else ""
         talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}{how}")

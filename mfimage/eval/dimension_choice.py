@@ -21,7 +21,7 @@ from mfimage.eval.dimension_estimates import LEAST, DimensionEstimate, Estimator
 from mfimage.eval.plots import dimension_figure
 from mfimage.files import stream
 from mfimage.fit import fit, make_accelerator, shuffled
-from mfimage.losses import nested_reconstruction
+from mfimage.losses import reconstruction
 from mfimage.models import ChartedModel
 from mfimage.models.build import build
 from mfimage.models.subspace import principal_components
@@ -171,14 +171,14 @@ def _nested_errors(
 
     @torch.no_grad()
     def error(k: int) -> float:
-        return float(nested_reconstruction(chart, test, torch.full((len(test),), k)))
+        return float(reconstruction(chart, test, None, torch.full((len(test),), k)))
 
     schedule = Schedule(steps, LR, warmup=min(100, steps // 10), clip=1.0, every=max(steps, 1))
     with tempfile.TemporaryDirectory() as folder:
         snapshots = Snapshots(Path(folder), "nested")
         try:
             fit(
-                chart, lambda chart, batch: nested_reconstruction(chart, *batch), batches,
+                chart, lambda chart, batch: reconstruction(chart, batch[0], None, batch[1]), batches,
                 lambda: error(longest), schedule, snapshots, make_accelerator("cpu"),
                 lambda progress, record: report(progress.step, record), keep_best=False,
             )  # fmt: skip

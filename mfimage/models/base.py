@@ -16,9 +16,9 @@ from mfimage.models.classes import Classifier, noise_of_class
 from mfimage.models.density import Density
 from mfimage.models.detail import draw_detail
 from mfimage.models.geometry import Directions, geodesic, metric, principal_directions
-from mfimage.models.layers import in_rows
+from mfimage.models.layers import in_rows, leading
 from mfimage.modes import plainly
-from mfimage.settings import is_number
+from mfimage.settings import is_number, whole_number
 
 
 class GenerativeModel(nn.Module):
@@ -78,7 +78,11 @@ class GenerativeModel(nn.Module):
         raise NotImplementedError
 
     def project(
-        self, x: Tensor, context: Tensor | None = None, sigma: Tensor | float | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        sigma: Tensor | float | None = None,
+        dim: int | None = None,
     ) -> Tensor:
         """Project data onto the manifold: x̂ = decode(encode(x)).
 
@@ -89,11 +93,26 @@ class GenerativeModel(nn.Module):
             x: Data (B, …), images in [0, 1] or with noise around that.
             context: θ, shape (B, P), for a conditional model.
             sigma: Deviation of the noise, one or an image each, (B,), in units of the data.
+            dim: Onto the manifold of the first so many codes alone, of a model that learned nested ones.
 
         Raises:
-            ModelError: If sigma is given, and the model was not trained with noise.
+            UsageError: If dim is not among 1 … d.
+            ModelError: If sigma is given, and the model was not trained with noise; or dim, and not nested.
         """
-        return self.decode(self.encode(x if sigma is None else self.clear(x, sigma), context), context)
+        u = self.encode(x if sigma is None else self.clear(x, sigma), context)
+        return self.decode(self._cut(u, dim), context)
+
+    def _cut(self, u: Tensor, dim: int | None) -> Tensor:
+        """Keep the leading codes, see `project`."""
+        if dim is None:
+            return u
+        if self.config is None or not self.config.nested:
+            raise ModelError(
+                "this model did not learn nested codes: mfimage train --nested makes one that does"
+            )
+        if whole_number("dim", dim, 1) > self.dim:
+            raise UsageError(f"dim must lie in 1 … {self.dim}, not {dim}")
+        return leading(u, dim)
 
     def clear(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         """Remove noise from images (B, C, H, W), not onto the manifold; ModelError if it was not learned.
@@ -115,6 +134,7 @@ class GenerativeModel(nn.Module):
         detail: float = 0.0,
         temperature: float = 1.0,
         label: str | int | None = None,
+        dim: int | None = None,
     ) -> Tensor:
         """Draw from the model.
 
@@ -135,15 +155,16 @@ class GenerativeModel(nn.Module):
             label: A class, by its name or number, of a model that learned classes: draws are kept with the
                 chance that their codes are of it, p(c|u), and so come from p(u|c). Another device may keep
                 others, by rounding.
+            dim: Draw from the first so many codes alone, see `project`.
 
         Returns:
             Shape (n, …), images not clipped to [0, 1].
 
         Raises:
             UsageError: If a conditional model is given no context, detail is negative, or temperature not
-                positive.
-            ModelError: If detail is asked of a model that did not learn noise, or a label of one that did
-                not learn classes, or hardly ever draws this one.
+                positive, or dim is not among 1 … d.
+            ModelError: If detail is asked of a model that did not learn noise, dim of one that did not learn
+                nested codes, or a label of one that did not learn classes, or hardly ever draws this one.
         """
         if not (is_number(detail) and detail >= 0):
             raise UsageError(f"detail is a deviation σ ≥ 0 of noise, not {detail!r}")
@@ -166,7 +187,7 @@ class GenerativeModel(nn.Module):
         seeds = torch.randint(2**62, (n if detail else 0,), generator=generator, device="cpu")
 
         def draw(rows: Tensor, theta: Tensor | None) -> Tensor:
-            x = self.decode(self.push_forward(noise[rows].to(weight), theta), theta)
+            x = self.decode(self._cut(self.push_forward(noise[rows].to(weight), theta), dim), theta)
             return draw_detail(self.clear, x, detail, seeds[rows]) if detail else x
 
         blocks = weight.device.type == "cpu"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfimage.models.duals import Dual, join
-from mfimage.models.layers import Transform, Value, full_precision
+from mfimage.models.layers import Transform, Value, full_precision, leading
 from mfimage.models.pairs import DensePair, DrawnPair
 from mfimage.models.subspace import Householder, principal_components
 
@@ -119,10 +119,14 @@ class BentSubspace(Transform):
         q = _times(centred, self.rotation.basis)
         return torch.cat([q, centred.square().sum(1, True) - q.square().sum(1, True)], 1)
 
-    def head_error(self, heads: Tensor) -> Tensor:
-        """The squared error of vectors, (B,), of their heads: ‖x − m‖² − ‖q‖² + ‖q − q̂‖²."""
+    def head_error(self, heads: Tensor, kept: Tensor | None = None) -> Tensor:
+        """The squared error of vectors, (B,), of their heads: ‖x − m‖² − ‖q‖² + ‖q − q̂‖².
+
+        `kept` tells how many of the first codes of each, (B,), q̂ is drawn from; all without it.
+        """
         q, off = heads[:, :-1], heads[:, -1]
-        drawn = self._straighten(F.pad(self._head_codes(q), (0, self.rank - self.dim)))
+        codes = self._head_codes(q) if kept is None else leading(self._head_codes(q), kept)
+        drawn = self._straighten(F.pad(codes, (0, self.rank - self.dim)))
         return off + (q - drawn).square().sum(1)
 
     def _head_codes(self, head: Tensor) -> Tensor:

@@ -19,6 +19,12 @@ def full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
+def leading(u: Tensor, kept: Tensor | int) -> Tensor:
+    """Keep the first k of codes (B, d), k one for all or of each, (B,); the others become 0."""
+    k = torch.as_tensor(kept, device=u.device).view(-1, 1)
+    return u * (torch.arange(u.shape[1], device=u.device) < k)
+
+
 def push_inverse(transform: Any, z: Dual) -> Dual:
     """Push a dual number through the inverse of a transform, by its method `push` or torch's forward mode."""
     if isinstance(transform, CompositeTransform):
