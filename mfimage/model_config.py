@@ -18,7 +18,8 @@ MOST = {
     **dict.fromkeys(("steps", "bends", "density_steps"), _LAYERS),
     "levels": _LONGEST.bit_length(),
     **dict.fromkeys(
-        ("dim", "width", "near", "draw", "noise_width", "hidden", "density_width", "context"), _LONGEST
+        ("dim", "width", "near", "draw", "noise_width", "hidden", "density_width", "density_bins", "context"),
+        _LONGEST,
     ),
 }
 # Settings of a model that the data and Config decide.
@@ -44,6 +45,7 @@ class ModelConfig:
         bends: Pairs of dense networks that bend the linear subspace.
         density_steps: Spline couplings of h; see `models.latent_density`.
         density_width: Width of their networks.
+        density_bins: Segments of each spline.
         kind: What is built; see `models.build`.
         context: Length of the parameters θ that condition h, 0 for none.
         chart_context: Whether θ conditions the chart of vectors too.
@@ -66,6 +68,7 @@ class ModelConfig:
     bends: int = 1
     density_steps: int = 5
     density_width: int = 128
+    density_bins: int = 4
     kind: KindName = "manifold-flow"
     context: int = 0
     chart_context: bool = False
@@ -75,7 +78,7 @@ class ModelConfig:
     nested: bool = False
 
     def __post_init__(self) -> None:
-        positive = "dim", "width", "noise_width", "density_width", "epsilon"
+        positive = "dim", "width", "noise_width", "density_width", "density_bins", "epsilon"
         check_fields(self, positive, shares=("dropout",), most=MOST)
         if not (whole_numbers(self.shape, 3, 1) or whole_numbers(self.shape, 1, 1)):
             raise UsageError(

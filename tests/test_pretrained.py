@@ -175,7 +175,7 @@ def test_a_model_saved_before_is_read_and_gives_what_it_gave_then():
 
 @pytest.mark.parametrize(("name", "known"), json.loads((DATA / "layouts.json").read_text()).items())
 def test_weights_of_every_kind_keep_their_names_and_shapes(name, known):
-    settings = {"dim": 2, "width": 2, "hidden": 4, "density_width": 4, **known["settings"]}
+    settings = {"dim": 2, "width": 2, "hidden": 4, "density_width": 4, "density_bins": 8, **known["settings"]}
     weights = build(from_json(ModelConfig, settings)).state_dict()
     layout = "\n".join(f"{name} {tuple(w.shape)} {w.dtype}" for name, w in sorted(weights.items()))
     assert hashlib.sha256(layout.encode()).hexdigest()[:16] == known["sha256"]

@@ -112,7 +112,7 @@ def _channels(c: ModelConfig) -> int:
 
 
 def _density(c: ModelConfig) -> Density:
-    return latent_density(c.dim, c.density_steps, c.density_width, context=c.context)
+    return latent_density(c.dim, c.density_steps, c.density_width, c.density_bins, context=c.context)
 
 
 def image_chart(c: ModelConfig) -> ImageChart:

@@ -59,7 +59,7 @@ class Density(Flow):
 
 
 def latent_density(
-    dim: int, steps: int = 5, width: int = 128, bins: int = 8, tail_bound: float = 5.0, context: int = 0
+    dim: int, steps: int = 5, width: int = 128, bins: int = 4, tail_bound: float = 5.0, context: int = 0
 ) -> Density:
     """Build h: ActNorm, then [LU linear, rational-quadratic spline coupling] × steps, and a last LU linear.
 

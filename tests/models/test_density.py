@@ -70,7 +70,7 @@ def test_samples_follow_the_conditional_density():
 
 @pytest.mark.parametrize("given", [0, PARAMETERS])
 def test_initialise_standardises_and_samples_follow(given):
-    density = latent_density(3, 2, context=given)
+    density = latent_density(3, 2, bins=8, context=given)
     u = torch.randn(5000, 3) * torch.tensor([0.1, 1.0, 10.0]) + 3
     density.initialise(u)
     first = density.transform._transforms[0](u)[0]
