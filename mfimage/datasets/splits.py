@@ -44,18 +44,19 @@ def held_out(key: str) -> bool:
 
 
 def validation_rows(count: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide a training split: rows to learn from, and those that watch the error, drawn by the seed.
+    """Divide a training split: rows to learn from, ascending, and those that watch the error.
 
-    The latter are `most`, but at most a tenth, and at least one.
+    The latter are drawn by the seed: `most`, but at most a tenth, and at least one. They are in the order of
+    drawing, so that the first few of them tell of all, whatever order the images have.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     watching = max(1, min(most, count // 10))
-    return order[watching:].sort().values, order[:watching].sort().values
+    return order[watching:].sort().values, order[:watching]
 
 
 def drawn_rows(count: int, most: int, seed: int) -> Tensor:
-    """Rows drawn by the seed, ascending: `most` of them, or all if there are fewer."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+    """Rows drawn by the seed, in the order of drawing: `most` of them, or all if there are fewer."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
 
 
 def group_rows(marks: Iterable[str | None], splits: Iterable[str] = ()) -> dict[str, array]:

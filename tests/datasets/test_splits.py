@@ -5,8 +5,10 @@ from mfimage.datasets.splits import (
     class_folders,
     divide_paths,
     divide_rows,
+    drawn_rows,
     held_out,
     named_split,
+    validation_rows,
 )
 from mfimage.errors import DataError
 
@@ -123,3 +125,13 @@ def test_classes_are_the_folders_below_the_splits():
     assert class_folders(["set/train/a/1.png", "set/test/b/2.png"]) == ["a", "b"]
     assert class_folders(["a/1.png", "b/2.png", "3.png"]) == ["a", "b", ""]
     assert class_folders(["set/1.png", "set/2.png"]) == ["", ""]
+
+
+def test_those_that_watch_are_mixed_so_that_the_first_tell_of_all():
+    learned, watching = validation_rows(1000, 100, 0)
+    assert learned.tolist() == sorted({*range(1000)} - {*watching.tolist()})
+    for rows in (watching, drawn_rows(1000, 100, 0)):
+        assert len(set(rows.tolist())) == 100
+        first = rows[:20]  # of a set in the order of its ten classes
+        assert len(set((first // 100).tolist())) >= 7
+    assert sorted(drawn_rows(5, 9, 0).tolist()) == [*range(5)]
