@@ -66,12 +66,12 @@ def test_the_configuration_and_the_parts_agree():
 
 
 REPR = """\
-ManifoldFlow: shape (1, 8, 8), d = 3, 41,588 parameters, noise-aware
+ManifoldFlow: shape (1, 8, 8), d = 3, 38,492 parameters, noise-aware
   chart: ImageChart, 2,344 parameters
     multiscale: Multiscale, 240 parameters
     subspace: BentSubspace, 1,248 parameters
     denoiser: Denoiser, 856 parameters
-  density: Density, 39,244 parameters"""
+  density: Density, 36,148 parameters"""
 
 
 def test_repr_by_example():
