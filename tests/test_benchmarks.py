@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # fmt: off
 KEYS = {
     "size": {"lines", "files", "lines_without_wings", "long_functions", "any", "circles"},
-    "reconstruction": {"pca", "ratio_2", "ratio_4"},
+    "reconstruction": {"pca", "ratio_1", "cpu_seconds_1"},
     "step_cost": {"cpu_ratio", "mse_ratio_equal_cpu"},
     "invertibility": {"max_error_float64", "round_trip_float32"},
     "density": {
