@@ -36,8 +36,8 @@ import torch
 from denoisers import classics, networks, ours
 from denoisers.bars import bars, summary
 from denoisers.page import write_page
-from denoisers.sets import GAUSSIAN, PHOTONS, SETS, LeftOutError, Noise, Task, tasks
-from harness import put, say, trained
+from denoisers.sets import GAUSSIAN, PHOTONS, SETS, Noise, Task, tasks
+from harness import LeftOutError, put, say, trained
 from torch import Tensor
 
 from mfimage.denoising.methods import METHODS

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluations.peers import PEERS, LeftOutError, trained_peer
+from evaluations.peers import PEERS, trained_peer
 from evaluations.soundness import Values, ordering, parity, rates
-from harness import BUDGETS, celeba, put, say, trained, training_config
+from harness import BUDGETS, LeftOutError, celeba, put, say, trained, training_config
 from torch import Tensor
 
 from mfimage.datasets import load

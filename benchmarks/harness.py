@@ -32,6 +32,10 @@ SHARED = Path(os.environ.get("MFIMAGE_SHARED", "../shared")) / "data"
 BUDGETS = {"fashion-mnist": 480.0, "mnist": 480.0, "celeba": 600.0, "quick": 2.0}  # CPU seconds a model
 
 
+class LeftOutError(Exception):
+    """Why a row or a set is not measured."""
+
+
 def training_config(name: str, quick: bool) -> Config:
     """Settings of the models that several benchmarks share, for `trained` by the clock of `BUDGETS`."""
     if quick:
@@ -119,6 +123,34 @@ def train_for(
                 torch.save({**state, "spent": spent, "step": step}, keep)
     module.eval()
     return step, spent
+
+
+def trained_net(
+    net: nn.Module,
+    loss: Callable[[Any, Tensor], Tensor],
+    images: ImageSet,
+    seconds: float,
+    folder: Path,
+    lr: float,
+    batch_size: int,
+    finish: Callable[[Any], None] = lambda net: None,
+) -> float:
+    """Train a network of others by `train_for`, or read it; return the CPU seconds it took.
+
+    A training that was broken off goes on. `finish` is given the network when it ends.
+    """
+    weights, spent, keep = (folder / name for name in ("weights.pt", "cpu_seconds.json", "broken_off.pt"))
+    if not spent.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        steps, took = train_for(seconds, net, loss, images, lr, batch_size, clip=10.0, keep=keep)
+        say(f"{folder.name}: {steps} steps, {took:.0f} CPU-seconds")
+        finish(net)
+        torch.save(net.state_dict(), weights)
+        spent.write_text(json.dumps(took))
+        keep.unlink(missing_ok=True)
+    net.load_state_dict(torch.load(weights, weights_only=True))
+    net.eval()
+    return json.loads(spent.read_text())
 
 
 def trained(images: Data, config: Config, folder: Path, seconds: float | None = None) -> tuple[Any, float]:

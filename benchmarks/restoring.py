@@ -20,7 +20,7 @@ from harness import put, say, trained
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfimage.denoising.inverse import Downsample
+from mfimage.denoising.operators import Downsample
 from mfimage.denoising.restoring import enlarge, fill
 from mfimage.eval.image_metrics import psnr
 from mfimage.eval.numbers import mean_interval

@@ -208,8 +208,8 @@ class Config:
         if self.dim is None:
             raise UsageError("dim is not decided yet: `train` decides it from the data")
         given = {"shape": shape, "dim": self.dim, "kind": kind, "context": context, "classes": classes}
-        given["nested"] = self.nested
-        return from_json(ModelConfig, {**given, "noise_aware": self.noise_aware, **self.model})
+        own = {"noise_aware": self.noise_aware, "nested": self.nested}
+        return from_json(ModelConfig, {**given, **own, **self.model})
 
     def allows(self, settled: Config) -> bool:
         """Whether settings are these, with what is None here decided."""

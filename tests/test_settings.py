@@ -9,7 +9,7 @@ import torch
 from tiny import bump_images, draw_bumps
 
 from mfimage import Config, Detector, ModelConfig, Reading, denoise, load, score, super_resolve
-from mfimage.denoising.inverse import Downsample
+from mfimage.denoising.operators import Downsample
 from mfimage.errors import UsageError
 from mfimage.settings import check_number, check_range, plain, whole_number
 

@@ -11,7 +11,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 import torch
-from denoisers.sets import LeftOutError, Noise
+from denoisers.sets import Noise
+from harness import LeftOutError
 from torch import Tensor
 
 DIMS = (8, 16, 32, 64, 128, 256, 512)  # of PCA

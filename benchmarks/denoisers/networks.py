@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from denoisers.classics import Family
-from denoisers.sets import LeftOutError, Noise
-from harness import say, train_for
+from denoisers.sets import Noise
+from harness import LeftOutError, trained_net
 from torch import Tensor, nn
 
 from mfimage.datasets import ImageSet
@@ -52,30 +51,16 @@ def trained_network(
     batch_size: int,
     lr: float,
 ) -> Family:
-    """Train a denoiser by the log of its squared error, as ours, with σ drawn from 0 … 0.5; or read it.
-
-    A training that was broken off goes on.
-    """
+    """Train a denoiser by the log of its squared error, as ours, with σ drawn from 0 … 0.5; or read it."""
     torch.manual_seed(0)
-    net = build()
-    weights, spent = folder / "weights.pt", folder / "cpu_seconds.json"
-    if spent.exists():
-        net.load_state_dict(torch.load(weights, weights_only=True))
-        net.eval()
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        generator = torch.Generator().manual_seed(1)
+    net, generator = build(), torch.Generator().manual_seed(1)
 
-        def loss(module: nn.Module, x: Tensor) -> Tensor:
-            sigma = 0.5 * torch.rand(len(x), generator=generator)
-            y = x + sigma.view(-1, 1, 1, 1) * torch.randn(x.shape, generator=generator)
-            return ((module(y, sigma) - x).square().flatten(1).mean(1) + 1e-4).log().mean()
+    def loss(module: nn.Module, x: Tensor) -> Tensor:
+        sigma = 0.5 * torch.rand(len(x), generator=generator)
+        y = x + sigma.view(-1, 1, 1, 1) * torch.randn(x.shape, generator=generator)
+        return ((module(y, sigma) - x).square().flatten(1).mean(1) + 1e-4).log().mean()
 
-        keep = folder / "broken_off.pt"
-        steps, took = train_for(seconds, net, loss, images, lr, batch_size, clip=10.0, keep=keep)
-        say(f"{folder.name}: {steps} steps, {took:.0f} CPU-seconds")
-        torch.save(net.state_dict(), weights)
-        spent.write_text(json.dumps(took))
+    trained_net(net, loss, images, seconds, folder, lr, batch_size)
 
     def filtered(y: Tensor, noise: Noise) -> Tensor:
         return net(y, y.new_full((len(y),), noise.sigma))

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from denoisers.classics import Family
-from denoisers.sets import GAUSSIAN, LeftOutError, Noise
+from denoisers.sets import GAUSSIAN, Noise
+from harness import LeftOutError
 from torch import Tensor
 
 from mfimage import denoise

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import celeba, say
+from harness import LeftOutError, celeba, say
 from torch import Tensor
 
 from mfimage.config import Config
@@ -28,10 +28,6 @@ PICTURES = {  # by the name of their function in `skimage.data`, the file in the
 }
 SIDE = 64  # pixels of a tile
 MINUTE = 60.0
-
-
-class LeftOutError(Exception):
-    """Why a row or a set is not measured."""
 
 
 @dataclass(frozen=True)

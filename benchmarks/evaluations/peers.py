@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import say, train_for
+from harness import LeftOutError, trained_net
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
@@ -20,10 +19,6 @@ from mfimage.models.nets import Decoder, Encoder
 _COMPONENTS = 10  # of the mixture, as in pythae
 _FITTED = 10_000  # images that the mixture is fitted to
 _STEPS = 50  # of sampling, of 1,000 in training
-
-
-class LeftOutError(Exception):
-    """Why a row is not measured."""
 
 
 class Autoencoder(GenerativeModel):
@@ -152,22 +147,14 @@ PEERS: dict[str, tuple[str, Callable[..., Any], float, int]] = {  # row, what bu
 def trained_peer(
     name: str, images: ImageSet, dim: int, seconds: float, folder: Path, quick: bool
 ) -> tuple[Any, float]:
-    """Train a peer for CPU seconds by its own objective, or read it; one that was broken off goes on."""
+    """Train a peer for CPU seconds by its own objective, or read it."""
     from mfimage._torchvision import import_torchvision
 
     import_torchvision()
     torch.manual_seed(0)
     _, build, lr, batch_size = PEERS[name]
     model = build(images.shape, dim, quick)
-    weights, spent = folder / "weights.pt", folder / "cpu_seconds.json"
-    if not spent.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        keep = folder / "broken_off.pt"
-        steps, took = train_for(seconds, model, lambda m, x: m.loss(x), images, lr, batch_size, 10.0, keep)
-        say(f"{name}: {steps} steps, {took:.0f} CPU-seconds")
-        model.eval().fit(images)
-        torch.save(model.state_dict(), weights)
-        spent.write_text(json.dumps(took))
-        keep.unlink(missing_ok=True)
-    model.load_state_dict(torch.load(weights, weights_only=True))
-    return model.eval(), json.loads(spent.read_text())
+    spent = trained_net(
+        model, lambda m, x: m.loss(x), images, seconds, folder, lr, batch_size, lambda m: m.fit(images)
+    )
+    return model, spent

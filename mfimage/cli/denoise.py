@@ -71,8 +71,8 @@ def denoise(
     """
     from mfimage.datasets.index import list_inputs
     from mfimage.denoising.image_files import FileReader, find_clean, sizes
-    from mfimage.denoising.inverse import Downsample
     from mfimage.denoising.kinds import Evidence, fixed_noise
+    from mfimage.denoising.operators import Downsample
     from mfimage.denoising.restorer import Restorer
     from mfimage.denoising.told import opaque
     from mfimage.inputs import reach_of, require_images

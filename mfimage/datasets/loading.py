@@ -160,16 +160,8 @@ def load_watching(
 ) -> Dataset | None:
     """Load the images that watch the error of a training: the split "valid" of data that have a "test" too.
 
-    Args:
-        data: As `load_for_training` took them.
-        training: What it loaded of them.
-        config: What it settled.
-        reading: How files are read.
-        memory: Most bytes of pixels that are held in memory.
-        root: Where named sets lie.
-
-    Returns:
-        None for all other data: where there are but two splits, the other is for the test, whatever its name.
+    `training` is what `load_for_training` loaded, `config` what it settled. None for all other data: where
+    there are but two splits, the other is for the test, whatever its name.
 
     Raises:
         DataError: If these images are not of the kind of those to learn from.

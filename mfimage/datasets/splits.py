@@ -49,7 +49,7 @@ def validation_rows(count: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
     The latter are drawn by the seed: `most`, but at most a tenth, and at least one. They are in the order of
     drawing, so that the first few of them tell of all, whatever order the images have.
     """
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = drawn_rows(count, count, seed)
     watching = max(1, min(most, count // 10))
     return order[watching:].sort().values, order[:watching]
 

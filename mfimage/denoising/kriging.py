@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mfimage.denoising.operators import Downsample, Mask
 from mfimage.models.layers import full_precision
 
 _NUGGET = 1e-3  # variance of what is seen that no neighbour shares
@@ -15,11 +16,9 @@ _ITERATIONS = 30  # of conjugate gradients
 _RANGE = (0.02, 0.95)  # of the correlation of neighbours
 _HALVINGS = 30
 
-Map = Callable[[Tensor], Tensor]
 
-
-def predicted(residual: Tensor, known: Tensor, spacing: int, forward: Map, adjoint: Map) -> Tensor:
-    """Predict images r from A r, by the best linear estimate.
+def predicted(residual: Tensor, operator: Mask | Downsample) -> Tensor:
+    """Predict images r, (B, C, H, W), from A r, (B, C, h, w), by the best linear estimate.
 
     r̂ = C Aᵀ(A C Aᵀ + 10⁻³)⁻¹ A r,   C_ij = (1 + a|i − j|) exp(−a|i − j|) within a colour
 
@@ -27,21 +26,17 @@ def predicted(residual: Tensor, known: Tensor, spacing: int, forward: Map, adjoi
     where nothing correlates, nothing is predicted beyond what is seen. C is applied by Fourier transforms,
     and the equations are solved by conjugate gradients. Simple kriging with Matérn's covariance of ν = 3/2:
     Cressie, Statistics for spatial data, 1993, §3.4.5; Stein, Interpolation of spatial data, 1999.
-
-    Args:
-        residual: A r, (B, C, h, w), 0 where it is not known.
-        known: Where it is, of its shape, bool.
-        spacing: Pixels of r between neighbours in A r.
-        forward: A, (B, C, H, W) to (B, C, h, w).
-        adjoint: Aᵀ.
     """
-    covariance = _Covariance(adjoint(residual).shape[-2:], _decay(_neighbours(residual, known)) / spacing)
+    known = operator.known(residual)
+    residual = residual.where(known, 0)
+    decay = _decay(_neighbours(residual, known)) / operator.factor
+    covariance = _Covariance(operator.adjoint(residual).shape[-2:], decay)
 
     def seen(x: Tensor) -> Tensor:
-        return forward(covariance(adjoint(x))) + _NUGGET * x
+        return operator.forward(covariance(operator.adjoint(x))) + _NUGGET * x
 
     with full_precision(residual):
-        return covariance(adjoint(_solved(seen, residual)))
+        return covariance(operator.adjoint(_solved(seen, residual)))
 
 
 def _neighbours(x: Tensor, known: Tensor) -> Tensor:
@@ -87,7 +82,7 @@ class _Covariance:
         return torch.fft.irfft2(waves, (2 * height, 2 * width))[..., :height, :width]
 
 
-def _solved(function: Map, b: Tensor) -> Tensor:
+def _solved(function: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
     """Solve function(x) = b for each colour (B, C, h, w) by conjugate gradients, from 0."""
     x, residual, direction = torch.zeros_like(b), b, b
     power = b.square().sum((2, 3), True)

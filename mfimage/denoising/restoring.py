@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from mfimage.datasets.convert import floats_like, kind_of, to_batch, white
 from mfimage.datasets.pixels import unit
 from mfimage.denoising.examination import how_strange
-from mfimage.denoising.inverse import Downsample, Mask, agreed, require_posterior, solve
+from mfimage.denoising.inverse import agreed, require_posterior, solve
 from mfimage.denoising.kinds import fixed_noise
+from mfimage.denoising.operators import Downsample, Mask
 from mfimage.denoising.removal import remove_noise
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import ChangedWarning, DataError, UnfamiliarWarning, UsageError

@@ -1,7 +1,8 @@
 """Charts, densities and the models that join them."""
 
-from mfimage.models.base import ChartedModel, GenerativeModel
+from mfimage.models.base import GenerativeModel
 from mfimage.models.build import image_chart
+from mfimage.models.charted import ChartedModel
 from mfimage.models.charts import Chart, Manifold
 from mfimage.models.density import Density, latent_density
 from mfimage.models.detail import DETAIL, DETAILED, SAMPLES, ways_to_sample

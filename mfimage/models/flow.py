@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import ModelError, UsageError
-from mfimage.models.base import ChartedModel, GenerativeModel
+from mfimage.models.base import GenerativeModel
+from mfimage.models.charted import ChartedModel
 from mfimage.models.charts import Chart
 from mfimage.models.density import Density
 from mfimage.models.geometry import estimate_log_volume, metric, metric_log_volume

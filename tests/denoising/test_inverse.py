@@ -6,17 +6,9 @@ from tiny import bump_images
 
 from mfimage import ModelConfig, build
 from mfimage.datasets import gaussian_noise
-from mfimage.denoising.inverse import (
-    Downsample,
-    LinearOperator,
-    Mask,
-    Posterior,
-    agreed,
-    map_denoise,
-    most_probable,
-    solve,
-)
+from mfimage.denoising.inverse import Posterior, agreed, map_denoise, most_probable, solve
 from mfimage.denoising.kriging import predicted
+from mfimage.denoising.operators import Downsample, LinearOperator, Mask
 from mfimage.errors import ModelError, UsageError
 
 
@@ -229,6 +221,5 @@ def test_what_is_seen_and_the_rest_are_made_to_agree(operator, generator):
     assert (found - x).abs().max() <= 2**-5 + 1e-6
     assert sigmas == sorted(set(sigmas), reverse=True)
     Knows.noise_aware = False
-    known, residual = seeing.known(y), (y - seeing.forward(start)).where(seeing.known(y), 0)
-    more = predicted(residual, known, seeing.factor, seeing.forward, seeing.adjoint)
+    more = predicted(y - seeing.forward(start), seeing)
     assert torch.equal(agreed(start, y, seeing, Knows()), seeing.completed(start + more, y))

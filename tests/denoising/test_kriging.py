@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mfimage.denoising import kriging
-from mfimage.denoising.inverse import Downsample, Mask
 from mfimage.denoising.kriging import predicted
+from mfimage.denoising.operators import Downsample, Mask
 
 SHAPE = (7, 10)
 
@@ -48,7 +48,7 @@ def test_it_is_the_best_linear_estimate(name, generator, monkeypatch):
     operator = Mask(missing) if name == "mask" else Downsample(2)
     y = operator.forward(x)
     known = operator.known(y)
-    found = predicted(y, known, operator.factor, operator.forward, operator.adjoint)
+    found = predicted(y, operator)
     for i in range(3):
         correlation = min(max(measured(y[i], known[i]), 0.02), 0.95)
         decays = np.linspace(1e-3, 16, 200_001)
@@ -68,7 +68,7 @@ def test_what_is_smooth_is_predicted_and_noise_is_not(generator):
     errors = []
     for x in (correlated(64, 0.5, generator), torch.randn(64, 2, *SHAPE, generator=generator)):
         y = mask.forward(x)
-        found = predicted(y, mask.known(y), 1, mask.forward, mask.adjoint)
+        found = predicted(y, mask)
         hidden = missing.expand_as(x)
         errors.append(float((found - x)[hidden].square().mean() / x[hidden].square().mean()))
     assert errors[0] < 0.15
@@ -78,4 +78,4 @@ def test_what_is_smooth_is_predicted_and_noise_is_not(generator):
 def test_nothing_seen_predicts_nothing(generator):
     mask = Mask(torch.ones(2, 1, *SHAPE, dtype=torch.bool))
     y = torch.zeros(2, 2, *SHAPE)
-    assert torch.equal(predicted(y, mask.known(y), 1, mask.forward, mask.adjoint), y)
+    assert torch.equal(predicted(y, mask), y)

@@ -8,7 +8,7 @@ from tiny import draw_bumps
 from mfimage import score
 from mfimage.datasets.pictures import missing_pixels
 from mfimage.denoising import restoring
-from mfimage.denoising.inverse import Downsample
+from mfimage.denoising.operators import Downsample
 from mfimage.denoising.removal import remove_noise
 from mfimage.denoising.restorer import Restorer
 from mfimage.denoising.restoring import denoise, enlarge, fill, inpaint, super_resolve
