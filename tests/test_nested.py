@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from commands import fails
-from tiny import SHORT, TINY, bump_images, draw_bumps, learn
+from tiny import SHORT, TINY, bump_images, draw_bumps, learn, stats
 
 from mfimage import Config, from_pretrained, load
-from mfimage.algorithms import check_nested
+from mfimage.algorithms import MANIFOLD, check_nested
 from mfimage.errors import ModelError, UsageError
 from mfimage.eval import PCA, squared_error
 
@@ -41,6 +41,17 @@ def test_every_leading_part_is_better_than_as_many_principal_components(run, ima
     assert errors[-1] == error(model, x)
     linear = [float(squared_error(x, PCA.of(images, k).project(x)).mean()) for k in range(1, DIM + 1)]
     assert all(ours < other for ours, other in zip(errors, linear, strict=True)), (errors, linear)
+
+
+def test_both_phases_of_the_chart_cut_codes(images, tmp_path):
+    first = {}
+    for nested in (False, True):
+        learn(images, tmp_path / str(nested), replace(SHORT, dim=DIM, nested=nested, every=1))
+        lines = stats(tmp_path / str(nested))
+        first[nested] = {phase: next(x for x in lines if x["phase"] == phase) for phase in MANIFOLD}
+    for phase in MANIFOLD:  # the same images: the loss is of cut codes, the error of images held out is not
+        assert first[True][phase]["loss"] > 1.5 * first[False][phase]["loss"]
+        assert first[True][phase]["validation"] == pytest.approx(first[False][phase]["validation"], rel=0.2)
 
 
 def test_codes_that_were_not_nested_are_not_cut(images, tmp_path):
