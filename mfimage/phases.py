@@ -96,8 +96,7 @@ class Trainer:
         module = phase.part(self.model) or nn.Module()
         snapshots, main = Snapshots(self.run.checkpoints, phase.name), self.accelerator.is_main_process
         images = held_out
-        if phase.points or snapshots.newest() is None:
-            training, held_out = self._prepared(phase, training, held_out)
+        training, held_out = self._prepared(phase, training, held_out)
         schedule, rows = self._schedule(phase), self._rows(phase, len(training))
         if main:
             self._clear(phase, snapshots, schedule)
@@ -130,7 +129,10 @@ class Trainer:
             phase.finish(self.model, self._seen(phase, training))
 
     def _prepared(self, phase: Phase, training: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset]:
-        """Start what a phase trains; and map data to what it is trained on, if that is not the data."""
+        """Start what a phase trains; and map data to what it is trained on, if that is not the data.
+
+        Also where a checkpoint takes the place of the first weights: what stands still is in none.
+        """
         if not phase.codes:
             phase.start(self.model, self._seen(phase, training))
         if phase.codes and self._codes:

@@ -86,6 +86,16 @@ def test_a_run_that_crashed_between_checkpoints_is_resumed_from_the_last(bumps, 
     assert is_whole(tmp_path, tiny_run)
 
 
+@pytest.mark.parametrize("phase", ["noise", "density"])
+def test_what_removes_noise_is_that_of_an_unbroken_run(bumps, tmp_path, phase):
+    config = replace(SHORT, noise=(0.0, 0.5))
+    learn(bumps, tmp_path / "whole", config)
+    with broken_off(2, phase):
+        learn(bumps, tmp_path / "broken", config)
+    learn(bumps, tmp_path / "broken", resume=True)
+    assert is_whole(tmp_path / "broken", tmp_path / "whole")
+
+
 def test_a_kill_right_after_a_checkpoint_leaves_nothing_off_the_record(bumps, tmp_path, monkeypatch):
     save, config = Snapshots.save, replace(TINY, steps=20, density_steps=10, precision="no")
 
