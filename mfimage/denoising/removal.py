@@ -11,7 +11,7 @@ from mfimage.denoising.curve import NOISY, Denoised, blind_sigma, curve_of, deno
 from mfimage.denoising.estimation import fill_lost, guess_error, lost_values
 from mfimage.denoising.kinds import Evidence, estimate_noise, structure
 from mfimage.denoising.methods import quick_methods
-from mfimage.eval.verdict import TRAINED
+from mfimage.eval.verdict import training_of
 from mfimage.models import GenerativeModel
 from mfimage.modes import plainly
 from mfimage.noise import Gaussian, Noise, Poisson, PoissonGaussian, SaltPepper
@@ -83,7 +83,7 @@ def _in_learned_terms(noise: Noise, model: GenerativeModel) -> Noise | None:
 
     None too where that is Gaussian: the curve was measured with it. Photons' noise comes with σ or without.
     """
-    kind = str(model.measured.get(TRAINED, {}).get("noise", Gaussian.kind)).partition(":")[0]
+    kind = str(training_of(model).get("noise", Gaussian.kind)).partition(":")[0]
     if isinstance(noise, Poisson) and kind == PoissonGaussian.kind:
         return PoissonGaussian(noise.peak, (0.0, 0.0))
     if isinstance(noise, PoissonGaussian) and kind == Poisson.kind and noise.sigma[1] == 0:

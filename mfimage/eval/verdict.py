@@ -130,11 +130,19 @@ def projections(
 
 def learned_of(train: Dataset, model: GenerativeModel) -> Dataset:
     """Leave out of a training split what watched the error of a model; all of it if that lay elsewhere."""
-    known = model.measured.get(TRAINED)
+    known = training_of(model)
     with boundary(ModelError, f"{CALIBRATION}: what is kept of the model's training is damaged"):
-        if known is None or known["sha256"] != train.summary()["sha256"] or known["validation"] is None:
+        if not known or known["sha256"] != train.summary()["sha256"] or known["validation"] is None:
             return train
         return train.subset(validation_rows(len(train), known["validation"], known["seed"])[0])
+
+
+def training_of(model: GenerativeModel) -> dict[str, Any]:
+    """Return what is kept of a model's training, if it was trained; ModelError if that is damaged."""
+    known = model.measured.get(TRAINED, {})
+    if not isinstance(known, dict):
+        raise ModelError(f"{CALIBRATION}: what is kept of the model's training is damaged")
+    return known
 
 
 def verdict_of(model: GenerativeModel) -> Verdict | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import TINY, bump_images
 
-from mfimage import build, evaluate, from_pretrained, load, train
+from mfimage import build, denoise, evaluate, from_pretrained, load, train
 from mfimage.config import ModelConfig
 from mfimage.datasets import ImageSet
 from mfimage.errors import ModelError
@@ -116,3 +116,15 @@ def test_a_damaged_verdict_is_named(model):
     model.measured["verdict"] = {"errors": 3}
     with pytest.raises(ModelError, match="verdict is damaged"):
         verdict_of(model)
+
+
+@pytest.mark.parametrize("damaged", [[], "text", 3, None])
+def test_what_is_kept_of_a_training_is_an_object_or_damaged(damaged):
+    model = build(ModelConfig((1, 8, 8), 2, noise_aware=True, width=2, hidden=8, noise_width=2))
+    model.measured["training"] = damaged
+    for use in (
+        lambda: denoise(torch.zeros(1, 1, 8, 8), model, noise="gaussian:0.1"),
+        lambda: learned_of(None, model),
+    ):
+        with pytest.raises(ModelError, match="kept of the model's training is damaged"):
+            use()
