@@ -14,6 +14,7 @@ from mfimage import losses
 from mfimage.config import AlgorithmName, Config, KindName
 from mfimage.errors import UsageError
 from mfimage.models.charts import Window
+from mfimage.models.sharpening import Contest
 
 DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
 MANIFOLD = ("manifold", "refinement")  # phases in which reconstruction is learned
@@ -90,6 +91,8 @@ class Phase:
     lr: float = 1.0  # learning rate, in units of the configuration's
     decay: float = 1.0  # weight decay, in units of the configuration's
     muon: bool = False  # whether it is trained with Muon, and not AdamW
+    momentum: float = 0.9  # β₁ of AdamW
+    added: bool = False  # whether it takes its share of the time from all others alike
     sheet: Sheet = _projections  # what is shown of images held out while it is trained
     shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
     nests: bool = False  # whether codes may be cut, so that their leading parts are manifolds too
@@ -227,6 +230,11 @@ _CLASSES = replace(
     _DENSITY, name="classes", part=lambda m: m.classifier, start=lambda m, b: m.classifier.initialise(b.x),
     loss=lambda m, b, c: losses.misclassification(m, b.x, b.label), scores=False, share=0.03, sheet=_by_class,
 )  # fmt: skip
+_SHARPENING = Phase(
+    "sharpening", lambda m: None if m.sharpener is None else Contest(m),
+    lambda m, b, c: losses.sharpening(m, b.x, b.noise), lambda m, b: None, disturb=_draw, keep_best=False,
+    share=0.3, added=True, batch=0.25, lr=1 / 6, decay=0.0, momentum=0.0, sheet=_samples,
+)  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))
 _TRANSPORT = _whole("transport", lambda m, b, c: losses.sinkhorn(m, b.x, b.noise, b.context), _draw)
@@ -259,9 +267,15 @@ def check_nested(config: Config) -> None:
         raise UsageError(f"nested codes are not learned by {config.algorithm}")
 
 
+def check_sharp(config: Config) -> None:
+    """Raise UsageError where `sharp` is asked of an algorithm that cannot draw sharply."""
+    if config.sharp and _SHARPENING not in ALGORITHMS[config.algorithm].phases:
+        raise UsageError(f"sharp drawing is not learned by {config.algorithm}")
+
+
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {
     "m-flow": Algorithm(
-        "manifold-flow", (_BENDING, _MANIFOLD, _REFINEMENT, _NOISE, _DENSITY, _CLASSES)
+        "manifold-flow", (_BENDING, _MANIFOLD, _REFINEMENT, _NOISE, _DENSITY, _CLASSES, _SHARPENING)
     ),  # M-flow, sequential
     "m-flow-a": Algorithm("manifold-flow", (_ALTERNATING,)),  # alternating
     "m-flow-s": Algorithm("manifold-flow", (_SIMULTANEOUS,)),  # simultaneous

@@ -58,8 +58,13 @@ class TimeBudget:
 
 
 def shares_of(phases: Sequence[Phase]) -> dict[str, float]:
-    """Return the share of each phase in the time of all: the first gets what the others leave."""
-    shares = {phase.name: phase.share for phase in phases}
-    first = phases[0].name if phases else ""
-    return {name: 1 - MEASURING - sum(shares.values()) + shares[first] if name == first else share
-            for name, share in shares.items()}  # fmt: skip
+    """Return the share of each phase in the time of all: the first gets what the others leave.
+
+    What is added takes its own from all of them alike.
+    """
+    added = sum(phase.share for phase in phases if phase.added)
+    shares = {phase.name: phase.share * (1 if phase.added else 1 - added) for phase in phases}
+    if phases:
+        first = phases[0].name
+        shares[first] += 1 - MEASURING - sum(shares.values())
+    return shares

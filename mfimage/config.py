@@ -99,6 +99,7 @@ class Config:
             asked for; the images' folders, or the labels of their set, are the classes.
         nested: Whether the first k codes are to be a manifold of their own, for every k: half of the images
             of a step are drawn from so many of theirs alone.
+        sharp: Whether a network learns, against a discriminator, to draw samples as sharp as the images.
         every: Steps between validations, checkpoints and pictures; without it they come after 1, 2, 4 and
             8 % of a phase, and then every 4 %.
         validation: Images that watch the error, to keep the best: of the split valid where there is one
@@ -130,6 +131,7 @@ class Config:
     scandal: float = 0.0
     classes: bool = False
     nested: bool = False
+    sharp: bool = False
     every: int | None = None
     validation: int = 1000
     seed: int = 0
@@ -208,7 +210,7 @@ class Config:
         if self.dim is None:
             raise UsageError("dim is not decided yet: `train` decides it from the data")
         given = {"shape": shape, "dim": self.dim, "kind": kind, "context": context, "classes": classes}
-        own = {"noise_aware": self.noise_aware, "nested": self.nested}
+        own = {"noise_aware": self.noise_aware, "nested": self.nested, "sharp": self.sharp}
         return from_json(ModelConfig, {**given, **own, **self.model})
 
     def allows(self, settled: Config) -> bool:

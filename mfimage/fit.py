@@ -148,7 +148,8 @@ def fit(
 def _optimiser(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     if schedule.muon:
         return Muon(module.parameters(), schedule.lr)
-    return torch.optim.AdamW(_groups(module, schedule.weight_decay), lr=schedule.lr, betas=(0.9, 0.99))
+    betas = schedule.momentum, 0.99
+    return torch.optim.AdamW(_groups(module, schedule.weight_decay), lr=schedule.lr, betas=betas)
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -18,12 +18,23 @@ MOST = {
     **dict.fromkeys(("steps", "bends", "density_steps"), _LAYERS),
     "levels": _LONGEST.bit_length(),
     **dict.fromkeys(
-        ("dim", "width", "near", "draw", "noise_width", "hidden", "density_width", "density_bins", "context"),
+        (
+            "dim",
+            "width",
+            "near",
+            "draw",
+            "noise_width",
+            "sharp_width",
+            "hidden",
+            "density_width",
+            "density_bins",
+            "context",
+        ),
         _LONGEST,
     ),
 }
 # Settings of a model that the data and Config decide.
-SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware", "classes", "nested"})
+SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware", "classes", "nested", "sharp"})
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class ModelConfig:
         draw: Channels, at full size, of the networks that see and draw images; 0 leaves them out.
         dropout: Rate at which hidden features of the dense networks are dropped in training.
         noise_width: Channels, at full size, of the network that removes noise; 2, 3, 4 times as many below.
+        sharp_width: The same of the network that sharpens samples; 3, 6, 12 times as many below.
         hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.
         bends: Pairs of dense networks that bend the linear subspace.
         density_steps: Spline couplings of h; see `models.latent_density`.
@@ -53,6 +65,7 @@ class ModelConfig:
         noise_aware: Whether an image chart can shrink noise; see `models.charts.ImageChart.shrink`.
         classes: Names of the classes that a classifier of the codes tells apart; see `models.classes`.
         nested: Whether the first k codes are a manifold of their own, for every k.
+        sharp: Whether an M-flow of images has a network that draws sharply; see `models.sharpening`.
     """
 
     shape: tuple[int, ...]
@@ -64,6 +77,7 @@ class ModelConfig:
     draw: int = 0
     dropout: float = 0.1
     noise_width: int = 32
+    sharp_width: int = 8
     hidden: int = 0
     bends: int = 1
     density_steps: int = 5
@@ -76,9 +90,10 @@ class ModelConfig:
     noise_aware: bool = False
     classes: tuple[str, ...] = ()
     nested: bool = False
+    sharp: bool = False
 
     def __post_init__(self) -> None:
-        positive = "dim", "width", "noise_width", "density_width", "density_bins", "epsilon"
+        positive = "dim", "width", "noise_width", "sharp_width", "density_width", "density_bins", "epsilon"
         check_fields(self, positive, shares=("dropout",), most=MOST)
         if not (whole_numbers(self.shape, 3, 1) or whole_numbers(self.shape, 1, 1)):
             raise UsageError(
@@ -94,8 +109,7 @@ class ModelConfig:
             raise UsageError(f"a sphere of dimension {self.dim} lies in R^{self.dim + 1}, not {self.shape}")
         if self.chart_context and (self.images or self.kind not in ("manifold-flow", "pie", "ambient-flow")):
             raise UsageError("chart_context is true only for charts of vectors that encode")
-        if self.noise_aware and not (self.images and self.kind in ("manifold-flow", "encoder-flow")):
-            raise UsageError("noise_aware (a range of noise) is true only for an M-flow or Me-flow of images")
+        self._check_abilities()
         _check_classes(self.classes)
         if self.classes and (self.kind in ("linear", "sphere", "ambient-flow") or self.context):
             raise UsageError(f"classes are learned of codes without parameters, which {self.kind} has not")
@@ -105,6 +119,13 @@ class ModelConfig:
             object.__setattr__(self, "levels", levels)
         elif self.levels:
             raise UsageError(f"levels are of images, not of vectors of length {pixels}")
+
+    def _check_abilities(self) -> None:
+        """Raise UsageError where a model of this kind cannot have what is asked of it."""
+        if self.noise_aware and not (self.images and self.kind in ("manifold-flow", "encoder-flow")):
+            raise UsageError("noise_aware (a range of noise) is true only for an M-flow or Me-flow of images")
+        if self.sharp and (self.draw or not self.images or self.kind != "manifold-flow"):
+            raise UsageError("sharp is true only for an M-flow of images whose codes see no images (draw 0)")
 
     @property
     def images(self) -> bool:

@@ -196,7 +196,10 @@ class Trainer:
             if self.accelerator.is_main_process:
                 self.budget.note()
         decay = (c.weight_decay or 0.0) * phase.decay
-        return Schedule(steps, lr, c.warmup, c.clip, decay, c.every, c.ema, c.patience, seconds, phase.muon)
+        return Schedule(
+            steps, lr, c.warmup, c.clip, decay, c.every, c.ema, c.patience, seconds,
+            phase.muon, phase.momentum,
+        )  # fmt: skip
 
     def _rows(self, phase: Phase, count: int) -> Callable[[int], Tensor]:
         """Step to the rows of this process's share of a batch."""

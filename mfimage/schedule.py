@@ -85,6 +85,7 @@ class Schedule:
         seconds: Of the phase, by the clock.
         muon: Whether all weights, which are matrices and kernels, are updated by `Muon` and not by AdamW,
             with a decay of its own.
+        momentum: β₁ of AdamW.
     """
 
     steps: int | None
@@ -97,6 +98,7 @@ class Schedule:
     patience: int = 0
     seconds: float = 0.0
     muon: bool = False
+    momentum: float = 0.9
 
     @property
     def extent(self) -> float:

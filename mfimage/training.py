@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from mfimage.account import found, linear_error
-from mfimage.algorithms import ALGORITHMS, check_nested, check_score
+from mfimage.algorithms import ALGORITHMS, check_nested, check_score, check_sharp
 from mfimage.config import BASELINES, NOISE_AWARE, Config, Reading
 from mfimage.console import counted, list_skipped, optional
 from mfimage.datasets.loading import MEMORY, Data, load_for_training, load_watching, typed
@@ -128,6 +128,7 @@ def _train(
         _tell_what_was_read(images, valid, quiet)
     check_score(config, images.score is not None)
     check_nested(config)
+    check_sharp(config)
     if config.precision is None:
         config = replace(config, precision=quickest_precision(len(images.shape) == 3, accelerator.device))
         accelerator = make_accelerator(device, config.precision)

@@ -86,9 +86,9 @@ def test_a_run_that_crashed_between_checkpoints_is_resumed_from_the_last(bumps, 
     assert is_whole(tmp_path, tiny_run)
 
 
-@pytest.mark.parametrize("phase", ["noise", "density"])
-def test_what_removes_noise_is_that_of_an_unbroken_run(bumps, tmp_path, phase):
-    config = replace(SHORT, noise=(0.0, 0.5))
+@pytest.mark.parametrize("phase", ["noise", "density", "sharpening"])
+def test_what_removes_noise_and_sharpens_is_that_of_an_unbroken_run(bumps, tmp_path, phase):
+    config = replace(SHORT, noise=(0.0, 0.5), sharp=True)
     learn(bumps, tmp_path / "whole", config)
     with broken_off(2, phase):
         learn(bumps, tmp_path / "broken", config)

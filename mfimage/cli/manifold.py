@@ -30,6 +30,7 @@ def sample(
     temperature: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=10))] = 1.0,
     label: str | None = None,
     dim: Annotated[int | None, opt.at_least(1)] = None,
+    sharp: bool = True,
     outdir: opt.Outdir = Path("samples"),
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
@@ -48,6 +49,7 @@ def sample(
         temperature: Factor of the base noise; below 1 images are more usual and less varied than learned.
         label: A class, by its name or number, of a model that learned classes in training.
         dim: Draw from the first so many codes alone, of a model that learned nested ones in training.
+        sharp: Draw sharply where the model learned that in training (train --sharp).
     """
     import torch
 
@@ -64,7 +66,7 @@ def sample(
     together, points = outdir / "sheet.png", outdir / f"{start}.npz"
     claim(*(outdir / f"{name}.png" for name in names), together, points)
     generator = torch.Generator().manual_seed(seed)
-    drawn = flow.sample(count, generator, batch_size, context, detail, temperature, label, dim)
+    drawn = flow.sample(count, generator, batch_size, context, detail, temperature, label, dim, sharp)
     drawn = _finite(drawn.cpu(), model)
     if len(flow.shape) == 1:
         rows = None if context is None else context.expand(count, -1)

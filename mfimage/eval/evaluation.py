@@ -201,9 +201,11 @@ def _feature_numbers(
     for name, detail in ways.items():
         sets[name] = features(drawings[name], s.samples, partial(s.sample, detail=detail), name)
     if s.model.has_manifold:
-        sets["reconstructions"] = features(
-            reconstructions, known_count, lambda rows: s.project(training(rows)), "reconstructions"
-        )
+
+        def again(rows: range) -> Tensor:
+            return s.project(training(rows), shown=True)
+
+        sets["reconstructions"] = features(reconstructions, known_count, again, "reconstructions")
     for key in (*drawings.values(), reconstructions):
         store.forget(key)
     numbers: Numbers = {}

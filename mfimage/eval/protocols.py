@@ -72,10 +72,11 @@ class Setup:
         """Draw the positions of at most `most` images: files lie in order of their classes."""
         return torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[:most]
 
-    def project(self, x: Tensor) -> Tensor:
-        """Project images, and cut the result to [0, 1] as writing a file would."""
+    def project(self, x: Tensor, shown: bool = False) -> Tensor:
+        """Project images, drawn as samples are if `shown`, and cut them to [0, 1] as writing a file would."""
+        model = self.model.shown if shown else self.model
         device = self.model.device
-        return in_batches(lambda part: self.model.project(part.to(device)), x, self.batch_size).clamp(0, 1)
+        return in_batches(lambda part: model.project(part.to(device)), x, self.batch_size).clamp(0, 1)
 
     def sample(self, rows: range, detail: float = 0.0) -> Tensor:
         """Draw samples, cut to [0, 1]; those of a chunk follow from the seed and its place."""

@@ -16,6 +16,7 @@ from mfimage.models.classes import Classifier, noise_of_class
 from mfimage.models.density import Density
 from mfimage.models.detail import draw_detail
 from mfimage.models.layers import in_rows, leading
+from mfimage.models.sharpening import NOT_SHARP
 from mfimage.modes import plainly
 from mfimage.settings import is_number, whole_number
 
@@ -36,11 +37,12 @@ class GenerativeModel(nn.Module):
     config: ModelConfig | None  # what it was built from; None for one put together by hand
     measured: dict[str, Any]  # what was measured of it after training, as JSON takes it; saved with it
     classifier: Classifier | None  # of codes, where the classes of the images were learned
+    sharpener: nn.Module | None  # what draws its codes sharply, see `sharpened`, where that was learned
 
     def __init__(self, shape: tuple[int, ...], dim: int, context_features: int = 0) -> None:
         super().__init__()
         self.shape, self.dim, self.context_features = tuple(shape), dim, context_features
-        self.config, self.measured, self.classifier = None, {}, None
+        self.config, self.measured, self.classifier, self.sharpener = None, {}, None, None
 
     @property
     def conditional(self) -> bool:
@@ -113,6 +115,22 @@ class GenerativeModel(nn.Module):
             raise UsageError(f"dim must lie in 1 … {self.dim}, not {dim}")
         return leading(u, dim)
 
+    def sharpened(self) -> GenerativeModel:
+        """Return the model whose manifold is drawn sharply: the same codes and density, sharing all parts.
+
+        Its methods are those of any model: `project`, `log_prob`, with the volume of its own decoder, and so
+        on. What it draws looks more like the data, and its squared error is larger.
+
+        Raises:
+            ModelError: If that was not learned.
+        """
+        raise ModelError(NOT_SHARP)
+
+    @property
+    def shown(self) -> GenerativeModel:
+        """What draws the pictures that are shown: `sharpened`, or this itself where that was not learned."""
+        return self if self.sharpener is None else self.sharpened()
+
     def clear(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         """Remove noise from images (B, C, H, W), not onto the manifold; ModelError if it was not learned.
 
@@ -134,6 +152,7 @@ class GenerativeModel(nn.Module):
         temperature: float = 1.0,
         label: str | int | None = None,
         dim: int | None = None,
+        sharp: bool = True,
     ) -> Tensor:
         """Draw from the model.
 
@@ -155,6 +174,7 @@ class GenerativeModel(nn.Module):
                 chance that their codes are of it, p(c|u), and so come from p(u|c). Another device may keep
                 others, by rounding.
             dim: Draw from the first so many codes alone, see `project`.
+            sharp: Whether what has learned to draw sharply does, see `sharpened`.
 
         Returns:
             Shape (n, …), images not clipped to [0, 1].
@@ -183,10 +203,11 @@ class GenerativeModel(nn.Module):
             )  # fmt: skip
         if n == 0:
             return noise.new_empty(0, *self.shape)
+        drawing = self.shown if sharp else self
         seeds = torch.randint(2**62, (n if detail else 0,), generator=generator, device="cpu")
 
         def draw(rows: Tensor, theta: Tensor | None) -> Tensor:
-            x = self.decode(self._cut(self.push_forward(noise[rows].to(weight), theta), dim), theta)
+            x = drawing.decode(self._cut(self.push_forward(noise[rows].to(weight), theta), dim), theta)
             return draw_detail(self.clear, x, detail, seeds[rows]) if detail else x
 
         blocks = weight.device.type == "cpu"
@@ -218,6 +239,7 @@ class GenerativeModel(nn.Module):
         words = [f"shape {self.shape}", f"d = {self.dim}", _size(self)]
         words += [f"given {self.context_features} θ"] if self.conditional else []
         words += ["noise-aware"] if self.noise_aware else []
+        words += ["sharpened samples"] if self.sharpener is not None else []
         words += [f"{len(self.classifier.classes)} classes"] if self.classifier else []
         return "\n  ".join([f"{type(self).__name__}: {', '.join(words)}", *_outline(self, 2)])
 

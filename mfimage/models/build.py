@@ -27,6 +27,7 @@ from mfimage.models.wavelets import Wavelets
 from mfimage.modes import Making, plainly
 
 _WIDER = (1, 2, 3, 4)  # channels of the network that removes noise at each size, in units of noise_width
+_SHARPER = (1, 3, 6, 12)  # the same of that which sharpens, in units of sharp_width
 
 
 def build(config: ModelConfig, seed: int = 0) -> GenerativeModel:
@@ -57,6 +58,9 @@ def _made(config: ModelConfig, how: Making) -> GenerativeModel:
         if config.classes:
             classes, width = config.classes, config.density_width
             model.classifier = Classifier(config.dim, classes, width, config.dropout)
+        if config.sharp:
+            widths = [config.sharp_width * times for times in _SHARPER[: config.levels + 1]]
+            model.sharpener = UNet(config.shape[0], config.shape[0], widths)
     model.config = config
     return model.eval()
 

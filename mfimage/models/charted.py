@@ -64,6 +64,8 @@ class ChartedModel(GenerativeModel):
     def interpolate(self, x: Tensor, y: Tensor, points: int = 9, context: Tensor | None = None) -> Tensor:
         """Go from the projection of x to that of y on a shortest way along the manifold, in equal steps.
 
+        Where a sharper drawing was learned, the way is found without and drawn with it.
+
         Args:
             x: One example, shape (…) without a batch; `geometry.geodesic` says what is minimised.
             y: Another.
@@ -71,9 +73,9 @@ class ChartedModel(GenerativeModel):
             context: θ of all, shape (1, P).
         """
 
-        def decode(u: Tensor) -> Tensor:
-            return self.decode(u, None if context is None else context.expand(len(u), -1))
+        def decode(u: Tensor, model: GenerativeModel = self) -> Tensor:
+            return model.decode(u, None if context is None else context.expand(len(u), -1))
 
         with torch.no_grad():
             start, end = self.encode(torch.stack([x, y]), None if context is None else context.expand(2, -1))
-            return decode(geodesic(decode, start, end, points))
+            return decode(geodesic(decode, start, end, points), self.shown)

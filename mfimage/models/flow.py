@@ -12,10 +12,11 @@ from torch import Tensor
 from mfimage.errors import ModelError, UsageError
 from mfimage.models.base import GenerativeModel
 from mfimage.models.charted import ChartedModel
-from mfimage.models.charts import Chart
+from mfimage.models.charts import Chart, ImageChart
 from mfimage.models.density import Density
 from mfimage.models.geometry import estimate_log_volume, metric, metric_log_volume
 from mfimage.models.layers import Transform, in_rows, start
+from mfimage.models.sharpening import NOT_SHARP, SharpenedChart
 from mfimage.modes import plainly
 
 EXACT_DIM = 4096  # above it J of an image fills memory, and the estimate is quicker (benchmarks/density.py)
@@ -48,6 +49,14 @@ class ManifoldFlow(ChartedModel):
     """
 
     has_manifold_density = True
+
+    def sharpened(self) -> ManifoldFlow:
+        if self.sharpener is None:
+            raise ModelError(NOT_SHARP)
+        assert isinstance(self.chart, ImageChart)
+        sharp = ManifoldFlow(SharpenedChart(self.chart, self.sharpener), self.density, self.shape)
+        sharp.config, sharp.classifier = self.config, self.classifier
+        return sharp.train(self.training)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, method: str = "auto") -> Tensor:
         """Compute the log-density at the projections of x; arguments as of `log_density`.
