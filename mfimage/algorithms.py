@@ -14,7 +14,7 @@ from mfimage import losses
 from mfimage.config import AlgorithmName, Config, KindName
 from mfimage.errors import UsageError
 from mfimage.models.charts import Window
-from mfimage.models.sharpening import Contest
+from mfimage.models.contest import Contest
 
 DENOISING_NOISE = 0.1  # σ of the denoising flow where none is given: its paper's σ² = 0.01
 MANIFOLD = ("manifold", "refinement")  # phases in which reconstruction is learned

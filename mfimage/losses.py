@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from mfimage.models import PIE, Density, GenerativeModel, Manifold, ManifoldFlow
 from mfimage.models.charts import Window
 from mfimage.models.classes import Classifier
+from mfimage.models.contest import Contest
 from mfimage.models.duals import FORWARD_MODE
 from mfimage.models.layers import full_precision, leading
-from mfimage.models.sharpening import Contest
 
 _CLOSE = 5.0  # weight of the logarithm of the squared error in sharpening
 _STEEP = 2.5e-6  # γ of sharpening, a value of an image, in [0, 1] where D sees [−1, 1]

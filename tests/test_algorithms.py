@@ -178,7 +178,7 @@ def test_training_lowers_every_loss(circle, scored, tmp_path, algorithm):
     settings = replace(CIRCLE, steps=20, density_steps=20, every=20, lr=1e-2, density_lr=1e-2, batch_size=64)
     learn(scored if straight else circle, tmp_path / "run", settings, algorithm)
     for phase in ALGORITHMS[algorithm].phases:
-        if phase.name in ("noise", "refinement", "classes"):  # of images
+        if phase.name in ("noise", "refinement", "classes", "sharpening"):  # of images
             continue
         start = tmp_path / "run" / "checkpoints" / f"{phase.name}-00000000.safetensors"
         before = json.loads(read_metadata(start)["progress"])["best"]

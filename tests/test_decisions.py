@@ -15,7 +15,7 @@ from mfimage.errors import UsageError
 from mfimage.run import Run
 
 # The second is for other charts, in the place of the first; the last learns classes, where there are some.
-_BENT, _, *_REST, _ = ALGORITHMS["m-flow"].phases
+_BENT, _, *_REST, _, _ = ALGORITHMS["m-flow"].phases
 OF_IMAGES = (_BENT, *_REST)
 
 

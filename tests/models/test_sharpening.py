@@ -13,7 +13,7 @@ from mfimage.budget import MEASURING, shares_of
 from mfimage.config import Config
 from mfimage.errors import ModelError, UsageError
 from mfimage.losses import sharpening
-from mfimage.models.sharpening import Contest, Discriminator
+from mfimage.models.contest import Contest, Discriminator
 
 SMALL = {"sharp_width": 4, "width": 2, "hidden": 8, "density_steps": 1, "density_width": 8}
 SHARP = {
