@@ -13,7 +13,9 @@ from mfimage.datasets import ImageSet, Points
 from mfimage.eval import PCA
 from mfimage.schedule import Progress, Schedule
 
-_, MANIFOLD, *_, DENSITY, _, _ = ALGORITHMS["m-flow"].phases  # the first sees principal coordinates, no images
+_, MANIFOLD, *_, DENSITY, _, _ = ALGORITHMS[
+    "m-flow"
+].phases  # the first sees principal coordinates, no images
 PHASES = [MANIFOLD, DENSITY]
 
 

@@ -91,6 +91,22 @@ class BentSubspace(Transform):
         head = self._straighten(F.pad(u, (0, self.rank - self.dim)))
         return _times(head, self.rotation.basis.T) + self.rotation.mean
 
+    def beside(self, u: Tensor, w: Tensor) -> Tensor:
+        """Map codes u, (B, d), and vectors w, (B, D), to the vector of (u, [Qᵀw]_v), where no pair draws."""
+        q = _times(w, self.rotation.basis)
+        head = self._straighten(torch.cat([u, q[:, self.dim :]], 1))
+        return w + _times(head - q, self.rotation.basis.T) + self.rotation.mean
+
+    def push_beside(self, u: Dual, w: Dual) -> Dual:
+        """Push through `beside`."""
+        basis = self.rotation.basis
+        q = w.both(lambda x: x @ basis)
+        head = join(u, q.part(self.dim, None))
+        for pair in reversed(self.dense):
+            head = pair.push(head)
+        moved = w.plus(head.plus(q.times(-1.0)).both(lambda x: x @ basis.T))
+        return Dual(moved.value + self.rotation.mean, moved.tangent)
+
     def push_codes(self, u: Dual, rotated: bool = False) -> Dual:
         """Push codes u, shape (B, d), through `decode`; with `rotated`, a rotation of R^D may be left out."""
         basis, mean = self.rotation.basis, self.rotation.mean
@@ -102,12 +118,7 @@ class BentSubspace(Transform):
         w = self.drawn.push_draws(u)
         q = w.both(lambda x: x @ basis)
         off = q.part(None, self.dim).both(lambda x: x @ basis[:, : self.dim].T).times(-1.0)
-        u = u.plus(self.drawn.push_sees(w.plus(off)))
-        head = join(u, q.part(self.dim, None))
-        for pair in reversed(self.dense):
-            head = pair.push(head)
-        c = w.plus(head.plus(q.times(-1.0)).both(lambda x: x @ basis.T))
-        return Dual(c.value + mean, c.tangent)
+        return self.push_beside(u.plus(self.drawn.push_sees(w.plus(off))), w)
 
     def squared_error(self, x: Tensor) -> Tensor:
         """‖x − decode(codes(x))‖² of vectors, (B,), where no pair draws."""
@@ -160,9 +171,7 @@ class BentSubspace(Transform):
         more = drawn.draws(u)
         w = more if w is None else w + more
         q = _times(w, basis)
-        u = u + drawn.sees(w - _times(q[:, : self.dim], basis[:, : self.dim].T))
-        head = self._straighten(torch.cat([u, q[:, self.dim :]], 1))
-        return w + _times(head - q, basis.T) + self.rotation.mean
+        return self.beside(u + drawn.sees(w - _times(q[:, : self.dim], basis[:, : self.dim].T)), w)
 
 
 def _times(x: Tensor, matrix: Tensor) -> Tensor:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mfimage.models.charts import Chart, ImageChart
 from mfimage.models.duals import Dual, push
-from mfimage.models.layers import Value, full_precision
+from mfimage.models.layers import Value
 
 NOT_SHARP = "this model did not learn to draw sharply: mfimage train --sharp makes one that does"
 
 
 class SharpenedChart(Chart):
-    """The chart of images, with a network that draws what its codes leave open: another manifold.
+    """The chart f of images, with a network N that draws what its codes leave open: another manifold.
 
-    x = M(w + (1 − P) A N(S P w)),  w = B(u, v)
+    f_s(u, v) = f(u, v + g(u)),  g(u) = [Qᵀ A N(S w)]_v,  w the vector of (u, 0)
 
-    M and B are multiscale and bent subspace of the chart, A and S wavelets of images and back, P the
-    projection onto the first principal components, to which the codes are bound. N draws outside of them
-    only: codes and inverse are the chart's, whatever N is, which is 0 before training.
+    A and S are wavelets of images and back, and Q the rotation of the bent subspace. The codes of f see of
+    its own drawing nothing, so that they are those of f_s too, whatever N is, which is 0 before training;
+    ladj is that of f.
 
     Args:
-        chart: Whose parts it shares.
+        chart: f, whose parts it shares; no pair of its subspace draws images.
         net: N, images (B, C, H, W) to images.
     """
 
@@ -31,37 +32,30 @@ class SharpenedChart(Chart):
         self.dim, self.features = chart.dim, chart.features
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        w, ladj = self.chart.multiscale(x)
-        z, more = self.chart.subspace(w - self._drawn(w))
-        return z, ladj + more
+        z, ladj = self.chart(x)
+        u, v = z[:, : self.dim], z[:, self.dim :]
+        return torch.cat([u, v - self._rest(u)], 1), ladj
 
     def codes(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.chart.codes(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
-        w, ladj = self.chart.subspace.inverse(z)
-        x, more = self.chart.multiscale.inverse(w + self._drawn(w))
-        return x, ladj + more
+        u, v = z[:, : self.dim], z[:, self.dim :]
+        return self.chart.inverse(torch.cat([u, v + self._rest(u)], 1))
 
     def decode(self, u: Tensor, context: Tensor | None = None) -> Tensor:
-        w = self.chart.subspace.decode(u)
-        return self.chart.multiscale.inverse(w + self._drawn(w))[0]
+        return self.chart.multiscale.inverse(self.chart.subspace.beside(u, self._drawn(u)))[0]
 
     def push_codes(self, u: Dual, context: Tensor | None = None, rotated: bool = False) -> Dual:
-        w, wavelets = self.chart.subspace.push_codes(u), self.chart.multiscale.wavelets
-        mean = self.chart.subspace.rotation.mean
-        seen = Dual(self._within(w.value - mean) + mean, w.linear(self._within).tangent)
-        drawn = push(self.net, seen.linear(wavelets.synthesis)).linear(wavelets.analysis)
-        outside = drawn.plus(drawn.linear(self._within).times(-1.0))
-        return self.chart.multiscale.push(w.plus(outside), rotated)
+        subspace, wavelets = self.chart.subspace, self.chart.multiscale.wavelets
+        seen = subspace.push_codes(u).linear(wavelets.synthesis)
+        drawn = push(self.net, seen).linear(wavelets.analysis)
+        return self.chart.multiscale.push(subspace.push_beside(u, drawn), rotated)
 
-    def _within(self, w: Tensor) -> Tensor:
-        """The part of vectors (B, D) in the span of the first principal components."""
-        basis = self.chart.subspace.rotation.basis
-        with full_precision(w):
-            return w @ basis @ basis.T
+    def _drawn(self, u: Tensor) -> Tensor:
+        """A N(S w), (B, D)."""
+        wavelets = self.chart.multiscale.wavelets
+        return wavelets.analysis(self.net(wavelets.synthesis(self.chart.subspace.decode(u))).to(u))
 
-    def _drawn(self, w: Tensor) -> Tensor:
-        mean, wavelets = self.chart.subspace.rotation.mean, self.chart.multiscale.wavelets
-        drawn = wavelets.analysis(self.net(wavelets.synthesis(self._within(w - mean) + mean)).to(w))
-        return drawn - self._within(drawn)
+    def _rest(self, u: Tensor) -> Tensor:
+        return self.chart.subspace.rotation.turn(self._drawn(u))[:, self.dim :]
