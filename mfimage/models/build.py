@@ -22,6 +22,7 @@ from mfimage.models.layers import ActNorm, CompositeTransform
 from mfimage.models.multiscale import LevelCouplings, Multiscale
 from mfimage.models.nets import ConvNet, LinearPlus
 from mfimage.models.pairs import DensePair, DrawnPair
+from mfimage.models.sharpening import SmoothUNet
 from mfimage.models.vectors import Spherical, VectorChart
 from mfimage.models.wavelets import Wavelets
 from mfimage.modes import Making, plainly
@@ -60,7 +61,7 @@ def _made(config: ModelConfig, how: Making) -> GenerativeModel:
             model.classifier = Classifier(config.dim, classes, width, config.dropout)
         if config.sharp:
             widths = [config.sharp_width * times for times in _SHARPER[: config.levels + 1]]
-            model.sharpener = UNet(config.shape[0], config.shape[0], widths)
+            model.sharpener = SmoothUNet(config.shape[0], widths)
     model.config = config
     return model.eval()
 
