@@ -92,7 +92,8 @@ def taken(photos, tmp_path, monkeypatch, config, **options):
         codes.append(points_seen(*arguments, **options))
         return codes[-1]
 
-    phases = (replace(phase, loss=loss), algorithms.ALGORITHMS["m-flow"].phases[-2])
+    (density,) = [one for one in algorithms.ALGORITHMS["m-flow"].phases if one.name == "density"]
+    phases = (replace(phase, loss=loss), density)
     monkeypatch.setitem(
         algorithms.ALGORITHMS, "m-flow", replace(algorithms.ALGORITHMS["m-flow"], phases=phases)
     )
