@@ -264,5 +264,5 @@ def baseline(
     Run(run).require_same_data(data.summary())
     if config.noise_aware and algorithm not in NOISE_AWARE:
         config = config.with_(noise=0.0)
-    config = config.with_(algorithm=algorithm, classes=False, nested=False)
+    config = config.with_(algorithm=algorithm, classes=False, nested=False, sharp=False)
     return train_or_reuse(data, outdir, config, device=device, quiet=quiet)
