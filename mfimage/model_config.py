@@ -18,20 +18,9 @@ MOST = {
     **dict.fromkeys(("steps", "bends", "density_steps"), _LAYERS),
     "levels": _LONGEST.bit_length(),
     **dict.fromkeys(
-        (
-            "dim",
-            "width",
-            "near",
-            "draw",
-            "noise_width",
-            "sharp_width",
-            "hidden",
-            "density_width",
-            "density_bins",
-            "context",
-        ),
-        _LONGEST,
+        ("dim", "width", "near", "draw", "hidden", "density_width", "density_bins", "context"), _LONGEST
     ),
+    **dict.fromkeys(("noise_width", "sharp_width"), _LONGEST),
 }
 # Settings of a model that the data and Config decide.
 SETTLED = frozenset({"shape", "dim", "kind", "context", "noise_aware", "classes", "nested", "sharp"})

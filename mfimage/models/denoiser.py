@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfimage.models.duals import Dual, push
+
 LEAST_NOISE = 1e-4  # σ below which all is kept as at σ
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)  # where gains are measured
 _EVEN = 0.15  # σ at which the network starts half from the linear estimate
@@ -46,7 +48,7 @@ class UNet(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         steps = list(pairwise(widths))
-        self.first = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.first: Any = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.down: Any = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
         self.halving = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2, bias=False) for fine, coarse in steps)
         self.middle = nn.Sequential(ResidualBlock(widths[-1]), ResidualBlock(widths[-1]))
@@ -54,14 +56,13 @@ class UNet(nn.Module):
             nn.ConvTranspose2d(coarse, fine, 2, 2, bias=False) for fine, coarse in steps
         )
         self.up: Any = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
-        self.last = nn.Conv2d(widths[0], out_channels, 3, padding=1, bias=False)
+        self.last: Any = nn.Conv2d(widths[0], out_channels, 3, padding=1, bias=False)
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        least = 2 ** len(self.halving)
-        x = F.pad(x, (0, -width % least, 0, -height % least), "replicate")
-        x = self.first(x.contiguous(memory_format=torch.channels_last))  # a fifth quicker on CPUs
+        quicker = torch.channels_last  # by a fifth on CPUs
+        x = self.first(self._padded(x).contiguous(memory_format=quicker))
         kept = []
         for block, halve in zip(self.down, self.halving, strict=True):
             x = block(x)
@@ -71,6 +72,23 @@ class UNet(nn.Module):
         for block, double in zip(reversed(self.up), reversed(self.doubling), strict=True):
             x = block(double(x) + kept.pop())
         return self.last(x)[..., :height, :width].contiguous()
+
+    def push(self, x: Dual) -> Dual:
+        height, width = x.value.shape[-2:]
+        x = push(self.first, x.linear(self._padded))
+        kept = []
+        for block, halve in zip(self.down, self.halving, strict=True):
+            kept.append(x := push(block, x))
+            x = push(halve, x)
+        x = push(self.middle, x)
+        for block, double in zip(reversed(self.up), reversed(self.doubling), strict=True):
+            x = push(block, push(double, x).plus(kept.pop()))
+        return push(self.last, x).both(lambda image: image[..., :height, :width])
+
+    def _padded(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        least = 2 ** len(self.halving)
+        return F.pad(x, (0, -width % least, 0, -height % least), "replicate")
 
 
 class Wiener(nn.Module):

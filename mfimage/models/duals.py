@@ -107,6 +107,7 @@ RULES: dict[type, Callable[[Any, Dual], Dual]] = {
     nn.ReLU: _relu,
     nn.SiLU: _silu,
     nn.PixelShuffle: lambda layer, x: x.both(layer),
+    nn.Upsample: lambda layer, x: x.linear(layer),
     nn.Flatten: lambda layer, x: x.flat(),
     nn.Unflatten: lambda layer, x: x.view(layer.unflattened_size),
 }

@@ -157,7 +157,7 @@ class Decoder(nn.Module):
         image = self.heads[0](x)
         for stage, head, size in zip(self.stages, self.heads[1:], self.sizes[1:], strict=True):
             x = stage(x)
-            image = enlarged(image, size) + head(x)
+            image = _enlarged(image, size) + head(x)
         return image
 
     def push(self, u: Dual) -> Dual:
@@ -165,7 +165,7 @@ class Decoder(nn.Module):
         image = push(self.heads[0], x)
         for stage, head, size in zip(self.stages, self.heads[1:], self.sizes[1:], strict=True):
             x = push(stage, x)
-            image = image.linear(partial(enlarged, size=size)).plus(push(head, x))
+            image = image.linear(partial(_enlarged, size=size)).plus(push(head, x))
         return image
 
 
@@ -183,9 +183,8 @@ class TopLeft(nn.Module):
         return x.both(self)
 
 
-def enlarged(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Bring images (B, C, H, W) to a size (height, width)."""
-    return F.interpolate(image, tuple(size), mode="bilinear", align_corners=False)
+def _enlarged(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image, size, mode="bilinear", align_corners=False)
 
 
 def _widths(channels: int, halvings: int) -> list[int]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mfimage.models.charts import Chart, ImageChart
+from mfimage.models.denoiser import UNet
 from mfimage.models.duals import Dual, push
 from mfimage.models.layers import Value
-from mfimage.models.nets import enlarged
 
 NOT_SHARP = "this model did not learn to draw sharply: mfimage train --sharp makes one that does"
 
@@ -67,57 +65,33 @@ class SharpenedChart(Chart):
         return self.chart.subspace.rotation.turn(self._drawn(u))[:, self.dim :]
 
 
-class SmoothUNet(nn.Module):
+class SmoothUNet(UNet):
     """A U-Net that enlarges by interpolation, (B, C, H, W) to the same, any size; it gives 0 before training.
 
-    A residual block at each size on the way down and up, two at the smallest; strided 3 × 3 convolutions
-    halve, and bilinear interpolation doubles: transposed convolutions draw a lattice, which stays where an
-    image is smooth. Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, 2016, Distill.
+    The walk is that of `UNet`; blocks have SiLU and biases, strided 3 × 3 convolutions halve, and bilinear
+    interpolation doubles: transposed convolutions draw a lattice, which stays where an image is smooth.
+    Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, 2016, Distill.
 
     Args:
         channels: C.
         widths: Channels at full size, half of it and so on.
     """
 
-    down: Any  # lists of modules
-    up: Any
-
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        steps = list(pairwise(widths))
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_Residual(width) for width in widths[:-1])
-        self.halving = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths))
+        self.halving = nn.ModuleList(nn.Conv2d(fine, coarse, 3, 2, 1) for fine, coarse in steps)
         self.middle = nn.Sequential(_Residual(widths[-1]), _Residual(widths[-1]))
-        self.narrowing = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.doubling = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(coarse, fine, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
+            for fine, coarse in steps
+        )
         self.up = nn.ModuleList(_Residual(width) for width in widths[:-1])
         self.last = nn.Sequential(nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1))
         for weight in self.last.parameters():
             nn.init.zeros_(weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x.contiguous(memory_format=torch.channels_last))  # quicker on CPUs
-        kept = []
-        for block, halve in zip(self.down, self.halving, strict=True):
-            kept.append(x := block(x))
-            x = halve(x)
-        x = self.middle(x)
-        for block, narrow in zip(reversed(self.up), reversed(self.narrowing), strict=True):
-            fine = kept.pop()
-            x = block(fine + enlarged(narrow(x), fine.shape[-2:]))
-        return self.last(x).contiguous()
-
-    def push(self, x: Dual) -> Dual:
-        x = push(self.first, x)
-        kept = []
-        for block, halve in zip(self.down, self.halving, strict=True):
-            kept.append(x := block.push(x))
-            x = push(halve, x)
-        x = push(self.middle, x)
-        for block, narrow in zip(reversed(self.up), reversed(self.narrowing), strict=True):
-            fine = kept.pop()
-            wide = push(narrow, x).linear(partial(enlarged, size=fine.value.shape[-2:]))
-            x = block.push(fine.plus(wide))
-        return push(self.last, x)
 
 
 class _Residual(nn.Module):

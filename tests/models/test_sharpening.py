@@ -7,13 +7,14 @@ import torch
 from tiny import SHORT, learn
 from torch import nn
 
-from mfimage import ModelConfig, build, from_pretrained, save_pretrained
+from mfimage import ModelConfig, build, from_pretrained, load, save_pretrained
 from mfimage.algorithms import ALGORITHMS
 from mfimage.budget import MEASURING, shares_of
 from mfimage.config import Config
 from mfimage.errors import ModelError, UsageError
 from mfimage.losses import sharpening
 from mfimage.models.contest import Contest, Discriminator
+from mfimage.training import baseline
 
 SMALL = {"sharp_width": 4, "width": 2, "hidden": 8, "density_steps": 1, "density_width": 8}
 SHARP = {
@@ -23,11 +24,12 @@ SHARP = {
 }
 
 
-def made(config, spread=0.1):
-    """A model whose networks have random weights, and images."""
+def made(config):
+    """A model whose networks have random weights, those that sharpen the larger, and images."""
+    torch.manual_seed(0)
     model, x = build(config).double(), torch.rand(80, *config.shape, dtype=torch.float64)
     model.initialise(x)
-    for part in (model.sharpener, model.chart.multiscale):
+    for part, spread in ((model.sharpener, 0.2), (model.chart.multiscale, 0.1)):
         for weight in part.parameters():
             nn.init.normal_(weight, std=spread)
     return model, x[:3]
@@ -142,6 +144,7 @@ def test_a_training_sharpens_last_and_moves_nothing_else(bumps, tmp_path):
     assert still.keys() == plain.state_dict().keys()
     assert all(torch.equal(weight, plain.state_dict()[name]) for name, weight in still.items())
     assert sharp.sharpener.last[1].weight.abs().max() > 0
+    assert baseline("pca", tmp_path / "sharp", load(bumps, "train"), tmp_path / "pca").sharpener is None
     with pytest.raises(UsageError, match="sharp drawing is not learned by pae"):
         learn(bumps, tmp_path / "pae", replace(config, algorithm="pae", model=SHORT.model))
 
