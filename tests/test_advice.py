@@ -111,3 +111,23 @@ def test_what_the_help_of_a_verb_names_exists(verb):
         chosen = chosen[word]
     for option in OPTION.findall(chosen.default_command.__doc__ or ""):
         assert option in VERBS[verb]
+
+
+def typed_in_readme():
+    """What the README says to type, by verb: in spans of code, over a line's end too, and in blocks."""
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    blocks, rest = re.findall(r"```.*?```", text, re.DOTALL), re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest)]
+    for line in [line for block in blocks for line in block.splitlines()] + spans:
+        words = re.sub(r"\s#.*", "", line).split()
+        words = words[1:] if words[:1] == ["mfimage"] else words
+        verb = " ".join(words[:2]) if words[:1] == ["stylegan"] else "".join(words[:1])
+        if verb in VERBS:
+            yield verb, line
+
+
+@pytest.mark.parametrize("verb", sorted({verb for verb, _ in typed_in_readme()}))
+def test_the_readme_names_options_that_the_verb_has(verb):
+    lines = [line for one, line in typed_in_readme() if one == verb]
+    missing = [(line, o[0]) for line in lines for o in OPTION.finditer(line) if o[0] not in VERBS[verb]]
+    assert not missing

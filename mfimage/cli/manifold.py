@@ -30,7 +30,7 @@ def sample(
     temperature: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=10))] = 1.0,
     label: str | None = None,
     dim: Annotated[int | None, opt.at_least(1)] = None,
-    sharp: bool = True,
+    sharp: Annotated[bool, Parameter(negative_bool="no-")] = True,
     outdir: opt.Outdir = Path("samples"),
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
@@ -81,6 +81,7 @@ def sample(
         how = f" of class {label}" if label else ""
         how += f", from the first {counted(dim, 'code')}" if dim else ""
         how += f", at temperature {temperature:g}" if temperature != 1 else ""
+        how += ", drawn sharply" if sharp and flow.sharpener is not None else ""
         how += f", with detail from σ = {detail:g}: near the manifold, not on it" if detail else ""
         talk.say(f"{counted(count, 'sample')} and sheet.png in {outdir}{how}")
     talk.caution(flow)

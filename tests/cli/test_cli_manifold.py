@@ -105,6 +105,20 @@ def as_good_as_pca(tiny_run, tmp_path):
     return run
 
 
+def test_samples_are_sharp_where_that_was_learned_unless_it_is_not_wanted(mfimage, tmp_path, tiny_run):
+    model = build(ModelConfig((1, 8, 8), 2, sharp=True, width=2, hidden=8))
+    torch.nn.init.normal_(model.sharpener.last[1].weight)
+    save_pretrained(model, tmp_path / "sharp")
+    drawn = {}
+    for name, options in (("sharp", ()), ("plain", ("--no-sharp",))):
+        command = ("sample", "-m", tmp_path / "sharp", "-n", 2, "-o", tmp_path / name, *options)
+        code, _, err = mfimage(*command)
+        assert (code, "drawn sharply" in err) == (0, name == "sharp")
+        drawn[name] = (tmp_path / name / "sample-0-00000.png").read_bytes()
+    assert drawn["sharp"] != drawn["plain"]
+    assert "drawn sharply" not in mfimage("sample", "-m", tiny_run, "-n", 1, "-o", tmp_path / "other")[2]
+
+
 def test_a_model_that_is_principal_components_is_never_so_in_silence(
     mfimage, as_good_as_pca, tiny_run, pictures
 ):
