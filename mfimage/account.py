@@ -74,7 +74,9 @@ class Account:
                 nonlocal validation
                 losses.append(record["loss"])
                 if "validation" in record:
-                    validation = f" (held out {record['validation']:.4g}{self._beside(phase, record)})"
+                    validation = (
+                        f" (held out {phase.watched}{record['validation']:.4g}{self._beside(phase, record)})"
+                    )
                     self._plan_measuring(phase, reached, held_out)
                 share, left = schedule.done(reached), self._left(phase, schedule, reached)
                 what = "error" if phase.name in MANIFOLD else "loss"

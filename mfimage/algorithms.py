@@ -93,6 +93,7 @@ class Phase:
     muon: bool = False  # whether it is trained with Muon, and not AdamW
     momentum: float = 0.9  # β₁ of AdamW
     added: bool = False  # whether it takes its share of the time from all others alike
+    watched: str = ""  # what is measured of examples held out, where that is not the loss; in words, a space
     sheet: Sheet = _projections  # what is shown of images held out while it is trained
     shifts: bool = False  # whether images may be shifted a little: not where a density of pixels is learned
     nests: bool = False  # whether codes may be cut, so that their leading parts are manifolds too
@@ -234,6 +235,7 @@ _SHARPENING = Phase(
     "sharpening", lambda m: None if m.sharpener is None else Contest(m),
     lambda m, b, c: losses.sharpening(m, b.x, b.noise), lambda m, b: None, disturb=_draw, keep_best=False,
     share=0.4, added=True, batch=0.25, lr=1 / 6, decay=0.0, momentum=0.0, sheet=_samples,
+    watched="squared error ",
 )  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))

@@ -51,6 +51,7 @@ _LABELS = {  # title, unit and whether on a log scale, of the curve of each phas
     "refinement": ("Reconstruction, refined", "squared error an image", True),
     "noise": ("Denoising", "log of the squared error", False),
     "density": ("Likelihood", "nats an image", False),
+    "sharpening": ("Sharpening", "loss of both sides; held out, squared error an image", True),
 }
 
 

@@ -136,9 +136,11 @@ def test_a_discriminator_of_any_size(shape):
     assert sum(weight.numel() for weight in judge.parameters()) < 500_000
 
 
-def test_a_training_sharpens_last_and_moves_nothing_else(bumps, tmp_path):
+def test_a_training_sharpens_last_and_moves_nothing_else(bumps, tmp_path, capsys):
     config = replace(SHORT, sharp=True, model={**SHORT.model, "sharp_width": 2})
-    sharp, plain = learn(bumps, tmp_path / "sharp", config), learn(bumps, tmp_path / "plain", SHORT)
+    plain = learn(bumps, tmp_path / "plain", SHORT)
+    sharp = learn(bumps, tmp_path / "sharp", config, quiet=False)
+    assert "(held out squared error " in capsys.readouterr().err
     assert {path.name.split("-")[0] for path in (tmp_path / "sharp/pictures").glob("*.png")} >= {"sharpening"}
     still = {name: weight for name, weight in sharp.state_dict().items() if not name.startswith("sharpener")}
     assert still.keys() == plain.state_dict().keys()
