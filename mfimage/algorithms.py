@@ -235,7 +235,7 @@ _SHARPENING = Phase(
     "sharpening", lambda m: None if m.sharpener is None else Contest(m),
     lambda m, b, c: losses.sharpening(m, b.x, b.noise), lambda m, b: None, disturb=_draw, keep_best=False,
     share=0.4, added=True, batch=0.25, lr=1 / 6, decay=0.0, momentum=0.0, sheet=_samples,
-    watched="squared error ",
+    watched="squared error ", finish=lambda m, b: m.sharpened().chart.centre(b.x),
 )  # fmt: skip
 _ALTERNATING = _whole("alternating", lambda m, b, c: losses.alternating(m, b.x, b.context))
 _SIMULTANEOUS = _whole("simultaneous", lambda m, b, c: losses.simultaneous(m, b.x, b.context, c.weight))

@@ -61,7 +61,7 @@ def _made(config: ModelConfig, how: Making) -> GenerativeModel:
             model.classifier = Classifier(config.dim, classes, width, config.dropout)
         if config.sharp:
             widths = [config.sharp_width * times for times in _SHARPER[: config.levels + 1]]
-            model.sharpener = SmoothUNet(config.shape[0], widths)
+            model.sharpener = SmoothUNet(config.shape, widths)
     model.config = config
     return model.eval()
 

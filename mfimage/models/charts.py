@@ -139,8 +139,7 @@ class ImageChart(Chart):
 
         Networks on wavelets leave a faint grid there, which would be in every picture.
         """
-        left = [(part - self.decode(self.codes(part))).double().sum(0) for part in x.split(256)]
-        self.multiscale.offset += sum(left) / len(x)
+        self.multiscale.offset += mean_residual(self, x)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         vectors, ladj = self.multiscale(x)
@@ -197,6 +196,12 @@ class ImageChart(Chart):
         """Shrink what `clear` gave, c, in the coordinates: x̂ = f(γ(σ)·f⁻¹(c)), f that of clean images."""
         denoiser = _able(self.denoiser)
         return self.inverse(denoiser.gains(self(cleared)[0], sigma.to(cleared)))[0]
+
+
+def mean_residual(chart: Manifold, x: Tensor) -> Tensor:
+    """The mean of x − decode(codes(x)) over images (N, C, H, W)."""
+    left = [(part - chart.decode(chart.codes(part))).double().sum(0) for part in x.split(256)]
+    return sum(left, torch.zeros(())) / len(x)
 
 
 def _able(denoiser: Denoiser | None) -> Denoiser:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mfimage.models.charts import Chart, ImageChart
+from mfimage.models.charts import Chart, ImageChart, mean_residual
 from mfimage.models.denoiser import UNet
 from mfimage.models.duals import Dual, push
 from mfimage.models.layers import Value
@@ -30,10 +31,17 @@ class SharpenedChart(Chart):
         net: N, images (B, C, H, W) to images.
     """
 
+    net: Any  # a SmoothUNet
+
     def __init__(self, chart: ImageChart, net: nn.Module) -> None:
         super().__init__()
         self.chart, self.net = chart, net
         self.dim, self.features = chart.dim, chart.features
+
+    @torch.no_grad()
+    def centre(self, x: Tensor) -> None:
+        """Make residuals of images (N, C, H, W) about zero in the mean, as far as the codes leave it open."""
+        self.net.offset += mean_residual(self, x)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         z, ladj = self.chart(x)
@@ -66,19 +74,23 @@ class SharpenedChart(Chart):
 
 
 class SmoothUNet(UNet):
-    """A U-Net that enlarges by interpolation, (B, C, H, W) to the same, any size; it gives 0 before training.
+    """A U-Net that enlarges by interpolation, (B, C, H, W) to the same; it gives 0 before training.
 
     The walk is that of `UNet`; blocks have SiLU and biases, strided 3 × 3 convolutions halve, and bilinear
     interpolation doubles: transposed convolutions draw a lattice, which stays where an image is smooth.
     Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, 2016, Distill.
 
     Args:
-        channels: C.
+        shape: C, H, W.
         widths: Channels at full size, half of it and so on.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+    offset: Tensor  # an image that is added to all
+
+    def __init__(self, shape: tuple[int, ...], widths: Sequence[int]) -> None:
         nn.Module.__init__(self)
+        channels = shape[0]
+        self.register_buffer("offset", torch.zeros(shape))
         steps = list(pairwise(widths))
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_Residual(width) for width in widths[:-1])
@@ -92,6 +104,13 @@ class SmoothUNet(UNet):
         self.last = nn.Sequential(nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1))
         for weight in self.last.parameters():
             nn.init.zeros_(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.offset
+
+    def push(self, x: Dual) -> Dual:
+        drawn = super().push(x)
+        return Dual(drawn.value + self.offset, drawn.tangent)
 
 
 class _Residual(nn.Module):

@@ -72,6 +72,22 @@ def test_before_training_it_draws_what_the_model_draws():
     assert torch.equal(model.sharpened().decode(torch.ones(1, 6)), model.decode(torch.ones(1, 6)))
 
 
+def test_centred_it_leaves_no_picture_in_the_mean():
+    model, _ = made(SHARP["colour"])
+    x = torch.rand(300, 3, 16, 16, dtype=torch.float64)
+    sharp = model.sharpened()
+
+    def left():
+        return (x - sharp.project(x)).mean(0).square().sum()
+
+    u, before = sharp.encode(x), left()
+    sharp.chart.centre(x)
+    assert left() < 0.05 * before
+    assert torch.equal(sharp.encode(x), u)
+    z, _ = sharp.chart(x[:3])
+    torch.testing.assert_close(sharp.chart.inverse(z)[0], x[:3])
+
+
 def test_samples_and_ways_are_drawn_sharply_unless_it_is_not_wanted(tmp_path):
     model, x = made(SHARP["odd"])
     noise = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).double()
