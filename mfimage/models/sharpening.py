@@ -76,9 +76,8 @@ class SharpenedChart(Chart):
 class SmoothUNet(UNet):
     """A U-Net that enlarges by interpolation, (B, C, H, W) to the same; it gives 0 before training.
 
-    The walk is that of `UNet`; blocks have SiLU and biases, strided 3 × 3 convolutions halve, and bilinear
-    interpolation doubles: transposed convolutions draw a lattice, which stays where an image is smooth.
-    Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, 2016, Distill.
+    Transposed convolutions, of which they are in the place, draw a lattice, which stays where an image is
+    smooth. Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, 2016, Distill.
 
     Args:
         shape: C, H, W.
@@ -88,22 +87,14 @@ class SmoothUNet(UNet):
     offset: Tensor  # an image that is added to all
 
     def __init__(self, shape: tuple[int, ...], widths: Sequence[int]) -> None:
-        nn.Module.__init__(self)
-        channels = shape[0]
+        super().__init__(shape[0], shape[0], widths)
         self.register_buffer("offset", torch.zeros(shape))
-        steps = list(pairwise(widths))
-        self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(_Residual(width) for width in widths[:-1])
-        self.halving = nn.ModuleList(nn.Conv2d(fine, coarse, 3, 2, 1) for fine, coarse in steps)
-        self.middle = nn.Sequential(_Residual(widths[-1]), _Residual(widths[-1]))
         self.doubling = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(coarse, fine, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
-            for fine, coarse in steps
+            nn.Sequential(
+                nn.Conv2d(coarse, fine, 1, bias=False), nn.Upsample(scale_factor=2, mode="bilinear")
+            )
+            for fine, coarse in pairwise(widths)
         )
-        self.up = nn.ModuleList(_Residual(width) for width in widths[:-1])
-        self.last = nn.Sequential(nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1))
-        for weight in self.last.parameters():
-            nn.init.zeros_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + self.offset
@@ -111,18 +102,3 @@ class SmoothUNet(UNet):
     def push(self, x: Dual) -> Dual:
         drawn = super().push(x)
         return Dual(drawn.value + self.offset, drawn.tangent)
-
-
-class _Residual(nn.Module):
-    """x + conv(SiLU(conv(SiLU(x)))), 3 × 3."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        first, last = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-        self.layers = nn.Sequential(nn.SiLU(), first, nn.SiLU(), last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-    def push(self, x: Dual) -> Dual:
-        return x.plus(push(self.layers, x))
