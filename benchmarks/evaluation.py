@@ -7,7 +7,7 @@ Tiny-ImageNet. rates: the Inception's features of images against a bare forward 
 size already; the Fréchet distance of 5,000 and 5,000 features of length 2,048 on two cores.
 fashion-mnist, celeba: models of equal d, each trained for the CPU time of `harness.BUDGETS` or --time (what
 it took in the end, with validation and the measurement of denoising, stands in the table), by protocol
-mfimage with 1,000 samples; "detail" is drawn from σ = .5. Beside ours those of pythae on the networks of our
+mfimage with 1,000 samples; "detail" is drawn from σ = .5; --sharp learns no noise. Beside ours those of pythae on the networks of our
 autoencoder (VAE; WAE; RAE with a mixture of Gaussians), and a small U-Net of denoising-diffusion-pytorch,
 sampled in 50 steps. AUROC: whether digits are told from clothes by the squared reconstruction error, by an
 ambient flow with −log p. The models are trained at first and kept in --models FOLDER. Others' packages are
@@ -47,8 +47,19 @@ from mfimage.eval.image_metrics import mse
 from mfimage.inputs import in_batches
 
 PARTS = ("parity", "rates", "ordering", "fashion-mnist", "celeba")
-OWN = {"AF": "af", "PIE": "pie", "M-flow": "m-flow", "Me-flow": "me-flow", "PCA": "pca", "ae": "pae"}
-MODELS = {**OWN, **{row: name for name, (row, *_) in PEERS.items()}}
+OWN: dict[str, dict[str, Any]] = {  # folder of a model → its settings
+    "m-flow": {},
+    "m-flow-sharp": {"sharp": True, "noise": 0.0},
+    "me-flow": {"algorithm": "me-flow"},
+    "pie": {"algorithm": "pie"},
+    "af": {"algorithm": "af"},
+    "pae": {"algorithm": "pae"},
+    "pca": {"algorithm": "pca"},
+}
+ROWS = {
+    "M-flow": "m-flow", "M-flow --sharp": "m-flow-sharp", "Me-flow": "me-flow", "PIE": "pie", "AF": "af",
+    "ae": "pae", "PCA": "pca", **{row: name for name, (row, *_) in PEERS.items()},
+}  # fmt: skip
 OF_DENSITIES = ("density", "geometry", "latent")  # metrics of models that have one
 SHOWN = (  # with intervals
     "fid", "fid_detail", "fid_reconstructions", "fid_floor", "kid", "kid_detail", "recall", "recall_detail",
@@ -90,25 +101,23 @@ def table(
     rows: Values = {}
     metrics = ("reconstruction", "fd") if quick else METRICS
     what, digits = ("", None) if name == "celeba" else strange(mnist, training.shape)
-    for row, algorithm in MODELS.items():
-        if only and algorithm not in only:
+    for row, which in ROWS.items():
+        if only and which not in only:
             continue
         try:
-            if algorithm in PEERS:
-                model, spent = trained_peer(
-                    algorithm, training, config.dim or 0, seconds, folder / algorithm, quick
-                )
+            if which in PEERS:
+                model, spent = trained_peer(which, training, config.dim or 0, seconds, folder / which, quick)
             else:
-                own = config.with_(algorithm=algorithm, steps=20 if quick else None)
-                free = quick or algorithm == "pca"
-                model, spent = trained(training, own, folder / algorithm, None if free else seconds)
+                own = config.with_(**OWN[which], steps=20 if quick else None)
+                free = quick or which == "pca"
+                model, spent = trained(training, own, folder / which, None if free else seconds)
         except LeftOutError as reason:
             say(f"{name} {row}: left out: {reason}")
             continue
         say(f"{name} {row}")
         report = evaluate_once(
-            folder / f"{algorithm}-evaluation.json", test, model, training,
-            metrics=[one for one in metrics if algorithm in OWN or one not in OF_DENSITIES],
+            folder / f"{which}-evaluation.json", test, model, training,
+            metrics=[one for one in metrics if which in OWN or one not in OF_DENSITIES],
             samples=100 if quick else 1000, density_images=100, tell=say,
         )  # fmt: skip
         rows[row] = {key: report.numbers[key].value for key in report.numbers}
@@ -116,7 +125,7 @@ def table(
         if digits is not None and (model.has_manifold or model.has_ambient_density):
             inside, outside = strangeness(model, test.batch(slice(0, 2000))), strangeness(model, digits)
             rows[row][f"auroc {what}"] = auroc(inside, outside)
-        (folder / f"{algorithm}-row.json").write_text(json.dumps(rows[row]))
+        (folder / f"{which}-row.json").write_text(json.dumps(rows[row]))
     return rows
 
 
@@ -167,7 +176,7 @@ def write_page(found: dict[str, Values], folder: Path) -> None:
 
 def compared(rows: Values, folder: Path) -> Comparison:
     """The evaluations side by side, as `mfimage compare` would."""
-    return compare({row: read_evaluation(folder / f"{MODELS[row]}-evaluation.json") for row in rows})
+    return compare({row: read_evaluation(folder / f"{ROWS[row]}-evaluation.json") for row in rows})
 
 
 def main() -> None:
@@ -176,7 +185,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a minute or two, for a look")
     parser.add_argument("--models", type=Path, default=Path("runs/benchmarks"), help="where models are kept")
     parser.add_argument("--parts", default=",".join(PARTS), help="which parts, comma-separated; or none")
-    parser.add_argument("--only", default="", help="which algorithms of a table, comma-separated")
+    parser.add_argument("--only", default="", help="which models of a table, comma-separated")
     parser.add_argument("--time", type=float, help="CPU seconds of a training")
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's idx files ($MFIMAGE_DATA)")
     arguments = parser.parse_args()
