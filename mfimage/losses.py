@@ -18,7 +18,7 @@ from mfimage.models.contest import Contest
 from mfimage.models.duals import FORWARD_MODE
 from mfimage.models.layers import full_precision, leading
 
-_CLOSE = 5.0  # weight of the logarithm of the squared error in sharpening
+_CLOSE = 3.0  # weight of the logarithm of the squared error in sharpening
 _STEEP = 2.5e-6  # γ of sharpening, a value of an image, in [0, 1] where D sees [−1, 1]
 
 
@@ -59,7 +59,7 @@ def sharpening(contest: Contest, x: Tensor, noise: Tensor) -> Tensor:
     """The game of a sharper drawing against a discriminator D, both sides in one sum; no gradient is of both.
 
     x̂ are drawn of the codes of half of x, (B, C, H, W), and of codes of base noise, (B, d). The drawing
-    minimises  5·log mean ‖x − x̂‖² + softplus(−D(x̂)),  the logarithm so that the weight suits all images, and
+    minimises  3·log mean ‖x − x̂‖² + softplus(−D(x̂)),  the logarithm so that the weight suits all images, and
     D  softplus(D(x̂)) + softplus(−D(x)) + γ/2·‖∇D(x)‖²,  the last on an eighth of x, γ = 10⁻⁵ C·H·W.
     In evaluation mode it is ‖x − x̂‖² alone, of all images: what is watched, and not minimised.
 
