@@ -7,11 +7,11 @@ Tiny-ImageNet. rates: the Inception's features of images against a bare forward 
 size already; the Fréchet distance of 5,000 and 5,000 features of length 2,048 on two cores.
 fashion-mnist, celeba: models of equal d, each trained for the CPU time of `harness.BUDGETS` or --time (what
 it took in the end, with validation and the measurement of denoising, stands in the table), by protocol
-mfimage with 1,000 samples; "detail" is drawn from σ = .5; --sharp learns no noise. Beside ours those of pythae on the networks of our
-autoencoder (VAE; WAE; RAE with a mixture of Gaussians), and a small U-Net of denoising-diffusion-pytorch,
-sampled in 50 steps. AUROC: whether digits are told from clothes by the squared reconstruction error, by an
-ambient flow with −log p. The models are trained at first and kept in --models FOLDER. Others' packages are
-needed for their rows alone:
+mfimage with 1,000 samples; "detail" is drawn from σ = .5; the row --sharp learns no noise. Beside ours those
+of pythae on the networks of our autoencoder (VAE; WAE; RAE with a mixture of Gaussians), and a small U-Net of
+denoising-diffusion-pytorch, sampled in 50 steps. AUROC: whether digits are told from clothes by the squared
+reconstruction error, by an ambient flow with −log p. The models are trained at first and kept in --models
+FOLDER. Others' packages are needed for their rows alone:
 
     pip install --no-deps pythae pydantic pydantic-core annotated-types typing-inspection cloudpickle \
         denoising-diffusion-pytorch ema-pytorch einops tqdm

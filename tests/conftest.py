@@ -13,11 +13,15 @@ import threading
 import numpy as np
 import pytest
 import torch
-from tiny import SMALL_MODEL, TINY, bump_images, draw_bumps
+from tiny import SMALL_MODEL, TINY, bump_images, draw_bumps, learn, write_array
 
 from mfimage import build, cli, from_pretrained, save_pretrained, train
 from mfimage.datasets.points import Points
 from mfimage.experiments.simulators import Sphere, Surface
+
+NOISE_AWARE = TINY.with_(
+    steps=150, noise=(0.0, 0.5), every=50, lr=1e-2, batch_size=32, model={**TINY.model, "noise_width": 8}
+)
 
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what runs the tests may ignore it, as nohup does
@@ -43,6 +47,15 @@ def tiny_run(bumps, tmp_path_factory):
 @pytest.fixture
 def model(tiny_run):
     return from_pretrained(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def noise_aware(tmp_path_factory):
+    """A model that learned to remove Gaussian noise."""
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("noise")
+    path = write_array(directory / "bumps.npy", draw_bumps(400))
+    return learn(path, directory / "run", NOISE_AWARE)
 
 
 @pytest.fixture(scope="session")

@@ -64,9 +64,13 @@ def calibrate(
     detector.calibrate(held, alpha, density, seed)
     path = detector.save(locate(model))
     known = detector.calibration
-    values = {"calibration": str(path), "threshold": known.threshold, "images": len(known.scores)}
+    low, high = known.false_alarms
+    values = {
+        "calibration": str(path), "threshold": known.threshold, "images": len(known.scores),
+        "false_alarms": [low, high],
+    }  # fmt: skip
     images = console.counted(len(known.scores), "image")
-    options.say(f"threshold {known.threshold:.6g} from {images}, alpha {alpha:g}")
+    options.say(f"threshold {known.threshold:.6g} from {images}, alpha {alpha:g}: {known.promise}")
     options.put(values, [path])
 
 
@@ -137,6 +141,7 @@ def score(
         detector.batch_size = batch_size
         found = detector.score(files, sigma)
         rows = _judged(files, found)
+        options.say(f"{found.counted}; {detector.calibration.promise}")
         with late:
             _draw(rows, files, found, heatmaps)
         with late:
@@ -157,6 +162,9 @@ def _judged(files: ImageSet, found: Verdicts) -> list[dict[str, Any]]:
         "path": files.paths,
         "score": found.scores.tolist(),
         "p_value": found.p_values.tolist(),
+        **dict(
+            zip(("p_far_out", "p_ordinary"), found.ways.T.tolist(), strict=True) if len(found.ways) else ()
+        ),
         "verdict": ["strange" if strange else "familiar" for strange in found.is_ood],
         "reason": found.reasons,
     }

@@ -1,50 +1,21 @@
-"""What a detector learned from familiar images, checked when it is read back, and the density among it."""
+"""What a detector learned from familiar images, checked when it is read back."""
 
 from __future__ import annotations
 
 import math
-import threading
-import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, is_dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mfimage.errors import UsageError
+from mfimage.ood.evidence import GROUPS, SHARES, Evidence, Mixture, Tail
 from mfimage.ood.scores import CHOICES, Reference
-from mfimage.ood.statistics import WORDS, finite
+from mfimage.ood.statistics import WORDS
 from mfimage.settings import is_number
 
-if TYPE_CHECKING:
-    from sklearn.mixture import GaussianMixture
-
-_REGULAR = 1e-3  # added to variances of standardised features, so that no component collapses
-_PART = 20_000  # examples, about, that one of the mixtures is fitted on
-_POSITIVE = ("spread", "heat", "sigma", "scale")
-_FILTERS = threading.Lock()  # filters of warnings belong to all threads: one at a time changes them
-_FAR = 1e5  # standard deviations beyond which features are clipped: far enough, and squares stay finite
-
-
-@dataclass(frozen=True, eq=False)
-class Mixture:
-    """p(t) = Σ w N(t; m, (L Lᵀ)⁻¹) of standardised features t = (features − shift) / scale."""
-
-    shift: Tensor  # (K,)
-    scale: Tensor  # (K,), positive
-    weights: Tensor  # (k,), summing to 1
-    means: Tensor  # (k, K)
-    factors: Tensor  # L of each precision, (k, K, K)
-
-    def nll(self, features: Tensor) -> Tensor:
-        """Compute −log p, shape (B,) float64, nats, of features (B, K); finite for any input."""
-        t = finite((features.double() - self.shift) / self.scale, _FAR)
-        logs = []
-        for weight, mean, factor in zip(self.weights, self.means, self.factors, strict=True):
-            square = ((t - mean) @ factor).square().sum(1)
-            logs.append(weight.log() - 0.5 * square + factor.diagonal().log().sum())
-        return -torch.stack(logs).logsumexp(0) + 0.5 * t.shape[1] * math.log(2 * math.pi)
+_POSITIVE = ("spread", "heat", "sigma", "scale", "excess", "last")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,31 +26,58 @@ class DetectorCalibration:
     score: str  # one of `CHOICES`
     alpha: float  # share of familiar images that may be called strange
     scores: Tensor  # of the calibration images, ascending, (n,)
-    values: Tensor  # their named statistics, (n, 7), for tests of drift
-    centre: Tensor  # means of the named statistics of familiar images, (7,)
-    spread: Tensor  # their standard deviations, (7,)
+    values: Tensor  # their named statistics, (n, 8), for tests of drift
+    surprises: Tensor  # of `auto`, in each of the ways of `SHARES`, each ascending, (n, 2); (0, 2) of others
+    centre: Tensor  # means of the named statistics of familiar images, (8,)
+    spread: Tensor  # their standard deviations, (8,)
     usual: Reference  # what scores other than `auto` compare with
     heat: float  # see `heat_scale`
-    full: bool  # whether the density also sees codes and places, or the named statistics alone
-    mixture: Mixture | None  # the density of `auto`; None for other scores
+    evidence: Evidence | None  # what `auto` knows; None for other scores
 
     @property
     def threshold(self) -> float:
         """The ⌈(n + 1)(1 − α)⌉-th smallest calibration score."""
         return float(self.scores[conformal_rank(len(self.scores), self.alpha) - 1])
 
+    @property
+    def false_alarms(self) -> tuple[float, float]:
+        """Where the share of familiar images above the threshold lies, with 95 % probability.
+
+        Of n calibration images that are drawn like those to come, with the threshold the r-th smallest score,
+        it follows Beta(n + 1 − r, r). Vovk, Conditional validity of inductive conformal predictors, 2013.
+        """
+        from scipy.stats import beta
+
+        rank = conformal_rank(len(self.scores), self.alpha)
+        low, high = beta.ppf((0.025, 0.975), len(self.scores) + 1 - rank, rank)
+        return float(low), float(high)
+
+    @property
+    def promise(self) -> str:
+        """How many false alarms there will be, in words."""
+        low, high = self.false_alarms
+        return f"of familiar images {low:.2%} to {high:.2%} will be called strange (with 95 % probability)"
+
     def p_values(self, scores: Tensor) -> Tensor:
         """Compute p = (1 + #{calibration scores ≥ s}) / (n + 1), shape (B,): uniform for familiar images.
 
         Vovk, Gammerman, Shafer, Algorithmic learning in a random world, 2005, §2.
         """
-        below = torch.searchsorted(self.scores, scores.double().contiguous(), side="left")
-        return (1 + len(self.scores) - below).double() / (len(self.scores) + 1)
+        return _conformal(self.scores, scores)
+
+    def p_values_of_ways(self, surprises: Tensor) -> Tensor:
+        """The same of each way to be strange, (B, 2); of scores other than `auto` (B, 0)."""
+        ways = zip(self.surprises.T, surprises.T, strict=True)
+        return torch.stack([_conformal(known, found) for known, found in ways], 1)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON takes it; `parse_calibration` is the inverse."""
-        mixture = None if self.mixture is None else _lists(self.mixture)
-        return {**_lists(self), "usual": _lists(self.usual), "mixture": mixture}
+        return _plain(self)
+
+
+def _conformal(known: Tensor, scores: Tensor) -> Tensor:
+    below = torch.searchsorted(known.contiguous(), scores.double().contiguous(), side="left")
+    return (1 + len(known) - below).double() / (len(known) + 1)
 
 
 def check_alpha(alpha: float) -> None:
@@ -102,62 +100,24 @@ def conformal_rank(count: int, alpha: float, held: float = 1.0) -> int:
     return math.ceil((count + 1) * (1 - alpha) - 1e-9)
 
 
-def fit_mixture(features: Tensor, seed: int = 0) -> Mixture:
-    """Fit a mixture to features (N, K): the mean of mixtures of random parts of about 20,000 examples.
-
-    Each has 1, 2, 4, … components: doubling ends where the likelihood of a tenth of the examples, held out,
-    falls, or where a component would have fewer than 5 K examples of the first part. Ormoneit, Tresp,
-    Improved Gaussian mixture density estimates using Bayesian penalty terms and network averaging, NeurIPS
-    1995.
-    """
-    features = features.double()
-    shift, scale = features.mean(0), features.std(0).clamp_min(1e-6)
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-    given = ((features - shift) / scale)[order]
-    held, rest = given[: len(given) // 10].numpy(), given[len(given) // 10 :]
-    first, *others = (part.numpy() for part in rest.chunk(math.ceil(len(rest) / _PART)))
-    best = _fitted(first, 1, seed)
-    while len(first) >= 10 * first.shape[1] * best.n_components:
-        more = _fitted(first, 2 * best.n_components, seed)
-        if more.score(held) <= best.score(held):
-            break
-        best = more
-    found = [best, *(_fitted(part, best.n_components, seed) for part in others)]
-    weights, means, factors = (
-        torch.cat([torch.from_numpy(getattr(one, name)) for one in found])
-        for name in ("weights_", "means_", "precisions_cholesky_")
-    )
-    return Mixture(shift, scale, weights / len(found), means, factors)
-
-
-def _fitted(given: np.ndarray, count: int, seed: int) -> GaussianMixture:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    mixture = GaussianMixture(count, tol=1e-2, reg_covar=_REGULAR, random_state=seed, max_iter=60)
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 60 steps are enough for a density
-        return mixture.fit(given)
-
-
 def parse_calibration(values: dict[str, Any]) -> DetectorCalibration:
     """Read what `to_json` gave; ValueError, KeyError, TypeError or UsageError if it is anything else."""
     if values["score"] not in CHOICES:
         raise ValueError(f"there is no score {values['score']!r}")
-    if (values["score"] == "auto") != (values["mixture"] is not None):
-        raise ValueError("its density does not belong to its score")
-    if type(values["full"]) is not bool:
-        raise ValueError("it does not say what its density sees")
+    if (values["score"] == "auto") != (values["evidence"] is not None):
+        raise ValueError("what it knows does not belong to its score")
     scores, names = _tensor(values, "scores", -1), len(WORDS)
     conformal_rank(len(scores), values["alpha"])
-    if (scores.diff() < 0).any():
+    ways = len(SHARES)
+    auto = values["score"] == "auto"
+    surprises = _tensor(values, "surprises", len(scores), ways) if auto else torch.zeros(0, ways).double()
+    if (scores.diff() < 0).any() or (surprises.diff(dim=0) < 0).any():
         raise ValueError("scores are not ascending")
     return DetectorCalibration(
         str(values["model"]), values["score"], float(values["alpha"]), scores,
-        _tensor(values, "values", len(scores), names), _tensor(values, "centre", names),
-        _tensor(values, "spread", names), _reference(values["usual"]),
-        float(_tensor(values, "heat")), values["full"],
-        None if values["mixture"] is None else _mixture(values["mixture"]),
+        _tensor(values, "values", len(scores), names), surprises, _tensor(values, "centre", names),
+        _tensor(values, "spread", names), _reference(values["usual"]), float(_tensor(values, "heat")),
+        None if values["evidence"] is None else _evidence(values["evidence"]),
     )  # fmt: skip
 
 
@@ -165,6 +125,24 @@ def _reference(values: dict[str, Any]) -> Reference:
     codes = _tensor(values, "codes", -1, -1)
     numbers = {n: float(_tensor(values, n)) for n in ("residual", "entropy", "sigma", "bits", "dimension")}
     return Reference(**numbers, codes=codes, scale=_tensor(values, "scale", codes.shape[1]))
+
+
+def _evidence(values: dict[str, Any]) -> Evidence:
+    mixtures = {name: _mixture(values["mixtures"][name]) for name in GROUPS if name in values["mixtures"]}
+    if len(mixtures) != len(values["mixtures"]) or "named" not in mixtures:
+        raise ValueError("it knows other groups of statistics")
+    energy = _tensor(values, "energy", -1)
+    return Evidence(
+        mixtures, _tail(values["edges"], 2 * len(WORDS)), _tail(values["parts"], len(mixtures) + 1),
+        energy, _tensor(values, "weights", len(energy)), _tail(values["ways"], len(SHARES)),
+    )  # fmt: skip
+
+
+def _tail(values: dict[str, Any], columns: int) -> Tail:
+    knots = _tensor(values, "knots", -1, columns)
+    if len(knots) < 2 or (knots.diff(dim=0) < 0).any():
+        raise ValueError("quantiles are not ascending")
+    return Tail(knots, float(_tensor(values, "last")), _tensor(values, "excess", columns))
 
 
 def _mixture(values: dict[str, Any]) -> Mixture:
@@ -187,5 +165,10 @@ def _tensor(values: dict[str, Any], name: str, *shape: int) -> Tensor:
     return tensor
 
 
-def _lists(parts: object) -> dict[str, Any]:
-    return {n: v.tolist() if isinstance(v, Tensor) else v for n, v in vars(parts).items()}
+def _plain(value: Any) -> Any:
+    """Dataclasses, dicts and tensors as JSON takes them."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if is_dataclass(value):
+        value = vars(value)
+    return {name: _plain(one) for name, one in value.items()} if isinstance(value, dict) else value

@@ -18,9 +18,9 @@ from mfimage.ood.calibration import (
     DetectorCalibration,
     check_alpha,
     conformal_rank,
-    fit_mixture,
     parse_calibration,
 )
+from mfimage.ood.evidence import GROUPS, SHARES, combined, fit_evidence
 from mfimage.ood.scores import CHOICES, SCORES, VOLUME, reference_of
 from mfimage.ood.statistics import Statistics, heat_scale, statistics_of
 from mfimage.ood.verdicts import Verdicts
@@ -28,7 +28,6 @@ from mfimage.pretrained import CALIBRATION, read_calibration, weights_hash, writ
 from mfimage.settings import plain, whole_number
 
 DETECTOR = "detector"  # the section of a detector in `model.measured` and calibration.json
-_FULL = 10  # images a feature, from which on the density sees codes and places
 _FIT = 0.6  # share of the calibration images that the density is fitted on, unless it is given its own
 
 
@@ -37,7 +36,8 @@ class Detector:
 
     Args:
         model: A trained flow with a manifold of images.
-        score: A name in `scores.SCORES`, or "auto": −log density of all statistics on familiar images.
+        score: A name in `scores.SCORES`, or "auto": too far out or too ordinary by all statistics, see
+            `evidence.Evidence`; four fifths of α are for the first.
         batch_size: Images at a time.
 
     Attributes:
@@ -94,17 +94,19 @@ class Detector:
             fitted = self._statistics(density_images)
         if len(fitted) < 2:
             raise UsageError("a density needs at least 2 images to be fitted on")
-        full = len(fitted) >= _FULL * fitted.features(True).shape[1]
         draft = DetectorCalibration(
             weights_hash(self.model), self.score_name, alpha, torch.zeros(0), torch.zeros(0),
-            fitted.values.mean(0), fitted.values.std(0).clamp_min(1e-6), reference_of(fitted),
-            heat_scale(held), full,
-            fit_mixture(fitted.features(full), seed) if self.score_name == "auto" else None,
+            torch.zeros(0, len(SHARES)), fitted.values.mean(0), fitted.values.std(0).clamp_min(1e-6),
+            reference_of(fitted), heat_scale(held),
+            fit_evidence(fitted, seed) if self.score_name == "auto" else None,
         )  # fmt: skip
         _require_sound(fitted.sound)
-        scores, order = self._scores(held, draft).sort()
+        found, surprises = self._scores(held, draft)
+        scores, order = found.sort()
         _require_sound(held.sound & scores.isfinite())
-        self._calibration = replace(draft, scores=scores, values=held.values[order])
+        self._calibration = replace(
+            draft, scores=scores, values=held.values[order], surprises=surprises.sort(0).values
+        )
         return self
 
     @property
@@ -136,13 +138,13 @@ class Detector:
         """
         known = self.calibration
         found = self._statistics(images, sigma)
-        scores = self._scores(found, known)
+        scores, surprises = self._scores(found, known)
         sound = found.sound & scores.isfinite()
         scores = scores.where(sound, torch.inf)
         return Verdicts(
             scores, known.p_values(scores), ~(scores <= known.threshold),
             (found.values - known.centre) / known.spread, found.values,
-            (found.smooth / known.heat).clamp(0, 1),
+            (found.smooth / known.heat).clamp(0, 1), known.p_values_of_ways(surprises),
         )  # fmt: skip
 
     def decision_function(self, images: AnyImages) -> np.ndarray:
@@ -192,20 +194,28 @@ class Detector:
             raise DataError("no images")
         return Statistics.joined(parts)
 
-    def _scores(self, found: Statistics, known: DetectorCalibration) -> Tensor:
-        if known.mixture is not None:
-            return known.mixture.nll(found.features(known.full))
-        return SCORES[self.score_name](found, known.usual)
+    def _scores(self, found: Statistics, known: DetectorCalibration) -> tuple[Tensor, Tensor]:
+        """Scores, (B,), and of `auto` the surprises in both ways, (B, 2), else (0, 2)."""
+        if known.evidence is None:
+            return SCORES[self.score_name](found, known.usual), torch.zeros(0, len(SHARES)).double()
+        surprises = known.evidence.surprises(found)
+        return combined(surprises), surprises
 
 
 def _require_fit(known: DetectorCalibration, model: ChartedModel) -> None:
     """Raise ValueError unless what was learned has the sizes of a model's statistics."""
     grey = torch.full((1, *model.shape), 0.5, dtype=torch.float32, device=model.device)
     found = statistics_of(grey, model)
-    codes, features = found.u.shape[1], found.features(known.full).shape[1]
-    seen = features if known.mixture is None else known.mixture.means.shape[1]
-    if (known.usual.codes.shape[1], seen) != (codes, features):
-        raise ValueError(f"it has codes of {known.usual.codes.shape[1]} and features of {seen} numbers")
+    if known.usual.codes.shape[1] != found.u.shape[1]:
+        raise ValueError(f"it has codes of {known.usual.codes.shape[1]} numbers")
+    if known.evidence is None:
+        return
+    groups = {name: (mixture.means, GROUPS[name](found)) for name, mixture in known.evidence.mixtures.items()}
+    for name, (means, features) in groups.items():
+        if means.shape[1] != features.shape[1]:
+            raise ValueError(f"it has {means.shape[1]} statistics of the group {name}")
+    if len(known.evidence.energy) != found.energies.shape[1]:
+        raise ValueError(f"it has {len(known.evidence.energy)} energies")
 
 
 def _require_sound(sound: Tensor) -> None:

@@ -21,11 +21,13 @@ HUGE = 1e6  # what codes and log-densities of absurd images are clipped to, so t
 _LEVELS = 4  # scales, halved each time, at which gradients are measured
 _PIXELS = 2_000_000  # of which the scale of heat-maps is the quantile
 _CODES = 32  # first coordinates, the coarsest, that the density sees
+_SIGMAS = (0.1,)  # of noise at which a model that can remove it is asked what it would remove
 
 WORDS = {  # of `summary`: what is said of a value that is too low, and too high
     "residual": ("reconstructs better than familiar images", "reconstructs badly"),
     "share": ("reconstructs too well for its contrast", "loses most of its contrast in reconstruction"),
     "latent": ("an unusually common place on the manifold", "a rare place on the manifold"),
+    "fit": ("more evenly placed than chance on the manifold", "coordinates that the density does not expect"),
     "detail": ("smoother than familiar images", "rougher than familiar images"),
     "complexity": ("simpler than familiar images", "more complex than familiar images"),
     "brightness": ("darker than familiar images", "brighter than familiar images"),
@@ -44,8 +46,12 @@ class Statistics:
     nll: Tensor  # −log p_h(u), (B,), nats, clipped to ±10⁶
     volume: Tensor  # ½ log det(JᵀJ) at u, (B,), nats; NaN where it was not asked for
     bits: Tensor  # that zlib needs a value of the 8-bit image, (B,)
-    values: Tensor  # named statistics, (B, 7), see `summary`
+    values: Tensor  # named statistics, (B, 8), see `summary`
     places: Tensor  # statistics of where things are, (B, K), see `spatial`
+    scales: (
+        Tensor  # what would be removed as noise, (B, 4 S), see `scores_of_noise`; (B, 0) if that is unknown
+    )
+    energies: Tensor  # logarithms of what falls when an image loses contrast, (B, E), see `energies_of`
     smooth: Tensor  # squared residual, mean over channels and 3 × 3 pixels, (B, 1, H, W) float32
     sound: Tensor  # whether codes, projection and log-density are finite, (B,) bool
 
@@ -63,10 +69,6 @@ class Statistics:
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         return Statistics(**joined, pixels=parts[0].pixels)
 
-    def features(self, full: bool) -> Tensor:
-        """What the density of `auto` sees, (B, K) float64: named statistics, and with `full` all others."""
-        return torch.cat([self.values, self.places], 1) if full else self.values
-
 
 @plainly
 @torch.no_grad()
@@ -80,13 +82,16 @@ def statistics_of(x: Tensor, model: ChartedModel, volume: bool = False) -> Stati
     left, rarity = x - model.decode(u), -model.density.log_prob(u)
     off, nll = finite(left, 1e3), finite(rarity, HUGE).double()
     unknown = torch.full_like(nll, math.nan)
-    bits = zlib_bits(x)
+    bits, z = zlib_bits(x), finite(model.density.transform_to_noise(u), HUGE).double()
+    named, edges = summary(x, off, nll, bits, z), bands(x.double())
     values = {
         "u": u.double(), "nll": nll, "bits": bits,
         "volume": finite(metric_log_volume(metric(model.chart, u)), HUGE) if volume else unknown,
         "squares": off.double().square().flatten(1).sum(1),
-        "values": summary(x, off, nll, bits),
+        "values": named,
         "places": spatial(x, off, u),
+        "scales": scores_of_noise(x, model),
+        "energies": torch.cat([_log(z.square().mean(1, True)), named[:, [0, -1]], edges], 1),
         "sound": torch.cat([codes, left.flatten(1), rarity[:, None]], 1).isfinite().all(1),
         "smooth": F.avg_pool2d(off.square().mean(1, keepdim=True), 3, 1, 1, count_include_pad=False),
     }  # fmt: skip
@@ -99,12 +104,40 @@ def heat_scale(familiar: Statistics) -> float:
     return max(float(np.quantile(pixels.numpy(), 0.999)), 1e-8)
 
 
-def summary(x: Tensor, off: Tensor, nll: Tensor, bits: Tensor) -> Tensor:
-    """Compute the statistics in the order of `WORDS`, (B, 7) float64; off = x − x̂, nll = −log p_h(u)."""
+def summary(x: Tensor, off: Tensor, nll: Tensor, bits: Tensor, z: Tensor) -> Tensor:
+    """Compute the statistics in the order of `WORDS`, (B, 8) float64.
+
+    Of images x, their residuals x − x̂, −log p_h(u), what zlib needs, and z = h(u).
+    """
     x = x.double()
     residual, contrast = _log(off.double().square().flatten(1).mean(1)), _log(x.flatten(1).var(1))
     detail, brightness = bands(x)[:, :2].mean(1), x.flatten(1).mean(1)
-    return torch.stack([residual, residual - contrast, nll, detail, bits, brightness, contrast], 1)
+    named = [residual, residual - contrast, nll, anderson_darling(z), detail, bits, brightness, contrast]
+    return torch.stack(named, 1)
+
+
+def anderson_darling(z: Tensor) -> Tensor:
+    """Compute log A² of each row of z, (B, d), which is normal noise if codes are of the density; (B,).
+
+    A² = −d − Σ (2i − 1)/d · [log Φ(z_i) + log Φ(−z_{d+1−i})], z ascending. Anderson, Darling, A test of
+    goodness of fit, 1954, Journal of the American Statistical Association 49.
+    """
+    z, d = z.sort(1).values, z.shape[1]
+    odd = 2 * torch.arange(d, device=z.device, dtype=z.dtype) + 1
+    logs = torch.special.log_ndtr(z) + torch.special.log_ndtr(-z.flip(1))
+    return _log(-d - (odd * logs).sum(1) / d)
+
+
+def scores_of_noise(x: Tensor, model: ChartedModel) -> Tensor:
+    """Log mean squares of what is removed as noise of each of S deviations, in 2 × 2 cells, (B, 4 S) float64.
+
+    σ² times Tweedie's estimate of ∇ log p_σ(x), at σ from fine to coarse. Mahmood, Oliva, Styner, Multiscale
+    score matching for out-of-distribution detection, 2021, arXiv 2010.13132.
+    """
+    if not model.noise_aware:
+        return x.new_zeros(len(x), 0, dtype=torch.float64)
+    found = [model.clear(x, x.new_full((len(x),), sigma)) - x for sigma in _SIGMAS]
+    return torch.cat([cells(finite(one, 1e3).double(), 2) for one in found], 1)
 
 
 def spatial(x: Tensor, off: Tensor, u: Tensor) -> Tensor:

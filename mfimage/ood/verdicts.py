@@ -16,8 +16,10 @@ from mfimage.eval.plots import histogram_plot, lines_plot
 from mfimage.eval.score_metrics import roc_curve, separation
 from mfimage.eval.table import Cell, Column, Row, Table, number
 from mfimage.ood.calibration import DetectorCalibration
+from mfimage.ood.evidence import SHARES
 from mfimage.ood.statistics import UNSOUND, WORDS
 
+ALPHAS = (0.05, 0.01, 0.001)  # rates of false alarms at which it is told how many strange images are found
 LEAST = 5  # images, below which a set cannot be told from chance
 _SHOWN = 12  # images of the strangest, and of the least strange
 _HEAT = (
@@ -34,10 +36,11 @@ class Verdicts:
         scores: Shape (B,) float64, higher is stranger; ∞ where the model gives no finite numbers.
         p_values: Share of familiar images that are at least as strange, (B,) in (0, 1].
         is_ood: Whether the score is above the threshold, (B,) bool.
-        statistics: Named statistics in standard deviations of familiar images, (B, 7).
-        values: Named statistics themselves, (B, 7).
+        statistics: Named statistics in standard deviations of familiar images, (B, 8).
+        values: Named statistics themselves, (B, 8).
         heatmaps: Where images differ from their projections, (B, 1, H, W) in [0, 1]: squared residuals, mean
             over 3 × 3 pixels, 1 where they reach what one in a thousand pixels of familiar images does.
+        ways: Of `auto` the p-values of being too far out and of being too ordinary, (B, 2); else (0, 2).
     """
 
     scores: Tensor
@@ -46,19 +49,36 @@ class Verdicts:
     statistics: Tensor
     values: Tensor
     heatmaps: Tensor
+    ways: Tensor
+
+    @property
+    def counted(self) -> str:
+        """How many are strange, in words."""
+        strange, ordinary = int(self.is_ood.sum()), int((self.is_ood & self.ordinary).sum())
+        ways = f", {ordinary} of them too ordinary" if ordinary else ""
+        return f"{strange} of {len(self.scores)} {'image is' if strange == 1 else 'images are'} strange{ways}"
+
+    @property
+    def ordinary(self) -> Tensor:
+        """Whether being too ordinary says more against an image than being too far out, (B,) bool."""
+        if not len(self.ways):
+            return torch.zeros(len(self.scores), dtype=torch.bool)
+        return (self.ways / torch.tensor(list(SHARES.values())).double()).argmin(1) == 1
 
     @property
     def reasons(self) -> list[str]:
-        """Say in words which statistic is out most; empty for familiar images."""
+        """Say in words in which way an image is strange, and which statistic is out most; else nothing."""
         found = []
-        for row, strange, score in zip(self.statistics, self.is_ood.tolist(), self.scores, strict=True):
+        columns = self.statistics, self.is_ood.tolist(), self.scores, self.ordinary.tolist()
+        for row, strange, score, ordinary in zip(*columns, strict=True):
             if not score.isfinite():
                 found.append(UNSOUND)
                 continue
-            most = int(row.abs().argmax())
+            most = int(row.argmin() if ordinary else row.abs().argmax())
             low, high = list(WORDS.values())[most]
-            unusual = (high if row[most] > 0 else low) if row[most].abs() > 2 else "an unusual combination"
-            found.append(unusual if strange else "")
+            what = (high if row[most] > 0 else low) if row[most].abs() > 2 else "an unusual combination"
+            what = f"too ordinary: {low}" if ordinary else what
+            found.append(what if strange else "")
         return found
 
 
@@ -135,19 +155,15 @@ def score_page(
     strange: Mapping[str, Tensor] = {},
 ) -> Page:
     """Put verdicts on a page, with ROC curves against scores (M,) of sets known to be strange, by name."""
-    count, strange_ones = len(verdicts.scores), int(verdicts.is_ood.sum())
     shift = "" if drift is None else f" The set has {drift.outcome}."
-    lead = (
-        f"{strange_ones} of {count} {'image is' if strange_ones == 1 else 'images are'} strange by the score "
-        f"{calibration.score}; of familiar ones {calibration.alpha:.1%} would be.{shift}"
-    )
+    lead = f"{verdicts.counted} by the score {calibration.score}; {calibration.promise}.{shift}"
     groups = {"familiar (calibration)": calibration.scores, images.name: verdicts.scores, **strange}
     order = verdicts.scores.argsort(descending=True)
     drawn = histogram_plot(groups, f"score {calibration.score}", calibration.threshold)
     said = "How often each score comes up; higher is stranger. Images above the threshold are called strange."
     sections = [
         Section("Scores", said, [drawn]),
-        _against(images.name, verdicts.scores, strange),
+        _against(images.name, verdicts.scores, strange, calibration),
         Section("Strangest images", _HEAT, [_gallery(images, verdicts, order[:_SHOWN])]),
         Section("Least strange images", "", [_gallery(images, verdicts, order.flip(0)[:_SHOWN])]),
         _drift(drift),
@@ -160,14 +176,20 @@ def score_page(
     return Page(f"Scores of {images.name}", lead, sections, settings)
 
 
-def _against(name: str, scores: Tensor, strange: Mapping[str, Tensor]) -> Section:
-    """ROC curves against sets of strange images, and how well each is told apart."""
+def _against(
+    name: str, scores: Tensor, strange: Mapping[str, Tensor], calibration: DetectorCalibration
+) -> Section:
+    """ROC curves against sets of strange images, how well each is told apart, and how many are flagged."""
     heading = "Against images known to be strange"
     if not strange:
         return Section(heading, "", [])
     curves = {other: roc_curve(scores, values) for other, values in strange.items()}
-    rows = [Row(other, _separation(scores, values)) for other, values in strange.items()]
-    columns = [Column(n) for n in (f"{name} against", "AUROC", "AUPR", "FPR at 95 % TPR")]
+    rows = [
+        Row(other, [*_separation(scores, values), *_flagged(values, calibration)])
+        for other, values in strange.items()
+    ]
+    flagged = (f"flagged at α = {alpha:.1%}" for alpha in ALPHAS)
+    columns = [Column(n) for n in (f"{name} against", "AUROC", "AUPR", "FPR at 95 % TPR", *flagged)]
     drawn = lines_plot("ROC", "share of familiar images flagged", "share of strange images flagged", curves)
     return Section(heading, "", [drawn, Table(columns, rows, "In small print 95 % bootstrap intervals.")])
 
@@ -176,6 +198,21 @@ def _separation(scores: Tensor, strange: Tensor) -> list[Cell]:
     found = separation(scores, strange)
     names = ("auroc", "aupr", "fpr95")
     return [Cell(f"{found[n]:.4f}", small=("{:.4f}–{:.4f}".format(*found[f"{n}_interval"]),)) for n in names]
+
+
+def _flagged(strange: Tensor, calibration: DetectorCalibration) -> list[Cell]:
+    """The share called strange at each of `ALPHAS`, where there are calibration images enough for it."""
+    found = power(strange, calibration)
+    return [Cell("" if found[alpha] is None else f"{found[alpha]:.1%}") for alpha in ALPHAS]
+
+
+def power(strange: Tensor, calibration: DetectorCalibration) -> dict[float, float | None]:
+    """The share of scores (M,) called strange at each of `ALPHAS`; None of too few calibration images."""
+    p, least = calibration.p_values(strange), 1 / (len(calibration.scores) + 1)
+    return {
+        alpha: float((p <= alpha * (1 + 1e-9)).double().mean()) if alpha >= least else None
+        for alpha in ALPHAS
+    }
 
 
 def _gallery(images: ImageSet, verdicts: Verdicts, rows: Tensor) -> Pictures:

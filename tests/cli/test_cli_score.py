@@ -35,12 +35,12 @@ def test_csv_json_lines_and_text_say_the_same(mfimage, run, tmp_path):
     rows = [json.loads(line) for line in out.splitlines()]
     assert len(rows) == 36
     written = table("out.csv")
-    assert list(written[0]) == ["path", "score", "p_value", "verdict", "reason"]
+    assert list(written[0]) == ["path", "score", "p_value", "p_far_out", "p_ordinary", "verdict", "reason"]
     assert [row["path"] for row in written] == [row["path"] for row in rows]
     assert all(row["verdict"] == "strange" and row["reason"] for row in rows[30:])
     assert all(row["p_value"] <= 0.02 for row in rows[30:])
     assert sum(row["verdict"] == "strange" for row in rows[:30]) <= 5
-    assert len(mfimage(*given)[1].splitlines()[0].split("\t")) == 5
+    assert len(mfimage(*given)[1].splitlines()[0].split("\t")) == 7
 
 
 def test_fail_on_ood_exits_10(mfimage, run):

@@ -149,8 +149,8 @@ def test_a_calibration_of_another_model_is_refused(detector, model, tmp_path):
         ("score", "other"), ("score", "latent"), ("alpha", 2), ("alpha", "x"),
         ("scores", []), ("scores", [3.0, 1.0]), ("scores", None), ("values", [[1.0]]), ("spread", [0.0] * 7),
         ("alpha", 1e-320), ("alpha", 10**400), ("scores", [10**400]), ("scores", [True, "x"]), ("heat", "1"),
-        ("heat", 0), ("usual", {}), ("mixture", None), ("mixture", {}), ("mixture", {"means": [[0.0]]}),
-        ("full", "no"),
+        ("heat", 0), ("usual", {}), ("evidence", None), ("evidence", {}), ("surprises", [[1.0, 1.0]]),
+        ("evidence", {"mixtures": {"named": {"means": [[0.0]]}}}), ("spread", [0.0] * 8), ("values", None),
     ],
 )  # fmt: skip
 def test_a_damaged_calibration_is_refused(detector, model, tmp_path, key, value):
@@ -165,11 +165,12 @@ def test_a_calibration_of_other_sizes_than_the_model_s_is_refused(detector, mode
     stored = detector.calibration.to_json()
     usual, codes = stored["usual"], [[*row, 0.0] for row in stored["usual"]["codes"]]
     if other == "features":
-        stored["full"] = not stored["full"]
+        for name in ("energy", "weights"):
+            stored["evidence"][name] += [0.0]
     else:
         stored["usual"] = usual | {"codes": codes, "scale": [*usual["scale"], 1.0]}
     write_calibration(tmp_path, {"detector": stored})
-    with pytest.raises(ModelError, match=r"calibration\.json: damaged: .* \(it has codes of"):
+    with pytest.raises(ModelError, match=r"calibration\.json: damaged: .* \(it has (codes of|\d+ energies)"):
         Detector.load(tmp_path, model)
 
 
@@ -204,7 +205,7 @@ def test_a_file_of_a_detector_alone_as_it_was_before_there_were_sections(
     save_pretrained(model, tmp_path)
     values = detector.calibration.to_json()
     if written_by == "mfimage-calibration-1":
-        del values["mixture"]
+        values["mixture"] = values.pop("evidence")
     (tmp_path / "calibration.json").write_text(json.dumps({"format": written_by, **values}))
     again = from_pretrained(tmp_path)
     if written_by == "mfimage-calibration-1":

@@ -3,9 +3,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from tiny import bump_images
 
-from mfimage.ood.statistics import WORDS, bands, cells, statistics_of, summary, zlib_bits
+from mfimage.ood.statistics import (
+    WORDS,
+    anderson_darling,
+    bands,
+    cells,
+    statistics_of,
+    summary,
+    zlib_bits,
+)
 
 
 def test_statistics_are_what_the_model_says(model):
@@ -21,9 +30,36 @@ def test_statistics_are_what_the_model_says(model):
 
 def test_statistics_have_their_words(model):
     x = bump_images(4, 1)
-    table = summary(x, x - 0.5, torch.zeros(4), zlib_bits(x))
+    table = summary(x, x - 0.5, torch.zeros(4), zlib_bits(x), torch.randn(4, 3).double())
     assert table.shape == (4, len(WORDS))
     assert table[:, list(WORDS).index("brightness")].numpy() == pytest.approx(x.flatten(1).mean(1).numpy())
+
+
+def test_codes_of_the_density_fit_it_and_others_do_not():
+    z = torch.randn(50, 64, generator=torch.Generator().manual_seed(0)).double()
+    for row, found in zip(z, anderson_darling(z), strict=True):
+        known = -stats.goodness_of_fit(
+            stats.norm, row.numpy(), known_params={"loc": 0, "scale": 1}, statistic="ad", n_mc_samples=1
+        ).statistic
+        assert found.exp() == pytest.approx(-known, abs=1e-5)
+    assert anderson_darling(2 * z).min() > anderson_darling(z).median()
+    assert anderson_darling(z / 2).min() > anderson_darling(z).median()
+    assert anderson_darling(torch.tensor([[1e6, -1e6]]).double()).isfinite().all()
+
+
+def test_what_would_be_removed_as_noise_is_seen_where_it_is(noise_aware):
+    x = bump_images(4, 1)
+    spoiled = x.clone()
+    spoiled[:, :, :4, :4] += 0.3 * torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    change = statistics_of(spoiled, noise_aware).scales - statistics_of(x, noise_aware).scales
+    assert (change[:, 0] > change[:, 3]).all()
+
+
+def test_energies_fall_with_the_contrast(model):
+    x = bump_images(4, 1)
+    change = statistics_of(0.5 + 0.5 * (x - 0.5), model).energies - statistics_of(x, model).energies
+    assert (change[:, 2:] < 0.01).all()
+    torch.testing.assert_close(change[:, 2], torch.full((4,), math.log(0.25)).double(), atol=0.05, rtol=0)
 
 
 def test_bands_tell_across_from_down():
