@@ -185,9 +185,7 @@ def auto_of(model: Any, data: Any) -> dict[str, Any]:
     say("auto: " + ", ".join(f"{key} {cell['auroc']:.4f}" for key, cell in found.items()))
     return {
         "auto": found, "fpr_5": five, "fpr_1": one, "fresh": len(fresh), "calibration": len(known),
-        "components": {
-            name: len(mixture.weights) for name, mixture in detector.calibration.evidence.mixtures.items()
-        },
+        "components": len(detector.calibration.evidence.mixture.weights),
     }  # fmt: skip
 
 
@@ -221,9 +219,8 @@ def write_page(tables: dict[str, dict[str, Any]]) -> None:
         bounds = {a: 1.96 * math.sqrt(a * (1 - a) / fresh) for a in (0.05, 0.01)}
         lines += [
             f"## {name}", "",
-            f"{table['calibration']} calibration and {fresh} fresh familiar images; mixtures of "
-            f"{', '.join(f'{count} ({name})' for name, count in table['components'].items())} Gaussians; the "
-            f"model was trained for "
+            f"{table['calibration']} calibration and {fresh} fresh familiar images; a mixture of "
+            f"{table['components']} Gaussians; the model was trained for "
             f"{table['trained_cpu_seconds']:.0f} CPU seconds. Share of fresh images called strange: "
             f"**{table['fpr_5']:.2%}** at α = 5 % (binomial interval ±{bounds[0.05]:.2%}), "
             f"**{table['fpr_1']:.2%}** at α = 1 % (±{bounds[0.01]:.2%}).", "",

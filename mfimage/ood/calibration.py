@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import UsageError
-from mfimage.ood.evidence import GROUPS, SHARES, Evidence, Mixture, Tail
+from mfimage.ood.evidence import SHARES, Evidence, Mixture, Tail
 from mfimage.ood.scores import CHOICES, Reference
 from mfimage.ood.statistics import WORDS
 from mfimage.settings import is_number
@@ -128,13 +128,12 @@ def _reference(values: dict[str, Any]) -> Reference:
 
 
 def _evidence(values: dict[str, Any]) -> Evidence:
-    mixtures = {name: _mixture(values["mixtures"][name]) for name in GROUPS if name in values["mixtures"]}
-    if len(mixtures) != len(values["mixtures"]) or "named" not in mixtures:
-        raise ValueError("it knows other groups of statistics")
     energy = _tensor(values, "energy", -1)
+    if type(values["full"]) is not bool:
+        raise ValueError("it does not say what its density sees")
     return Evidence(
-        mixtures, _tail(values["edges"], 2 * len(WORDS)), _tail(values["parts"], len(mixtures) + 1),
-        energy, _tensor(values, "weights", len(energy)), _tail(values["ways"], len(SHARES)),
+        values["full"], _mixture(values["mixture"]), _tail(values["edges"], 2 * len(WORDS)),
+        energy, _tensor(values, "weights", len(energy)), _tail(values["ways"], 3),
     )  # fmt: skip
 
 

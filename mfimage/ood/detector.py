@@ -20,7 +20,7 @@ from mfimage.ood.calibration import (
     conformal_rank,
     parse_calibration,
 )
-from mfimage.ood.evidence import GROUPS, SHARES, combined, fit_evidence
+from mfimage.ood.evidence import SHARES, combined, features, fit_evidence
 from mfimage.ood.scores import CHOICES, SCORES, VOLUME, reference_of
 from mfimage.ood.statistics import Statistics, heat_scale, statistics_of
 from mfimage.ood.verdicts import Verdicts
@@ -210,10 +210,9 @@ def _require_fit(known: DetectorCalibration, model: ChartedModel) -> None:
         raise ValueError(f"it has codes of {known.usual.codes.shape[1]} numbers")
     if known.evidence is None:
         return
-    groups = {name: (mixture.means, GROUPS[name](found)) for name, mixture in known.evidence.mixtures.items()}
-    for name, (means, features) in groups.items():
-        if means.shape[1] != features.shape[1]:
-            raise ValueError(f"it has {means.shape[1]} statistics of the group {name}")
+    count = known.evidence.mixture.means.shape[1]
+    if count != features(found, known.evidence.full).shape[1]:
+        raise ValueError(f"its density sees {count} statistics")
     if len(known.evidence.energy) != found.energies.shape[1]:
         raise ValueError(f"it has {len(known.evidence.energy)} energies")
 

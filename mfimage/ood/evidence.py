@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,21 +19,16 @@ if TYPE_CHECKING:
 
 SHARES = {"far out": 0.8, "ordinary": 0.2}  # of α, for each way to be strange
 
+_EXTREME = 0.125  # of the first share, for named statistics one by one
 _REGULAR = 1e-3  # added to variances of standardised features, so that no component collapses
 _PART = 20_000  # examples, about, that one of the mixtures is fitted on
 _FAR = 1e5  # standard deviations beyond which features are clipped: far enough, and squares stay finite
-_ENOUGH = 10  # images a feature, from which on a group of statistics has a density of its own
-_TAILS = 4  # every fourth image measures tails, of densities that the others made
+_FULL = 10  # images a feature, from which on the density sees places and codes too
+_TAILS = 8  # every eighth image measures tails, of a density that the others made
 _KNOTS = 24  # quantiles of a tail
 _RARE = 0.01  # share of values beyond the last of them, where there are enough
 _BEYOND = 10  # values beyond it, at least
 _FILTERS = threading.Lock()  # filters of warnings belong to all threads: one at a time changes them
-
-GROUPS: dict[str, Callable[[Statistics], Tensor]] = {  # of statistics that have a joint density, (B, K)
-    "named": lambda s: s.values,
-    "whole": lambda s: torch.cat([s.values, s.places], 1),
-    "scales": lambda s: s.scales,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,23 +74,36 @@ class Tail:
 class Evidence:
     """Two ways to be strange, as −log p of each: too far out, and too ordinary.
 
-    Far out: Σ −log p over the groups' densities and over the named statistic that is out most, R. Fisher's
-    sum; what is far out in one group is not made up for by the others. Ordinary: w·(m − e), w ∝ Σ⁻¹1, of log
-    energies e with mean m and covariance Σ on familiar images: what tells best, in Gaussian terms, that all
-    energies have fallen alike, as when images are averaged or lose contrast. Fisher, Statistical methods for
-    research workers, 1925, §21.1; Turin, An introduction to matched filters, 1960.
+    Far out is what has a low joint density of all statistics, or one of the named statistics at an end where
+    familiar images do not reach, whose p counts eight times: a density that knows strange familiar images
+    finds others like them usual. Ordinary: w·(m − e), w ∝ Σ⁻¹1, of log energies e with mean m and covariance
+    Σ on familiar images, which tells best, in Gaussian terms, that all energies have fallen alike, as when
+    images are averaged or lose contrast. Turin, An introduction to matched filters, 1960.
     """
 
-    mixtures: dict[str, Mixture]  # of `GROUPS`
+    full: bool  # whether the density also sees codes and places, or the named statistics alone
+    mixture: Mixture
     edges: Tail  # of named statistics and their negatives, (L, 2·8)
-    parts: Tail  # of each group, and of the edges, (L, G + 1)
     energy: Tensor  # m, (E,)
     weights: Tensor  # w, (E,)
-    ways: Tail  # of both sums, (L, 2)
+    ways: Tail  # of −log density, of the edge that is out most, and of w·(m − e), (L, 3)
 
     def surprises(self, s: Statistics) -> Tensor:
-        """−log p of images in both ways, in the order of `SHARES`, (B, 2) float64, ≥ 0."""
-        return self.ways.surprise(_sums(s, self.mixtures, self.edges, self.parts, self.energy, self.weights))
+        """−log p of images in both ways, in the order of `SHARES`, (B, 2) float64."""
+        unusual, extreme, ordinary = self.ways.surprise(self.raw(s)).T
+        far = torch.maximum(unusual + math.log(1 - _EXTREME), extreme + math.log(_EXTREME))
+        return torch.stack([far, ordinary], 1)
+
+    def raw(self, s: Statistics) -> Tensor:
+        """What `ways` measures, (B, 3)."""
+        extreme = self.edges.surprise(_both_ends(s)).amax(1)
+        lack = (self.energy - s.energies) @ self.weights
+        return torch.stack([self.mixture.nll(features(s, self.full)), extreme, lack], 1)
+
+
+def features(s: Statistics, full: bool) -> Tensor:
+    """What the density sees, (B, K): named statistics, and with `full` places and codes."""
+    return torch.cat([s.values, s.places], 1) if full else s.values
 
 
 def combined(surprises: Tensor) -> Tensor:
@@ -105,41 +112,21 @@ def combined(surprises: Tensor) -> Tensor:
 
 
 def fit_evidence(s: Statistics, seed: int = 0) -> Evidence:
-    """Learn from familiar images; what has fewer than ten of them a feature is left out."""
+    """Learn from familiar images; with fewer than ten of them a feature of the named statistics alone."""
     order = torch.randperm(len(s), generator=torch.Generator().manual_seed(seed))
     cut = max(1, len(s) // _TAILS)
     held, fitted = s.subset(order[:cut]), s.subset(order[cut:])
-    mixtures = {
-        name: fit_mixture(features, seed)
-        for name, group in GROUPS.items()
-        if (features := group(fitted)).shape[1]
-        and (name == "named" or len(features) >= _ENOUGH * features.shape[1])
-    }
-    edges = fit_tail(_both_ends(held))
-    parts = fit_tail(_parts(held, mixtures, edges))
+    full = len(fitted) >= _FULL * features(s, True).shape[1]
     energy, spread = fitted.energies.mean(0), torch.cov(fitted.energies.T)
     ridge = 1e-3 * spread.diagonal().mean().clamp_min(1e-6)
     weights = torch.linalg.solve(spread + ridge * torch.eye(len(spread)).double(), torch.ones_like(energy))
-    sums = _sums(held, mixtures, edges, parts, energy, weights)
-    return Evidence(mixtures, edges, parts, energy, weights, fit_tail(sums))
+    edges = fit_tail(_both_ends(held))
+    draft = Evidence(full, fit_mixture(features(fitted, full), seed), edges, energy, weights, edges)
+    return replace(draft, ways=fit_tail(draft.raw(held)))
 
 
 def _both_ends(s: Statistics) -> Tensor:
     return torch.cat([s.values, -s.values], 1)
-
-
-def _parts(s: Statistics, mixtures: dict[str, Mixture], edges: Tail) -> Tensor:
-    """−log density of each group, and the surprise of the named statistic that is out most, (B, G + 1)."""
-    found = [mixture.nll(GROUPS[name](s)) for name, mixture in mixtures.items()]
-    return torch.stack([*found, edges.surprise(_both_ends(s)).amax(1)], 1)
-
-
-def _sums(
-    s: Statistics, mixtures: dict[str, Mixture], edges: Tail, parts: Tail, energy: Tensor, weights: Tensor
-) -> Tensor:
-    """How far out, and how ordinary, (B, 2)."""
-    far = parts.surprise(_parts(s, mixtures, edges)).sum(1)
-    return torch.stack([far, (energy - s.energies) @ weights], 1)
 
 
 def fit_tail(values: Tensor) -> Tail:

@@ -21,7 +21,6 @@ HUGE = 1e6  # what codes and log-densities of absurd images are clipped to, so t
 _LEVELS = 4  # scales, halved each time, at which gradients are measured
 _PIXELS = 2_000_000  # of which the scale of heat-maps is the quantile
 _CODES = 32  # first coordinates, the coarsest, that the density sees
-_SIGMAS = (0.1,)  # of noise at which a model that can remove it is asked what it would remove
 
 WORDS = {  # of `summary`: what is said of a value that is too low, and too high
     "residual": ("reconstructs better than familiar images", "reconstructs badly"),
@@ -48,10 +47,7 @@ class Statistics:
     bits: Tensor  # that zlib needs a value of the 8-bit image, (B,)
     values: Tensor  # named statistics, (B, 8), see `summary`
     places: Tensor  # statistics of where things are, (B, K), see `spatial`
-    scales: (
-        Tensor  # what would be removed as noise, (B, 4 S), see `scores_of_noise`; (B, 0) if that is unknown
-    )
-    energies: Tensor  # logarithms of what falls when an image loses contrast, (B, E), see `energies_of`
+    energies: Tensor  # logarithms of what falls when an image loses contrast, (B, E), see `statistics_of`
     smooth: Tensor  # squared residual, mean over channels and 3 × 3 pixels, (B, 1, H, W) float32
     sound: Tensor  # whether codes, projection and log-density are finite, (B,) bool
 
@@ -90,7 +86,6 @@ def statistics_of(x: Tensor, model: ChartedModel, volume: bool = False) -> Stati
         "squares": off.double().square().flatten(1).sum(1),
         "values": named,
         "places": spatial(x, off, u),
-        "scales": scores_of_noise(x, model),
         "energies": torch.cat([_log(z.square().mean(1, True)), named[:, [0, -1]], edges], 1),
         "sound": torch.cat([codes, left.flatten(1), rarity[:, None]], 1).isfinite().all(1),
         "smooth": F.avg_pool2d(off.square().mean(1, keepdim=True), 3, 1, 1, count_include_pad=False),
@@ -126,18 +121,6 @@ def anderson_darling(z: Tensor) -> Tensor:
     odd = 2 * torch.arange(d, device=z.device, dtype=z.dtype) + 1
     logs = torch.special.log_ndtr(z) + torch.special.log_ndtr(-z.flip(1))
     return _log(-d - (odd * logs).sum(1) / d)
-
-
-def scores_of_noise(x: Tensor, model: ChartedModel) -> Tensor:
-    """Log mean squares of what is removed as noise of each of S deviations, in 2 × 2 cells, (B, 4 S) float64.
-
-    σ² times Tweedie's estimate of ∇ log p_σ(x), at σ from fine to coarse. Mahmood, Oliva, Styner, Multiscale
-    score matching for out-of-distribution detection, 2021, arXiv 2010.13132.
-    """
-    if not model.noise_aware:
-        return x.new_zeros(len(x), 0, dtype=torch.float64)
-    found = [model.clear(x, x.new_full((len(x),), sigma)) - x for sigma in _SIGMAS]
-    return torch.cat([cells(finite(one, 1e3).double(), 2) for one in found], 1)
 
 
 def spatial(x: Tensor, off: Tensor, u: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ def run(mfimage, tiny_run, tmp_path):
     code, out, err = mfimage("calibrate", "fresh.npy", "-m", "run", "--alpha", 0.02, "--split", "all")
     assert code == 0, err
     assert out.strip() == "run/model/calibration.json"
+    assert "of familiar images" in err
+    assert "will be called strange (with 95 % probability)" in err
     write_images(tmp_path / "same", draw_bumps(30, seed=5))
     write_images(tmp_path / "odd", np.full((6, 8, 8), 90, np.uint8))
     return "run"
@@ -68,6 +70,8 @@ def test_the_page_shows_curves_against_what_is_known_to_be_strange(mfimage, run,
     page = (tmp_path / "page.html").read_text()
     assert 'id="against-images-known-to-be-strange"' in page
     assert "AUROC" in page
+    assert "flagged at α = 5.0%" in page
+    assert "will be called strange (with 95 % probability)" in page
     assert mfimage("score", "same", "-m", run, "--ood", "odd")[0] == 2
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from mfimage.datasets import Points
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.ood import drift_of
 from mfimage.ood.scores import CHOICES
+from mfimage.ood.verdicts import power
 from mfimage.pretrained import read_calibration, write_calibration
 
 
@@ -62,6 +64,36 @@ def test_the_threshold_is_the_conformal_order_statistic(detector):
     known = detector.calibration
     assert len(known.scores) == 240
     assert detector.threshold_ == known.scores[237 - 1]  # ⌈241 · 0.98⌉ = 237
+
+
+def test_what_a_calibration_promises_holds_in_nineteen_of_twenty(detector):
+    generator, held = torch.Generator().manual_seed(0), 0
+    for _ in range(400):
+        scores = torch.rand(150, generator=generator).double().sort().values
+        known = replace(detector.calibration, scores=scores, alpha=0.04)
+        low, high = known.false_alarms
+        held += low <= 1 - known.threshold <= high
+    assert held / 400 == pytest.approx(0.95, abs=0.04)
+    assert "of familiar images 1.48% to 7.61%" in known.promise
+
+
+def test_a_verdict_says_in_which_way_an_image_is_strange(detector):
+    """The two p-values count in proportion to their shares of α, 80 and 20 %."""
+    found = detector.score(bump_images(3, 5))
+    ways = torch.tensor([[0.004, 0.3], [0.01, 0.001], [0.004, 0.002]]).double()
+    strange = replace(found, ways=ways, is_ood=torch.ones(3, dtype=torch.bool))
+    assert strange.ordinary.tolist() == [False, True, False]
+    assert [reason.startswith("too ordinary: ") for reason in strange.reasons] == [False, True, False]
+    assert strange.counted == "3 of 3 images are strange, 1 of them too ordinary"
+    familiar = detector.score(bump_images(400, 6)).ways
+    for way in familiar.T:
+        assert abs(float((way <= 0.25).double().mean()) - 0.25) < 0.12
+
+
+def test_the_share_found_is_told_at_every_rate_that_the_calibration_reaches(detector):
+    known, scores = detector.calibration, detector.calibration.scores
+    found = power(torch.cat([scores[:50], scores[-1:] + torch.ones(50)]), known)
+    assert found == {0.05: 0.5, 0.01: 0.5, 0.001: None}
 
 
 def test_too_few_images_are_told_before_any_work(model, monkeypatch):
@@ -119,7 +151,7 @@ def test_a_set_is_the_same_as_its_images_by_whatever_way_they_come(detector, tmp
     for name, way in ways.items():
         torch.testing.assert_close(detector.score(way).scores, expected, msg=name)
     one = detector.score(tmp_path / "folder" / "3.png").scores
-    torch.testing.assert_close(one, expected[3:4], rtol=1e-5, atol=0)
+    torch.testing.assert_close(one, expected[3:4], rtol=1e-5, atol=1e-5)
     again = Detector(detector.model, "latent").calibrate(tmp_path / "bumps.npy", 0.1)
     assert again.threshold_ == Detector(detector.model, "latent").calibrate(images[..., None], 0.1).threshold_
 
@@ -150,7 +182,7 @@ def test_a_calibration_of_another_model_is_refused(detector, model, tmp_path):
         ("scores", []), ("scores", [3.0, 1.0]), ("scores", None), ("values", [[1.0]]), ("spread", [0.0] * 7),
         ("alpha", 1e-320), ("alpha", 10**400), ("scores", [10**400]), ("scores", [True, "x"]), ("heat", "1"),
         ("heat", 0), ("usual", {}), ("evidence", None), ("evidence", {}), ("surprises", [[1.0, 1.0]]),
-        ("evidence", {"mixtures": {"named": {"means": [[0.0]]}}}), ("spread", [0.0] * 8), ("values", None),
+        ("evidence", {"full": "no"}), ("spread", [0.0] * 8), ("values", None),
     ],
 )  # fmt: skip
 def test_a_damaged_calibration_is_refused(detector, model, tmp_path, key, value):
@@ -165,12 +197,13 @@ def test_a_calibration_of_other_sizes_than_the_model_s_is_refused(detector, mode
     stored = detector.calibration.to_json()
     usual, codes = stored["usual"], [[*row, 0.0] for row in stored["usual"]["codes"]]
     if other == "features":
-        for name in ("energy", "weights"):
-            stored["evidence"][name] += [0.0]
+        stored["evidence"]["full"] = not stored["evidence"]["full"]
     else:
         stored["usual"] = usual | {"codes": codes, "scale": [*usual["scale"], 1.0]}
     write_calibration(tmp_path, {"detector": stored})
-    with pytest.raises(ModelError, match=r"calibration\.json: damaged: .* \(it has (codes of|\d+ energies)"):
+    with pytest.raises(
+        ModelError, match=r"calibration\.json: damaged: .* \((it has codes of|its density sees)"
+    ):
         Detector.load(tmp_path, model)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from mfimage.ood import evidence
-from mfimage.ood.evidence import combined, fit_mixture, fit_tail
+from mfimage.ood.evidence import combined, fit_evidence, fit_mixture, fit_tail
+from mfimage.ood.statistics import Statistics
 
 SIZE = 7
 TRUTH = MixtureSameFamily(
@@ -86,3 +87,28 @@ def test_either_way_is_strange_by_its_share_of_false_alarms() -> None:
     scores = combined(-p.log())
     for alpha in (0.05, 0.01):
         assert float((scores >= -math.log(alpha)).double().mean()) == pytest.approx(alpha, rel=0.1)
+
+
+def made(count: int, seed: int, fallen: float = 0.0, out: float = 0.0) -> Statistics:
+    """Statistics without a model: energies with a common part, which fall; a named one that goes out."""
+    generator = torch.Generator().manual_seed(seed)
+    values, energies = (torch.randn(count, k, generator=generator).double() for k in (8, 5))
+    values[:, 3] += out
+    energies = energies @ torch.diag(torch.tensor([1.0, 1, 3, 3, 3]).double()) + 2 * values[:, :1] - fallen
+    none, empty = torch.zeros(count).double(), torch.zeros(count, 0).double()
+    return Statistics(empty, none, 64, none, none, none, values, empty, energies, none, none == 0)
+
+
+def test_far_out_and_ordinary_are_told_apart() -> None:
+    """−log p of familiar images is exponential; either way is found, and is not taken for the other."""
+    known = fit_evidence(made(20_000, 0))
+    familiar, fallen, out = (known.surprises(made(4000, 1, *how)) for how in ((), (5.0,), (0.0, 6.0)))
+    for way in familiar.T:
+        for alpha in (0.5, 0.1, 0.02):
+            share = float((way > -math.log(alpha)).double().mean())
+            assert share == pytest.approx(alpha, rel=0.3)
+    assert min(fallen[:, 1].median(), out[:, 0].median()) > 4
+    torch.testing.assert_close(fallen[:, 0], familiar[:, 0])
+    torch.testing.assert_close(out[:, 1], familiar[:, 1])
+    # All energies but the two that vary least tell little of a common fall.
+    assert known.weights.abs().argsort(descending=True)[:2].sort().values.tolist() == [0, 1]

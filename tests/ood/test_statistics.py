@@ -47,14 +47,6 @@ def test_codes_of_the_density_fit_it_and_others_do_not():
     assert anderson_darling(torch.tensor([[1e6, -1e6]]).double()).isfinite().all()
 
 
-def test_what_would_be_removed_as_noise_is_seen_where_it_is(noise_aware):
-    x = bump_images(4, 1)
-    spoiled = x.clone()
-    spoiled[:, :, :4, :4] += 0.3 * torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    change = statistics_of(spoiled, noise_aware).scales - statistics_of(x, noise_aware).scales
-    assert (change[:, 0] > change[:, 3]).all()
-
-
 def test_energies_fall_with_the_contrast(model):
     x = bump_images(4, 1)
     change = statistics_of(0.5 + 0.5 * (x - 0.5), model).energies - statistics_of(x, model).energies
