@@ -33,8 +33,8 @@ def bijections() -> dict[str, tuple[tuple[int, ...], Transform]]:
         "Householder": ((24,), Householder(24, 5)),
         "DensePair": ((24,), DensePair(5, 19, 16)),
         "chart, grey": ((1, 8, 8), image_chart(ModelConfig((1, 8, 8), 3, levels=2, hidden=16, bends=2))),
-        "chart, colour": ((3, 8, 8), image_chart(ModelConfig((3, 8, 8), 6, steps=2, draw=2, hidden=16))),
-        "chart, odd": ((1, 9, 7), image_chart(ModelConfig((1, 9, 7), 3, levels=2, draw=2, hidden=16))),
+        "chart, colour": ((3, 8, 8), image_chart(ModelConfig((3, 8, 8), 6, steps=2, hidden=16))),
+        "chart, odd": ((1, 9, 7), image_chart(ModelConfig((1, 9, 7), 3, levels=2, hidden=16))),
     }
 
 

@@ -196,9 +196,7 @@ def _dense(model: Any) -> nn.Module | None:
 
 def _rest(model: Any) -> nn.Module | None:
     """The chart of images, where it has more networks than the dense pairs."""
-    subspace = _bent(model)
-    bare = subspace is None or (model.chart.multiscale.straight and subspace.drawn is None)
-    return None if bare else model.chart
+    return None if _bent(model) is None or model.chart.multiscale.straight else model.chart
 
 
 _BENDING = Phase(

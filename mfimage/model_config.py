@@ -17,9 +17,7 @@ MOST_CLASSES = 1000  # at most
 MOST = {
     **dict.fromkeys(("steps", "bends", "density_steps"), _LAYERS),
     "levels": _LONGEST.bit_length(),
-    **dict.fromkeys(
-        ("dim", "width", "near", "draw", "hidden", "density_width", "density_bins", "context"), _LONGEST
-    ),
+    **dict.fromkeys(("dim", "width", "near", "hidden", "density_width", "density_bins", "context"), _LONGEST),
     **dict.fromkeys(("noise_width", "sharp_width"), _LONGEST),
 }
 # Settings of a model that the data and Config decide.
@@ -38,7 +36,6 @@ class ModelConfig:
         steps: Rounds of couplings between averages and details at each level.
         width: Hidden channels of their networks at the finest level; at coarser ones up to four times that.
         near: Principal coordinates after the first d that the dense networks see and draw.
-        draw: Channels, at full size, of the networks that see and draw images; 0 leaves them out.
         dropout: Rate at which hidden features of the dense networks are dropped in training.
         noise_width: Channels, at full size, of the network that removes noise; 2, 3, 4 times as many below.
         sharp_width: The same of the network that sharpens samples; 3, 6, 12 times as many below.
@@ -63,7 +60,6 @@ class ModelConfig:
     steps: int = 1
     width: int = 8
     near: int = 256
-    draw: int = 0
     dropout: float = 0.1
     noise_width: int = 32
     sharp_width: int = 8
@@ -113,8 +109,8 @@ class ModelConfig:
         """Raise UsageError where a model of this kind cannot have what is asked of it."""
         if self.noise_aware and not (self.images and self.kind in ("manifold-flow", "encoder-flow")):
             raise UsageError("noise_aware (a range of noise) is true only for an M-flow or Me-flow of images")
-        if self.sharp and (self.draw or not self.images or self.kind != "manifold-flow"):
-            raise UsageError("sharp is true only for an M-flow of images whose codes see no images (draw 0)")
+        if self.sharp and not (self.images and self.kind == "manifold-flow"):
+            raise UsageError("sharp is true only for an M-flow of images")
 
     @property
     def images(self) -> bool:

@@ -211,6 +211,11 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     measured = values.pop("measured", {})  # where it stood before there was calibration.json
     if not isinstance(measured, dict):
         raise ModelError(f"{path}: measured is one JSON object, not {type(measured).__name__}")
+    if (draw := values.pop("draw", 0)) != 0:  # channels of networks that stood beside the dense pairs
+        raise ModelError(
+            f"{path}: a model with networks that draw whole images (draw is {draw!r:.20}), which are no "
+            "longer there: train it again, or use it with the mfimage 0.1.0 that wrote it"
+        )
     try:
         return from_json(ModelConfig, {"density_bins": _BINS, **values}), measured
     except UsageError as error:

@@ -38,7 +38,7 @@ def made(kind, **settings):
 
 @pytest.fixture(scope="module")
 def flow():
-    model = made("manifold-flow", draw=2, noise_aware=True)
+    model = made("manifold-flow", noise_aware=True)
     model.chart.initialise_denoiser(bump_images(60, seed=1))
     return perturb(model, 0.1)
 

@@ -173,6 +173,31 @@ def test_a_model_saved_before_is_read_and_gives_what_it_gave_then():
     assert model.measured["familiar"] == {"score": 0.01, "coarse": 0.5}
 
 
+@pytest.mark.parametrize("draw", [0, 0.0, 8, None])
+def test_of_networks_that_drew_whole_images_it_is_said_that_they_are_gone(saved_model, draw):
+    before = weights_hash(from_pretrained(saved_model))
+    edit_json(saved_model / "config.json", draw=draw)
+    if draw == 0:
+        assert weights_hash(from_pretrained(saved_model)) == before
+    else:
+        with pytest.raises(
+            ModelError, match=rf"draw whole images \(draw is {draw}\).*: train it again, or use"
+        ):
+            from_pretrained(saved_model)
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "encoder-flow"])
+def test_a_separate_encoder_had_eight_channels_where_no_number_was_given(tmp_path, kind):
+    model = build(ModelConfig((1, 8, 8), 2, kind=kind, width=2, hidden=4, near=4, density_width=4))
+    save_pretrained(model, tmp_path)
+    edit_json(tmp_path / "config.json", draw=0)
+    assert weights_hash(from_pretrained(tmp_path)) == weights_hash(model)
+    assert model.chart.encoder.net.layers[0].out_channels == 8
+    edit_json(tmp_path / "config.json", draw=8)
+    with pytest.raises(ModelError, match="which are no longer there"):
+        from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(("name", "known"), json.loads((DATA / "layouts.json").read_text()).items())
 def test_weights_of_every_kind_keep_their_names_and_shapes(name, known):
     settings = {"dim": 2, "width": 2, "hidden": 4, "density_width": 4, "density_bins": 8, **known["settings"]}

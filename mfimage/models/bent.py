@@ -1,9 +1,9 @@
-"""A linear subspace in principal coordinates, bent by networks on vectors and on images."""
+"""A linear subspace in principal coordinates, bent by networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,41 +11,36 @@ from torch.nn import functional as F
 
 from mfimage.models.duals import Dual, join
 from mfimage.models.layers import Transform, Value, full_precision, leading
-from mfimage.models.pairs import DensePair, DrawnPair
+from mfimage.models.pairs import DensePair
 from mfimage.models.subspace import Householder, principal_components
 
 
 class BentSubspace(Transform):
     """Additive couplings between a d-dimensional subspace and its orthogonal complement; ladj = 0.
 
-    (u, v) = Qᵀ(c − m), the first d + K coordinates the principal components; then, each if there is one,
-    dense pairs   u ← u − s·a(v₁/s),  v₁ ← v₁ − s·b(u/σ),  v₁ the next K coordinates, and
-    a drawn pair  u ← u − s·a(image of Q(0, v)/s),  v ← v − s·[Qᵀ vector of b(u/σ)]_v.
+    (u, v) = Qᵀ(c − m), the first d + K coordinates the principal components; then each pair
+    u ← u − s·a(v₁/s),  v₁ ← v₁ − s·b(u/σ),   v₁ the next K coordinates after u
 
     The codes depend on what the subspace leaves out, and decoding restores it, exactly, whatever the networks
     are. These start at zero, so that training begins at the best linear manifold; Q stands still, since
-    turning it overfits. Decoding never turns all of v: with U the first d + K columns of Q, w = Q(0, v) and
-    q = Uᵀw, the couplings act on the d + K numbers (u, v₁) and on w. The additive coupling is that of Dinh,
-    Krueger, Bengio, NICE: non-linear independent components estimation, 2014, arXiv 1410.8516; its split
-    along principal components is ours.
+    turning it overfits. Codes, and what they decode to, take the first d + K columns of Q alone. The additive
+    coupling is that of Dinh, Krueger, Bengio, NICE: non-linear independent components estimation, 2014, arXiv
+    1410.8516; its split along principal components is ours.
 
     Args:
         features: D.
         dim: d.
-        dense: Dense pairs of one K.
-        drawn: The drawn pair.
+        dense: Pairs of one K.
     """
 
     dense: Any  # a list of DensePair
 
-    def __init__(
-        self, features: int, dim: int, dense: Sequence[DensePair] = (), drawn: DrawnPair | None = None
-    ) -> None:
+    def __init__(self, features: int, dim: int, dense: Sequence[DensePair] = ()) -> None:
         super().__init__()
         self.features, self.dim = features, dim
         self.rank = dim + (dense[0].near if dense else 0)
         self.rotation = Householder(features, self.rank, fixed=True)
-        self.dense, self.drawn = nn.ModuleList(dense), drawn
+        self.dense = nn.ModuleList(dense)
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
@@ -59,40 +54,29 @@ class BentSubspace(Transform):
         z, _ = self.rotation(x)
         for pair in self.dense:
             pair.measure(z[:, : self.dim], z[:, self.dim : self.rank])
-        if self.drawn is not None:
-            self.drawn.measure(z[:, : self.dim], z[:, self.dim :])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        if self.drawn is None:
-            z, ladj = self.rotation(x)
-            return torch.cat([self._bend(z[:, : self.rank]), z[:, self.rank :]], 1), ladj
-        u, w = self._seen(x)
-        v = self.rotation.turn(w - self.drawn.draws(u))[:, self.dim :]
-        return torch.cat([u, v], 1), x.new_zeros(len(x))
+        z, ladj = self.rotation(x)
+        head = z[:, : self.rank]
+        for pair in self.dense:
+            head, _ = pair(head)
+        return torch.cat([head, z[:, self.rank :]], 1), ladj
 
     def codes(self, x: Tensor) -> Tensor:
         """Map vectors (B, D) to u, (B, d), without the last decoder, which only v needs."""
-        if self.drawn is not None:
-            return self._seen(x)[0]
         return self._head_codes(_times(x - self.rotation.mean, self.rotation.basis))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
-        ladj = z.new_zeros(len(z))
-        if self.drawn is None:
-            whole = torch.cat([self._straighten(z[:, : self.rank]), z[:, self.rank :]], 1)
-            return self.rotation.inverse(whole)[0], ladj
-        u, v = z[:, : self.dim], z[:, self.dim :]
-        return self._restored(u, self.rotation.back(F.pad(v, (self.dim, 0)))), ladj
+        head = self._straighten(z[:, : self.rank])
+        return self.rotation.inverse(torch.cat([head, z[:, self.rank :]], 1))
 
     def decode(self, u: Tensor) -> Tensor:
         """Map codes u, shape (B, d), to the vector of (u, 0), shape (B, D)."""
-        if self.drawn is not None:
-            return self._restored(u, None)
         head = self._straighten(F.pad(u, (0, self.rank - self.dim)))
         return _times(head, self.rotation.basis.T) + self.rotation.mean
 
     def beside(self, u: Tensor, w: Tensor) -> Tensor:
-        """Map codes u, (B, d), and vectors w, (B, D), to the vector of (u, [Qᵀw]_v), where no pair draws."""
+        """Map codes u, (B, d), and vectors w, (B, D), to the vector of (u, [Qᵀw]_v)."""
         q = _times(w, self.rotation.basis)
         head = self._straighten(torch.cat([u, q[:, self.dim :]], 1))
         return w + _times(head - q, self.rotation.basis.T) + self.rotation.mean
@@ -101,31 +85,22 @@ class BentSubspace(Transform):
         """Push through `beside`."""
         basis = self.rotation.basis
         q = w.both(lambda x: x @ basis)
-        head = join(u, q.part(self.dim, None))
-        for pair in reversed(self.dense):
-            head = pair.push(head)
+        head = self._push(join(u, q.part(self.dim, None)))
         moved = w.plus(head.plus(q.times(-1.0)).both(lambda x: x @ basis.T))
         return Dual(moved.value + self.rotation.mean, moved.tangent)
 
     def push_codes(self, u: Dual, rotated: bool = False) -> Dual:
         """Push codes u, shape (B, d), through `decode`; with `rotated`, a rotation of R^D may be left out."""
+        head = self._push(u.both(lambda x: F.pad(x, (0, self.rank - self.dim))))
         basis, mean = self.rotation.basis, self.rotation.mean
-        if self.drawn is None:
-            head = u.both(lambda x: F.pad(x, (0, self.rank - self.dim)))
-            for pair in reversed(self.dense):
-                head = pair.push(head)
-            return head if rotated else Dual(head.value @ basis.T + mean, head.tangent @ basis.T)
-        w = self.drawn.push_draws(u)
-        q = w.both(lambda x: x @ basis)
-        off = q.part(None, self.dim).both(lambda x: x @ basis[:, : self.dim].T).times(-1.0)
-        return self.push_beside(u.plus(self.drawn.push_sees(w.plus(off))), w)
+        return head if rotated else Dual(head.value @ basis.T + mean, head.tangent @ basis.T)
 
     def squared_error(self, x: Tensor) -> Tensor:
-        """‖x − decode(codes(x))‖² of vectors, (B,), where no pair draws."""
+        """‖x − decode(codes(x))‖² of vectors, (B,)."""
         return self.head_error(self.heads(x))
 
     def heads(self, x: Tensor) -> Tensor:
-        """Map vectors (B, D) to what the dense pairs see, (B, d + K + 1): q = Uᵀ(x − m), ‖x − m‖² − ‖q‖²."""
+        """Map vectors (B, D) to what the pairs see, (B, d + K + 1): q = Uᵀ(x − m), ‖x − m‖² − ‖q‖²."""
         centred = x - self.rotation.mean
         q = _times(centred, self.rotation.basis)
         return torch.cat([q, centred.square().sum(1, True) - q.square().sum(1, True)], 1)
@@ -141,14 +116,9 @@ class BentSubspace(Transform):
         return off + (q - drawn).square().sum(1)
 
     def _head_codes(self, head: Tensor) -> Tensor:
-        """The codes of d + K principal coordinates that dense pairs alone bend."""
+        """The codes of d + K principal coordinates; v₁ of the last pair is not asked for."""
         for i, pair in enumerate(self.dense):
             head = pair(head)[0] if i < len(self.dense) - 1 else pair.codes(head)
-        return head
-
-    def _bend(self, head: Tensor) -> Tensor:
-        for pair in self.dense:
-            head, _ = pair(head)
         return head
 
     def _straighten(self, head: Tensor) -> Tensor:
@@ -156,22 +126,10 @@ class BentSubspace(Transform):
             head, _ = pair.inverse(head)
         return head
 
-    def _seen(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The codes u, and w = Q(0, v) before the drawn pair's decoder."""
-        basis, centred = self.rotation.basis, x - self.rotation.mean
-        q = _times(centred, basis)
-        head = self._bend(q)
-        left = torch.cat([q[:, : self.dim], q[:, self.dim :] - head[:, self.dim :]], 1)
-        w = centred - _times(left, basis.T)
-        return head[:, : self.dim] - cast(DrawnPair, self.drawn).sees(w), w
-
-    def _restored(self, u: Tensor, w: Tensor | None) -> Tensor:
-        """The vector of (u, v), given w = Q(0, v), none if v = 0."""
-        basis, drawn = self.rotation.basis, cast(DrawnPair, self.drawn)
-        more = drawn.draws(u)
-        w = more if w is None else w + more
-        q = _times(w, basis)
-        return self.beside(u + drawn.sees(w - _times(q[:, : self.dim], basis[:, : self.dim].T)), w)
+    def _push(self, head: Dual) -> Dual:
+        for pair in reversed(self.dense):
+            head = pair.push(head)
+        return head
 
 
 def _times(x: Tensor, matrix: Tensor) -> Tensor:

@@ -21,12 +21,13 @@ from mfimage.models.flow import PIE, AmbientFlow, ManifoldFlow, ProbabilisticAut
 from mfimage.models.layers import ActNorm, CompositeTransform
 from mfimage.models.multiscale import LevelCouplings, Multiscale
 from mfimage.models.nets import ConvNet, LinearPlus
-from mfimage.models.pairs import DensePair, DrawnPair
+from mfimage.models.pairs import DensePair
 from mfimage.models.sharpening import SmoothUNet
 from mfimage.models.vectors import Spherical, VectorChart
 from mfimage.models.wavelets import Wavelets
 from mfimage.modes import Making, plainly
 
+_CHANNELS = 8  # at full size, of a separate encoder or decoder of images
 _WIDER = (1, 2, 3, 4)  # channels of the network that removes noise at each size, in units of noise_width
 _SHARPER = (1, 3, 6, 12)  # the same of that which sharpens, in units of sharp_width
 
@@ -68,7 +69,7 @@ def _made(config: ModelConfig, how: Making) -> GenerativeModel:
 
 def _linear(c: ModelConfig) -> GenerativeModel:
     if c.images:
-        straight: Chart = image_chart(replace(c, steps=0, bends=0, draw=0))
+        straight: Chart = image_chart(replace(c, steps=0, bends=0))
     else:
         straight = VectorChart(math.prod(c.shape), c.dim, bends=0)
     return ManifoldFlow(straight, latent_density(c.dim, 0), c.shape)
@@ -82,7 +83,7 @@ def _ambient_flow(c: ModelConfig) -> GenerativeModel:
 
 def _autoencoder(c: ModelConfig) -> GenerativeModel:
     if c.images:
-        decoder = image_decoder(c.image_shape, c.dim, _channels(c), c.levels, c.hidden, c.dropout)
+        decoder = image_decoder(c.image_shape, c.dim, _CHANNELS, c.levels, c.hidden, c.dropout)
     else:
         decoder = vector_net(c.dim, math.prod(c.shape), c.hidden)
     return ProbabilisticAutoencoder(Autoencoder(_encoder(c), decoder, c.shape), _density(c), c.shape)
@@ -107,13 +108,8 @@ def _chart(c: ModelConfig) -> Chart:
 
 def _encoder(c: ModelConfig) -> LinearPlus:
     if c.images:
-        return image_encoder(c.image_shape, c.dim, _channels(c), c.levels)
+        return image_encoder(c.image_shape, c.dim, _CHANNELS, c.levels)
     return vector_net(math.prod(c.shape), c.dim, c.hidden)
-
-
-def _channels(c: ModelConfig) -> int:
-    """Channels at full size of a separate encoder or decoder."""
-    return c.draw or 8
 
 
 def _density(c: ModelConfig) -> Density:
@@ -125,9 +121,8 @@ def image_chart(c: ModelConfig) -> ImageChart:
     wavelets, features = Wavelets(c.image_shape, c.levels), math.prod(c.shape)
     near = min(c.near, features - c.dim)
     dense = [DensePair(c.dim, near, c.hidden, c.dropout) for _ in range(c.bends if near else 0)]
-    drawn = DrawnPair(wavelets, c.dim, c.draw, c.hidden, c.dropout) if c.draw else None
     multiscale = Multiscale(wavelets, _couplings(wavelets, c.steps, c.width, 4, ConvNet))
-    subspace, denoiser = BentSubspace(features, c.dim, dense, drawn), None
+    subspace, denoiser = BentSubspace(features, c.dim, dense), None
     if c.noise_aware:
         channels, widths = c.shape[0], [c.noise_width * times for times in _WIDER[: c.levels + 1]]
         net = UNet(2 * channels + 1, channels, widths)

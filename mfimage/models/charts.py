@@ -158,7 +158,7 @@ class ImageChart(Chart):
         return self.multiscale.inverse(self.subspace.decode(u))[0]
 
     def squared_error(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        if self.multiscale.straight and self.subspace.drawn is None:
+        if self.multiscale.straight:
             return self.subspace.squared_error(self.multiscale(x)[0])  # a rotation leaves lengths
         return super().squared_error(x, context)
 

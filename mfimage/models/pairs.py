@@ -1,37 +1,19 @@
-"""Pairs of networks between the codes of a subspace and the rest: on vectors, and on images."""
+"""Pairs of networks between the codes of a subspace and the next principal coordinates."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mfimage.models.duals import Dual, join, push
 from mfimage.models.layers import Transform, Value
-from mfimage.models.nets import MLP, Decoder, Encoder
-from mfimage.models.wavelets import Wavelets
+from mfimage.models.nets import MLP
 
 
-class _Pair(nn.Module):
-    """Two networks between codes u and the rest v, in units σ and s that are measured on data."""
-
-    code_scale: Tensor
-    rest_scale: Tensor
-
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, dim: int) -> None:
-        super().__init__()
-        self.encoder, self.decoder, self.dim = encoder, decoder, dim
-        self.register_buffer("code_scale", torch.ones(dim))
-        self.register_buffer("rest_scale", torch.ones(()))
-
-    @torch.no_grad()
-    def measure(self, u: Tensor, v: Tensor) -> None:
-        """Take σ, the deviation of each of u, (N, d), and s, the root mean square of v, (N, …)."""
-        self.code_scale.copy_(u.std(0, unbiased=False).clamp_min(1e-6))
-        self.rest_scale.copy_(v.square().mean().sqrt().clamp_min(1e-6))
-
-
-class DensePair(_Pair, Transform):
+class DensePair(Transform):
     """u ← u − s·a(v/s),  v ← v − s·b(u/σ) on (u, v), the d + K leading principal coordinates; ladj = 0.
+
+    σ and s are units, measured on data.
 
     Args:
         dim: d.
@@ -40,10 +22,22 @@ class DensePair(_Pair, Transform):
         dropout: Rate at which b's are dropped in training; a's twice as often, at most at 0.8.
     """
 
+    code_scale: Tensor
+    rest_scale: Tensor
+
     def __init__(self, dim: int, near: int, hidden: int, dropout: float = 0.0) -> None:
-        encoder = MLP(near, dim, hidden, 2, min(2 * dropout, 0.8))
-        super().__init__(encoder, MLP(dim, near, hidden, 2, dropout), dim)
-        self.near = near
+        super().__init__()
+        self.dim, self.near = dim, near
+        self.encoder = MLP(near, dim, hidden, 2, min(2 * dropout, 0.8))
+        self.decoder = MLP(dim, near, hidden, 2, dropout)
+        self.register_buffer("code_scale", torch.ones(dim))
+        self.register_buffer("rest_scale", torch.ones(()))
+
+    @torch.no_grad()
+    def measure(self, u: Tensor, v: Tensor) -> None:
+        """Take σ, the deviation of each of u, (N, d), and s, the root mean square of v, (N, K)."""
+        self.code_scale.copy_(u.std(0, unbiased=False).clamp_min(1e-6))
+        self.rest_scale.copy_(v.square().mean().sqrt().clamp_min(1e-6))
 
     def codes(self, z: Tensor) -> Tensor:
         """Map (u, v) to the new u alone."""
@@ -69,34 +63,3 @@ class DensePair(_Pair, Transform):
 
     def _drawn(self, u: Tensor) -> Tensor:
         return self.rest_scale * self.decoder(u / self.code_scale).to(u)
-
-
-class DrawnPair(_Pair):
-    """Networks that see and draw images at full size, for vectors of their wavelet coefficients.
-
-    Arguments as of `Encoder` and `Decoder`; d, and the wavelets between images and vectors.
-    """
-
-    def __init__(self, wavelets: Wavelets, dim: int, channels: int, hidden: int, dropout: float) -> None:
-        shape, halvings = wavelets.shape, len(wavelets.haar)
-        decoder = Decoder(dim, shape, channels, halvings, hidden, dropout)
-        super().__init__(Encoder(shape, dim, channels, halvings), decoder, dim)
-        self.wavelets = wavelets
-
-    def sees(self, w: Tensor) -> Tensor:
-        """s·a(image of w/s): vectors (B, D) to (B, d)."""
-        return self.rest_scale * self.encoder(self.wavelets.synthesis(w / self.rest_scale)).to(w)
-
-    def draws(self, u: Tensor) -> Tensor:
-        """s·(vector of b(u/σ)): codes (B, d) to (B, D)."""
-        return self.rest_scale * self.wavelets.analysis(self.decoder(u / self.code_scale).to(u))
-
-    def push_sees(self, w: Dual) -> Dual:
-        """Push through `sees`."""
-        image = w.times(1 / self.rest_scale).linear(self.wavelets.synthesis)
-        return push(self.encoder, image).times(self.rest_scale)
-
-    def push_draws(self, u: Dual) -> Dual:
-        """Push through `draws`."""
-        image = push(self.decoder, u.times(1 / self.code_scale))
-        return image.linear(self.wavelets.analysis).times(self.rest_scale)

@@ -27,7 +27,7 @@ class SharpenedChart(Chart):
     ladj is that of f.
 
     Args:
-        chart: f, whose parts it shares; no pair of its subspace draws images.
+        chart: f, whose parts it shares.
         net: N, images (B, C, H, W) to images.
     """
 

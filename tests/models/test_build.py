@@ -21,9 +21,9 @@ SAVED = {  # name → digest of the names and shapes of its weights, log_prob of
     "pie": ("33ccce96638ece33", [-12.3824, -27.9141]),
     "ambient-flow": ("aee71dac0ca3fa99", [-6.12173, -9.10139]),
     "autoencoder": ("0552024ead2160fe", [-5.54241, -6.602]),
-    "manifold-flow, images": ("0b5b9a847b85634a", [-6.43285, -15.0676]),
-    "encoder-flow, images": ("1c80ef1cc80890aa", [-8.73225, -8.97885]),
-    "autoencoder, images": ("449474dde2cdc79f", [-6.24384, -6.19427]),
+    "manifold-flow, images": ("fd70e0bdc26074c3", [-3.66373, -19.4775]),
+    "encoder-flow, images": ("2f926192db65f513", [-4.58758, -6.24421]),
+    "autoencoder, images": ("f6b0671577a7d7eb", [-5.08819, -5.30842]),
     "linear, images": ("5da5b0500dff160d", [-4.78706, -15.7146]),
 }
 
@@ -35,14 +35,7 @@ def made(name):
     noise = kind == "encoder-flow" and bool(images)
     return build(
         ModelConfig(
-            shape,
-            5,
-            levels=levels,
-            draw=2,
-            kind=kind,
-            noise_aware=noise,
-            context=2 * (kind == "pie"),
-            **SMALL,
+            shape, 5, levels=levels, kind=kind, noise_aware=noise, context=2 * (kind == "pie"), **SMALL
         ),
         seed=3,
     )

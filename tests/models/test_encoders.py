@@ -29,7 +29,7 @@ def data(shape, count=60):
 def encoded(shape):
     if len(shape) == 1:
         return EncodedChart(vector_net(*shape, DIM, 16), VectorChart(*shape, DIM, 16, 2))
-    chart = image_chart(ModelConfig(shape, DIM, levels=2, width=4, hidden=16, near=6, draw=2))
+    chart = image_chart(ModelConfig(shape, DIM, levels=2, width=4, hidden=16, near=6))
     return EncodedChart(image_encoder(shape, DIM, 4, 2), chart)
 
 

@@ -61,7 +61,6 @@ def test_little_memory_changes_nothing(model, u, monkeypatch):
         ({}, (4, 4, 4)),
         ({"shape": (1, 7, 8)}, (4, 4, 4)),
         ({"steps": 0}, (25,)),
-        ({"steps": 0, "draw": 2}, (64,)),
     ],
 )
 def test_rotating_spares_what_is_a_rotation(settings, left):

@@ -36,10 +36,9 @@ def permuted(features, dim, context):
 
 MODELS = {  # name → what `build` makes a model of, or a constructor of one put together by hand
     "image": IMAGES,
-    "image, odd": ModelConfig((1, 7, 6), 3, draw=2, **SMALL),
+    "image, odd": ModelConfig((1, 7, 6), 3, **SMALL),
     "image, colour, levels": ModelConfig((3, 8, 8), 4, levels=2, steps=2, bends=2, **SMALL),
     "image, no coupling": ModelConfig((1, 8, 8), 3, steps=0, **SMALL),
-    "image, drawn alone": ModelConfig((1, 8, 8), 3, steps=0, bends=0, draw=2, **SMALL),
     "image, noise": ModelConfig((1, 8, 8), 3, levels=2, noise_aware=True, **SMALL),
     "image, conditional": replace(IMAGES, context=2),
     "image, encoder, odd": ModelConfig((1, 5, 7), 3, kind="encoder-flow", noise_aware=True, **SMALL),
@@ -47,7 +46,7 @@ MODELS = {  # name → what `build` makes a model of, or a constructor of one pu
     "image, pie": replace(IMAGES, kind="pie", context=1),
     "image, ambient": replace(IMAGES, kind="ambient-flow"),
     "image, ambient, odd": replace(IMAGES, shape=(1, 5, 7), kind="ambient-flow", levels=2),
-    "image, pie, odd": replace(IMAGES, shape=(2, 3, 5), kind="pie", draw=1),
+    "image, pie, odd": replace(IMAGES, shape=(2, 3, 5), kind="pie"),
     "image, ambient, conditional": replace(IMAGES, kind="ambient-flow", context=2),
     "image, linear": replace(IMAGES, kind="linear"),
     "vector, 10": replace(VECTORS, shape=(10,), dim=4),

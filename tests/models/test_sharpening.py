@@ -112,7 +112,7 @@ def test_who_did_not_learn_it_says_so():
     for one in (model, build(ModelConfig((1, 8, 8), 2, kind="autoencoder", **SMALL))):
         with pytest.raises(ModelError, match="did not learn to draw sharply: mfimage train --sharp"):
             one.sharpened()
-    for impossible in ({"shape": (4,)}, {"kind": "autoencoder"}, {"draw": 2}):
+    for impossible in ({"shape": (4,)}, {"kind": "autoencoder"}):
         with pytest.raises(UsageError, match="sharp is true only for"):
             ModelConfig(**{"shape": (1, 8, 8), "dim": 2, "sharp": True, **impossible})
 
