@@ -40,8 +40,13 @@ class SharpenedChart(Chart):
 
     @torch.no_grad()
     def centre(self, x: Tensor) -> None:
-        """Make residuals of images (N, C, H, W) about zero in the mean, as far as the codes leave it open."""
-        self.net.offset += mean_residual(self, x)
+        """Make residuals of images (N, C, H, W) about zero in the mean, as far as the codes leave it open.
+
+        Of about 2,000 of them, and in two steps, since the subspace bends what is added.
+        """
+        x = x[:: max(1, len(x) // 2000)]
+        for _ in range(2):
+            self.net.offset += mean_residual(self, x)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         z, ladj = self.chart(x)
