@@ -99,12 +99,12 @@ def science(quick: bool) -> Task:
     watching: list[np.ndarray] = []
     unseen: list[np.ndarray] = []
     for name in PICTURES:
-        picture = _picture(name)
-        middle = picture.shape[1] // 2
+        scene = picture(name)
+        middle = scene.shape[1] // 2
         edge = middle * 3 // 4
-        training += _tiles(picture[:, :edge], 16, 20 if quick else 400)
-        watching += _tiles(picture[:, edge:middle], 16, 2 if quick else 25)
-        unseen += _tiles(picture[:, middle:], SIDE, 3 if quick else 32)
+        training += _tiles(scene[:, :edge], 16, 20 if quick else 400)
+        watching += _tiles(scene[:, edge:middle], 16, 2 if quick else 25)
+        unseen += _tiles(scene[:, middle:], SIDE, 3 if quick else 32)
     mixed = np.random.default_rng(0).permutation(len(unseen))
     images, watched, test = (
         load(np.stack(tiles)[..., None], "all") for tiles in (training, watching, [unseen[i] for i in mixed])
@@ -112,15 +112,15 @@ def science(quick: bool) -> Task:
     return Task("science", images, test.batch(slice(None)), Config(dim=64), 30 * MINUTE, watched)
 
 
-def _picture(name: str) -> np.ndarray:
+def picture(name: str) -> np.ndarray:
     """Read a picture (H, W) in [0, 1], float32; never by download."""
     import skimage.data
     from skimage.color import rgb2gray
 
     if not (Path(skimage.data.__file__).parent / PICTURES[name]).exists():
         raise LeftOutError(f"scikit-image's {name} is not in the installed package")
-    picture = getattr(skimage.data, name)()
-    grey = rgb2gray(picture) if picture.ndim == 3 else picture / 255
+    scene = getattr(skimage.data, name)()
+    grey = rgb2gray(scene) if scene.ndim == 3 else scene / 255
     return grey.astype(np.float32)
 
 
