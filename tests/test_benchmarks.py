@@ -23,6 +23,7 @@ KEYS = {
     "denoising": {"data", "facts", "left_out", "bars", "trained_cpu_seconds"},
     "restoring": {"data"},
     "dimension": {"recommended", "worst", "seconds"},
+    "textures": {"rows", "bars", "left_out", "sizes"},
     "ood": {"scores", "mean", "worst", "fpr_5", "fpr_1"},
     "evaluation": {"tables", "parity", "rates", "ordering"},
     "loader": {"images_per_second", "training_images_per_second", "ratio", "cpu_ratio", "peak_mb_growth"},
@@ -35,6 +36,36 @@ KEYS = {
 
 def test_every_benchmark_is_listed_here():
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"harness", "user_data"} == set(KEYS)
+
+
+def check_denoising(results):
+    rows, facts = results["data"]["fashion-mini"], results["facts"]["fashion-mini"]
+    assert 20 < rows["noisy"]["0.1"]["psnr"] < 22.5  # -20 log10 0.1, and what is cut at black
+    assert rows["noisy"]["0.1"]["seconds"] < rows["TV (best weight)"]["0.1"]["seconds"]
+    assert rows["TV (best weight)"]["0.5"]["psnr"] > rows["noisy"]["0.5"]["psnr"] + 4
+    assert set(rows) | set(results["left_out"]["fashion-mini"]) >= {
+        "auto",
+        "projection",
+        "BM3D",
+        "FFDNet",
+    }
+    assert all(facts[sigma]["off_manifold"] < 1e-4 for sigma in facts)
+    bars = results["bars"]["fashion-mini"]
+    assert bars["auto, dB at 0.1"]["found"] == pytest.approx(rows["auto"]["0.1"]["psnr"], abs=0.01)
+
+
+def check_textures(results):
+    assert set(results["rows"]) | set(results["left_out"]) == {
+        "ours", "ours, by its map", "autoencoder", "PCA", "patches", "PaDiM", "PatchCore",
+    }  # fmt: skip
+    cells = results["rows"]["patches"]["cells"]["brick"]
+    for measure, (value, low, high) in results["rows"]["patches"]["mean"].items():
+        assert value == pytest.approx(np.mean([cell[measure] for cell in cells.values()]), abs=1e-3)
+        assert low < value < high
+    assert results["rows"]["patches"]["mean"]["pixel_auroc"][0] > 0.7
+
+
+CHECKS = {"denoising": check_denoising, "textures": check_textures}
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -51,6 +82,8 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
     results = json.loads(done.stdout.splitlines()[-1])
     assert KEYS[name] <= set(results)
     assert results["quick"] is True
+    if name in CHECKS:
+        CHECKS[name](results)
     if name == "default_model":
         (row,) = results["rows"]
         assert row["ratio"] == pytest.approx(row["error"] / row["pca"])
@@ -65,20 +98,6 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
     if name == "ood":
         assert results["mean"] > 0.85
         assert results["scores"]["quick"]["reconstruction"]["blurred"] < 0.2  # why one score is not enough
-    if name == "denoising":
-        rows, facts = results["data"]["fashion-mini"], results["facts"]["fashion-mini"]
-        assert 20 < rows["noisy"]["0.1"]["psnr"] < 22.5  # -20 log10 0.1, and what is cut at black
-        assert rows["noisy"]["0.1"]["seconds"] < rows["TV (best weight)"]["0.1"]["seconds"]
-        assert rows["TV (best weight)"]["0.5"]["psnr"] > rows["noisy"]["0.5"]["psnr"] + 4
-        assert set(rows) | set(results["left_out"]["fashion-mini"]) >= {
-            "auto",
-            "projection",
-            "BM3D",
-            "FFDNet",
-        }
-        assert all(facts[sigma]["off_manifold"] < 1e-4 for sigma in facts)
-        bars = results["bars"]["fashion-mini"]
-        assert bars["auto, dB at 0.1"]["found"] == pytest.approx(rows["auto"]["0.1"]["psnr"], abs=0.01)
     if name == "restoring":
         half = results["data"]["fashion-mini"]["half of the pixels"]
         assert half["over"] == pytest.approx(half["ours"] - half["other"])
