@@ -107,7 +107,7 @@ def as_good_as_pca(tiny_run, tmp_path):
 
 def test_samples_are_sharp_where_that_was_learned_unless_it_is_not_wanted(mfimage, tmp_path, tiny_run):
     model = build(ModelConfig((1, 8, 8), 2, sharp=True, width=2, hidden=8))
-    torch.nn.init.normal_(model.sharpener.last[1].weight)
+    torch.nn.init.normal_(model.sharpener.last.weight)
     save_pretrained(model, tmp_path / "sharp")
     drawn = {}
     for name, options in (("sharp", ()), ("plain", ("--no-sharp",))):
