@@ -116,7 +116,7 @@ class Config:
     density_steps: int | None = None
     batch_size: int = 64
     lr: float = 3e-3
-    density_lr: float = 8e-3
+    density_lr: float = 6e-3
     warmup: int = 100
     clip: float = 200.0
     weight_decay: float | None = None

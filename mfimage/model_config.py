@@ -9,6 +9,7 @@ from typing import Literal
 from mfimage.errors import UsageError
 from mfimage.settings import check_fields, whole_numbers
 
+DensityName = Literal["coupling", "autoregressive"]
 KindName = Literal["manifold-flow", "encoder-flow", "linear", "sphere", "pie", "ambient-flow", "autoencoder"]
 _LAYERS = 64  # levels, rounds, pairs and couplings, at most: far above what any image needs
 _LONGEST = 2**16  # of any length of a layer, and side of an image
@@ -41,8 +42,10 @@ class ModelConfig:
         sharp_width: The same of the network that sharpens samples; 3, 6, 12 times as many below.
         hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.
         bends: Pairs of dense networks that bend the linear subspace.
-        density_steps: Spline couplings of h; see `models.latent_density`.
-        density_width: Width of their networks.
+        density: How the splines of h see the codes, see `models.latent_density`; None means autoregressive for
+            images, coupling for vectors and for what has parameters θ.
+        density_steps: Layers of splines of h; None means 1 autoregressive one, or 5 couplings.
+        density_width: Width of their networks; 0 means 256 of autoregressive ones, 128 of couplings.
         density_bins: Segments of each spline.
         kind: What is built; see `models.build`.
         context: Length of the parameters θ that condition h, 0 for none.
@@ -65,8 +68,9 @@ class ModelConfig:
     sharp_width: int = 8
     hidden: int = 0
     bends: int = 1
-    density_steps: int = 5
-    density_width: int = 128
+    density: DensityName | None = None
+    density_steps: int | None = None
+    density_width: int = 0
     density_bins: int = 4
     kind: KindName = "manifold-flow"
     context: int = 0
@@ -78,7 +82,7 @@ class ModelConfig:
     sharp: bool = False
 
     def __post_init__(self) -> None:
-        positive = "dim", "width", "noise_width", "sharp_width", "density_width", "density_bins", "epsilon"
+        positive = "dim", "width", "noise_width", "sharp_width", "density_bins", "epsilon"
         check_fields(self, positive, shares=("dropout",), most=MOST)
         if not (whole_numbers(self.shape, 3, 1) or whole_numbers(self.shape, 1, 1)):
             raise UsageError(
@@ -99,11 +103,20 @@ class ModelConfig:
         if self.classes and (self.kind in ("linear", "sphere", "ambient-flow") or self.context):
             raise UsageError(f"classes are learned of codes without parameters, which {self.kind} has not")
         object.__setattr__(self, "hidden", self.hidden or (512 if self.images else 64))
+        self._settle_density()
         if self.images:
             levels = self.levels or max(1, round(math.log2(min(self.shape[1:]) / 8)))
             object.__setattr__(self, "levels", levels)
         elif self.levels:
             raise UsageError(f"levels are of images, not of vectors of length {pixels}")
+
+    def _settle_density(self) -> None:
+        """Decide what was left open of h."""
+        kind = self.density or ("autoregressive" if self.images and not self.context else "coupling")
+        steps, width = (1, 256) if kind == "autoregressive" else (5, 128)
+        object.__setattr__(self, "density", kind)
+        object.__setattr__(self, "density_steps", steps if self.density_steps is None else self.density_steps)
+        object.__setattr__(self, "density_width", self.density_width or width)
 
     def _check_abilities(self) -> None:
         """Raise UsageError where a model of this kind cannot have what is asked of it."""

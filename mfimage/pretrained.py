@@ -25,7 +25,7 @@ from mfimage.tensors import load_state, read_tensors, require_fit, write_tensors
 
 FORMAT = "mfimage-4"
 _BEFORE = {f"mfimage-{i}": "0.1.0" for i in (1, 2, 3)}  # format → the last version that reads it
-_BINS = 8  # of a density saved before that could be chosen
+_UNCHOSEN = {"density_bins": 8, "density": "coupling"}  # of models saved before that could be chosen
 WEIGHTS, CONFIG, CALIBRATION = FILES = "model.safetensors", "config.json", "calibration.json"
 _SLACK = 2**22  # numbers that a model may make beside its weights: masks, and what a first weight is made of
 _SECTIONS = "mfimage-calibration-3"  # format of calibration.json: a section for each finding
@@ -217,6 +217,6 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
             "longer there: train it again, or use it with the mfimage 0.1.0 that wrote it"
         )
     try:
-        return from_json(ModelConfig, {"density_bins": _BINS, **values}), measured
+        return from_json(ModelConfig, {**_UNCHOSEN, **values}), measured
     except UsageError as error:
         raise ModelError(f"{path}: not a model configuration ({error})") from error

@@ -32,7 +32,7 @@ _CHANGES = {"af": {"lr": 1e-3}, "pie": {"lr": 1e-3}}
 
 def image_manifold(dim: int = 2, size: int = 32, channels: int = 1) -> Experiment:
     """Set up the experiment for images of d known factors; see `Rendered` for what there is."""
-    network = {"density_steps": 3 if dim == 2 else 8, "density_width": 64}
+    network = {"density": "coupling", "density_steps": 3 if dim == 2 else 8, "density_width": 64}
     config = _SHARED.with_(dim=dim, steps=600, density_steps=600, model=network)
     long = config.with_(steps=3500, density_steps=6500)
     return Experiment(
@@ -68,7 +68,7 @@ def stylegan(dim: int, size: int = 64, weights: str | None = None) -> Experiment
 
 def generated(made: Generated, published: Mapping[str, float] | None = None) -> Experiment:
     """Set up the experiment for any generator; `published` are errors of pixels in 0 … 256 by algorithm."""
-    network = {"density_steps": 4, "density_width": 64}
+    network = {"density": "coupling", "density_steps": 4, "density_width": 64}
     config = _SHARED.with_(dim=made.dim, steps=1000, density_steps=800, model=network)
     long, count = config.with_(steps=6000, density_steps=4000), 10_000 if made.dim == 2 else 20_000
     return Experiment(

@@ -113,7 +113,10 @@ def _encoder(c: ModelConfig) -> LinearPlus:
 
 
 def _density(c: ModelConfig) -> Density:
-    return latent_density(c.dim, c.density_steps, c.density_width, c.density_bins, context=c.context)
+    return latent_density(
+        c.dim, c.density_steps or 0, c.density_width, c.density_bins, context=c.context,
+        autoregressive=c.density == "autoregressive",
+    )  # fmt: skip
 
 
 def image_chart(c: ModelConfig) -> ImageChart:

@@ -75,7 +75,8 @@ ManifoldFlow: shape (1, 8, 8), d = 3, 38,492 parameters, noise-aware
 
 
 def test_repr_by_example():
-    config = ModelConfig((1, 8, 8), 3, width=2, hidden=8, noise_width=2, density_steps=1, noise_aware=True)
+    small = {"width": 2, "hidden": 8, "noise_width": 2, "density": "coupling", "density_steps": 1}
+    config = ModelConfig((1, 8, 8), 3, noise_aware=True, **small)
     assert repr(build(config)) == REPR
 
 

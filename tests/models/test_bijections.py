@@ -101,6 +101,14 @@ BIJECTIONS |= {
     for dim in (1, 2, 3, 8)
     for context in (0, 2)
 }
+BIJECTIONS |= {
+    f"density-autoregressive-{dim}-{context}": (
+        (dim,),
+        lambda d=dim, c=context: latent_density(d, 2, 16, 4, context=c, autoregressive=True).transform,
+        context,
+    )
+    for dim, context in [(1, 0), (2, 2), (7, 0)]
+}
 
 
 CHARTS = [name for name in BIJECTIONS if name.startswith(("chart", "vector", "sphere", "splines"))]

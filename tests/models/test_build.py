@@ -11,7 +11,7 @@ from mfimage.models.build import build
 
 SMALL = {
     "width": 2, "noise_width": 2, "near": 6, "hidden": 8, "density_steps": 1, "density_width": 8,
-    "density_bins": 8,  # what models had before it could be chosen
+    "density_bins": 8, "density": "coupling",  # what models had before these could be chosen
 }  # fmt: skip
 SAVED = {  # name → digest of the names and shapes of its weights, log_prob of two examples
     "manifold-flow": ("9a3511e77fe0a2e8", [-4.92959, -6.34018]),

@@ -3,7 +3,7 @@ import torch
 from laws import jacobians, perturb
 
 from mfimage.models import latent_density
-from mfimage.models.density import Density, LULinear
+from mfimage.models.density import AutoregressiveSplines, Density, LULinear
 from mfimage.models.duals import Dual, by_jvp
 from mfimage.models.layers import CompositeTransform, Transform
 
@@ -106,9 +106,10 @@ def test_lu_linear_is_inverted_and_its_ladj_is_the_determinants(features):
     torch.testing.assert_close(linear.turn(x), y - linear.bias)
 
 
+@pytest.mark.parametrize("autoregressive", [False, True])
 @pytest.mark.parametrize(("dim", "steps"), [(1, 2), (2, 1), (3, 3), (4, 0)])
-def test_what_is_pushed_by_hand_is_what_forward_mode_pushes(dim, steps):
-    density = perturb(latent_density(dim, steps, 16, 4), 0.7)
+def test_what_is_pushed_by_hand_is_what_forward_mode_pushes(dim, steps, autoregressive):
+    density = perturb(latent_density(dim, steps, 16, 4, autoregressive=autoregressive), 0.7)
     u = codes(dim)
     u[0] = 100.0  # outside of all splines
     given = Dual(u, torch.randn(20, 3, dim))
@@ -117,6 +118,18 @@ def test_what_is_pushed_by_hand_is_what_forward_mode_pushes(dim, steps):
     torch.testing.assert_close(found.tangent, expected.tangent, atol=1e-9, rtol=1e-9)
     alone = density.push(Dual(u[:1], given.tangent[:1]))
     torch.testing.assert_close(alone.tangent, expected.tangent[:1], atol=1e-9, rtol=1e-9)
+
+
+def test_autoregressive_splines_see_what_lies_before_them_alone_and_invert_as_nflows_does():
+    splines, u = perturb(AutoregressiveSplines(4, 16, 2, 4, 5.0, 2), 0.7), codes(4)
+    theta, last = torch.randn(20, 2), u.clone()
+    last[:, 2] += 1
+    z, other = splines(u, theta)[0], splines(last, theta)[0]
+    torch.testing.assert_close(z[:, :2], other[:, :2], atol=0, rtol=0)
+    assert (z[:, 2:] - other[:, 2:]).abs().amin(0).max() > 1e-3
+    found, expected = splines.inverse(z, theta), super(AutoregressiveSplines, splines).inverse(z, theta)
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1])
 
 
 def test_any_other_transform_is_pushed_by_forward_mode():

@@ -21,7 +21,7 @@ from mfimage.models.geometry import (
     tangents,
 )
 
-CONFIG = ModelConfig((1, 8, 8), 5, width=2, hidden=8, near=20)
+CONFIG = ModelConfig((1, 8, 8), 5, width=2, hidden=8, near=20, density_width=8)
 
 
 @pytest.fixture
