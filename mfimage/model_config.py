@@ -42,8 +42,8 @@ class ModelConfig:
         sharp_width: The same of the network that sharpens samples; 3, 6, 12 times as many below.
         hidden: Width of fully connected layers; 0 means 512 for images and 64 for vectors.
         bends: Pairs of dense networks that bend the linear subspace.
-        density: How the splines of h see the codes, see `models.latent_density`; None means autoregressive for
-            images, coupling for vectors and for what has parameters θ.
+        density: How the splines of h see the codes, see `models.latent_density`; None means autoregressive
+            for images, coupling for vectors and for what has parameters θ.
         density_steps: Layers of splines of h; None means 1 autoregressive one, or 5 couplings.
         density_width: Width of their networks; 0 means 256 of autoregressive ones, 128 of couplings.
         density_bins: Segments of each spline.
