@@ -75,6 +75,7 @@ class Diffusion(GenerativeModel):
     def __init__(self, net: Any, shape: tuple[int, ...]) -> None:
         super().__init__(shape, shape[0] * shape[1] * shape[2])
         self.net = net
+        self._known: dict[tuple[int, int], Tensor] = {}  # samples, which take minutes and are asked for twice
 
     def loss(self, x: Tensor) -> Tensor:
         """The package's own objective."""
@@ -86,10 +87,12 @@ class Diffusion(GenerativeModel):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, *_: Any, **__: Any) -> Tensor:
         """Draw images."""
-        seed = int(torch.randint(2**31, (1,), generator=generator))
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return self.net.sample(batch_size=n)
+        key = n, int(torch.randint(2**31, (1,), generator=generator))
+        if key not in self._known:
+            with torch.random.fork_rng():
+                torch.manual_seed(key[1])
+                self._known[key] = self.net.sample(batch_size=n)
+        return self._known[key]
 
 
 def _pythae(kind: str, shape: tuple[int, ...], dim: int, quick: bool) -> Autoencoder:
