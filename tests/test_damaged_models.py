@@ -21,7 +21,8 @@ def of(name, change):
 
 
 NAME, OFFSET = "chart.subspace.rotation.mean", "chart.multiscale.offset"
-INDICES = "density._transform._transforms.2.identity_features"
+INDICES = "density._transform._transforms.1.autoregressive_net.final_layer.degrees"
+MASK = INDICES.replace("degrees", "mask")
 SCALE = "density._transform._transforms.0.log_scale"
 UNREADABLE = "damaged or not a safetensors file"
 DAMAGE_TO_WEIGHTS = {
@@ -39,6 +40,7 @@ DAMAGE_TO_WEIGHTS = {
     "complex": (of(NAME, lambda t: t * 1j), f"{NAME} is of type complex64, not float32"),
     "too large": (of(NAME, lambda t: t.double().fill_(1e300)), f"{NAME} holds non-finite numbers"),
     "other indices": (of(INDICES, lambda t: t.fill_(10**6)), f"{INDICES} holds other indices"),
+    "another mask": (of(MASK, torch.logical_not), f"{MASK} holds other indices"),
     "overflow": (
         of(OFFSET, lambda t: t.fill_(3e38)),
         "gives no finite numbers .*codes of a grey image is not finite",
