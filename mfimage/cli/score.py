@@ -47,7 +47,7 @@ def calibrate(
         split: Images not trained on: test, valid, or all of a set of its own.
     """
     from mfimage.ood import Detector
-    from mfimage.ood.detector import require_enough
+    from mfimage.ood.checks import require_enough
     from mfimage.pretrained import locate
 
     if not Path(model).is_dir():
@@ -167,6 +167,7 @@ def _judged(files: ImageSet, found: Verdicts) -> list[dict[str, Any]]:
         ),
         "verdict": ["strange" if strange else "familiar" for strange in found.is_ood],
         "reason": found.reasons,
+        "sentence": found.sentences,
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mfimage.console import counted
 from mfimage.errors import UsageError
 from mfimage.ood.evidence import SHARES, Evidence, Mixture, Tail
 from mfimage.ood.scores import CHOICES, Reference
 from mfimage.ood.statistics import WORDS
-from mfimage.settings import is_number
+from mfimage.settings import is_number, whole_number
 
 _POSITIVE = ("spread", "heat", "sigma", "scale", "excess", "last")
 
@@ -33,6 +34,7 @@ class DetectorCalibration:
     usual: Reference  # what scores other than `auto` compare with
     heat: float  # see `heat_scale`
     evidence: Evidence | None  # what `auto` knows; None for other scores
+    dropped: int = 0  # calibration images that were left out on request
 
     @property
     def threshold(self) -> float:
@@ -46,17 +48,34 @@ class DetectorCalibration:
         Of n calibration images that are drawn like those to come, with the threshold the r-th smallest score,
         it follows Beta(n + 1 − r, r). Vovk, Conditional validity of inductive conformal predictors, 2013.
         """
+        return self._share_above(len(self.scores))
+
+    def _share_above(self, count: int) -> tuple[float, float]:
+        """Where the share above the threshold lies, had it been found among so many images."""
         from scipy.stats import beta
 
         rank = conformal_rank(len(self.scores), self.alpha)
-        low, high = beta.ppf((0.025, 0.975), len(self.scores) + 1 - rank, rank)
+        low, high = beta.ppf((0.025, 0.975), count + 1 - rank, rank)
         return float(low), float(high)
 
     @property
     def promise(self) -> str:
         """How many false alarms there will be, in words."""
         low, high = self.false_alarms
-        return f"of familiar images {low:.2%} to {high:.2%} will be called strange (with 95 % probability)"
+        share = f"{low:.2%} to {high:.2%} will be called strange (with 95 % probability)"
+        if not self.dropped:
+            return f"of familiar images {share}"
+        low, high = self._share_above(len(self.scores) + self.dropped)
+        left = f"{counted(self.dropped, 'calibration image')} dropped on request"
+        return f"of images like those kept {share}; {left}: if such are familiar too, {low:.2%} to {high:.2%}"
+
+    def joined(self, scores: Tensor, values: Tensor, surprises: Tensor) -> DetectorCalibration:
+        """Let more familiar images join: their scores, (m,), named statistics, (m, 8), and surprises."""
+        scores, order = torch.cat([self.scores, scores.double()]).sort(stable=True)
+        return replace(
+            self, scores=scores, values=torch.cat([self.values, values])[order],
+            surprises=torch.cat([self.surprises, surprises]).sort(0).values,
+        )  # fmt: skip
 
     def p_values(self, scores: Tensor) -> Tensor:
         """Compute p = (1 + #{calibration scores ≥ s}) / (n + 1), shape (B,): uniform for familiar images.
@@ -118,6 +137,7 @@ def parse_calibration(values: dict[str, Any]) -> DetectorCalibration:
         _tensor(values, "values", len(scores), names), surprises, _tensor(values, "centre", names),
         _tensor(values, "spread", names), _reference(values["usual"]), float(_tensor(values, "heat")),
         None if values["evidence"] is None else _evidence(values["evidence"]),
+        whole_number("dropped", values.get("dropped", 0)),
     )  # fmt: skip
 
 

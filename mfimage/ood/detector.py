@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -14,21 +16,17 @@ from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, ModelError, UsageError, boundary
 from mfimage.inputs import AnyImages, Sigma, image_batches, require_image_manifold
 from mfimage.models import ChartedModel, GenerativeModel
-from mfimage.ood.calibration import (
-    DetectorCalibration,
-    check_alpha,
-    conformal_rank,
-    parse_calibration,
-)
-from mfimage.ood.evidence import SHARES, combined, features, fit_evidence
+from mfimage.ood.calibration import DetectorCalibration, check_alpha, conformal_rank, parse_calibration
+from mfimage.ood.checks import FIT, require_enough, require_fit, require_sound
+from mfimage.ood.evidence import SHARES, combined, fit_evidence
+from mfimage.ood.outliers import SHOWN, Outlier, outliers, to_drop
 from mfimage.ood.scores import CHOICES, SCORES, VOLUME, reference_of
-from mfimage.ood.statistics import Statistics, heat_scale, statistics_of
+from mfimage.ood.statistics import WORDS, Statistics, heat_scale, statistics_of
 from mfimage.ood.verdicts import Verdicts
 from mfimage.pretrained import CALIBRATION, read_calibration, weights_hash, write_calibration
 from mfimage.settings import plain, whole_number
 
 DETECTOR = "detector"  # the section of a detector in `model.measured` and calibration.json
-_FIT = 0.6  # share of the calibration images that the density is fitted on, unless it is given its own
 
 
 class Detector:
@@ -42,6 +40,7 @@ class Detector:
 
     Attributes:
         threshold_: Score above which an image is strange.
+        strangest_: Of the images it was calibrated on, strangest first; empty where that is not known.
 
     Raises:
         UsageError: If there is no such score.
@@ -61,9 +60,15 @@ class Detector:
         self.model = cast(ChartedModel, model)
         self.score_name, self.batch_size = score, whole_number("batch_size", batch_size, 1)
         self._calibration: DetectorCalibration | None = None
+        self.strangest_: list[Outlier] = []
 
     def calibrate(
-        self, images: AnyImages, alpha: float = 0.01, density_images: AnyImages | None = None, seed: int = 0
+        self,
+        images: AnyImages,
+        alpha: float = 0.01,
+        density_images: AnyImages | None = None,
+        seed: int = 0,
+        drop: int | Sequence[int] = 0,
     ) -> Detector:
         """Learn from familiar images what is usual, and set the threshold; return the detector.
 
@@ -74,6 +79,8 @@ class Detector:
             density_images: What the density is fitted on, such as the training images. If not given, 60 % of
                 `images`, drawn at random, which then leave 40 % for the threshold.
             seed: Of the draw and the fit.
+            drop: How many of the strangest images are left out of the scores, or which, as positions among
+                the images; what is promised then says so.
 
         Raises:
             UsageError: If the images are too few for α; the message says how many are needed.
@@ -86,28 +93,74 @@ class Detector:
             require_enough(len(images), alpha, density_images is None)
         held = self._statistics(images)
         require_enough(len(held), alpha, density_images is None)
-        if density_images is None:
-            order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
-            cut = round(_FIT * len(held))
-            fitted, held = held.subset(order[:cut]), held.subset(order[cut:])
+        strangest, dropped = to_drop(drop, len(held))
+        if density_images is not None:
+            rows, fitted = torch.arange(len(held)), self._statistics(density_images)
         else:
-            fitted = self._statistics(density_images)
+            rows = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
+            cut = round(FIT * len(held))
+            fit, rows = rows[:cut], rows[cut:]
+            fitted = held.subset(fit[~torch.isin(fit, dropped)])
+        kept = rows[~torch.isin(rows, dropped)]
+        held, named = held.subset(kept), len(rows) - len(kept)
+        return self._keep(held, kept, self._draft(fitted, held, alpha, seed), strangest, named)
+
+    def _draft(self, fitted: Statistics, held: Statistics, alpha: float, seed: int) -> DetectorCalibration:
+        """What is learned before any score."""
         if len(fitted) < 2:
             raise UsageError("a density needs at least 2 images to be fitted on")
-        draft = DetectorCalibration(
-            weights_hash(self.model), self.score_name, alpha, torch.zeros(0), torch.zeros(0),
-            torch.zeros(0, len(SHARES)), fitted.values.mean(0), fitted.values.std(0).clamp_min(1e-6),
+        require_sound(fitted.sound)
+        none = torch.zeros(0).double()
+        return DetectorCalibration(
+            weights_hash(self.model), self.score_name, alpha, none, none.new_zeros(0, len(WORDS)),
+            none.new_zeros(0, len(SHARES)), fitted.values.mean(0), fitted.values.std(0).clamp_min(1e-6),
             reference_of(fitted), heat_scale(held),
             fit_evidence(fitted, seed) if self.score_name == "auto" else None,
         )  # fmt: skip
-        _require_sound(fitted.sound)
-        found, surprises = self._scores(held, draft)
-        scores, order = found.sort()
-        _require_sound(held.sound & scores.isfinite())
-        self._calibration = replace(
-            draft, scores=scores, values=held.values[order], surprises=surprises.sort(0).values
+
+    def _keep(
+        self, held: Statistics, rows: Tensor, draft: DetectorCalibration, strangest: int, named: int
+    ) -> Detector:
+        """Set the threshold by images, of which the strangest are left out, as were others by name."""
+        scores, surprises = self._scores(held, draft)
+        require_sound(held.sound & scores.isfinite())
+        order = scores.argsort(descending=True)
+        conformal_rank(max(0, len(order) - strangest), draft.alpha)
+        kept, shown = order[strangest:], order[: max(SHOWN, strangest)]
+        known = replace(draft, dropped=strangest + named).joined(
+            scores[kept], held.values[kept], surprises[kept] if len(surprises) else surprises
         )
+        verdicts = self._verdicts(held.subset(shown), known)
+        self.strangest_ = outliers(verdicts, rows[shown].tolist(), len(order), strangest)
+        self._calibration = known
         return self
+
+    def update(self, images: AnyImages) -> Detector:
+        """Let more familiar images join those that the threshold comes from; return the detector.
+
+        The density stays as it is, so that the scores are those that calibrating on both sets together would
+        give with the same `density_images`; so does what heat maps are measured by.
+
+        Args:
+            images: Familiar images, seen neither in training nor in a calibration before, as for `calibrate`.
+
+        Raises:
+            UsageError: Before `calibrate`.
+            DataError: If images are not of the model's size.
+            ModelError: If the model gives no finite numbers for some of them.
+        """
+        known, held = self.calibration, self._statistics(images)
+        scores, surprises = self._scores(held, known)
+        require_sound(held.sound & scores.isfinite())
+        self._calibration, self.strangest_ = known.joined(scores, held.values, surprises), []
+        return self
+
+    def with_alpha(self, alpha: float) -> Detector:
+        """Return a detector that calls another share of familiar images strange; UsageError if too small."""
+        known, other = self.calibration, copy(self)
+        conformal_rank(len(known.scores), alpha)
+        other._calibration = replace(known, alpha=float(alpha))
+        return other
 
     @property
     def calibration(self) -> DetectorCalibration:
@@ -136,8 +189,9 @@ class Detector:
             DataError: If images are not of the model's size.
             ModelError: If sigma is given to a model that was not trained with noise.
         """
-        known = self.calibration
-        found = self._statistics(images, sigma)
+        return self._verdicts(self._statistics(images, sigma), self.calibration)
+
+    def _verdicts(self, found: Statistics, known: DetectorCalibration) -> Verdicts:
         scores, surprises = self._scores(found, known)
         sound = found.sound & scores.isfinite()
         scores = scores.where(sound, torch.inf)
@@ -182,7 +236,7 @@ class Detector:
             raise ModelError(f"{path}: was made for another model: calibrate this one (mfimage calibrate)")
         detector = cls(model, known.score)
         with boundary(ModelError, damaged):
-            _require_fit(known, detector.model)
+            require_fit(known, detector.model)
         detector._calibration = known
         return detector
 
@@ -200,35 +254,3 @@ class Detector:
             return SCORES[self.score_name](found, known.usual), torch.zeros(0, len(SHARES)).double()
         surprises = known.evidence.surprises(found)
         return combined(surprises), surprises
-
-
-def _require_fit(known: DetectorCalibration, model: ChartedModel) -> None:
-    """Raise ValueError unless what was learned has the sizes of a model's statistics."""
-    grey = torch.full((1, *model.shape), 0.5, dtype=torch.float32, device=model.device)
-    found = statistics_of(grey, model)
-    if known.usual.codes.shape[1] != found.u.shape[1]:
-        raise ValueError(f"it has codes of {known.usual.codes.shape[1]} numbers")
-    if known.evidence is None:
-        return
-    count = known.evidence.mixture.means.shape[1]
-    if count != features(found, known.evidence.full).shape[1]:
-        raise ValueError(f"its density sees {count} statistics")
-    if len(known.evidence.energy) != found.energies.shape[1]:
-        raise ValueError(f"it has {len(known.evidence.energy)} energies")
-
-
-def _require_sound(sound: Tensor) -> None:
-    """Raise ModelError unless all of the calibration images have finite numbers."""
-    if lost := int((~sound).sum()):
-        raise ModelError(
-            f"the model gives no finite numbers for {lost} of {len(sound)} calibration images: it is "
-            "damaged, or these are not such images as it was trained on"
-        )
-
-
-def require_enough(count: int, alpha: float, divided: bool) -> None:
-    """Raise UsageError if images are too few to calibrate on; `divided`: the density takes some of them."""
-    if divided:
-        conformal_rank(count - round(_FIT * count), alpha, 1 - _FIT)
-    else:
-        conformal_rank(count, alpha)

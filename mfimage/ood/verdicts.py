@@ -81,6 +81,28 @@ class Verdicts:
             found.append(what if strange else "")
         return found
 
+    @property
+    def sentences(self) -> list[str]:
+        """Say the verdict on each image in a sentence: what it is, in which way, and how seldom that is."""
+        columns = self.reasons, self.is_ood.tolist(), self.ordinary.tolist(), self.p_values.tolist()
+        said = []
+        for reason, strange, ordinary, p in zip(*columns, strict=True):
+            if not strange:
+                said.append(f"familiar: {how_many(p)} as strange")
+            elif reason == UNSOUND:
+                said.append(f"strange: {reason}")
+            else:
+                way = reason if ordinary else f"far out: {reason}"
+                said.append(f"strange, {way}; {how_many(p, at_most=True)} as strange")
+        return said
+
+
+def how_many(p: float, at_most: bool = False) -> str:
+    """Say a p-value in words: one familiar image in 500 is; of calibration images it counts one too many."""
+    if p > 0.5:
+        return "most familiar images are"
+    return f"{'at most ' if at_most else ''}one familiar image in {round(1 / p):,} is"
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -217,13 +239,14 @@ def power(strange: Tensor, calibration: DetectorCalibration) -> dict[float, floa
 
 def _gallery(images: ImageSet, verdicts: Verdicts, rows: Tensor) -> Pictures:
     """Images beside their heat-maps, with what is said of them."""
-    reasons, shown = verdicts.reasons, []
+    sentences, shown = verdicts.sentences, []
     for row in rows.tolist():
         x, heat = images.batch([row]), verdicts.heatmaps[row : row + 1]
-        score, p = (number(float(values[row])) for values in (verdicts.scores, verdicts.p_values))
-        words = f"p {p}: {reasons[row] or 'familiar'}"
+        score = number(float(verdicts.scores[row]))
         pair = torch.cat([x, heat.expand_as(x)])
-        shown.append(picture(pair, "image and heat-map", 2, images.paths[row], Cell(score, True), words))
+        shown.append(
+            picture(pair, "image and heat-map", 2, images.paths[row], Cell(score, True), sentences[row])
+        )
     return Pictures(shown, grid=True)
 
 

@@ -37,12 +37,14 @@ def test_csv_json_lines_and_text_say_the_same(mfimage, run, tmp_path):
     rows = [json.loads(line) for line in out.splitlines()]
     assert len(rows) == 36
     written = table("out.csv")
-    assert list(written[0]) == ["path", "score", "p_value", "p_far_out", "p_ordinary", "verdict", "reason"]
+    ways = ["p_far_out", "p_ordinary"]
+    assert list(written[0]) == ["path", "score", "p_value", *ways, "verdict", "reason", "sentence"]
     assert [row["path"] for row in written] == [row["path"] for row in rows]
     assert all(row["verdict"] == "strange" and row["reason"] for row in rows[30:])
     assert all(row["p_value"] <= 0.02 for row in rows[30:])
     assert sum(row["verdict"] == "strange" for row in rows[:30]) <= 5
-    assert len(mfimage(*given)[1].splitlines()[0].split("\t")) == 7
+    assert all(row["sentence"].startswith(row["verdict"]) for row in rows)
+    assert len(mfimage(*given)[1].splitlines()[0].split("\t")) == 8
 
 
 def test_fail_on_ood_exits_10(mfimage, run):
@@ -92,7 +94,7 @@ def test_an_infinite_score_says_why(mfimage, tiny_run, run, monkeypatch, calibra
     given = ["score", "same/0.png", "odd/0.png", "-m", run if calibrated else tiny_run]
     lines = [line.split("\t") for line in mfimage(*given)[1].splitlines()]
     assert [line[1] == "inf" for line in lines] == [False, True]
-    assert [line[-1] for line in lines] == ["", UNSOUND]
+    assert [line[6 if calibrated else -1] for line in lines] == ["", UNSOUND]
     rows = json.loads(mfimage(*given, "--json", "--csv", "out.csv")[1])["scores"]
     assert [(row["score"] is None, row["reason"]) for row in rows] == [(False, ""), (True, UNSOUND)]
     assert [row["reason"] for row in table("out.csv")] == ["", UNSOUND]

@@ -21,6 +21,7 @@ from mfimage.datasets import Points
 from mfimage.errors import DataError, ModelError, UsageError
 from mfimage.ood import drift_of
 from mfimage.ood.scores import CHOICES
+from mfimage.ood.statistics import UNSOUND
 from mfimage.ood.verdicts import power
 from mfimage.pretrained import read_calibration, write_calibration
 
@@ -85,6 +86,11 @@ def test_a_verdict_says_in_which_way_an_image_is_strange(detector):
     assert strange.ordinary.tolist() == [False, True, False]
     assert [reason.startswith("too ordinary: ") for reason in strange.reasons] == [False, True, False]
     assert strange.counted == "3 of 3 images are strange, 1 of them too ordinary"
+    said = replace(strange, p_values=torch.tensor([0.6, 0.002, 0.01]).double()).sentences
+    assert said[1].startswith("strange, too ordinary: ")
+    assert said[1].endswith("; at most one familiar image in 500 is as strange")
+    assert said[2].startswith("strange, far out: ")
+    assert found.sentences[0].startswith("familiar: ")
     familiar = detector.score(bump_images(400, 6)).ways
     for way in familiar.T:
         assert abs(float((way <= 0.25).double().mean()) - 0.25) < 0.12
@@ -102,6 +108,57 @@ def test_too_few_images_are_told_before_any_work(model, monkeypatch):
         Detector(model).calibrate(Points(bump_images(50), "bumps"), 0.001)
     with pytest.raises(UsageError, match="alpha lies between 0 and 1"):
         Detector(model).calibrate(Points(bump_images(50), "bumps"), 2.0)
+
+
+@pytest.mark.parametrize("score", ["auto", "reconstruction", "complexity"])
+def test_images_that_join_later_count_as_if_they_had_been_there(model, score, tmp_path):
+    """The same density, the same scores: nothing is lost or kept of the order in which they came."""
+    first, later, density = bump_images(120, 1), bump_images(80, 2), bump_images(300, 3)
+    joined = Detector(model, score).calibrate(first, 0.02, density).update(later)
+    known = Detector(model, score).calibrate(torch.cat([first, later]), 0.02, density).calibration
+    assert joined.threshold_ == known.threshold
+    for name in ("scores", "surprises"):
+        assert torch.equal(getattr(joined.calibration, name), getattr(known, name))
+    assert torch.equal(joined.calibration.values.sort(0).values, known.values.sort(0).values)
+    joined.save(tmp_path)
+    assert torch.equal(Detector.load(tmp_path, model).calibration.scores, known.scores)
+    with pytest.raises(UsageError, match="not calibrated"):
+        Detector(model, score).update(later)
+
+
+def test_another_share_of_false_alarms_is_another_threshold(detector):
+    strict = detector.with_alpha(0.005)
+    assert strict.threshold_ == detector.calibration.scores[240 - 1]  # ⌈241 · 0.995⌉ = 240
+    assert detector.calibration.alpha == 0.02
+    with pytest.raises(UsageError, match="999 are needed"):
+        detector.with_alpha(0.001)
+
+
+def test_the_strangest_calibration_images_are_told_and_dropped_on_request_alone(model, tmp_path):
+    images, density = bump_images(200, 1), bump_images(300, 3)
+    images[[17, 90]] = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    detector = Detector(model).calibrate(images, 0.02, density)
+    found, promise = detector.strangest_, detector.calibration.promise
+    assert {one.row for one in found[:2]} == {17, 90}
+    assert [one.p_value for one in found] == [0.01, 0.01, 0.015, 0.02, 0.025]  # of 200, the first two alike
+    assert not any(one.dropped for one in found)
+    assert "dropped" not in promise
+    for drop in (2, [90, 17]):
+        known = Detector(model).calibrate(images, 0.02, density, drop=drop).calibration
+        assert (len(known.scores), known.dropped) == (198, 2)
+        assert torch.equal(known.scores, detector.calibration.scores[:198])
+        assert "of images like those kept" in known.promise
+        assert "2 calibration images dropped on request: if such are familiar too" in known.promise
+    least = Detector(model).calibrate(images, 0.02, density, drop=2)
+    assert [one.dropped for one in least.strangest_] == [True, True, False, False, False]
+    least.save(tmp_path)
+    assert Detector.load(tmp_path, model).calibration.promise == least.calibration.promise
+
+
+@pytest.mark.parametrize("drop", [-1, 1.5, [200], ["a"], 199])
+def test_what_cannot_be_dropped_is_refused(model, drop):
+    with pytest.raises(UsageError, match=r"drop|too few for alpha"):
+        Detector(model, "reconstruction").calibrate(bump_images(200, 1), 0.02, bump_images(50, 3), drop=drop)
 
 
 def test_pyod_names(detector):
@@ -309,6 +366,7 @@ def test_a_score_that_is_not_finite_is_strange_and_says_why(broken, score):
     assert found.is_ood[lost].all()
     assert (found.p_values[lost] == found.p_values.min()).all()
     assert {found.reasons[i] for i in lost.nonzero()} == {"the model gives no finite numbers for it"}
+    assert {found.sentences[i] for i in lost.nonzero()} == {f"strange: {UNSOUND}"}
 
 
 def test_nothing_is_calibrated_on_what_is_not_finite(broken):
