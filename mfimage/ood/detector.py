@@ -102,8 +102,8 @@ class Detector:
             fit, rows = rows[:cut], rows[cut:]
             fitted = held.subset(fit[~torch.isin(fit, dropped)])
         kept = rows[~torch.isin(rows, dropped)]
-        held, named = held.subset(kept), len(rows) - len(kept)
-        return self._keep(held, kept, self._draft(fitted, held, alpha, seed), strangest, named)
+        held = held.subset(kept)
+        return self._keep(held, kept, self._draft(fitted, held, alpha, seed), strangest, len(dropped))
 
     def _draft(self, fitted: Statistics, held: Statistics, alpha: float, seed: int) -> DetectorCalibration:
         """What is learned before any score."""

@@ -52,7 +52,7 @@ def to_drop(drop: int | Sequence[int], count: int) -> tuple[int, Tensor]:
     """Read what is to be left out of `count` images: so many of the strangest, or rows; UsageError else."""
     if not isinstance(drop := plain(drop), tuple):
         return whole_number("drop", drop), torch.zeros(0, dtype=torch.long)
-    rows = [whole_number("a row of drop", row) for row in drop]
+    rows = sorted({whole_number("a row of drop", row) for row in drop})
     if rows and max(rows) >= count:
         raise UsageError(f"drop: there is no row {max(rows)} of {count} images")
     return 0, torch.tensor(rows, dtype=torch.long)
