@@ -16,7 +16,9 @@ MODELS = (
 )  # fmt: skip
 SHOWN_BY = {  # the verbs that can show the messages of a file, outside the verbs themselves
     "cli/__init__.py": ("score",),
+    "cli/calibrate.py": ("calibrate",),
     "cli/denoise.py": ("denoise",),
+    "cli/stream.py": ("score",),
     "cli/stylegan.py": ("stylegan sample",),
     "cli/train.py": ("train",),
     "console.py": ("train", "denoise", "evaluate"),  # which asks `options_of` whether the verb has it

@@ -6,7 +6,7 @@ import pytest
 
 from mfimage import Config, ModelConfig, config, presets
 from mfimage.algorithms import ALGORITHMS
-from mfimage.cli import denoise, evaluate, score, train
+from mfimage.cli import calibrate, denoise, evaluate, train
 from mfimage.config import Reading
 from mfimage.denoising.methods import METHODS
 from mfimage.errors import UsageError
@@ -89,7 +89,7 @@ def test_a_run_may_be_given_more_and_nothing_else():
 def test_every_name_that_can_be_chosen_stands_for_something():
     pairs = [
         (config.AlgorithmName, ALGORITHMS), (config.KindName, KINDS), (config.PresetName, presets),
-        (denoise.MethodName, {"auto", *METHODS}), (score.ScoreName, {"auto", *SCORES}),
+        (denoise.MethodName, {"auto", *METHODS}), (calibrate.ScoreName, {"auto", *SCORES}),
         (evaluate.MetricName, METRICS), (evaluate.ProtocolName, PROTOCOLS),
         (train.ExperimentName, EXPERIMENTS), (config.BudgetName, BUDGETS),
     ]  # fmt: skip

@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 from cyclopts import App, CycloptsError, Parameter
 
 from mfimage import __version__, console, outputs
-from mfimage.cli import denoise, evaluate, manifold, score, stylegan, train
+from mfimage.cli import calibrate, denoise, evaluate, manifold, score, stylegan, train
 from mfimage.cli.options import Talk
 from mfimage.errors import UsageError
 from mfimage.streams import settle_streams
@@ -29,7 +29,7 @@ app = App(
     default_parameter=Parameter(negative_bool=(), negative_iterable=()),
 )
 for verb in (
-    train.train, manifold.sample, denoise.denoise, score.calibrate, score.score, manifold.log_prob,
+    train.train, manifold.sample, denoise.denoise, calibrate.calibrate, score.score, manifold.log_prob,
     manifold.directions, manifold.interpolate, train.dimension, evaluate.evaluate, evaluate.compare,
     train.pack, train.reproduce, train.demo,
 ):  # fmt: skip

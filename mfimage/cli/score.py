@@ -1,16 +1,19 @@
-"""The verbs that find what does not belong: calibrate, score."""
+"""The verb that finds what does not belong: score."""
 
 from __future__ import annotations
 
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from mfimage import console
 from mfimage.cli import options as opt
+from mfimage.cli.lists import refuse_options
+from mfimage.cli.rows import judged, word
+from mfimage.cli.stream import Streaming, score_stream
 from mfimage.cli.values import DEVIATION
 from mfimage.errors import ModelError, UsageError
 from mfimage.outputs import claim, hold
@@ -19,63 +22,11 @@ if TYPE_CHECKING:
     from mfimage.datasets import ImageSet
     from mfimage.ood import Detector, Verdicts
 
-ScoreName = Literal[
-    "auto", "reconstruction", "two-sided", "latent", "density", "joint", "typicality", "complexity",
-    "neighbours", "local-dimension",
-]  # fmt: skip
 _STRANGE = 10  # exit code of --fail-on-ood
-_DENSITY, _BYTES = 60_000, 2**29  # of training images, at most, that the density is fitted on
-
-
-def calibrate(
-    *data: opt.Data,
-    model: opt.Model = "runs/latest",
-    alpha: float = 0.01,
-    kind: Annotated[ScoreName, Parameter(name="--score")] = "auto",
-    split: str = "test",
-    seed: opt.Seed = 0,
-    batch_size: opt.BatchSize = 256,
-    options: opt.Options = opt.Options(),
-) -> None:
-    """Learn from familiar images what is usual, and write calibration.json beside the model.
-
-    The threshold comes from the split, and the density from the training split, unless the split is all.
-
-    Args:
-        alpha: Share of familiar images that may be called strange.
-        kind: What is calibrated; auto is the density of all statistics.
-        split: Images not trained on: test, valid, or all of a set of its own.
-    """
-    from mfimage.ood import Detector
-    from mfimage.ood.checks import require_enough
-    from mfimage.pretrained import locate
-
-    if not Path(model).is_dir():
-        raise UsageError(
-            f"--model {model}: a calibration lies beside the weights: give a directory of this machine"
-        )
-    hold(locate(model))  # not to find out at the end that nothing may be written there
-    flow = options.load(model, projects=True)
-    detector, density = Detector(flow, kind, batch_size), None
-    held = options.split(data, split, flow)
-    require_enough(len(held), alpha, split == "all")
-    if split != "all":
-        density = options.split(data, "train", flow, min(_DENSITY, _BYTES // math.prod(flow.shape)))
-    detector.calibrate(held, alpha, density, seed)
-    path = detector.save(locate(model))
-    known = detector.calibration
-    low, high = known.false_alarms
-    values = {
-        "calibration": str(path), "threshold": known.threshold, "images": len(known.scores),
-        "false_alarms": [low, high],
-    }  # fmt: skip
-    images = console.counted(len(known.scores), "image")
-    options.say(f"threshold {known.threshold:.6g} from {images}, alpha {alpha:g}: {known.promise}")
-    options.put(values, [path])
 
 
 def score(
-    *inputs: opt.Inputs,
+    *inputs: Annotated[opt.Inputs, Parameter(required=False, allow_leading_hyphen=True)],  # - is a stream
     model: opt.Model = "runs/latest",
     table: Annotated[Path | None, Parameter(name="--csv")] = None,
     jsonl: opt.Flag = False,
@@ -86,12 +37,15 @@ def score(
     batch: opt.Flag = False,
     fail_on_ood: opt.Flag = False,
     batch_size: opt.BatchSize = 256,
+    streaming: Streaming = Streaming(),
     options: opt.Options = opt.Options(),
 ) -> None:
     """Score images (higher is stranger), a line each; of a calibrated model also p-value, verdict and reason.
 
     Without a calibration the score is the reconstruction error a pixel. It is inf, with a reason, where the
-    model gives no finite numbers.
+    model gives no finite numbers. An input - stands for paths on standard input, one a line, that are scored
+    as they come; what cannot be read has a line with its reason, and a drift is told at the image at which it
+    is noticed.
 
     Args:
         table: Write the rows here as CSV.
@@ -114,6 +68,14 @@ def score(
 
     if jsonl and options.json:
         raise UsageError("--json and --jsonl: choose one")
+    refuse_options(inputs)
+    if streaming.asked(inputs):
+        whole = {"--csv": table, "--heatmaps": heatmaps, "--report": report, "--ood": ood, "--batch": batch}
+        whole["--json"] = options.json
+        if of_a_set := [name for name, value in whole.items() if value]:
+            raise UsageError(f"{' and '.join(of_a_set)}: not of a stream, which has no end; use --jsonl")
+        strange = score_stream(model, streaming, sigma, jsonl, fail_on_ood, batch_size, options)
+        sys.exit(_STRANGE if strange and fail_on_ood else 0)
     if ood and report is None:
         raise UsageError("--ood is for the curves of a page: say where with --report")
     place = locate(model)
@@ -124,6 +86,7 @@ def score(
     flow = options.load(str(place), projects=True)
     detector = Detector.load(place, flow) if DETECTOR in flow.measured else None
     asked = {"--heatmaps": heatmaps, "--batch": batch, "--fail-on-ood": fail_on_ood, "--report": report}
+    asked["--budget"] = streaming.budget
     if detector is None and (wanted := [name for name, value in asked.items() if value]):
         need = f"{' and '.join(wanted)} {'need' if len(wanted) > 1 else 'needs'}"
         raise ModelError(f"{model}: not calibrated, which {need}: mfimage calibrate IMAGES --model {model}")
@@ -138,9 +101,10 @@ def score(
         for row in rows if math.inf in errors else ():
             row["reason"] = UNSOUND if row["score"] == math.inf else ""
     else:
+        detector = streaming.retuned(detector)
         detector.batch_size = batch_size
         found = detector.score(files, sigma)
-        rows = _judged(files, found)
+        rows = judged(files.paths, found)
         options.say(f"{found.counted}; {detector.calibration.promise}")
         with late:
             _draw(rows, files, found, heatmaps)
@@ -149,27 +113,11 @@ def score(
     with late:
         if table is not None:
             write_csv(table, rows)
-    lines = [console.json_text(row) if jsonl else tuple(map(_word, row.values())) for row in rows]
+    lines = [console.json_text(row) if jsonl else tuple(map(word, row.values())) for row in rows]
     options.put({"scores": rows, "skipped": files.skipped, **more}, lines)
     late.end()
     if fail_on_ood and any(row["verdict"] == "strange" for row in rows):
         sys.exit(_STRANGE)
-
-
-def _judged(files: ImageSet, found: Verdicts) -> list[dict[str, Any]]:
-    """Give the row of each image."""
-    columns: dict[str, Any] = {
-        "path": files.paths,
-        "score": found.scores.tolist(),
-        "p_value": found.p_values.tolist(),
-        **dict(
-            zip(("p_far_out", "p_ordinary"), found.ways.T.tolist(), strict=True) if len(found.ways) else ()
-        ),
-        "verdict": ["strange" if strange else "familiar" for strange in found.is_ood],
-        "reason": found.reasons,
-        "sentence": found.sentences,
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _draw(rows: list[dict[str, Any]], files: ImageSet, found: Verdicts, folder: Path | None) -> None:
@@ -205,7 +153,3 @@ def _of_the_set(
         page = score_page(files, found, detector.calibration, drift, strange)
         options.say(f"{page.write(report)}: the page")
     return {} if drift is None else {"drift": vars(drift)}
-
-
-def _word(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

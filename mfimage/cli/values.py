@@ -66,6 +66,23 @@ def _duration() -> Parameter:
 DURATION = _duration()
 
 
+def _rate() -> Parameter:
+    """Make the parameter of a rate in one argument, as 3/day; it is told a day."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> float:
+        text = tokens[-1].value
+        days = {"hour": 1 / 24, "day": 1, "week": 7, "month": 30, "year": 365}
+        found = re.fullmatch(r"(\d+\.?\d*|\.\d+)/(hour|day|week|month|year)", text)
+        if found and float(found[1]) > 0:
+            return float(found[1]) / days[found[2]]
+        raise ValueError(f"{text}: a rate above 0 is expected, as 3/day, 1/week or 1/month")
+
+    return Parameter(converter=convert, n_tokens=1, allow_leading_hyphen=True, metavar="3/day|1/month")
+
+
+RATE = _rate()
+
+
 def _deviation() -> Parameter:
     """Make the parameter of a noise's deviation on the scale of [0, 1], as a number or a quotient."""
 

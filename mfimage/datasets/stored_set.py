@@ -153,9 +153,13 @@ class StoredSet(Dataset):
         images = self.batch(slice(None))
         exact = (images * 255).round().to(torch.uint8)
         kept = exact if torch.equal(exact.float() / 255, images) else images
-        paths = tuple(self.store.path(row) for row in self.rows.tolist())
-        known = self.labels
+        known, paths = self.labels, self.paths
         return ImageSet(kept, self.name, self.split, paths, self.skipped, known, self.notes, self.classes)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What each image is called."""
+        return tuple(self.store.path(row) for row in self.rows.tolist())
 
     def statistics(self) -> dict[str, Any]:
         """Of `sampled` images; sha256 is of the files (names, sizes), the rows and the preparation.

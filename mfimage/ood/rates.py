@@ -37,9 +37,7 @@ def budget_alpha(budget: float, per_day: float, known: DetectorCalibration | Non
             f"a budget of {budget:g} a day is more than half of {per_day:,.6g} images a day: give a smaller"
         )
     if known is not None and alpha < (least := least_alpha(known)):
-        raise UsageError(
-            f"{too_few(budget, per_day, known)}, or give a budget of {least * per_day:.3g} a day"
-        )
+        raise UsageError(f"{too_few(budget, per_day, known)}, or give a budget of {least * per_day:.3g}/day")
     return alpha
 
 
