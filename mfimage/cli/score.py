@@ -86,7 +86,7 @@ def score(
     flow = options.load(str(place), projects=True)
     detector = Detector.load(place, flow) if DETECTOR in flow.measured else None
     asked = {"--heatmaps": heatmaps, "--batch": batch, "--fail-on-ood": fail_on_ood, "--report": report}
-    asked["--budget"] = streaming.budget
+    asked["--budget"] = streaming.budget is not None
     if detector is None and (wanted := [name for name, value in asked.items() if value]):
         need = f"{' and '.join(wanted)} {'need' if len(wanted) > 1 else 'needs'}"
         raise ModelError(f"{model}: not calibrated, which {need}: mfimage calibrate IMAGES --model {model}")

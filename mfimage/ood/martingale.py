@@ -142,6 +142,6 @@ class Bets:
 def _paid(p: Numbers) -> Numbers:
     """What each bet pays for p-values (B, J), shape (B, J, K)."""
     ends = np.stack([p, 1 - p], 2).clip(_LEAST)
-    paid = [1 - w + w * k * ends ** (k - 1) for w, k in _POWERS]
+    paid: list[np.ndarray] = [1 - w + w * k * ends ** (k - 1) for w, k in _POWERS]
     paid += [1 - w + w / a * (ends <= a) for w, a in _STEPS]
     return np.stack(paid, 3).reshape(*p.shape, -1)

@@ -110,6 +110,6 @@ class Allowance:
         now = self.clock()
         self.saved += self.rate * (now - self.last) / DAY
         self.last = now
-        given = self.saved * _PART * (1 - _PART) ** np.arange(count)
+        given = np.float64(self.saved * _PART) * np.power(1 - _PART, np.arange(count, dtype=np.float64))
         self.saved -= float(given.sum())
         return given
