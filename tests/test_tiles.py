@@ -3,8 +3,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mfimage.denoising.tiles import OVERLAP, hann, in_tiles, starts
 from mfimage.errors import DataError, UsageError
+from mfimage.tiles import OVERLAP, hann, in_tiles, starts
 
 SIZES = [(8, 8), (8, 9), (11, 8), (23, 37), (64, 16)]
 
