@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -15,14 +16,17 @@ from mfimage.errors import DataError, ModelError, UsageError, boundary
 from mfimage.inputs import AnyImages, Sigma, image_batches, require_image_manifold
 from mfimage.models import ChartedModel, GenerativeModel
 from mfimage.ood.calibration import (
+    NO_MAPS,
     DetectorCalibration,
     check_alpha,
     conformal_rank,
     parse_calibration,
 )
 from mfimage.ood.evidence import SHARES, combined, features, fit_evidence
+from mfimage.ood.maps import Surroundings, describe, learn_maps
+from mfimage.ood.places import Place
 from mfimage.ood.scores import CHOICES, SCORES, VOLUME, reference_of
-from mfimage.ood.statistics import Statistics, heat_scale, statistics_of
+from mfimage.ood.statistics import Statistics, statistics_of
 from mfimage.ood.verdicts import Verdicts
 from mfimage.pretrained import CALIBRATION, read_calibration, weights_hash, write_calibration
 from mfimage.settings import plain, whole_number
@@ -63,7 +67,12 @@ class Detector:
         self._calibration: DetectorCalibration | None = None
 
     def calibrate(
-        self, images: AnyImages, alpha: float = 0.01, density_images: AnyImages | None = None, seed: int = 0
+        self,
+        images: AnyImages,
+        alpha: float = 0.01,
+        density_images: AnyImages | None = None,
+        seed: int = 0,
+        maps: bool = False,
     ) -> Detector:
         """Learn from familiar images what is usual, and set the threshold; return the detector.
 
@@ -74,6 +83,8 @@ class Detector:
             density_images: What the density is fitted on, such as the training images. If not given, 60 % of
                 `images`, drawn at random, which then leave 40 % for the threshold.
             seed: Of the draw and the fit.
+            maps: Whether it also learns to say where images are strange, from some of `images`: those that
+                the density is fitted on, or half of them, and the others set the levels.
 
         Raises:
             UsageError: If the images are too few for α; the message says how many are needed.
@@ -86,9 +97,9 @@ class Detector:
             require_enough(len(images), alpha, density_images is None)
         held = self._statistics(images)
         require_enough(len(held), alpha, density_images is None)
+        order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
+        cut = round(_FIT * len(held)) if density_images is None else len(held) // 2
         if density_images is None:
-            order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
-            cut = round(_FIT * len(held))
             fitted, held = held.subset(order[:cut]), held.subset(order[cut:])
         else:
             fitted = self._statistics(density_images)
@@ -97,16 +108,18 @@ class Detector:
         draft = DetectorCalibration(
             weights_hash(self.model), self.score_name, alpha, torch.zeros(0), torch.zeros(0),
             torch.zeros(0, len(SHARES)), fitted.values.mean(0), fitted.values.std(0).clamp_min(1e-6),
-            reference_of(fitted), heat_scale(held),
+            reference_of(fitted),
             fit_evidence(fitted, seed) if self.score_name == "auto" else None,
         )  # fmt: skip
         _require_sound(fitted.sound)
         found, surprises = self._scores(held, draft)
-        scores, order = found.sort()
+        scores, rising = found.sort()
         _require_sound(held.sound & scores.isfinite())
         self._calibration = replace(
-            draft, scores=scores, values=held.values[order], surprises=surprises.sort(0).values
-        )
+            draft, scores=scores, values=held.values[rising], surprises=surprises.sort(0).values,
+            maps=learn_maps(images, (order[:cut], order[cut:]), self.model, self.batch_size, seed)
+            if maps else None,
+        )  # fmt: skip
         return self
 
     @property
@@ -121,7 +134,7 @@ class Detector:
         """Score above which an image is strange."""
         return self.calibration.threshold
 
-    def score(self, images: AnyImages, sigma: Sigma | None = None) -> Verdicts:
+    def score(self, images: AnyImages, sigma: Sigma | None = None, maps: bool = False) -> Verdicts:
         """Score images, one or many: a batch, or whatever `mfimage.load` takes.
 
         An image of which the model gives no finite numbers has the score ∞, and is strange.
@@ -130,22 +143,32 @@ class Detector:
             images: As they are, clean or noisy.
             sigma: Standard deviation of noise in them, in their own scale ([0, 1] for sets), as for
                 `denoise`: they are cleared of it, and judged as clean images are. None: they are clean.
+            maps: Whether it also says where they are strange.
 
         Raises:
-            UsageError: Before `calibrate`.
+            UsageError: Before `calibrate`, or with `maps` if that was not learned.
             DataError: If images are not of the model's size.
             ModelError: If sigma is given to a model that was not trained with noise.
         """
-        known = self.calibration
-        found = self._statistics(images, sigma)
+        known, places = self.calibration, list[Place]()
+        if maps:
+            self._maps()  # which says now if that was not learned
+        found = self._statistics(
+            images, sigma, lambda x: places.extend(known.places(self.look(x)) if maps else ())
+        )
         scores, surprises = self._scores(found, known)
         sound = found.sound & scores.isfinite()
         scores = scores.where(sound, torch.inf)
         return Verdicts(
             scores, known.p_values(scores), ~(scores <= known.threshold),
             (found.values - known.centre) / known.spread, found.values,
-            (found.smooth / known.heat).clamp(0, 1), known.p_values_of_ways(surprises),
+            known.p_values_of_ways(surprises), places,
         )  # fmt: skip
+
+    def look(self, x: Tensor) -> Tensor:
+        """Map how far out each pixel of images (B, C, H, W) is, and project them: (B, 1 + C, H, W)."""
+        features, projection = describe(x, self.model)
+        return torch.cat([self._maps().distances(features)[:, None].float(), projection], 1)
 
     def decision_function(self, images: AnyImages) -> np.ndarray:
         """Return scores (B,) as pyod does: higher is stranger."""
@@ -186,13 +209,23 @@ class Detector:
         detector._calibration = known
         return detector
 
-    def _statistics(self, images: AnyImages, sigma: Sigma | None = None) -> Statistics:
-        volume = self.score_name in VOLUME
-        batches = image_batches(images, self.model, self.batch_size, sigma)
-        parts = [statistics_of(x, self.model, volume) for x in batches if len(x)]
+    def _statistics(
+        self, images: AnyImages, sigma: Sigma | None = None, see: Callable[[Tensor], None] = lambda x: None
+    ) -> Statistics:
+        """Measure images; each batch is also given to `see`."""
+        volume, parts = self.score_name in VOLUME, []
+        for x in image_batches(images, self.model, self.batch_size, sigma):
+            if len(x):
+                parts.append(statistics_of(x, self.model, volume))
+                see(x)
         if not parts:
             raise DataError("no images")
         return Statistics.joined(parts)
+
+    def _maps(self) -> Surroundings:
+        if self.calibration.maps is None:
+            raise UsageError(NO_MAPS)
+        return self.calibration.maps
 
     def _scores(self, found: Statistics, known: DetectorCalibration) -> tuple[Tensor, Tensor]:
         """Scores, (B,), and of `auto` the surprises in both ways, (B, 2), else (0, 2)."""
@@ -208,6 +241,8 @@ def _require_fit(known: DetectorCalibration, model: ChartedModel) -> None:
     found = statistics_of(grey, model)
     if known.usual.codes.shape[1] != found.u.shape[1]:
         raise ValueError(f"it has codes of {known.usual.codes.shape[1]} numbers")
+    if known.maps is not None and len(known.maps.shift) != (count := describe(grey, model)[0].shape[1]):
+        raise ValueError(f"its maps see {len(known.maps.shift)} features, the model gives {count}")
     if known.evidence is None:
         return
     count = known.evidence.mixture.means.shape[1]
