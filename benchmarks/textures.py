@@ -65,7 +65,7 @@ def rows_of(one: Task, folder: Path, seconds: float, quick: bool) -> dict[str, M
     held = load(one.held, "all")
     sets = {"train": load(one.training, "all"), "valid": held, "test": held}
     flow = cache(lambda: trained(sets, config, folder / "m-flow", allowed)[0])
-    judge = cache(lambda: learned.ours(Detector(flow()).calibrate(one.held, learned.ALPHA)))
+    judge = cache(lambda: learned.ours(Detector(flow()).calibrate(one.held, learned.ALPHA, maps=True)))
     other = config.with_(algorithm="pae")
 
     def autoencoder() -> learned.Scorer:
