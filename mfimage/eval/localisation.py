@@ -122,10 +122,13 @@ def detections(scores: Tensor, maps: Tensor, masks: Mapping[str, Tensor]) -> dic
     good = counted(known, torch.zeros_like(known, dtype=torch.bool), levels)
     found = {}
     for (kind, mask), outside, seen in zip(masks.items(), strange, others, strict=True):
-        inside = familiar[:, None]
-        above = (outside > inside).double() + 0.5 * (outside == inside)
-        found[kind] = Detection(above, good, counted(seen, mask, levels))
+        found[kind] = Detection(above(familiar, outside), good, counted(seen, mask, levels))
     return found
+
+
+def above(good: Tensor, bad: Tensor) -> Tensor:
+    """Whether each of the scores of defects (m,) is above each of good images (n,), ½ if equal, (n, m)."""
+    return (bad > good[:, None]).double() + 0.5 * (bad == good[:, None])
 
 
 def means(groups: Sequence[Sequence[Detection]], seed: int = 0) -> dict[str, Interval]:

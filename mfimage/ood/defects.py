@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ from mfimage.config import Reading
 from mfimage.datasets import Dataset, ImageSet, Skipped, load_files
 from mfimage.datasets.decode import Preparation, open_picture
 from mfimage.errors import DataError
-from mfimage.eval.localisation import MEASURES, detections, means
+from mfimage.eval.localisation import Detection, above, detections, means
 from mfimage.eval.numbers import Interval
 from mfimage.eval.table import Cell, Column, Row, Table
 from mfimage.files import write_json
 from mfimage.ood.detector import Detector
 
 GOOD = "good"  # the folder of images without defects
-_WORDS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
+_WORDS = {
+    "image_auroc": "image AUROC", "image_auroc_by_map": "of the map's peak", "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+}  # fmt: skip
 _BELOW = (
     "Each kind of defect against the good images. AUPRO: mean overlap with each defect up to 30 % of false "
     "alarms, 1 is best and 0.15 chance. In brackets 95 % intervals, by drawing the images anew."
@@ -40,7 +43,10 @@ class DefectSet:
 
 @dataclass(frozen=True)
 class DefectReport:
-    """How well defects are found: `localisation.MEASURES` by kind, and their means, with 95 % intervals."""
+    """How well defects are found, by kind and in the mean, with 95 % intervals.
+
+    Measures are those of `localisation.MEASURES`, and the image AUROC of the largest value of each map.
+    """
 
     kinds: Mapping[str, Mapping[str, Interval]]
     mean: Mapping[str, Interval]
@@ -60,7 +66,7 @@ class DefectReport:
         rows = [
             Row(name, [*_cells(found), Cell(f"{self.counts[name]:,}")]) for name, found in self.kinds.items()
         ]
-        columns = [Column(""), *(Column(_WORDS[name]) for name in MEASURES), Column("N")]
+        columns = [Column(""), *map(Column, _WORDS.values()), Column("N")]
         rows.append(Row("mean", [*_cells(self.mean), Cell("")]))
         return Table(columns, rows, f"{_BELOW} Good images: {self.counts[GOOD]:,}.")
 
@@ -73,7 +79,7 @@ def _plain(found: Mapping[str, Interval]) -> dict[str, Any]:
 
 
 def _cells(found: Mapping[str, Interval]) -> list[Cell]:
-    return [Cell("{:.3f} ({:.3f}–{:.3f})".format(*found[name])) for name in MEASURES]
+    return [Cell("{:.3f} ({:.3f}–{:.3f})".format(*found[name])) for name in _WORDS]
 
 
 def evaluate_defects(detector: Detector, images: DefectSet, seed: int = 0) -> DefectReport:
@@ -93,11 +99,22 @@ def evaluate_defects(detector: Detector, images: DefectSet, seed: int = 0) -> De
     scores = torch.cat([one.scores for one in found])
     maps = torch.stack([place.heat for one in found for place in one.places])
     each = detections(scores, maps, {kind: masks for kind, (_, masks) in images.kinds.items()})
+    peaks = maps.flatten(1).amax(1).split([len(part) for part in parts])
+    pairs = {
+        kind: (one, replace(one, above=above(peaks[0], peak)))
+        for (kind, one), peak in zip(each.items(), peaks[1:], strict=True)
+    }
     return DefectReport(
-        {kind: means([[one]], seed) for kind, one in each.items()},
-        means([list(each.values())], seed),
+        {kind: _measured([pair], seed) for kind, pair in pairs.items()},
+        _measured(list(pairs.values()), seed),
         {GOOD: len(images.good), **{kind: len(part) for kind, (part, _) in images.kinds.items()}},
     )
+
+
+def _measured(pairs: Sequence[tuple[Detection, Detection]], seed: int) -> dict[str, Interval]:
+    """Means over kinds of defects, each by the detector's score and by the peak of its map."""
+    by_score, by_peak = (means([kinds], seed) for kinds in zip(*pairs, strict=True))
+    return {**by_score, "image_auroc_by_map": by_peak["image_auroc"]}
 
 
 def read_defects(

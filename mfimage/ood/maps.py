@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfimage.datasets.sets import Dataset
+from mfimage.errors import UsageError
 from mfimage.inputs import AnyImages, image_batches
 from mfimage.models import ChartedModel
 from mfimage.modes import plainly
@@ -105,9 +106,12 @@ def learn_maps(
 ) -> Surroundings:
     """Learn what is usual around pixels from some familiar images, and from others how far out they are.
 
-    Of both only the first are used, if they are many. The model has learned from neither.
+    Of both only the first are used, if they are many; UsageError if they are fewer than 2 and 1. The model
+    has learned from neither.
     """
     enough = max(2, _PIXELS // math.prod(model.shape[1:]))
+    if len(rows[0]) < 2 or not len(rows[1]):
+        raise UsageError("maps need 2 familiar images to be learned from, and others for their levels")
     fitted, others = (_some(images, part[:enough], model, batch_size) for part in rows)
     features = torch.cat([describe(part, model)[0].float() for part in fitted.split(batch_size)])
     draft = _fitted(features, torch.Generator().manual_seed(seed), seed)

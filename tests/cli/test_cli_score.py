@@ -72,6 +72,7 @@ def test_the_page_shows_curves_against_what_is_known_to_be_strange(mfimage, run,
     page = (tmp_path / "page.html").read_text()
     assert 'id="against-images-known-to-be-strange"' in page
     assert "AUROC" in page
+    assert 'alt="3 pictures"' in page  # outlined, its map, repaired
     assert "flagged at α = 5.0%" in page
     assert "will be called strange (with 95 % probability)" in page
     assert mfimage("score", "same", "-m", run, "--ood", "odd")[0] == 2

@@ -92,6 +92,7 @@ def test_defects_are_found(laid_out, model, tmp_path):
     )
     report = evaluate_defects(detector, read_defects(laid_out, None, SHAPE))
     assert report.kinds["square"]["image_auroc"].value > 0.95
+    assert report.kinds["square"]["image_auroc_by_map"].value > 0.95
     assert report.kinds["square"]["pixel_auroc"].value > 0.8
     assert report.mean["aupro"].value == pytest.approx(
         np.mean([report.kinds[kind]["aupro"].value for kind in ("square", "row")])
