@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import fails, table
+from commands import fails, size_of, table
 from PIL import Image
 from tiny import draw_bumps, write_images
 
@@ -109,7 +109,7 @@ def test_large_pictures_get_one_map(mfimage, run, tmp_path):
     assert first["verdict"] == "strange"
     assert first["boxes"]
     assert first["score"] >= second["score"]
-    assert Image.open(first["heatmap"]).size == Image.open(first["repaired"]).size == (29, 20)
+    assert size_of(first["heatmap"]) == size_of(first["repaired"]) == (29, 20)
     assert fails(mfimage(*given, "--batch"), 2, "--tiles goes with none of")
     assert fails(
         mfimage("score", "large", "-m", run, "--tiles", "--max-bad", "0", "same/0.png", "none.png"),
