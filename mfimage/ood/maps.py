@@ -152,7 +152,8 @@ def _fitted(features: Tensor, generator: torch.Generator, seed: int) -> Surround
         inside = rows[rows // (size[0] * size[1]) == i] % (size[0] * size[1])
         if len(inside):
             picked.append(draft.standardised(features[i : i + 1])[0].flatten(1)[:, inside].T)
-    return replace(draft, mixture=fit_mixture(torch.cat(picked), seed, _COMPONENTS))
+    # Pixels of an image are alike: how many components there are is chosen by other images than they are of.
+    return replace(draft, mixture=fit_mixture(torch.cat(picked), seed, _COMPONENTS, mixed=False))
 
 
 def _on_grid(values: Tensor) -> Tensor:
