@@ -33,7 +33,6 @@ from typing import Any
 
 import torch
 from defects import features, learned
-from defects.measures import Cell, cells_of, means
 from defects.page import FIGURE_ROWS, write_page
 from defects.tiles import QUICK, TEXTURES, Sizes, Task, task, write_folder
 from harness import LeftOutError, put, say, trained
@@ -42,6 +41,7 @@ from torch import Tensor
 from mfimage import Detector
 from mfimage.config import Config
 from mfimage.datasets import load
+from mfimage.eval.localisation import Detection, detections, means
 
 BARS = {"image_auroc": 0.97, "pixel_auroc": 0.95}  # asked of ours, in the mean
 Make = Callable[[], learned.Scorer]
@@ -51,7 +51,7 @@ Make = Callable[[], learned.Scorer]
 class Found:
     """What is measured of a row: cells by texture and kind of defect, and CPU seconds."""
 
-    cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    cells: dict[str, dict[str, Detection]] = field(default_factory=dict)
     fitting: list[float] = field(default_factory=list)  # training included, a texture
     scoring: list[float] = field(default_factory=list)  # a tile
     maps: dict[str, Tensor] = field(default_factory=dict)  # of a texture's test tiles, of rows of the figure
@@ -65,7 +65,7 @@ def rows_of(one: Task, folder: Path, seconds: float, quick: bool) -> dict[str, M
     held = load(one.held, "all")
     sets = {"train": load(one.training, "all"), "valid": held, "test": held}
     flow = cache(lambda: trained(sets, config, folder / "m-flow", allowed)[0])
-    judge = cache(lambda: learned.ours(Detector(flow()).calibrate(one.held, learned.ALPHA)))
+    judge = cache(lambda: learned.ours(Detector(flow()).calibrate(one.held, learned.ALPHA, maps=True)))
     other = config.with_(algorithm="pae")
 
     def autoencoder() -> learned.Scorer:
@@ -102,7 +102,7 @@ def measure(one: Task, rows: dict[str, Make], found: dict[str, Found]) -> dict[s
             scores, maps = scorer(one.test)
         seconds = time.process_time() - ready
         row = found.setdefault(name, Found())
-        row.cells[one.name] = cells_of(scores, maps, masks)
+        row.cells[one.name] = detections(scores, maps, masks)
         row.fitting.append(ready - began)
         row.scoring.append(seconds / len(one.test))
         if name in FIGURE_ROWS:

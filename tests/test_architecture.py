@@ -34,6 +34,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
     {"models", "datasets"},
     {
         "inputs",
+        "tiles",
         "luma",
         "losses",
         "algorithms",

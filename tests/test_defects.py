@@ -1,4 +1,4 @@
-"""Defects, measures and peers of benchmarks/textures.py."""
+"""Defects and peers of benchmarks/textures.py."""
 
 import importlib
 import sys
@@ -11,9 +11,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, label
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-drawing, features, learned, measures, page, tiles = (
-    importlib.import_module(f"defects.{name}")
-    for name in ("drawing", "features", "learned", "measures", "page", "tiles")
+drawing, features, learned, page, tiles = (
+    importlib.import_module(f"defects.{name}") for name in ("drawing", "features", "learned", "page", "tiles")
 )
 sys.path.pop(0)
 KINDS = drawing.KINDS
@@ -74,61 +73,6 @@ def test_a_task_is_written_as_mvtec_is_laid_out(tmp_path):
     mask = np.asarray(Image.open(tmp_path / "gravel/ground_truth/stain/001_mask.png"))
     assert ((mask == 255) == one.defects["stain"][1][1].numpy()).all()
     assert set(np.unique(mask)) == {0, 255}
-
-
-def test_aupro_by_hand():
-    # Two defects, of two pixels and of one, and twelve good pixels, one of them at .9.
-    image = torch.tensor([[1.0, 0.5, 0, 0, 0.8], [0.9, 0, 0, 0, 0], [0, 0, 0, 0, 0]])[None, :, :]
-    mask = torch.tensor([[1, 1, 0, 0, 1], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]])[None, :, :].bool()
-    counts = measures.counted(image, mask, measures.levels_of(image))
-    once = torch.ones(1, 1).double()
-    assert counts.number.tolist() == [2.0]
-    # Overlap is ¼ up to 1/12 of false alarms, and 1 from there to .3.
-    expected = (0.25 / 12 + 0.3 - 1 / 12) / 0.3
-    assert float(measures.aupro(counts, once)) == pytest.approx(expected)
-    # Half of a defect and half of the good pixels are at .7: on the way there overlap equals false alarms.
-    image = torch.tensor([[0.7, 0.7, 0.7, 0, 0, 0]])[None, :, :]
-    mask = torch.tensor([[0, 0, 1, 1, 0, 0]])[None, :, :].bool()
-    counts = measures.counted(image, mask, measures.levels_of(image))
-    assert float(measures.aupro(counts, once)) == pytest.approx(0.15)
-    perfect = measures.counted(mask.float(), mask, measures.levels_of(mask.float()))
-    assert float(measures.aupro(perfect, once)) == 1.0
-    assert float(measures.pixel_auroc(perfect, once)) == 1.0
-
-
-def test_counts_measure_what_the_images_would():
-    from sklearn.metrics import roc_auc_score
-
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.rand(3, 8, 8, generator=generator) < 0.2
-    maps = (torch.randn(3, 8, 8, generator=generator) + masks).mul(4).round()  # many are equal
-    levels = measures.levels_of(maps)
-    counts = measures.counted(maps, masks, levels)
-    draws = torch.tensor([[1.0, 1, 1], [2, 0, 1]]).double()
-    twice = measures.counted(maps[[0, 0, 2]], masks[[0, 0, 2]], levels)
-    for measure in (measures.aupro, measures.pixel_auroc):
-        assert float(measure(counts, draws)[1]) == pytest.approx(float(measure(twice, draws[:1])[0]))
-    area = roc_auc_score(masks.flatten().numpy(), maps.flatten().numpy())
-    assert float(measures.pixel_auroc(counts, draws)[0]) == pytest.approx(area)
-
-
-def test_means_and_their_intervals(monkeypatch):
-    scores = torch.tensor(
-        [0.0, 1.0, 2.0, 1.0, 3.0, torch.inf]
-    )  # three good ones, one of a kind, two of another
-    maps = torch.rand(6, 6, 6, generator=torch.Generator().manual_seed(0))
-    masks = {"a": torch.zeros(1, 6, 6).bool(), "b": torch.zeros(2, 6, 6).bool()}
-    for mask in masks.values():
-        mask[:, :2, :2] = True
-    cells = measures.cells_of(scores, maps, masks)
-    assert cells["a"].values["image_auroc"] == pytest.approx(0.5)
-    assert cells["b"].values["image_auroc"] == 1.0
-    mean = measures.means([list(cells.values())])["image_auroc"]
-    assert mean.value == pytest.approx(0.75)
-    assert 0 <= mean.low < 0.75 < mean.high <= 1
-    monkeypatch.setattr(measures, "LEVELS", 9)
-    coarse = measures.cells_of(scores, maps, masks)["b"].values
-    assert coarse["pixel_auroc"] == pytest.approx(cells["b"].values["pixel_auroc"], abs=0.1)
 
 
 def bands(x, weights, blocks):

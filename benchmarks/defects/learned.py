@@ -27,11 +27,11 @@ def strongest(maps: Tensor, sigma: float = SMOOTH) -> tuple[Tensor, Tensor]:
 
 
 def ours(detector: Detector) -> Scorer:
-    """Score by the detector's verdict, with its heat map."""
+    """Score by the detector's verdict, with its map."""
 
     def score(x: Tensor) -> tuple[Tensor, Tensor]:
-        verdicts = detector.score(x)
-        return verdicts.scores, verdicts.heatmaps[:, 0]
+        verdicts = detector.score(x, maps=True)
+        return verdicts.scores, torch.stack([place.heat for place in verdicts.places])
 
     return score
 

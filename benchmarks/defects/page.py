@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from defects.drawing import KINDS
-from defects.measures import MEASURES
 from defects.tiles import Task
 from torch import Tensor
 
+from mfimage.eval.localisation import MEASURES
 from mfimage.files import write_text
 
 PAGE = Path(__file__).parents[1] / "textures.md"

@@ -42,8 +42,8 @@ def calibrate(
 ) -> None:
     """Learn from familiar images what is usual, and write calibration.json beside the model.
 
-    The threshold comes from the split, and the density from the training split, unless the split is all. The
-    strangest of the images are named: what does not belong among them may be dropped.
+    The threshold and maps come from the split, and the density from the training split, unless the split is
+    all. The strangest of the images are named: what does not belong among them may be dropped.
 
     Args:
         alpha: Share of familiar images that may be called strange; 0.01 if neither it nor a budget is given.
@@ -132,7 +132,7 @@ def _calibrated(
     dropped = _rows(drop, held)
     if split != "all":
         density = options.split(data, "train", flow, min(_DENSITY, _BYTES // math.prod(flow.shape)))
-    detector.calibrate(held, alpha, density, seed, dropped)
+    detector.calibrate(held, alpha, density, seed, dropped, maps=True)
     options.say("the strangest of these images:")
     names = _names(held)
     for one in detector.strangest_:

@@ -53,9 +53,11 @@ class Measuring:
 
 
 def evaluate(
-    *inputs: Annotated[opt.Data, Parameter(name="[MODEL]-DATA")],
+    *inputs: Annotated[opt.Data, Parameter(name="[MODEL]-DATA", required=False)],
     model: Annotated[str | None, Parameter(alias="-m")] = None,
     outdir: opt.OwnOutdir = None,
+    ood: Path | None = None,
+    masks: Path | None = None,
     measuring: Measuring = Measuring(),
     options: opt.Options = opt.Options(),
 ) -> None:
@@ -64,11 +66,19 @@ def evaluate(
     A broken-off evaluation goes on where it was. Several processes share the work
     (accelerate launch -m mfimage evaluate ...).
 
+    With --ood it measures, instead, how well a calibrated model finds defects, and where: AUROC of images and
+    of pixels and AUPRO, for each kind, on images laid out as for anomalib: test/good, test/DEFECT,
+    ground_truth/DEFECT.
+
     Args:
         inputs: Run, model directory or Hub id, then a named set, folder, zip or array file; several sets are
             joined. A run alone is measured on its own data.
         model: The model; all arguments are data then.
-        outdir: Where metrics.json and evaluation.html go; to the run itself if none.
+        outdir: Where metrics.json and evaluation.html go, or with --ood defects.json; to the run itself if
+            none.
+        ood: Folder that holds test, or is it: good images in good, a folder for each kind of defect.
+        masks: Folder of a folder for each kind, where NAME_mask.png or NAME.png is the mask of NAME.png,
+            white in the defect; ground_truth beside test if none.
     """
     from mfimage.eval import evaluate as evaluate_
     from mfimage.eval.cache import is_main
@@ -76,6 +86,11 @@ def evaluate(
     from mfimage.pretrained import WEIGHTS
     from mfimage.run import Run
 
+    if ood is not None or masks is not None:
+        _evaluate_defects(inputs, model, outdir, ood, masks, measuring, options)
+        return
+    if not inputs and model is None:
+        raise UsageError("name images to measure a model on, or a run alone: mfimage evaluate [MODEL] DATA")
     if model is None:
         learned = any(Path(inputs[0], name).is_file() for name in ("data.json", WEIGHTS))
         model, inputs = (inputs[0], inputs[1:]) if learned or inputs[1:] else ("runs/latest", inputs)
@@ -103,6 +118,43 @@ def evaluate(
         if outdir is not None:
             report.save(outdir / "metrics.json")
             lines.append(page_of(report, Path(model).name).write(outdir / "evaluation.html"))
+    options.put(report.as_json(), lines)
+    late.end()
+
+
+def _evaluate_defects(
+    inputs: Sequence[str],
+    model: str | None,
+    outdir: Path | None,
+    ood: Path | None,
+    masks: Path | None,
+    measuring: Measuring,
+    options: opt.Options,
+) -> None:
+    """Measure how well a calibrated model finds the defects of a folder, and where."""
+    from mfimage.ood import Detector
+    from mfimage.ood.defects import evaluate_defects, read_defects
+    from mfimage.pretrained import locate
+
+    if ood is None:
+        raise UsageError("--masks goes with --ood: the folder of images with defects")
+    if len(inputs) + (model is not None) > 1:
+        raise UsageError("--ood is the data: name the model alone, mfimage evaluate MODEL --ood FOLDER")
+    place = locate(model or (inputs[0] if inputs else "runs/latest"))
+    opt.given(ood, masks)
+    path = None if outdir is None else outdir / "defects.json"
+    hold(outdir)
+    claim(path)
+    flow = options.load(str(place), projects=True)
+    detector = Detector.load(place, flow)
+    detector.batch_size = measuring.batch_size
+    images = read_defects(ood, masks, flow.shape, options.reading)
+    console.list_skipped(images.skipped)
+    report, late = evaluate_defects(detector, images, measuring.seed), console.Late()
+    lines: list[object] = [*report.table().text().split("\n")]
+    with late:
+        if path is not None:
+            lines.append(report.save(path))
     options.put(report.as_json(), lines)
     late.end()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
@@ -20,8 +21,11 @@ from mfimage.outputs import claim, hold
 
 if TYPE_CHECKING:
     from mfimage.datasets import ImageSet
+    from mfimage.models import GenerativeModel
     from mfimage.ood import Detector, Verdicts
+    from mfimage.ood.large import LargePictures
 
+_PICTURES = {"heatmap": "", "mask": "-mask", "repaired": "-repaired"}  # column → what the name ends in
 _STRANGE = 10  # exit code of --fail-on-ood
 
 
@@ -31,6 +35,7 @@ def score(
     table: Annotated[Path | None, Parameter(name="--csv")] = None,
     jsonl: opt.Flag = False,
     heatmaps: Path | None = None,
+    tiles: opt.Flag = False,
     report: Path | None = None,
     ood: list[str] | None = None,
     sigma: Annotated[float | None, DEVIATION] = None,
@@ -50,7 +55,10 @@ def score(
     Args:
         table: Write the rows here as CSV.
         jsonl: A JSON object a line on stdout.
-        heatmaps: Folder for PNG maps of what is strange.
+        heatmaps: Folder for PNG files of where each image is strange: NAME.png the map, NAME-mask.png the
+            mask, NAME-repaired.png the image as the model knows it. Rows get boxes, left top right bottom.
+        tiles: Score pictures larger than the model in overlapping windows of its size, with one map for the
+            whole; the row is that of the strangest window.
         report: Write a page here: histogram, strangest images, ROC.
         ood: Images known to be strange, for the ROC curves of --report.
         sigma: Deviation of noise on the scale of [0, 1], removed before images, --ood too, are judged.
@@ -62,8 +70,7 @@ def score(
     from mfimage.files import write_csv
     from mfimage.ood import Detector
     from mfimage.ood.detector import DETECTOR
-    from mfimage.ood.scores import score as score_
-    from mfimage.ood.statistics import UNSOUND
+    from mfimage.ood.large import LargePictures
     from mfimage.pretrained import FILES, locate
 
     if jsonl and options.json:
@@ -71,13 +78,13 @@ def score(
     refuse_options(inputs)
     if streaming.asked(inputs):
         whole = {"--csv": table, "--heatmaps": heatmaps, "--report": report, "--ood": ood, "--batch": batch}
-        whole["--json"] = options.json
-        if of_a_set := [name for name, value in whole.items() if value]:
-            raise UsageError(f"{' and '.join(of_a_set)}: not of a stream, which has no end; use --jsonl")
+        _refuse_of_streams({**whole, "--tiles": tiles, "--json": options.json})
         strange = score_stream(model, streaming, sigma, jsonl, fail_on_ood, batch_size, options)
         sys.exit(_STRANGE if strange and fail_on_ood else 0)
     if ood and report is None:
         raise UsageError("--ood is for the curves of a page: say where with --report")
+    if tiles and (batch or report is not None or sigma is not None):
+        raise UsageError("--tiles goes with none of --batch, --report and --sigma")
     place = locate(model)
     opt.given(*inputs, *(ood or ()), *(place / name for name in FILES))
     iter_files(ood or ())  # not to find out at the end that they are not there
@@ -85,29 +92,28 @@ def score(
     hold(heatmaps)
     flow = options.load(str(place), projects=True)
     detector = Detector.load(place, flow) if DETECTOR in flow.measured else None
-    asked = {"--heatmaps": heatmaps, "--batch": batch, "--fail-on-ood": fail_on_ood, "--report": report}
-    asked["--budget"] = streaming.budget is not None
-    if detector is None and (wanted := [name for name, value in asked.items() if value]):
-        need = f"{' and '.join(wanted)} {'need' if len(wanted) > 1 else 'needs'}"
-        raise ModelError(f"{model}: not calibrated, which {need}: mfimage calibrate IMAGES --model {model}")
-    files, more, late = options.inputs(inputs, flow), {}, console.Late()
-    stems = [Path(path).stem for path in files.paths] if heatmaps else []
-    claim(table, report, *png_paths(stems, heatmaps or Path(), set()))
-    if detector is None:
-        errors = [
-            float(error) for x in files.batches(batch_size) for error in score_(x, flow, batch_size, sigma)
-        ]
-        rows = [{"path": path, "score": error} for path, error in zip(files.paths, errors, strict=True)]
-        for row in rows if math.inf in errors else ():
-            row["reason"] = UNSOUND if row["score"] == math.inf else ""
-    else:
+    asked = {
+        "--heatmaps": heatmaps, "--tiles": tiles, "--batch": batch, "--fail-on-ood": fail_on_ood,
+        "--report": report, "--budget": streaming.budget is not None,
+    }  # fmt: skip
+    mapped = _require_learned(model, detector, asked, options)
+    more, late = dict[str, Any](), console.Late()
+    files = LargePictures.listed(inputs, options.reading) if tiles else options.inputs(inputs, flow)
+    claim(table, report, *png_paths(_names(files.paths) if heatmaps else [], heatmaps or Path(), set()))
+    if detector is not None:
         detector = streaming.retuned(detector)
         detector.batch_size = batch_size
-        found = detector.score(files, sigma)
+    if isinstance(files, LargePictures):
+        rows = _scored_large(files, cast("Detector", detector), heatmaps, late)
+        console.list_skipped(files.skipped)
+    elif detector is None:
+        rows = _errors(files, flow, batch_size, sigma)
+    else:
+        found = detector.score(files, sigma, mapped)
         rows = judged(files.paths, found)
         options.say(f"{found.counted}; {detector.calibration.promise}")
         with late:
-            _draw(rows, files, found, heatmaps)
+            _draw(rows, found, heatmaps, set())
         with late:
             more = _of_the_set(detector, files, found, batch, report, ood or [], sigma, options)
     with late:
@@ -120,14 +126,75 @@ def score(
         sys.exit(_STRANGE)
 
 
-def _draw(rows: list[dict[str, Any]], files: ImageSet, found: Verdicts, folder: Path | None) -> None:
-    """Draw the heat maps where they are asked for, and add each to its row."""
+def _refuse_of_streams(whole: dict[str, Any]) -> None:
+    """Raise UsageError if something is asked for that is of a set which has an end."""
+    if of_a_set := [name for name, value in whole.items() if value]:
+        raise UsageError(f"{' and '.join(of_a_set)}: not of a stream, which has no end; use --jsonl")
+
+
+def _errors(
+    files: ImageSet, flow: GenerativeModel, batch_size: int, sigma: float | None
+) -> list[dict[str, Any]]:
+    """Give the row of each image where nothing was calibrated: its reconstruction error."""
+    from mfimage.ood.scores import score
+    from mfimage.ood.statistics import UNSOUND
+
+    errors = [float(error) for x in files.batches(batch_size) for error in score(x, flow, batch_size, sigma)]
+    rows: list[dict[str, Any]] = [
+        {"path": path, "score": error} for path, error in zip(files.paths, errors, strict=True)
+    ]
+    for row in rows if math.inf in errors else ():
+        row["reason"] = UNSOUND if row["score"] == math.inf else ""
+    return rows
+
+
+def _require_learned(
+    model: str, detector: Detector | None, asked: dict[str, Any], options: opt.Options
+) -> bool:
+    """Raise ModelError if what is asked for needs what a model never learned; say whether maps are made."""
+    from mfimage.ood.calibration import NO_MAPS
+
+    wanted = [name for name, value in asked.items() if value]
+    if detector is None and wanted:
+        need = f"{' and '.join(wanted)} {'need' if len(wanted) > 1 else 'needs'}"
+        raise ModelError(f"{model}: not calibrated, which {need}: mfimage calibrate IMAGES --model {model}")
+    if detector is None or not {"--heatmaps", "--tiles", "--report"} & {*wanted}:
+        return False
+    known = detector.calibration.maps is not None
+    if not known and {"--heatmaps", "--tiles"} & {*wanted}:
+        raise ModelError(f"{model}: {NO_MAPS}: mfimage calibrate IMAGES --model {model}")
+    if not known:
+        options.say(f"note: {NO_MAPS}: the page has none")
+    return known
+
+
+def _scored_large(
+    files: LargePictures, detector: Detector, heatmaps: Path | None, late: console.Late
+) -> list[dict[str, Any]]:
+    """Give the row of each large picture, and draw where it is strange before the next one is read."""
+    rows, used = list[dict[str, Any]](), set[str]()
+    for path, found in files.scored(detector):
+        rows += judged([path], found)
+        with late:
+            _draw(rows[-1:], found, heatmaps, used)
+    return rows
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """The names of the pictures of each image, in the order in which they are written."""
+    return [f"{Path(path).stem}{ending}" for path in paths for ending in _PICTURES.values()]
+
+
+def _draw(rows: list[dict[str, Any]], found: Verdicts, folder: Path | None, used: set[str]) -> None:
+    """Add to rows the boxes of strange places, if they are known, and pictures where a folder is named."""
     from mfimage.datasets import save_pngs
 
-    if folder is not None:
-        paths = save_pngs(found.heatmaps, [Path(path).stem for path in files.paths], folder)
-        for row, path in zip(rows, paths, strict=True):
-            row["heatmap"] = str(path)
+    for row, place in zip(rows, found.places, strict=True) if found.places else ():
+        if folder is not None:
+            pictures = place.heat.clamp(0, 1), place.mask.float(), place.repaired
+            paths = save_pngs(pictures, _names([row["path"]]), folder, used)
+            row.update(zip(_PICTURES, map(str, paths), strict=True))
+        row["boxes"] = [list(box) for box in place.boxes]
 
 
 def _of_the_set(

@@ -16,12 +16,12 @@ from mfimage.denoising.examination import Examination, examine
 from mfimage.denoising.kinds import Evidence, estimate_noise, structure
 from mfimage.denoising.removal import remove_noise, suited, without_lost
 from mfimage.denoising.restoring import enlarge, fill
-from mfimage.denoising.tiles import OVERLAP, in_tiles, starts
 from mfimage.denoising.uncertainty import calibration_of
 from mfimage.errors import UsageError
 from mfimage.luma import in_luma
 from mfimage.models import GenerativeModel
 from mfimage.noise import Gaussian, Noise
+from mfimage.tiles import OVERLAP, in_tiles, starts
 
 Everywhere: TypeAlias = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 

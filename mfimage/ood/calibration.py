@@ -12,11 +12,14 @@ from torch import Tensor
 from mfimage.console import counted
 from mfimage.errors import UsageError
 from mfimage.ood.evidence import SHARES, Evidence, Mixture, Tail
+from mfimage.ood.maps import Surroundings
+from mfimage.ood.places import Place, place_of
 from mfimage.ood.scores import CHOICES, Reference
 from mfimage.ood.statistics import WORDS
 from mfimage.settings import is_number, whole_number
 
-_POSITIVE = ("spread", "heat", "sigma", "scale", "excess", "last")
+NO_MAPS = "calibrated without maps of where images are strange: calibrate again, with maps"
+_POSITIVE = ("spread", "sigma", "scale", "excess", "last")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +35,9 @@ class DetectorCalibration:
     centre: Tensor  # means of the named statistics of familiar images, (8,)
     spread: Tensor  # their standard deviations, (8,)
     usual: Reference  # what scores other than `auto` compare with
-    heat: float  # see `heat_scale`
     evidence: Evidence | None  # what `auto` knows; None for other scores
     dropped: int = 0  # calibration images that were left out on request
+    maps: Surroundings | None = None  # what is usual around each pixel; None if that was not learned
 
     @property
     def threshold(self) -> float:
@@ -76,6 +79,21 @@ class DetectorCalibration:
             self, scores=scores, values=torch.cat([self.values, values])[order],
             surprises=torch.cat([self.surprises, surprises]).sort(0).values,
         )  # fmt: skip
+
+    def places(self, looked: Tensor) -> list[Place]:
+        """Say where images are strange, of what `Detector.look` gave, whole or joined of tiles.
+
+        A pixel is above the ⌈(n + 1)(1 − α)⌉-th smallest peak of n familiar images, or above all of fewer
+        than 1/α − 1: so a share α of familiar images, or 1/(n + 1) if that is more, has a strange place.
+        UsageError without maps.
+        """
+        if (known := self.maps) is None:
+            raise UsageError(NO_MAPS)
+        count = len(known.peaks)
+        rank = min(math.ceil((count + 1) * (1 - self.alpha) - 1e-9), count)
+        scale = max(float(known.peaks[rank - 1]) - known.middle, 1e-9)
+        heat, edge = (looked[:, 0].double() - known.middle) / scale, (known.edge - known.middle) / scale
+        return [place_of(one, edge, repaired) for one, repaired in zip(heat, looked[:, 1:], strict=True)]
 
     def p_values(self, scores: Tensor) -> Tensor:
         """Compute p = (1 + #{calibration scores ≥ s}) / (n + 1), shape (B,): uniform for familiar images.
@@ -135,9 +153,10 @@ def parse_calibration(values: dict[str, Any]) -> DetectorCalibration:
     return DetectorCalibration(
         str(values["model"]), values["score"], float(values["alpha"]), scores,
         _tensor(values, "values", len(scores), names), surprises, _tensor(values, "centre", names),
-        _tensor(values, "spread", names), _reference(values["usual"]), float(_tensor(values, "heat")),
+        _tensor(values, "spread", names), _reference(values["usual"]),
         None if values["evidence"] is None else _evidence(values["evidence"]),
         whole_number("dropped", values.get("dropped", 0)),
+        None if values.get("maps") is None else _surroundings(values["maps"]),  # older ones have none
     )  # fmt: skip
 
 
@@ -154,6 +173,20 @@ def _evidence(values: dict[str, Any]) -> Evidence:
     return Evidence(
         values["full"], _mixture(values["mixture"]), _tail(values["edges"], 2 * len(WORDS)),
         energy, _tensor(values, "weights", len(energy)), _tail(values["ways"], 3),
+    )  # fmt: skip
+
+
+def _surroundings(values: dict[str, Any]) -> Surroundings:
+    shift, mean, peaks = (_tensor(values, n, *[-1] * k) for n, k in (("shift", 1), ("mean", 3), ("peaks", 1)))
+    mixture, count = _mixture(values["mixture"]), len(shift)
+    middle, edge = (float(_tensor(values, name)) for name in ("middle", "edge"))
+    if not len(peaks) or (peaks.diff() < 0).any() or not middle <= edge:
+        raise ValueError("levels of maps are not ascending")
+    if mixture.means.shape[1] != count or len(mean) != count:
+        raise ValueError("maps see different numbers of features")
+    return Surroundings(
+        shift, _tensor(values, "scale", count), mean, _tensor(values, "spread", *mean.shape), mixture,
+        middle, edge, peaks,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from mfimage.errors import ModelError
 from mfimage.models import ChartedModel
 from mfimage.ood.calibration import DetectorCalibration, conformal_rank
 from mfimage.ood.evidence import features
+from mfimage.ood.maps import describe
 from mfimage.ood.statistics import statistics_of
 
 FIT = 0.6  # share of the calibration images that the density is fitted on, unless it is given its own
@@ -20,6 +21,8 @@ def require_fit(known: DetectorCalibration, model: ChartedModel) -> None:
     found = statistics_of(grey, model)
     if known.usual.codes.shape[1] != found.u.shape[1]:
         raise ValueError(f"it has codes of {known.usual.codes.shape[1]} numbers")
+    if known.maps is not None and len(known.maps.shift) != (seen := describe(grey, model)[0].shape[1]):
+        raise ValueError(f"its maps see {len(known.maps.shift)} features, the model gives {seen}")
     if known.evidence is None:
         return
     count = known.evidence.mixture.means.shape[1]

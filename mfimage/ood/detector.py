@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,20 @@ from mfimage.datasets.sets import Dataset
 from mfimage.errors import DataError, ModelError, UsageError, boundary
 from mfimage.inputs import AnyImages, Sigma, image_batches, require_image_manifold
 from mfimage.models import ChartedModel, GenerativeModel
-from mfimage.ood.calibration import DetectorCalibration, check_alpha, conformal_rank, parse_calibration
+from mfimage.ood.calibration import (
+    NO_MAPS,
+    DetectorCalibration,
+    check_alpha,
+    conformal_rank,
+    parse_calibration,
+)
 from mfimage.ood.checks import FIT, require_enough, require_fit, require_sound
 from mfimage.ood.evidence import SHARES, combined, fit_evidence
+from mfimage.ood.maps import Surroundings, describe, learn_maps
 from mfimage.ood.outliers import SHOWN, Outlier, outliers, to_drop
+from mfimage.ood.places import Place
 from mfimage.ood.scores import CHOICES, SCORES, VOLUME, reference_of
-from mfimage.ood.statistics import WORDS, Statistics, heat_scale, statistics_of
+from mfimage.ood.statistics import WORDS, Statistics, statistics_of
 from mfimage.ood.verdicts import Verdicts
 from mfimage.pretrained import CALIBRATION, read_calibration, weights_hash, write_calibration
 from mfimage.settings import plain, whole_number
@@ -69,6 +77,7 @@ class Detector:
         density_images: AnyImages | None = None,
         seed: int = 0,
         drop: int | Sequence[int] = 0,
+        maps: bool = False,
     ) -> Detector:
         """Learn from familiar images what is usual, and set the threshold; return the detector.
 
@@ -81,6 +90,8 @@ class Detector:
             seed: Of the draw and the fit.
             drop: How many of the strangest images are left out of the scores, or which, as positions among
                 the images; what is promised then says so.
+            maps: Whether it also learns to say where images are strange, from some of `images`: those that
+                the density is fitted on, or half of them, and the others set the levels.
 
         Raises:
             UsageError: If the images are too few for α; the message says how many are needed.
@@ -94,18 +105,23 @@ class Detector:
         held = self._statistics(images)
         require_enough(len(held), alpha, density_images is None)
         strangest, dropped = to_drop(drop, len(held))
-        if density_images is not None:
-            rows, fitted = torch.arange(len(held)), self._statistics(density_images)
+        order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
+        cut = round(FIT * len(held)) if density_images is None else len(held) // 2
+        halves = [half[~torch.isin(half, dropped)] for half in (order[:cut], order[cut:])]
+        if density_images is None:
+            fitted, rows = held.subset(halves[0]), halves[1]
         else:
-            rows = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))
-            cut = round(FIT * len(held))
-            fit, rows = rows[:cut], rows[cut:]
-            fitted = held.subset(fit[~torch.isin(fit, dropped)])
-        kept = rows[~torch.isin(rows, dropped)]
-        held = held.subset(kept)
-        return self._keep(held, kept, self._draft(fitted, held, alpha, seed), strangest, len(dropped))
+            fitted, rows = self._statistics(density_images), torch.cat(halves).sort().values
+        draft = replace(self._draft(fitted, alpha, seed), dropped=strangest + len(dropped))
+        known, left_out = self._known(held.subset(rows), rows, draft, strangest)
+        if maps:
+            first, second = (half[~torch.isin(half, left_out)] for half in halves)
+            learned = learn_maps(images, (first, second), self.model, self.batch_size, seed)
+            known = replace(known, maps=learned)
+        self._calibration = known
+        return self
 
-    def _draft(self, fitted: Statistics, held: Statistics, alpha: float, seed: int) -> DetectorCalibration:
+    def _draft(self, fitted: Statistics, alpha: float, seed: int) -> DetectorCalibration:
         """What is learned before any score."""
         if len(fitted) < 2:
             raise UsageError("a density needs at least 2 images to be fitted on")
@@ -114,32 +130,30 @@ class Detector:
         return DetectorCalibration(
             weights_hash(self.model), self.score_name, alpha, none, none.new_zeros(0, len(WORDS)),
             none.new_zeros(0, len(SHARES)), fitted.values.mean(0), fitted.values.std(0).clamp_min(1e-6),
-            reference_of(fitted), heat_scale(held),
-            fit_evidence(fitted, seed) if self.score_name == "auto" else None,
+            reference_of(fitted), fit_evidence(fitted, seed) if self.score_name == "auto" else None,
         )  # fmt: skip
 
-    def _keep(
-        self, held: Statistics, rows: Tensor, draft: DetectorCalibration, strangest: int, named: int
-    ) -> Detector:
-        """Set the threshold by images, of which the strangest are left out, as were others by name."""
+    def _known(
+        self, held: Statistics, rows: Tensor, draft: DetectorCalibration, strangest: int
+    ) -> tuple[DetectorCalibration, Tensor]:
+        """Set the threshold by images in these rows; return the rows of the strangest, which are left out."""
         scores, surprises = self._scores(held, draft)
         require_sound(held.sound & scores.isfinite())
         order = scores.argsort(descending=True)
         conformal_rank(max(0, len(order) - strangest), draft.alpha)
         kept, shown = order[strangest:], order[: max(SHOWN, strangest)]
-        known = replace(draft, dropped=strangest + named).joined(
+        known = draft.joined(
             scores[kept], held.values[kept], surprises[kept] if len(surprises) else surprises
         )
         verdicts = self._verdicts(held.subset(shown), known)
         self.strangest_ = outliers(verdicts, rows[shown].tolist(), len(order), strangest)
-        self._calibration = known
-        return self
+        return known, rows[order[:strangest]]
 
     def update(self, images: AnyImages) -> Detector:
         """Let more familiar images join those that the threshold comes from; return the detector.
 
         The density stays as it is, so that the scores are those that calibrating on both sets together would
-        give with the same `density_images`; so does what heat maps are measured by.
+        give with the same `density_images`; so do maps.
 
         Args:
             images: Familiar images, seen neither in training nor in a calibration before, as for `calibrate`.
@@ -174,7 +188,7 @@ class Detector:
         """Score above which an image is strange."""
         return self.calibration.threshold
 
-    def score(self, images: AnyImages, sigma: Sigma | None = None) -> Verdicts:
+    def score(self, images: AnyImages, sigma: Sigma | None = None, maps: bool = False) -> Verdicts:
         """Score images, one or many: a batch, or whatever `mfimage.load` takes.
 
         An image of which the model gives no finite numbers has the score ∞, and is strange.
@@ -183,23 +197,37 @@ class Detector:
             images: As they are, clean or noisy.
             sigma: Standard deviation of noise in them, in their own scale ([0, 1] for sets), as for
                 `denoise`: they are cleared of it, and judged as clean images are. None: they are clean.
+            maps: Whether it also says where they are strange.
 
         Raises:
-            UsageError: Before `calibrate`.
+            UsageError: Before `calibrate`, or with `maps` if that was not learned.
             DataError: If images are not of the model's size.
             ModelError: If sigma is given to a model that was not trained with noise.
         """
-        return self._verdicts(self._statistics(images, sigma), self.calibration)
+        known, places = self.calibration, list[Place]()
+        if maps:
+            self._maps()  # which says now if that was not learned
+        found = self._statistics(
+            images, sigma, lambda x: places.extend(known.places(self.look(x)) if maps else ())
+        )
+        return self._verdicts(found, known, places)
 
-    def _verdicts(self, found: Statistics, known: DetectorCalibration) -> Verdicts:
+    def _verdicts(
+        self, found: Statistics, known: DetectorCalibration, places: Sequence[Place] = ()
+    ) -> Verdicts:
         scores, surprises = self._scores(found, known)
         sound = found.sound & scores.isfinite()
         scores = scores.where(sound, torch.inf)
         return Verdicts(
             scores, known.p_values(scores), ~(scores <= known.threshold),
             (found.values - known.centre) / known.spread, found.values,
-            (found.smooth / known.heat).clamp(0, 1), known.p_values_of_ways(surprises),
+            known.p_values_of_ways(surprises), places,
         )  # fmt: skip
+
+    def look(self, x: Tensor) -> Tensor:
+        """Map how far out each pixel of images (B, C, H, W) is, and project them: (B, 1 + C, H, W)."""
+        features, projection = describe(x, self.model)
+        return torch.cat([self._maps().distances(features)[:, None].float(), projection], 1)
 
     def decision_function(self, images: AnyImages) -> np.ndarray:
         """Return scores (B,) as pyod does: higher is stranger."""
@@ -240,13 +268,23 @@ class Detector:
         detector._calibration = known
         return detector
 
-    def _statistics(self, images: AnyImages, sigma: Sigma | None = None) -> Statistics:
-        volume = self.score_name in VOLUME
-        batches = image_batches(images, self.model, self.batch_size, sigma)
-        parts = [statistics_of(x, self.model, volume) for x in batches if len(x)]
+    def _statistics(
+        self, images: AnyImages, sigma: Sigma | None = None, see: Callable[[Tensor], None] = lambda x: None
+    ) -> Statistics:
+        """Measure images; each batch is also given to `see`."""
+        volume, parts = self.score_name in VOLUME, []
+        for x in image_batches(images, self.model, self.batch_size, sigma):
+            if len(x):
+                parts.append(statistics_of(x, self.model, volume))
+                see(x)
         if not parts:
             raise DataError("no images")
         return Statistics.joined(parts)
+
+    def _maps(self) -> Surroundings:
+        if self.calibration.maps is None:
+            raise UsageError(NO_MAPS)
+        return self.calibration.maps
 
     def _scores(self, found: Statistics, known: DetectorCalibration) -> tuple[Tensor, Tensor]:
         """Scores, (B,), and of `auto` the surprises in both ways, (B, 2), else (0, 2)."""

@@ -141,22 +141,23 @@ def fit_tail(values: Tensor) -> Tail:
     return Tail(knots, last, excess.clamp_min(1e-9))
 
 
-def fit_mixture(features: Tensor, seed: int = 0) -> Mixture:
+def fit_mixture(features: Tensor, seed: int = 0, most: int = 2**30, mixed: bool = True) -> Mixture:
     """Fit a mixture to features (N, K): the mean of mixtures of random parts of about 20,000 examples.
 
-    Each has 1, 2, 4, … components: doubling ends where the likelihood of a tenth of the examples, held out,
-    falls, or where a component would have fewer than 5 K examples of the first part. Ormoneit, Tresp,
-    Improved Gaussian mixture density estimates using Bayesian penalty terms and network averaging, NeurIPS
-    1995.
+    Each has 1, 2, 4, … components: doubling ends where the likelihood of a tenth of the examples, held out
+    (the first, unless they are `mixed` at random), falls, at `most`, or where a component would have fewer
+    than 5 K examples of the first part. Ormoneit, Tresp, Improved Gaussian mixture density estimates using
+    Bayesian penalty terms and network averaging, NeurIPS 1995.
     """
     features = features.double()
     shift, scale = features.mean(0), features.std(0).clamp_min(1e-6)
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    order = order if mixed else torch.arange(len(features))
     given = ((features - shift) / scale)[order]
     held, rest = given[: len(given) // 10].numpy(), given[len(given) // 10 :]
     first, *others = (part.numpy() for part in rest.chunk(math.ceil(len(rest) / _PART)))
     best = _fitted(first, 1, seed)
-    while len(first) >= 10 * first.shape[1] * best.n_components:
+    while len(first) >= 10 * first.shape[1] * best.n_components and 2 * best.n_components <= most:
         more = _fitted(first, 2 * best.n_components, seed)
         if more.score(held) <= best.score(held):
             break

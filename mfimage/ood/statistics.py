@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +18,6 @@ from mfimage.modes import plainly
 TINY = 1e-6  # mean square below which an 8-bit image holds nothing but rounding
 HUGE = 1e6  # what codes and log-densities of absurd images are clipped to, so that nothing is NaN
 _LEVELS = 4  # scales, halved each time, at which gradients are measured
-_PIXELS = 2_000_000  # of which the scale of heat-maps is the quantile
 _CODES = 32  # first coordinates, the coarsest, that the density sees
 
 WORDS = {  # of `summary`: what is said of a value that is too low, and too high
@@ -48,7 +46,6 @@ class Statistics:
     values: Tensor  # named statistics, (B, 8), see `summary`
     places: Tensor  # statistics of where things are, (B, K), see `spatial`
     energies: Tensor  # logarithms of what falls when an image loses contrast, (B, E), see `statistics_of`
-    smooth: Tensor  # squared residual, mean over channels and 3 × 3 pixels, (B, 1, H, W) float32
     sound: Tensor  # whether codes, projection and log-density are finite, (B,) bool
 
     def __len__(self) -> int:
@@ -88,15 +85,8 @@ def statistics_of(x: Tensor, model: ChartedModel, volume: bool = False) -> Stati
         "places": spatial(x, off, u),
         "energies": torch.cat([_log(z.square().mean(1, True)), named[:, [0, -1]], edges], 1),
         "sound": torch.cat([codes, left.flatten(1), rarity[:, None]], 1).isfinite().all(1),
-        "smooth": F.avg_pool2d(off.square().mean(1, keepdim=True), 3, 1, 1, count_include_pad=False),
     }  # fmt: skip
     return Statistics(**{name: value.cpu() for name, value in values.items()}, pixels=x[0].numel())
-
-
-def heat_scale(familiar: Statistics) -> float:
-    """Find the smoothed squared residual that 99.9 % of familiar pixels stay below."""
-    pixels = familiar.smooth[: max(1, _PIXELS // familiar.smooth[0].numel())]
-    return max(float(np.quantile(pixels.numpy(), 0.999)), 1e-8)
 
 
 def summary(x: Tensor, off: Tensor, nll: Tensor, bits: Tensor, z: Tensor) -> Tensor:

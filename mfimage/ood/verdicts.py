@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,14 +17,16 @@ from mfimage.eval.score_metrics import roc_curve, separation
 from mfimage.eval.table import Cell, Column, Row, Table, number
 from mfimage.ood.calibration import DetectorCalibration
 from mfimage.ood.evidence import SHARES
+from mfimage.ood.places import Place, outlined
 from mfimage.ood.statistics import UNSOUND, WORDS
 
 ALPHAS = (0.05, 0.01, 0.001)  # rates of false alarms at which it is told how many strange images are found
 LEAST = 5  # images, below which a set cannot be told from chance
 _SHOWN = 12  # images of the strangest, and of the least strange
 _HEAT = (
-    "Beside each where it differs from its projection: white is what one in a thousand pixels of familiar "
-    "images reaches."
+    "Beside each, where there are maps, where it is strange: white is what no pixel of other familiar images "
+    "reaches, but for the share that α allows, and a red line goes around such places. Then what the model "
+    "would have there."
 )
 
 
@@ -38,9 +40,8 @@ class Verdicts:
         is_ood: Whether the score is above the threshold, (B,) bool.
         statistics: Named statistics in standard deviations of familiar images, (B, 8).
         values: Named statistics themselves, (B, 8).
-        heatmaps: Where images differ from their projections, (B, 1, H, W) in [0, 1]: squared residuals, mean
-            over 3 × 3 pixels, 1 where they reach what one in a thousand pixels of familiar images does.
         ways: Of `auto` the p-values of being too far out and of being too ordinary, (B, 2); else (0, 2).
+        places: Where each image is strange, if that was asked for, else none.
     """
 
     scores: Tensor
@@ -48,8 +49,15 @@ class Verdicts:
     is_ood: Tensor
     statistics: Tensor
     values: Tensor
-    heatmaps: Tensor
     ways: Tensor
+    places: Sequence[Place] = ()
+
+    def subset(self, rows: Tensor) -> Verdicts:
+        """What is said of some of the images, by their places in the batch, (n,) int64."""
+        names = ("scores", "p_values", "is_ood", "statistics", "values")
+        ways = self.ways[rows] if len(self.ways) else self.ways
+        places = [self.places[i] for i in rows.tolist()] if self.places else ()
+        return replace(self, **{n: getattr(self, n)[rows] for n in names}, ways=ways, places=places)
 
     @property
     def counted(self) -> str:
@@ -238,16 +246,21 @@ def power(strange: Tensor, calibration: DetectorCalibration) -> dict[float, floa
 
 
 def _gallery(images: ImageSet, verdicts: Verdicts, rows: Tensor) -> Pictures:
-    """Images beside their heat-maps, with what is said of them."""
+    """Images with what is said of them; beside each its map and what the model knows of it, if there are."""
     sentences, shown = verdicts.sentences, []
     for row in rows.tolist():
-        x, heat = images.batch([row]), verdicts.heatmaps[row : row + 1]
-        score = number(float(verdicts.scores[row]))
-        pair = torch.cat([x, heat.expand_as(x)])
-        shown.append(
-            picture(pair, "image and heat-map", 2, images.paths[row], Cell(score, True), sentences[row])
-        )
+        score = Cell(number(float(verdicts.scores[row])), True)
+        together = _beside(images.batch([row])[0], verdicts.places[row] if verdicts.places else None)
+        shown.append(picture(together, "pictures", 0, images.paths[row], score, sentences[row]))
     return Pictures(shown, grid=True)
+
+
+def _beside(x: Tensor, place: Place | None) -> Tensor:
+    """An image (C, H, W), outlined where it is strange, its map and what the model knows of it."""
+    if place is None:
+        return x[None]
+    parts = outlined(x, place.mask), place.heat[None].clamp(0, 1), place.repaired
+    return torch.stack([part.expand(3, -1, -1) for part in parts])
 
 
 def _drift(drift: Drift | None) -> Section:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import fails
-from tiny import ONE_THREAD, draw_bumps
+from tiny import ONE_THREAD, draw_bumps, write_images
 
 CHEAP = ["--metrics", "reconstruction,density,fd"]
 
@@ -151,3 +151,27 @@ def test_baselines_need_a_run_and_its_images(mfimage, run, bumps):
 def test_wrong_requests_are_code_2(mfimage, run, bumps, arguments, word):
     for verb in (["evaluate", "run", bumps], ["compare", "run", "--data", bumps]):
         assert fails(mfimage(*verb, *arguments), 2, word)
+
+
+def test_defects_are_measured(mfimage, run):
+    np.save("fresh.npy", draw_bumps(300, seed=11))
+    assert mfimage("calibrate", "fresh.npy", "-m", "run", "--alpha", 0.05, "--split", "all")[0] == 0
+    spoiled, masks = draw_bumps(6, seed=6), np.zeros((6, 8, 8), np.uint8)
+    spoiled[:, 5:, :3], masks[:, 5:, :3] = 255, 255
+    write_images("set/test/good", draw_bumps(10, seed=5))
+    write_images("set/test/square", spoiled)
+    write_images("set/ground_truth/square", masks)
+    code, out, err = mfimage("evaluate", "run", "--ood", "set", "-o", "found", "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["kinds"]["square"]["n"] == 6
+    assert report["mean"]["pixel_auroc"]["value"] > 0.8
+    assert json.loads(Path("found/defects.json").read_text()) == report
+    code, out, _ = mfimage("evaluate", "-m", "run", "--ood", "set/test", "--masks", "set/ground_truth")
+    assert code == 0
+    assert "AUPRO" in out.splitlines()[0]
+    Path("set/ground_truth/square/2.png").unlink()
+    assert fails(mfimage("evaluate", "run", "--ood", "set"), 3, "set/test/square/2.png: has no mask")
+    assert fails(mfimage("evaluate", "run", "set", "--ood", "set"), 2, "name the model alone")
+    assert fails(mfimage("evaluate", "run", "--masks", "set"), 2, "--masks goes with --ood")
+    assert fails(mfimage("evaluate"), 2, "name images")

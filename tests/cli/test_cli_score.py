@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import fails, table
+from commands import fails, size_of, table
 from PIL import Image
 from tiny import draw_bumps, write_images
 
@@ -61,8 +61,10 @@ def test_batch_tells_a_shifted_set(mfimage, run):
 
 def test_heatmaps_are_written(mfimage, run, tmp_path):
     assert mfimage("score", "same", "-m", run, "--heatmaps", "heat")[0] == 0
-    assert len(list((tmp_path / "heat").glob("*.png"))) == 30
-    assert np.asarray(Image.open(tmp_path / "heat" / "0.png")).shape == (8, 8)
+    assert len(list((tmp_path / "heat").glob("*.png"))) == 90
+    for ending in ("", "-mask", "-repaired"):
+        assert np.asarray(Image.open(tmp_path / "heat" / f"0{ending}.png")).shape == (8, 8)
+    assert set(np.unique(Image.open(tmp_path / "heat" / "0-mask.png"))) <= {0, 255}
 
 
 def test_the_page_shows_curves_against_what_is_known_to_be_strange(mfimage, run, tmp_path):
@@ -72,14 +74,63 @@ def test_the_page_shows_curves_against_what_is_known_to_be_strange(mfimage, run,
     page = (tmp_path / "page.html").read_text()
     assert 'id="against-images-known-to-be-strange"' in page
     assert "AUROC" in page
+    assert 'alt="3 pictures"' in page  # outlined, its map, repaired
     assert "flagged at α = 5.0%" in page
     assert "will be called strange (with 95 % probability)" in page
     assert mfimage("score", "same", "-m", run, "--ood", "odd")[0] == 2
 
 
-def test_heatmaps_are_in_the_table(mfimage, run):
-    assert mfimage("score", "same", "-m", run, "--heatmaps", "heat", "--csv", "out.csv")[0] == 0
-    assert {row["heatmap"] for row in table("out.csv")} == {f"heat/{i}.png" for i in range(30)}
+def test_where_an_image_is_strange_is_in_the_table(mfimage, run, tmp_path):
+    spoiled = draw_bumps(30, seed=5)
+    spoiled[7, 5:, :3] = 255
+    write_images(tmp_path / "same", spoiled)
+    code, out, _ = mfimage("score", "same", "-m", run, "--heatmaps", "heat", "--csv", "out.csv", "--json")
+    assert code == 0
+    rows = table("out.csv")
+    assert {row["heatmap"] for row in rows} == {f"heat/{i}.png" for i in range(30)}
+    assert rows[7]["mask"] == "heat/7-mask.png"
+    assert rows[7]["repaired"] == "heat/7-repaired.png"
+    boxes = [row["boxes"] for row in json.loads(out)["scores"]]
+    assert [json.loads(row["boxes"]) for row in rows] == boxes
+    left, top, right, bottom = boxes[7][0]
+    assert left < 3
+    assert bottom == 8
+    mask = np.asarray(Image.open(tmp_path / rows[7]["mask"]))
+    assert mask[top:bottom, left:right].any()
+    assert sum(map(bool, boxes)) < 8
+
+
+def test_large_pictures_get_one_map(mfimage, run, tmp_path):
+    picture = np.zeros((20, 29), np.uint8)
+    picture[10:20, 16:26] = np.random.default_rng(0).integers(0, 256, (10, 10))
+    write_images(tmp_path / "large", [picture, picture[:9, :9]])
+    given = ["score", "large", "-m", run, "--tiles"]
+    code, out, err = mfimage(*given, "--heatmaps", "heat", "--json")
+    assert code == 0, err
+    first, second = json.loads(out)["scores"]
+    assert first["verdict"] == "strange"
+    assert first["boxes"]
+    assert first["score"] >= second["score"] * (1 - 1e-9)  # of the same window, in another batch
+    assert size_of(first["heatmap"]) == size_of(first["repaired"]) == (29, 20)
+    assert fails(mfimage(*given, "--batch"), 2, "--tiles goes with none of")
+    assert fails(
+        mfimage("score", "large", "-m", run, "--tiles", "--max-bad", "0", "same/0.png", "none.png"),
+        3,
+        "none.png",
+    )
+
+
+def test_a_calibration_without_maps_says_so(mfimage, run, tmp_path):
+    path = tmp_path / "run" / "model" / "calibration.json"
+    sections = json.loads(path.read_text())
+    del sections["detector"]["maps"]
+    path.write_text(json.dumps(sections))
+    assert fails(
+        mfimage("score", "odd", "-m", run, "--heatmaps", "heat"), 4, "without maps", "mfimage calibrate"
+    )
+    code, _, err = mfimage("score", "odd", "-m", run, "--report", "page.html")
+    assert code == 0
+    assert "the page has none" in err
 
 
 def sane(x):

@@ -96,7 +96,7 @@ def made(count: int, seed: int, fallen: float = 0.0, out: float = 0.0) -> Statis
     values[:, 3] += out
     energies = energies @ torch.diag(torch.tensor([1.0, 1, 3, 3, 3]).double()) + 2 * values[:, :1] - fallen
     none, empty = torch.zeros(count).double(), torch.zeros(count, 0).double()
-    return Statistics(empty, none, 64, none, none, none, values, empty, energies, none, none == 0)
+    return Statistics(empty, none, 64, none, none, none, values, empty, energies, none == 0)
 
 
 def test_far_out_and_ordinary_are_told_apart() -> None:

@@ -48,7 +48,7 @@ def test_what_is_usual_are_means_of_familiar_images(found, usual):
 def at_codes(u):
     none = torch.zeros(len(u), dtype=torch.float64)
     empty = torch.zeros(len(u), 0)
-    return Statistics(u.double(), none, 64, none, none, none, *[empty] * 4, none == 0)
+    return Statistics(u.double(), none, 64, none, none, none, *[empty] * 3, none == 0)
 
 
 def reference(codes):

@@ -1,4 +1,4 @@
-"""AUROC of images, AUROC and per-region overlap (AUPRO) of pixels, and intervals of their means.
+"""How well defects are found, and where: AUROC of images, AUROC and per-region overlap (AUPRO) of pixels.
 
 Pixels are counted between levels once, image by image; measures of images drawn again, with replacement, are
 then sums of counts. A draw is how often each image is in it.
@@ -91,15 +91,15 @@ def _curve(histograms: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What a row makes of the good tiles of a texture and of one kind of defect."""
+class Detection:
+    """How good images and those with one kind of defect are scored."""
 
-    above: Tensor  # whether a defect's score is above a good tile's, ½ if they are equal, (good, defects)
+    above: Tensor  # whether a defect's score is above a good image's, ½ if they are equal, (good, defects)
     good: Counts
     bad: Counts
 
     def measures(self, good: Tensor, bad: Tensor) -> Tensor:
-        """Compute `MEASURES` of draws (R, n) of good tiles and (R, m) of defects, shape (R, 3)."""
+        """Compute `MEASURES` of draws (R, n) of good images and (R, m) of defects, shape (R, 3)."""
         image = ((good @ self.above) * bad).sum(1) / (good.sum(1) * bad.sum(1))
         counts, draws = Counts.joined(self.good, self.bad), torch.cat([good, bad], 1)
         return torch.stack([image, pixel_auroc(counts, draws), aupro(counts, draws)], 1)
@@ -111,10 +111,10 @@ class Cell:
         return dict(zip(MEASURES, self.measures(*once)[0].tolist(), strict=True))
 
 
-def cells_of(scores: Tensor, maps: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Cell]:
-    """Compare good tiles with each kind of defect by scores (N,) and maps (N, H, W).
+def detections(scores: Tensor, maps: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Detection]:
+    """Compare good images with each kind of defect by scores (N,) and maps (N, H, W).
 
-    The good tiles are the first, then those of each kind follow, of which there are masks (m, H, W).
+    The good images are the first, then those of each kind follow, of which there are masks (m, H, W).
     """
     levels, counts = levels_of(maps), [len(mask) for mask in masks.values()]
     familiar, *strange = scores.double().split([len(scores) - sum(counts), *counts])
@@ -122,22 +122,25 @@ def cells_of(scores: Tensor, maps: Tensor, masks: Mapping[str, Tensor]) -> dict[
     good = counted(known, torch.zeros_like(known, dtype=torch.bool), levels)
     found = {}
     for (kind, mask), outside, seen in zip(masks.items(), strange, others, strict=True):
-        inside = familiar[:, None]
-        above = (outside > inside).double() + 0.5 * (outside == inside)
-        found[kind] = Cell(above, good, counted(seen, mask, levels))
+        found[kind] = Detection(above(familiar, outside), good, counted(seen, mask, levels))
     return found
 
 
-def means(cells: Sequence[Sequence[Cell]], seed: int = 0) -> dict[str, Interval]:
-    """Compute means over cells, by texture and defect, and their intervals: m ± 1.96 s over draws of images.
+def above(good: Tensor, bad: Tensor) -> Tensor:
+    """Whether each of the scores of defects (m,) is above each of good images (n,), ½ if equal, (n, m)."""
+    return (bad > good[:, None]).double() + 0.5 * (bad == good[:, None])
 
-    The good tiles of a texture are drawn once for all its defects.
+
+def means(groups: Sequence[Sequence[Detection]], seed: int = 0) -> dict[str, Interval]:
+    """Compute means over kinds of defects and their intervals: m ± 1.96 s over draws of images.
+
+    The kinds of a group have the same good images, which are drawn once for all of them.
     """
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for texture in cells:
-        good = _draws(len(texture[0].above), generator)
-        found += [cell.measures(good, _draws(cell.above.shape[1], generator)) for cell in texture]
+    for kinds in groups:
+        good = _draws(len(kinds[0].above), generator)
+        found += [kind.measures(good, _draws(kind.above.shape[1], generator)) for kind in kinds]
     values = torch.stack(found).mean(0)
     spread = 1.96 * values[1:].std(0)
     triples = zip(MEASURES, values[0].tolist(), spread.tolist(), strict=True)

@@ -3,8 +3,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mfimage.denoising.tiles import OVERLAP, hann, in_tiles, starts
 from mfimage.errors import DataError, UsageError
+from mfimage.tiles import OVERLAP, hann, in_tiles, starts
 
 SIZES = [(8, 8), (8, 9), (11, 8), (23, 37), (64, 16)]
 
@@ -43,6 +43,8 @@ def test_the_batch_size_changes_nothing(generator):
 def test_an_image_of_one_tile_is_the_function(generator):
     x = torch.rand(1, 1, 8, 8, generator=generator)
     torch.testing.assert_close(in_tiles(torch.sin, x, (8, 8)), torch.sin(x))
+    both = in_tiles(lambda tiles: torch.cat([tiles, torch.sin(tiles)], 1), x, (8, 8))
+    torch.testing.assert_close(both, torch.cat([x, torch.sin(x)], 1))
 
 
 def test_seams_are_smooth():

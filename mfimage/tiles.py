@@ -24,7 +24,7 @@ def in_tiles(
     overlap: float = OVERLAP,
     batch_size: int = 256,
 ) -> Tensor:
-    """Apply a function of (N, C, h, w) → same shape to images (B, C, H, W), no smaller, in tiles (h, w).
+    """Apply a function of (N, C, h, w) → (N, C', h, w) to images (B, C, H, W), no smaller, in tiles (h, w).
 
     out = Σ_t w_t · function(x_t) / Σ_t w_t,   w = hann ⊗ hann,   hann_i = sin²(π (i + ½)/n)
 
@@ -42,13 +42,15 @@ def in_tiles(
     tops, lefts = starts(x.shape[-2], height, overlap), starts(x.shape[-1], width, overlap)
     places = list(product(range(len(x)), tops, lefts))
     window = (hann(height)[:, None] * hann(width)).to(x.device)
-    total = torch.zeros_like(x, dtype=torch.float64)  # in which w·x/w is x again, once it is rounded
+    total = x.new_zeros(0, dtype=torch.float64)  # in which w·x/w is x again, once it is rounded
     weight = torch.zeros_like(x[0, 0], dtype=torch.float64)
     for top, left in product(tops, lefts):
         weight[top : top + height, left : left + width] += window
     for begin in range(0, len(places), batch_size):
         part = places[begin : begin + batch_size]
         results = function(torch.stack([x[i, :, a : a + height, b : b + width] for i, a, b in part]))
+        if not begin:
+            total = total.new_zeros(len(x), results.shape[1], *x.shape[-2:])
         for (i, a, b), result in zip(part, results, strict=True):
             total[i, :, a : a + height, b : b + width] += window * result.to(total)
     return (total / weight).to(x.dtype)
