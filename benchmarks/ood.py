@@ -10,10 +10,10 @@ an autoencoder (`pae`) and an ambient flow (`af`) trained for the same time on t
 training images PCA's reconstruction, nearest neighbours among PCA's coordinates, Isolation Forest, and ECOD
 and COPOD where pyod is installed.
 
-All treated alike: every image, familiar or strange, to calibrate on or to judge, is scaled to three quarters
-and back by Lanczos and put through JPEG of quality 75; the model stays, the detector is calibrated anew.
-CelebA as it is has never been a JPEG since it was scaled, Tiny-ImageNet is one: this tells whether the files
-are told apart or the pictures.
+All treated alike: every image, familiar or strange, to calibrate on or to judge, is put through JPEG of
+quality 75, unless its file is one, scaled to three quarters and back by Lanczos, and put through JPEG again;
+the model stays, the detector is calibrated anew. CelebA is lossless and Tiny-ImageNet JPEG of that quality:
+this tells whether the files are told apart or the pictures.
 
 `--parts` chooses what is measured. Every step is kept in --models FOLDER/found as JSON and read there until
 its model is trained anew (--anew measures it again); models are trained at first and kept in FOLDER. The page

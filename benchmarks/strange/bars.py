@@ -58,11 +58,11 @@ def auto_of(found: Found, part: str, step: str) -> dict[str, dict[str, Any]]:
 
 
 def areas_of_classes(found: Found, part: str, row: str) -> dict[str, float]:
-    """AUROC of the rows whose names begin so, by the class that was left out."""
+    """AUROC of a row, as PCA's dimension may follow its name, by the class that was left out."""
     areas = {}
     for kind, one in found.get(part, {}).items():
         for name, cells in one.get("rows", {}).items():
-            if name.startswith(row):
+            if name == row or name.startswith(f"{row}, PCA-"):
                 areas[kind] = cells[kind]["auroc"]
     return areas
 

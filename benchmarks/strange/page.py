@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from strange.bars import Found, areas_of_classes, auto_of, bars, inside_of, mean_and_worst
+from strange.bars import Found, areas_of_classes, bars, inside_of, mean_and_worst
 from strange.measures import BINS
 from strange.parts import TREATED
 from strange.rows import AUTO
@@ -72,20 +72,22 @@ def _set(found: Found, name: str) -> list[str]:
         f"{one['components']} Gaussians.{trained} Of the fresh ones {flagged} % are flagged."
         + "".join(f" {note[0].upper()}{note[1:]}." for note in one["notes"]), "",
     ]  # fmt: skip
-    return [*lines, *_auto(one, auto_of(found, name + TREATED, name)), "", *_rows(one), ""]
+    treated = found.get(name + TREATED, {}).get(name, {})
+    return [*lines, *_auto(one, treated if "rows" in treated else {}), "", *_rows(one), ""]
 
 
 def _auto(one: dict[str, Any], treated: dict[str, Any]) -> list[str]:
     head = ["`auto` against", "AUROC", "AUPR", "FPR at 95 % TPR", "flagged"]
     head += ["same bits (images)", "best that costs nothing"]
-    head += ["all treated alike"] if treated else []
+    head += ["all treated alike", "best that costs nothing"] if treated else []
     body = []
     for name, cell in one["rows"][AUTO].items():
         area = "{:.4f} ({:.4f}–{:.4f})".format(cell["auroc"], *cell["auroc_interval"])
         numbers = [area, f"{cell['aupr']:.3f}", f"{cell['fpr95']:.4f}"]
         body.append([name, *numbers, _percents(cell["flagged"]), _same_bits(one, name), _nothing(one, name)])
         if treated:
-            body[-1].append(_cell(treated[name]) if name in treated else "–")
+            known = name in treated["rows"][AUTO]
+            body[-1] += [_cell(treated["rows"][AUTO][name]), _nothing(treated, name)] if known else ["–"] * 2
     return _table(head, body)
 
 

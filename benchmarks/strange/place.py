@@ -57,7 +57,7 @@ class Place:
 
     def asked(self, name: str) -> dict[str, Any]:
         """What results of a model hang on: another training, or other rows, make them be measured again."""
-        spent = self.run_of(name).with_name("m-flow") / "cpu_seconds.json"
+        spent = self.run_of(name) / "cpu_seconds.json"
         took = json.loads(spent.read_text()) if spent.exists() else None
         other = self.model if name == "clothes" else None
         return {"quick": self.quick, "model": other, "trained_cpu_seconds": None if other else took}

@@ -44,9 +44,13 @@ def ours(detector: Detector) -> Scorer:
 
 def free(training: Tensor) -> Scorer:
     """Rows that cost nothing: for how few training images a statistic of `FREE` is that low, or that high."""
-    both = {name: lambda x, of=of: torch.cat([of(x), -of(x)], 1) for name, of in FREE.items()}
-    tails = {name: fit_tail(of(training)) for name, of in both.items()}
-    return lambda x: {name: tails[name].surprise(of(x)).amax(1) for name, of in both.items()}
+
+    def both_ends(x: Tensor, name: str) -> Tensor:
+        found = in_batches(FREE[name], x)
+        return torch.cat([found, -found], 1)
+
+    tails = {name: fit_tail(both_ends(training, name)) for name in FREE}
+    return lambda x: {name: tails[name].surprise(both_ends(x, name)).amax(1) for name in FREE}
 
 
 def formulas(model: Any, training: Tensor) -> Scorer:

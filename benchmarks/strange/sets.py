@@ -49,6 +49,7 @@ class Task:
     strange: dict[str, Tensor]
     counted: tuple[str, ...]  # strange sets that enter mean and worst
     notes: tuple[str, ...] = ()
+    jpegs: tuple[str, ...] = ()  # strange sets whose files are JPEG
 
     def with_families(self, families: dict[str, Family], seed: int = 0) -> Task:
         """The same, with strange images made of up to 2,000 of the fresh ones; says which cannot be made."""
@@ -66,19 +67,20 @@ class Task:
         few = self.training.subset(range(min(most, len(self.training))))
         parts = [quantise(treated(few.batch(slice(i, i + 1000)))) for i in range(0, len(few), 1000)]
         images = torch.cat([part.mul(255).round().byte() for part in parts])
+        strange = {name: treated(x, name in self.jpegs) for name, x in self.strange.items()}
         return replace(
             self, training=replace(few, images=images), known=treated(self.known),
-            fresh=treated(self.fresh), strange={name: treated(x) for name, x in self.strange.items()},
+            fresh=treated(self.fresh), strange=strange,
         )  # fmt: skip
 
 
-def treated(x: Tensor) -> Tensor:
-    """Scale images (B, C, H, W) to three quarters and back by Lanczos, and put them through JPEG.
+def treated(x: Tensor, jpeg: bool = False) -> Tensor:
+    """Make files of images (B, C, S, S) alike: JPEG, three quarters of the size and back by Lanczos, JPEG.
 
-    The first takes away the grid of an earlier JPEG, and detail that another way of scaling may have left.
-    JPEG has Pillow's quality of 75, with half the resolution for colours.
+    The first is left out of those that are JPEG already, as all of Tiny-ImageNet are, by the same tables and
+    with half the resolution for colours: Pillow's quality 75.
     """
-    height, width = x.shape[-2:]
+    x, (height, width) = x if jpeg else through_jpeg(x), x.shape[-2:]
     scaled = []
     for image in quantise(x).mul(255).round().byte().movedim(1, -1).numpy():
         small = resize(image, (max(1, height * 3 // 4), max(1, width * 3 // 4)))
@@ -140,7 +142,8 @@ def faces(quick: bool, mnist: Path | None) -> Task:
     every = load(photographs, "all", 64, 3).batch(slice(None))
     colour = (every.amax(1) - every.amin(1)).flatten(1).amax(1) > 0
     note = f"{int((~colour).sum())} grey ones of {len(every)} images of Tiny-ImageNet are left out"
-    return replace(task, strange={"Tiny-ImageNet": every[colour][:STRANGE], **made}, notes=(note,))
+    strange = {"Tiny-ImageNet": every[colour][:STRANGE], **made}
+    return replace(task, strange=strange, notes=(note,), jpegs=("Tiny-ImageNet",))
 
 
 def without(training: ImageSet, test: ImageSet, kind: int, name: str) -> Task:
