@@ -39,7 +39,7 @@ class LeftOutError(Exception):
 def training_config(name: str, quick: bool) -> Config:
     """Settings of the models that several benchmarks share, for `trained` by the clock of `BUDGETS`."""
     if quick:
-        model = {"width": 4, "hidden": 16, "density_steps": 2, "density_width": 16}
+        model = {"width": 4, "hidden": 16, "density_steps": 2, "density_width": 16, "noise_width": 2}
         return Config(dim=8, batch_size=32, warmup=5, validation=50, model=model)
     return Config(dim=64 if name == "celeba" else 32, validation=500)
 

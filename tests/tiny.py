@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.ndimage import gaussian_filter
 
 from mfimage import Config, ModelConfig, build, from_pretrained, train
 from mfimage.datasets import ImageSet
+from mfimage.eval.features import quantise
 from mfimage.experiments import EXPERIMENTS
 from mfimage.experiments.experiment import Budget
 from mfimage.experiments.vector_experiments import circle
@@ -202,3 +204,10 @@ def coloured(text, count=6, side=48, seed=0):
     x = torch.nn.functional.interpolate(bump_images(count), side, mode="bicubic").clamp(0, 1)
     x = x * torch.tensor([0.9, 0.7, 0.4]).view(3, 1, 1)
     return x, parse_noise(text).add(x, torch.Generator().manual_seed(seed))[0]
+
+
+def smooth_pictures(count, channels=3, size=(16, 16), seed=0):
+    """Clouds of 8 bits, (count, channels, *size) in [0, 1]."""
+    noise = np.random.default_rng(seed).normal(size=(count, channels, *size))
+    smooth = gaussian_filter(noise, (0, 0, 1.5, 1.5), mode="wrap")
+    return quantise(torch.from_numpy(0.5 + 0.15 * smooth / smooth.std()))

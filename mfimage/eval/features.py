@@ -99,14 +99,14 @@ class InceptionFeatures:
         return self._network(x).cpu()
 
 
-def through_jpeg(images: Tensor) -> Tensor:
-    """Write images (B, C, H, W) as JPEG (Pillow's quality, 75) and read them back."""
+def through_jpeg(images: Tensor, quality: int = 75) -> Tensor:
+    """Write images (B, C, H, W) as JPEG (Pillow's quality, by default its own) and read them back."""
     from mfimage.datasets.pictures import array_of
 
     found = []
     for image in images:
         stream = io.BytesIO()
-        Image.fromarray(array_of(image)).save(stream, "JPEG")
+        Image.fromarray(array_of(image)).save(stream, "JPEG", quality=quality)
         pixels = torch.from_numpy(np.array(Image.open(stream)))
         found.append(pixels[None] if pixels.ndim == 2 else pixels.movedim(-1, 0))
     return torch.stack(found).to(images.device, torch.float32).div(255)
