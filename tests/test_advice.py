@@ -18,6 +18,8 @@ SHOWN_BY = {  # the verbs that can show the messages of a file, outside the verb
     "cli/__init__.py": ("score",),
     "cli/calibrate.py": ("calibrate",),
     "cli/denoise.py": ("denoise",),
+    "cli/evaluate.py": ("evaluate",),
+    "cli/score.py": ("score",),
     "cli/stream.py": ("score",),
     "cli/stylegan.py": ("stylegan sample",),
     "cli/train.py": ("train",),

@@ -106,7 +106,7 @@ class Place:
         place.pickle.write_bytes(dumps(snapshot()))
         place.settings.write_text(json.dumps(SETTINGS))
         model = train(place.images, place.run, from_json(Config, SETTINGS), device="cpu")
-        Detector(model).calibrate(grey, 0.1).save(place.run / "model")
+        Detector(model).calibrate(grey, 0.1, maps=True).save(place.run / "model")
         return place
 
     @contextmanager

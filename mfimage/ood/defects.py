@@ -137,7 +137,9 @@ def read_defects(
     masks = masks or test.parent / "ground_truth"
     for place, what in ((test / GOOD, "images without defects"), (masks, "masks of defects")):
         if not place.is_dir():
-            raise DataError(f"{place}: no such folder of {what}: see mfimage evaluate --help for the layout")
+            raise DataError(
+                f"{place}: no such folder of {what}: wanted are test/{GOOD}, test/DEFECT and ground_truth/DEFECT"
+            )
     names = sorted(one.name for one in test.iterdir() if one.is_dir() and one.name != GOOD)
     if not (names := [name for name in names if not name.startswith(".")]):
         raise DataError(f"{test}: holds no folder of images with defects beside {GOOD}")

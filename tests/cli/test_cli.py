@@ -135,7 +135,7 @@ def test_names_that_are_no_text_are_handed_through(mfimage, tiny_run):
         (["train", "DATA", "--max-bad", "2"], ["max_bad must lie in [0, 1]"]),
         (["train", "DATA", "--preset", "demo", "--config", "x"], ["choose one"]),
         (["denoise", "--bogus", "-m", "RUN"], ["Unknown option: --bogus"]),
-        (["score", "-m", "RUN"], ["INPUTS"]),
+        (["score", "-m", "RUN"], ["name images, - for a list on standard input, or a folder to --watch"]),
         (["train", "DATA", "--resume"], ["nothing to resume here"]),
         (["train", "DATA", "--resume", "--model.width", "3"], ["--resume takes the settings of the run"]),
         (["train", "DATA", "--resume", "--lr", "0.1"], ["--resume takes the settings of the run"]),

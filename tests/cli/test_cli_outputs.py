@@ -31,7 +31,9 @@ def calibrated(tiny_run, tmp_path_factory):
     place = tmp_path_factory.mktemp("calibrated")
     run = shutil.copytree(tiny_run, place / "run")
     np.save(place / "fresh.npy", draw_bumps(300, seed=11))
-    Detector(from_pretrained(run)).calibrate(load(place / "fresh.npy", "all"), 0.05).save(run / "model")
+    Detector(from_pretrained(run)).calibrate(load(place / "fresh.npy", "all"), 0.05, maps=True).save(
+        run / "model"
+    )
     return run
 
 

@@ -206,7 +206,7 @@ def test_every_setting_has_a_flag_with_its_help(mfimage):
     names += [f"--model.{one.name}" for one in fields(ModelConfig) if one.name not in SETTLED]
     assert all(f"{name.replace('_', '-')} " in out for name in names)
     assert "Images a step, over all processes together;" in out
-    assert "[default: 128]" in out
+    assert "[default: 256]" in out
 
 
 def test_an_ambient_flow_is_measured_in_bits_and_says_that_it_does_not_project(mfimage, short, bumps):
