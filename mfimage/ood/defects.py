@@ -138,7 +138,7 @@ def read_defects(
     for place, what in ((test / GOOD, "images without defects"), (masks, "masks of defects")):
         if not place.is_dir():
             raise DataError(
-                f"{place}: no such folder of {what}: wanted are test/{GOOD}, test/DEFECT and ground_truth/DEFECT"
+                f"{place}: no such folder of {what}: a set has test/{GOOD}, test/DEFECT, ground_truth/DEFECT"
             )
     names = sorted(one.name for one in test.iterdir() if one.is_dir() and one.name != GOOD)
     if not (names := [name for name in names if not name.startswith(".")]):
