@@ -10,8 +10,8 @@ from nflows.transforms import (
 from nflows.utils import create_alternating_binary_mask
 
 from mfimage.models import PIE, EncodedChart, ManifoldFlow, VectorChart, latent_density
-from mfimage.models.density import LULinear
 from mfimage.models.encoders import vector_net
+from mfimage.models.linear import LULinear
 
 FEATURES, DIM, PARAMETERS, COUNT = 5, 2, 2, 6
 

@@ -23,6 +23,7 @@ SHOWN_BY = {  # the verbs that can show the messages of a file, outside the verb
     "cli/stream.py": ("score",),
     "cli/stylegan.py": ("stylegan sample",),
     "cli/train.py": ("train",),
+    "cli/values.py": ("score", "calibrate"),
     "console.py": ("train", "denoise", "evaluate"),  # which asks `options_of` whether the verb has it
     "datasets/decode.py": ("train", "pack", "dimension", *MODELS),
     "datasets/pixels.py": ("train", "pack", "dimension"),  # the others bring a size

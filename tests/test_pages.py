@@ -26,7 +26,7 @@ from mfimage.eval.page import strip
 from mfimage.experiments.manifold_plots import plot_plane
 from mfimage.experiments.tables import ExperimentReport, Metric, Runs
 from mfimage.ood import drift_of
-from mfimage.ood.verdicts import score_page
+from mfimage.ood.page import score_page
 
 BAD = '<b>&"x"'
 METRICS = ("reconstruction", "density", "memorisation", "fd")

@@ -28,9 +28,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTED = frozenset({0, 2, 3, 4, 5, 6, 10})  # exit codes; 1 is none, but where nobody reads the result
 INTERRUPTED = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 SECONDS, BYTES = 20.0, 2 * 2**30  # of CPU time and memory that a refusal may take
-_LATE = (
-    "results datasets.packing denoising.image_files ood.verdicts eval experiments.reproduce datasets.stylegan"
-)
+_LATE = "results datasets.packing denoising.image_files ood.page eval experiments.reproduce datasets.stylegan"
 SETTINGS = {
     "dim": 2, "steps": 12, "density_steps": 6, "every": 3, "batch_size": 8, "warmup": 2, "validation": 4,
     "flip": False, "shift": 0.0, "weight_decay": 0.05, "precision": "no", "noise": [0.0, 0.5],

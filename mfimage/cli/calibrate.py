@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from mfimage import console
 from mfimage.cli import options as opt
-from mfimage.cli.values import RATE
+from mfimage.cli.values import RATE, check_budget
 from mfimage.errors import UsageError
 from mfimage.outputs import hold
 
@@ -87,8 +87,7 @@ def _alpha(alpha: float | None, budget: float | None, per_day: float | None) -> 
     """The share of familiar images that may be called strange, if one is given."""
     from mfimage.ood.rates import budget_alpha
 
-    if (budget is None) != (per_day is None):
-        raise UsageError("--budget and --per-day belong together: 3/day of how many images a day?")
+    check_budget(budget, per_day)
     if budget is None or per_day is None:
         return alpha
     if alpha is not None:

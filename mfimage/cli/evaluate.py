@@ -74,8 +74,8 @@ def evaluate(
         inputs: Run, model directory or Hub id, then a named set, folder, zip or array file; several sets are
             joined. A run alone is measured on its own data.
         model: The model; all arguments are data then.
-        outdir: Where metrics.json and evaluation.html go, or with --ood defects.json; to the run itself if
-            none.
+        outdir: Where metrics.json and evaluation.html go, to the run itself if none; with --ood where
+            defects.json goes, nowhere if none.
         ood: Folder that holds test, or is it: good images in good, a folder for each kind of defect.
         masks: Folder of a folder for each kind, where NAME_mask.png or NAME.png is the mask of NAME.png,
             white in the defect; ground_truth beside test if none.

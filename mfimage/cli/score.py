@@ -209,7 +209,7 @@ def _of_the_set(
 ) -> dict[str, Any]:
     """Tell whether the set has shifted, and write its page, where they are asked for."""
     from mfimage.ood import drift_of
-    from mfimage.ood.verdicts import score_page
+    from mfimage.ood.page import score_page
 
     drift = drift_of(found, detector.calibration) if batch else None
     if drift is not None:

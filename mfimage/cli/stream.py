@@ -17,7 +17,7 @@ from mfimage import console, streams
 from mfimage.cli import options as opt
 from mfimage.cli import rows
 from mfimage.cli.lists import arriving_paths
-from mfimage.cli.values import DURATION, RATE
+from mfimage.cli.values import DURATION, RATE, check_budget
 from mfimage.errors import DataError, Interrupted, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ class Streaming:
             raise UsageError(
                 "--drift is for a stream, - or --watch: of a set --batch tells whether it shifted"
             )
-        if (self.budget is None) != (self.per_day is None):
-            raise UsageError("--budget and --per-day belong together: 3/day of how many images a day?")
+        check_budget(self.budget, self.per_day)
         return False
 
     def retuned(self, detector: Detector) -> Detector:

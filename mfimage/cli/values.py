@@ -101,3 +101,9 @@ def _deviation() -> Parameter:
 
 
 DEVIATION = _deviation()
+
+
+def check_budget(budget: float | None, per_day: float | None) -> None:
+    """Raise UsageError for one without the other."""
+    if (budget is None) != (per_day is None):
+        raise UsageError("--budget and --per-day belong together: 3/day of how many images a day?")

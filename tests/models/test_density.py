@@ -3,9 +3,10 @@ import torch
 from laws import jacobians, perturb
 
 from mfimage.models import latent_density
-from mfimage.models.density import AutoregressiveSplines, Density, LULinear
+from mfimage.models.density import AutoregressiveSplines, Density
 from mfimage.models.duals import Dual, by_jvp
 from mfimage.models.layers import CompositeTransform, Transform
+from mfimage.models.linear import LULinear
 
 PARAMETERS = 2
 
