@@ -9,30 +9,18 @@ import torch
 from scipy.stats import betabinom
 from torch import Tensor
 
-from mfimage.errors import UsageError
 from mfimage.eval.numbers import bootstrap
 from mfimage.eval.score_metrics import aupr, auroc, fpr_at_tpr
 from mfimage.ood.calibration import conformal_rank
-from mfimage.ood.verdicts import ALPHAS
+from mfimage.ood.verdicts import power
 
 BINS = 50  # quantiles of familiar images' bits, within which both sides are of one number
 FEWEST = 50  # images of each side that are left, below which nothing is told of them
 
 
 def flagged(known: Tensor, scores: Tensor) -> dict[str, float | None]:
-    """Find the share of scores above the threshold that familiar ones, known (N,), set for each of `ALPHAS`.
-
-    None where N is too small for it. What has no finite score is flagged.
-    """
-    ascending, found = known.double().sort().values, {}
-    for alpha in ALPHAS:
-        try:
-            threshold = ascending[conformal_rank(len(known), alpha) - 1]
-        except UsageError:
-            found[f"{alpha:g}"] = None
-            continue
-        found[f"{alpha:g}"] = float((~(scores.double() <= threshold)).double().mean())
-    return found
+    """Find the share of scores that `power` calls strange, by α as text, of known ones in any order."""
+    return {f"{alpha:g}": share for alpha, share in power(known.double().sort().values, scores).items()}
 
 
 def cell_of(known: Tensor, fresh: Tensor, strange: Tensor, whole: bool = False) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def alarms_of(model: Any, task: Task, seed: int) -> dict[str, Any]:
     known, fresh = images[torch.randperm(len(images), generator=generator)].chunk(2)
     few = task.training.subset(torch.randperm(len(task.training), generator=generator)[:ALARMS_FITTED])
     detector = Detector(model).calibrate(known, 0.05, few, seed)
-    shares, found = power(detector.score(fresh).scores, detector.calibration), {}
+    shares, found = power(detector.calibration.scores, detector.score(fresh).scores), {}
     for alpha, share in shares.items():
         if share is None:
             found[f"{alpha:g}"] = None

@@ -100,19 +100,20 @@ class DetectorCalibration:
 
         Vovk, Gammerman, Shafer, Algorithmic learning in a random world, 2005, §2.
         """
-        return _conformal(self.scores, scores)
+        return conformal_p_values(self.scores, scores)
 
     def p_values_of_ways(self, surprises: Tensor) -> Tensor:
         """The same of each way to be strange, (B, 2); of scores other than `auto` (B, 0)."""
         ways = zip(self.surprises.T, surprises.T, strict=True)
-        return torch.stack([_conformal(known, found) for known, found in ways], 1)
+        return torch.stack([conformal_p_values(known, found) for known, found in ways], 1)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON takes it; `parse_calibration` is the inverse."""
         return _plain(self)
 
 
-def _conformal(known: Tensor, scores: Tensor) -> Tensor:
+def conformal_p_values(known: Tensor, scores: Tensor) -> Tensor:
+    """(1 + #{known ≥ s}) / (n + 1) of scores s, (B,), and known ones, ascending, (n,); of NaN as of ∞."""
     below = torch.searchsorted(known.contiguous(), scores.double().contiguous(), side="left")
     return (1 + len(known) - below).double() / (len(known) + 1)
 

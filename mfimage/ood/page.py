@@ -79,7 +79,7 @@ def _separation(scores: Tensor, strange: Tensor) -> list[Cell]:
 
 def _flagged(strange: Tensor, calibration: DetectorCalibration) -> list[Cell]:
     """The share called strange at each of `ALPHAS`, where there are calibration images enough for it."""
-    found = power(strange, calibration)
+    found = power(calibration.scores, strange)
     return [Cell("" if found[alpha] is None else f"{found[alpha]:.1%}") for alpha in ALPHAS]
 
 

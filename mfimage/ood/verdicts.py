@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mfimage.errors import UsageError
-from mfimage.ood.calibration import DetectorCalibration
+from mfimage.ood.calibration import DetectorCalibration, conformal_p_values
 from mfimage.ood.evidence import SHARES
 from mfimage.ood.places import Place
 from mfimage.ood.statistics import UNSOUND, WORDS
@@ -166,9 +166,12 @@ def _holm(p_values: dict[str, float]) -> dict[str, float]:
     return dict(zip(names, corrected.tolist(), strict=True))
 
 
-def power(strange: Tensor, calibration: DetectorCalibration) -> dict[float, float | None]:
-    """The share of scores (M,) called strange at each of `ALPHAS`; None of too few calibration images."""
-    p, least = calibration.p_values(strange), 1 / (len(calibration.scores) + 1)
+def power(known: Tensor, scores: Tensor) -> dict[float, float | None]:
+    """Find the share of scores (M,) called strange at each of `ALPHAS`; None where n is too small for it.
+
+    Thresholds come from the scores of familiar images, known, ascending, (n,).
+    """
+    p, least = conformal_p_values(known, scores), 1 / (len(known) + 1)
     return {
         alpha: float((p <= alpha * (1 + 1e-9)).double().mean()) if alpha >= least else None
         for alpha in ALPHAS

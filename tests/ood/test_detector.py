@@ -98,7 +98,7 @@ def test_a_verdict_says_in_which_way_an_image_is_strange(detector):
 
 def test_the_share_found_is_told_at_every_rate_that_the_calibration_reaches(detector):
     known, scores = detector.calibration, detector.calibration.scores
-    found = power(torch.cat([scores[:50], scores[-1:] + torch.ones(50)]), known)
+    found = power(known.scores, torch.cat([scores[:50], scores[-1:] + torch.ones(50)]))
     assert found == {0.05: 0.5, 0.01: 0.5, 0.001: None}
 
 
