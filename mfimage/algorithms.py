@@ -86,7 +86,7 @@ class Phase:
     keep_best: bool = True
     disturb: Disturb | None = None  # (batch, config, generator, d) adds the step's random numbers
     within: Callable[[Any], nn.Module] | None = None  # what the loss is given instead of the submodule
-    share: float = 0.25  # of the time of a training by the clock; the first phase has what the others leave
+    share: float = 0.25  # of the time of a training by the clock, in proportion to those of the other phases
     batch: float = 1.0  # examples a step, in units of the configuration's
     lr: float = 1.0  # learning rate, in units of the configuration's
     decay: float = 1.0  # weight decay, in units of the configuration's
@@ -203,15 +203,15 @@ _BENDING = Phase(
     "manifold", _dense, lambda m, b, c: m.head_error(b.x, b.kept).mean(),
     lambda m, b: m.chart.initialise(b.x),
     points=lambda m, x, c: m.chart.subspace.heads(m.chart.multiscale(x)[0]), within=_bent, batch=4.0, lr=2.0,
-    decay=4.0, nests=True,
+    decay=4.0, nests=True, share=0.16,
 )  # fmt: skip
 _MANIFOLD = Phase(
     "manifold", lambda m: m.chart if _bent(m) is None else None,
     lambda m, b, c: losses.reconstruction(m, b.x, b.context, b.kept), lambda m, b: m.chart.initialise(b.x),
-    shifts=True, nests=True,
+    shifts=True, nests=True, share=0.6,
 )  # fmt: skip
 _REFINEMENT = replace(
-    _MANIFOLD, name="refinement", part=_rest, start=lambda m, b: None, share=0.28,
+    _MANIFOLD, name="refinement", part=_rest, start=lambda m, b: None, share=0.26,
     batch=2.0, lr=0.8, decay=4.0, finish=lambda m, b: m.chart.centre(b.x),
 )  # fmt: skip
 _NOISE = Phase(
@@ -223,7 +223,7 @@ _NOISE = Phase(
 )  # fmt: skip
 _DENSITY = Phase(
     "density", lambda m: m.density, _likelihood, lambda m, b: m.density.initialise(b.x),
-    codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.1, batch=2.0, sheet=_samples,
+    codes=True, points=lambda m, x, c: m.encode(x, c), scores=True, share=0.15, batch=2.0, sheet=_samples,
 )  # fmt: skip
 _CLASSES = replace(
     _DENSITY, name="classes", part=lambda m: m.classifier, start=lambda m, b: m.classifier.initialise(b.x),

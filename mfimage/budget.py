@@ -58,13 +58,11 @@ class TimeBudget:
 
 
 def shares_of(phases: Sequence[Phase]) -> dict[str, float]:
-    """Return the share of each phase in the time of all: the first gets what the others leave.
+    """Return the share of each phase in the time of all, which is in proportion to what it is given.
 
     What is added takes its own from all of them alike.
     """
     added = sum(phase.share for phase in phases if phase.added)
-    shares = {phase.name: phase.share * (1 if phase.added else 1 - added) for phase in phases}
-    if phases:
-        first = phases[0].name
-        shares[first] += 1 - MEASURING - sum(shares.values())
-    return shares
+    given = sum(phase.share for phase in phases if not phase.added)
+    others = (1 - MEASURING - added) / given if given else 0.0
+    return {phase.name: phase.share * (1 if phase.added else others) for phase in phases}
