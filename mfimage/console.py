@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import signal
 import sys
@@ -34,7 +35,7 @@ def prepare() -> None:
 def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
     """Say what failed in a thread, such as TensorBoard's; whoever needs its work is told in its own way."""
     if isinstance(failed.exc_value, Exception):
-        say(f"warning: {reason_of(failed.exc_value)}")
+        say(f"warning: {reason_of(failed.exc_value)}", logging.WARNING)
 
 
 @contextmanager
@@ -68,8 +69,8 @@ def _diagnose(error: Exception, batched: Callable[[], bool]) -> tuple[str, int]:
 
 def _fail(message: str, code: int, verbose: bool) -> NoReturn:
     if verbose:
-        say(traceback.format_exc().rstrip())
-    say(f"mfimage: {message}")
+        say(traceback.format_exc().rstrip(), logging.ERROR)
+    say(f"mfimage: {message}", logging.ERROR)
     sys.exit(code)
 
 
@@ -79,7 +80,7 @@ def optional(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        say(f"warning: no {what}: {reason_of(error)}")
+        say(f"warning: no {what}: {reason_of(error)}", logging.WARNING)
 
 
 class Late:
@@ -138,7 +139,7 @@ def list_skipped(skipped: Sequence[Skipped]) -> None:
     """List skipped files, with the reasons, on stderr."""
     if skipped:
         listed = "".join(f"\n  {printable(bad.path)}: {printable(bad.reason)}" for bad in skipped)
-        say(f"{counted(len(skipped), 'file')} skipped:{listed}")
+        say(f"{counted(len(skipped), 'file')} skipped:{listed}", logging.WARNING)
 
 
 INTERVAL = 10.0  # seconds between lines of progress where no bar can be drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import logging
 import os
 import re
 import sys
@@ -34,14 +35,27 @@ def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
-def say(text: str) -> None:
-    """Talk on stderr, whether or not somebody reads it: what cannot be said there is left unsaid.
+class _ToStderr(logging.Handler):
+    """Writes what the package says on stderr, as long as no program that uses it has handlers of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        heard_elsewhere = LOG.propagate and logging.root.handlers
+        if sys.stderr is not None and not heard_elsewhere:
+            with suppress(OSError, ValueError):  # it is broken, full or closed: what cannot be said is not
+                print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+LOG = logging.getLogger("mfimage")
+LOG.setLevel(logging.INFO)
+LOG.addHandler(_ToStderr())
+
+
+def say(text: str, level: int = logging.INFO) -> None:
+    """Talk: through the logger "mfimage", which writes on stderr where `logging` is not set up.
 
     Lines after the first are indented: no name with a line break in it looks like a message of its own.
     """
-    if sys.stderr is not None:
-        with suppress(OSError, ValueError):  # it is broken, full or closed
-            print(re.sub(r"\n(?!  )", "\n  ", _IN_TEXT.sub(_escape, text)), file=sys.stderr, flush=True)
+    LOG.log(level, "%s", re.sub(r"\n(?!  )", "\n  ", _IN_TEXT.sub(_escape, text)))
 
 
 def put(text: str, end: str = "\n") -> None:
@@ -60,10 +74,11 @@ def put(text: str, end: str = "\n") -> None:
 
 
 def prepare_streams() -> None:
-    """Open nowhere in the place of closed streams, and let stdout write names that are no text.
+    """Open nowhere in the place of closed streams, let stdout write names that are no text, talk on stderr.
 
     Else the next file that is opened would take a closed one's number, and get what is printed.
     """
+    LOG.propagate = False
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

@@ -18,6 +18,9 @@ from tiny import SMALL_MODEL, TINY, bump_images, draw_bumps, learn, write_array
 from mfimage import build, cli, from_pretrained, save_pretrained, train
 from mfimage.datasets.points import Points
 from mfimage.experiments.simulators import Sphere, Surface
+from mfimage.streams import LOG
+
+LOG.propagate = False  # as on the command line: pytest has handlers of its own
 
 NOISE_AWARE = TINY.with_(
     steps=150, noise=(0.0, 0.5), every=50, lr=1e-2, batch_size=32, model={**TINY.model, "noise_width": 8}

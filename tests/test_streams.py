@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import shlex
 import signal
@@ -65,6 +66,19 @@ def test_talk_that_does_not_arrive_stops_nothing(monkeypatch, stream):
     say("nobody hears this")
     with optional("page"):
         raise ValueError("nor this")
+
+
+def test_a_program_with_handlers_of_its_own_hears_it_there(monkeypatch, capsys, caplog):
+    monkeypatch.setattr(streams.LOG, "propagate", True)
+    say("a step")
+    with optional("page"):
+        raise ValueError("too wide")
+    warned = ("mfimage", logging.WARNING, "warning: no page: too wide")
+    assert {*caplog.record_tuples} == {("mfimage", logging.INFO, "a step"), warned}
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    say("another")
+    assert capsys.readouterr().err == "another\n"
 
 
 def test_a_result_that_does_not_arrive_is_an_error_that_says_where(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from mfimage import __version__, console, outputs
 from mfimage.cli import calibrate, denoise, evaluate, manifold, score, stylegan, train
 from mfimage.cli.options import Talk
 from mfimage.errors import UsageError
-from mfimage.streams import settle_streams
+from mfimage.streams import LOG, settle_streams
 
 app = App(
     name="mfimage",
@@ -56,6 +57,7 @@ def _run(tokens: list[str]) -> NoReturn:
         except CycloptsError as error:
             raise UsageError(" ".join(str(error).split())) from error
     talk = next((value for value in given.arguments.values() if isinstance(value, Talk)), Talk())
+    LOG.setLevel(logging.WARNING if talk.quiet else logging.INFO)
     with console.exit_codes(talk.verbose, lambda: "--batch-size" in options_of(tokens)), outputs.command():
         verb(*given.args, **given.kwargs)
     unasked = getattr(verb, "__name__", "") == "help_print" and not {"-h", "--help"} & set(tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -269,7 +270,7 @@ def _tell(done: _Done, outdir: Path, restorer: Restorer, measured: bool, options
     if len(warnings) > _WARNED:
         warnings = [*warnings[:_WARNED], f"and {len(warnings) - _WARNED} more"]
     for message in warnings:
-        say(f"warning: {message}")
+        say(f"warning: {message}", logging.WARNING)
     images = [{"input": row["path"], **{key: row[key] for key in row if key != "path"}} for row in rows]
     found = {"images": images, "methods": summary(rows), "skipped": done.skipped}
     options.put(found, [row["output"] for row in rows])
