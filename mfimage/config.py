@@ -15,7 +15,6 @@ AlgorithmName = Literal[
     "m-flow", "m-flow-a", "m-flow-s", "m-flow-ot", "me-flow", "me-flow-a", "me-flow-s", "free-form",
     "denoising", "pie", "af", "fom", "pae", "pca",
 ]  # fmt: skip
-DeviceName = Literal["auto", "cpu", "cuda"]
 BudgetName = Literal["quick", "paper"]
 PresetName = Literal["default", "demo"]
 

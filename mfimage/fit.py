@@ -17,14 +17,12 @@ from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
 from mfimage.checkpoints import Snapshots
-from mfimage.config import DeviceName
-from mfimage.errors import DivergedError, Interrupted
+from mfimage.errors import DivergedError, Interrupted, UsageError
 from mfimage.files import stream
 from mfimage.modes import drawing
 from mfimage.muon import Muon
 from mfimage.pretrained import find_device
 from mfimage.schedule import Average, Progress, Schedule
-from mfimage.settings import check_name
 from mfimage.signals import caught_signals
 
 _MAKING = threading.Lock()  # held while an accelerator is made, whose state all threads share
@@ -37,18 +35,27 @@ def quickest_precision(images: bool, device: torch.device) -> Literal["no", "bf1
 
 
 def make_accelerator(device: str, precision: str | None = None) -> Accelerator:
-    """Make what knows the device (auto, cpu or cuda), the processes and the precision."""
-    check_name("device", device, DeviceName)
-    find_device(device)
+    """Make what knows the device (auto, cpu, cuda or cuda:N), the processes and the precision.
+
+    Raises:
+        UsageError: For another device, or one that is not there.
+    """
+    wanted = torch.device(find_device(device))
+    if wanted.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {device}: training runs on auto, cpu, cuda or cuda:N")
     alike = DistributedDataParallelKwargs(broadcast_buffers=False)  # buffers stand still in training
-    cpu, precision = device == "cpu", precision or "no"
+    cpu, precision = wanted.type == "cpu", precision or "no"
     with _MAKING:
-        known = AcceleratorState._shared_state
-        if known and (known.get("_cpu"), known.get("_mixed_precision")) != (cpu, precision):
+        known, alone = AcceleratorState._shared_state, not torch.distributed.is_initialized()
+        other = (known.get("_cpu"), known.get("_mixed_precision")) != (cpu, precision)
+        if known and (other or (alone and wanted.index != known["device"].index)):
             AcceleratorState._shared_state = {}  # not cleared: its run may go on in another thread
-            if not torch.distributed.is_initialized():
+            if alone:
                 PartialState._shared_state = {}
-        return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[alike])
+        accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[alike])
+        if wanted.index is not None and accelerator.num_processes == 1:
+            accelerator.state.device = wanted
+        return accelerator
 
 
 class ModuleWithLoss(nn.Module):

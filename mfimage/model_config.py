@@ -122,8 +122,8 @@ class ModelConfig:
         """Raise UsageError where a model of this kind cannot have what is asked of it."""
         if self.noise_aware and not (self.images and self.kind in ("manifold-flow", "encoder-flow")):
             raise UsageError("noise_aware (a range of noise) is true only for an M-flow or Me-flow of images")
-        if self.sharp and not (self.images and self.kind == "manifold-flow"):
-            raise UsageError("sharp is true only for an M-flow of images")
+        if self.sharp and not (self.images and self.kind == "manifold-flow" and not self.context):
+            raise UsageError("sharp is true only for an M-flow of images without parameters")
 
     @property
     def images(self) -> bool:

@@ -145,9 +145,14 @@ def read_calibration(directory: str | Path) -> dict[str, Any]:
 
 
 def find_device(name: str | torch.device) -> str | torch.device:
-    """Name a device as torch does; "auto" is a GPU if there is one. UsageError for one that is not there."""
+    """Name a device as torch does; "auto" is a CUDA device if there is one, else the CPU.
+
+    UsageError for one that is not there, or that has no float64, which Apple's lacks.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if str(name).split(":")[0] == "mps":
+        raise UsageError(f"device {name}: has no float64, in which volumes are computed; take cpu")
     with boundary(UsageError, f"device {name}: PyTorch has none of this name here"):
         torch.empty(0, device=name)
     return name

@@ -66,7 +66,7 @@ def train(
             With `resume` those of the run, with more steps, density_steps or time; None: as they are.
         model: Train this one instead, put together by hand of what the algorithm trains; only its weights are
             saved.
-        device: "auto", "cpu" or "cuda".
+        device: "auto" (a CUDA device if there is one, else the CPU), "cpu", "cuda" or "cuda:1".
         resume: Continue the run in outdir from its newest checkpoint, bit for bit. One that is given more
             goes on as one that was planned so; phases after the first that goes on are trained anew.
         quiet: Without a progress bar on stderr.

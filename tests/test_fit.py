@@ -7,8 +7,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from mfimage.checkpoints import Snapshots
-from mfimage.errors import DivergedError, Interrupted
-from mfimage.fit import fit, quickest_precision, shuffled
+from mfimage.errors import DivergedError, Interrupted, UsageError
+from mfimage.fit import fit, make_accelerator, quickest_precision, shuffled
 from mfimage.schedule import Schedule
 
 SOLUTION = torch.tensor([[2.0, -1.0, 0.5]])
@@ -272,3 +272,22 @@ def test_images_train_in_bfloat16_where_the_cpu_multiplies_in_it(monkeypatch, am
 def test_an_older_torch_that_cannot_tell_trains_in_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert quickest_precision(True, torch.device("cpu")) == "no"
+
+
+def test_a_device_is_taken_by_its_number_and_by_nobody_after():
+    assert make_accelerator("cpu:0").device == torch.device("cpu:0")
+    assert make_accelerator("cpu").device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("mps", "device mps: has no float64, in which volumes are computed; take cpu"),
+        ("meta", "device meta: training runs on auto, cpu, cuda or cuda:N"),
+        ("tpu", "device tpu: PyTorch has none of this name here"),
+        ("cuda:99", "device cuda:99: PyTorch has none of this name here"),
+    ],
+)
+def test_a_device_that_cannot_train_is_refused(device, words):
+    with pytest.raises(UsageError, match=words):
+        make_accelerator(device)

@@ -14,8 +14,8 @@ from cyclopts import Parameter, Token, validators
 from docstring_parser import parse
 
 from mfimage import console, outputs, streams
-from mfimage.cli.values import DURATION, NOISE, PAIR
-from mfimage.config import DeviceName, Reading
+from mfimage.cli.values import DEVICE, DURATION, NOISE, PAIR
+from mfimage.config import Reading
 from mfimage.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON file o
 Size = Annotated[int | None, at_least(1, 2**14), Parameter(help="Resize and crop to SIZE × SIZE.")]
 Channels = Annotated[Literal[1, 3] | None, Parameter(help="1 grey, 3 colour.")]
 Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63), help="Of everything random.")]
-Device = Annotated[DeviceName, Parameter(help="auto takes a GPU if there is one.")]
+Device = Annotated[str, DEVICE]
 BatchSize = Annotated[int, at_least(1), Parameter(help="Images at a time.")]
 
 
@@ -114,8 +114,7 @@ class Talk:
 
     def say(self, message: str) -> None:
         """Talk on stderr."""
-        if not self.quiet:
-            streams.say(message)
+        streams.say(message)
 
     def notes(self, notes: Sequence[str]) -> None:
         """Say on stderr what a user should know of what was read."""

@@ -103,6 +103,21 @@ def _deviation() -> Parameter:
 DEVIATION = _deviation()
 
 
+def _device() -> Parameter:
+    """Make the parameter of a device."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> str:
+        if re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text := tokens[-1].value):  # why not mps is told later
+            return text
+        raise ValueError(f"{text}: auto, cpu, cuda or cuda:N is expected")
+
+    said = "auto takes a CUDA GPU if there is one."
+    return Parameter(converter=convert, n_tokens=1, metavar="auto|cpu|cuda|cuda:N", help=said)
+
+
+DEVICE = _device()
+
+
 def check_budget(budget: float | None, per_day: float | None) -> None:
     """Raise UsageError for one without the other."""
     if (budget is None) != (per_day is None):

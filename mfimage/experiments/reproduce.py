@@ -79,7 +79,7 @@ def reproduce(
         budget: "quick" or "paper".
         scene: For image-manifold: dim, size and channels; for stylegan-2d and -64d: size, and weights, the
             path of a generator.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:1".
         quiet: Without progress bars.
         tell: Is told in words what goes on.
 
