@@ -17,11 +17,10 @@ check: .venv/ready
 	.venv/bin/ruff check mfimage tests benchmarks conftest.py
 	.venv/bin/mypy
 
-.venv/ready: requirements.txt pyproject.toml
+.venv/ready: requirements.txt constraints.txt pyproject.toml
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --requirement requirements.txt
-	.venv/bin/pip install --quiet "pyarrow>=17,<27" "datasets>=3,<6"
+	.venv/bin/pip install --quiet --requirement requirements.txt --constraint constraints.txt
 	.venv/bin/pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -17,7 +17,7 @@ from mfimage.datasets import Skipped
 
 VERBS = (
     "train", "sample", "denoise", "calibrate", "score", "log-prob", "directions", "interpolate", "evaluate",
-    "compare", "pack", "reproduce", "demo",
+    "compare", "pack", "reproduce", "demo", "doctor",
 )  # fmt: skip
 
 
