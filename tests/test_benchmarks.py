@@ -29,6 +29,7 @@ KEYS = {
     "loader": {"images_per_second", "training_images_per_second", "ratio", "cpu_ratio", "peak_mb_growth"},
     "stylegan": {"seeded", "faces"},
     "paper": {"fom", "pca"},
+    "fresh_install": {"requires_dist", "developers_only", "wheel_mb", "seconds", "works"},
     "torture": {"tried", "held", "promises", "rounds", "failures", "slowest_seconds", "largest_mb"},
 }
 # fmt: on
@@ -133,6 +134,10 @@ def test_benchmark_runs_and_ends_in_one_json_object(name):
             "no file costs much more than it is, runs code or is waited for",
             "streams, locales, homes and names change no result",
         }  # fmt: skip
+    if name == "fresh_install":
+        assert results["works"] is True
+        assert results["developers_only"] == []
+        assert results["wheel_mb"] < 10
     if name == "paper":
         assert results["fom"]["distance"][0] < 1e-6
         assert results["pca"]["distance"][0] > 0.1
