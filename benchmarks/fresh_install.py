@@ -1,9 +1,10 @@
 """Whether mfimage installs and works where nothing of it is: built, installed, tried, removed.
 
-A source archive and a wheel are built from a copy of what git tracks, the wheel is installed into a new virtual
-environment with what it asks for (torch and torchvision as constraints.txt has them), and there, in an empty
-folder: `mfimage doctor`, a short `mfimage demo`, a model read from Python that denoises and gives log-densities,
-`pip uninstall`. With --quick the wheel alone is installed, beside the packages that are here, and there is no doctor.
+A source archive and a wheel are built from a copy of what git tracks; the wheel is installed into a new
+virtual environment with what it asks for (torch and torchvision as constraints.txt has them). There, in an
+empty folder: `mfimage doctor`, a short `mfimage demo`, a model read from Python that denoises and gives
+log-densities, `pip uninstall`. With --quick the wheel alone is installed, beside the packages that are here,
+and there is no doctor.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ print(json.dumps(mfimage.__file__))
 
 
 def run(*command: str | Path, folder: Path, path: Path | None = None) -> str:
-    """Run a command in a folder; what it says on stdout, RuntimeError with the end of its talk if it fails."""
+    """Run a command in a folder; what it says on stdout, RuntimeError with the end of it if it fails."""
     settings = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     settings |= {"PYTHONPATH": str(path)} if path else {}
     done = subprocess.run(
