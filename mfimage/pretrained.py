@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mfimage.config import ModelConfig
 from mfimage.console import json_text
 from mfimage.errors import ModelError, UsageError, boundary
 from mfimage.files import read_json, to_disk, whole, write_text
+from mfimage.hub import PLAIN, Access, fetch_file, is_hub_id
 from mfimage.models import ChartedModel, GenerativeModel
 from mfimage.models.build import allocate, outline
 from mfimage.modes import plainly
@@ -66,22 +67,38 @@ def save_pretrained(model: GenerativeModel, directory: str | Path) -> Path:
 
 
 @plainly
-def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> GenerativeModel:
-    """Read a model from a directory, or from the Hugging Face Hub where huggingface_hub is installed.
+def from_pretrained(
+    source: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> GenerativeModel:
+    """Read a model from a directory, or from the Hugging Face Hub.
 
     Args:
-        source: A directory that `save_pretrained` or a training run wrote, or a Hub id such as "user/name".
+        source: A directory that `save_pretrained` or a training run wrote, or an id of the Hub: "user/name",
+            "user/name@revision".
         device: Where the weights go: "auto" (a GPU if there is one), "cpu", "cuda", or as torch names it.
+        revision: Branch, tag or commit, of an id; so are the following. See `hub.Access`.
+        token: Of a private repository; None for that of this machine.
+        cache_dir: Where fetched files are kept; None for the Hub's own cache.
+        local_files_only: Ask the cache alone.
+        force_download: Fetch again what is in the cache.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
         ModelError: If files are missing, damaged, of another format, or do not fit together, or if the
-            model that they make gives no finite numbers.
-        UsageError: If there is no CUDA device where one is asked for.
+            model that they make gives no finite numbers; if the Hub does not give them.
+        UsageError: If there is no CUDA device where one is asked for, or a directory is to have a revision.
     """
-    device, directory = find_device(device), locate(source)
+    access = Access(revision, token, cache_dir, local_files_only, force_download)
+    device, directory = find_device(device), locate(source, access)
     given([directory / CONFIG, directory / WEIGHTS])
     config, measured = _read_config(directory / CONFIG)
     model = _filled(config, directory / WEIGHTS)
@@ -167,9 +184,11 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def locate(source: str | Path) -> Path:
+def locate(source: str | Path, access: Access = PLAIN) -> Path:
     """Find the directory that holds a model's files, ModelError if none does; one of the Hub is fetched."""
     directory = Path(source)
+    if access.revision is not None and directory.exists():
+        raise UsageError(f"{source}: is a directory here; a revision is of an id of the Hub")
     for candidate in (directory, directory / "model"):
         if (candidate / CONFIG).exists() and (candidate / WEIGHTS).exists():
             return candidate
@@ -182,24 +201,33 @@ def locate(source: str | Path) -> Path:
         raise ModelError(f"{source}: this run has not finished: continue it with mfimage train --resume")
     if directory.exists():
         raise ModelError(f"{source}: no model here ({WEIGHTS} and {CONFIG} are expected in this directory)")
-    if not _looks_like_hub_id(str(source)):
+    if not is_hub_id(str(source)):
         raise ModelError(f"{source}: no such directory; a run or a model that mfimage wrote is expected")
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(str(source), allow_patterns=[*FILES]))
-    except ImportError as error:
-        raise ModelError(f"{source}: no such directory; for a Hub id, pip install huggingface_hub") from error
-    except Exception as error:  # huggingface_hub raises many kinds: no network, no such repository, no access
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(f"{source}: no such directory, and the Hub did not give it ({reason})") from error
+    return _fetched(str(source), access)
 
 
-def _looks_like_hub_id(source: str) -> bool:
-    """Whether a name is user/model and not a path that was mistyped; runs/ is where training writes."""
-    user, _, name = source.partition("/")
-    local = user == "runs" or user.startswith(".") or Path(user).is_dir()
-    return bool(user and name) and "/" not in name and not local
+def _fetched(source: str, access: Access) -> Path:
+    """Fetch a model of the Hub, all files of one commit.
+
+    Its configuration comes first, since weights of others may be large, and the weights come last: where they
+    are in the cache, nothing is missing.
+    """
+    config = fetch_file(source, CONFIG, access)
+    if config is not None and _is_ours(config):
+        access = replace(access, revision=config.parent.name)
+        try:
+            fetch_file(source, CALIBRATION, access)
+        except ModelError:  # the Hub is not reached: then all is in the cache, or nothing is read
+            access = replace(access, local_files_only=True)
+        if fetch_file(source, WEIGHTS, access) is not None:
+            return config.parent
+    raise ModelError(f"{source}: this repository of the Hub holds no model of mfimage")
+
+
+def _is_ours(config: Path) -> bool:
+    with suppress(ModelError):
+        return str(read_json(config, error=ModelError).get("format")).startswith("mfimage-")
+    return False
 
 
 def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:

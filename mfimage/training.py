@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from mfimage.account import found, linear_error
 from mfimage.algorithms import ALGORITHMS, check_nested, check_score, check_sharp
+from mfimage.card import write_card
 from mfimage.config import BASELINES, NOISE_AWARE, Config, Reading
 from mfimage.console import counted, list_skipped, optional
 from mfimage.datasets.loading import MEMORY, Data, load_for_training, load_watching, typed
@@ -229,7 +230,7 @@ def _build(data: Dataset, config: Config) -> GenerativeModel:
 
 
 def _finish(results: Results) -> None:
-    """Write the model, with what is measured of it on images held out, and the page that shows it."""
+    """Write the model, with what is measured of it on images held out, its page and its card."""
     model, run = results.model, results.run
     if model.config is None:  # put together by hand
         save_tensors(model.state_dict(), run.model / WEIGHTS, {})
@@ -247,6 +248,8 @@ def _finish(results: Results) -> None:
         write_calibration(run.model, model.measured)
         with optional(REPORT):
             results.write_report()
+    with optional("model card"):
+        write_card(model, run.model, run, f"user/{run.directory.resolve().name}")
 
 
 def baseline(

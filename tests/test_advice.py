@@ -32,8 +32,10 @@ SHOWN_BY = {  # the verbs that can show the messages of a file, outside the verb
     "eval/evaluation.py": ("evaluate", "compare"),
     "eval/inception.py": ("evaluate", "compare"),
     "experiments/reproduce.py": ("reproduce",),
+    "hub.py": ("push",),
     "pretrained.py": ("train", "sample", "demo", "reproduce", *MODELS),
     "run.py": ("train",),
+    "sharing.py": ("push",),
     "training.py": ("compare", "demo", "reproduce"),
 }
 

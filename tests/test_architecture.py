@@ -30,6 +30,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
         "signals",
         "streams",
         "tensors",
+        "hub",
     },
     {"models", "datasets"},
     {
@@ -51,7 +52,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
     },
     {"eval"},
     {"denoising", "ood"},
-    {"account", "phases", "results", "training"},
+    {"account", "phases", "results", "card", "sharing", "training"},
     {"experiments"},
     {"clothes_demo"},
     {"cli", "__main__"},

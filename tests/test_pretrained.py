@@ -88,16 +88,17 @@ def test_what_stood_in_the_configuration_before_there_was_a_calibration_is_read(
 def test_hub_ids_are_asked_of_the_hub(saved_model, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or saved_model
+        huggingface_hub, "hf_hub_download", lambda *given, **_: asked.append(given) or saved_model / given[1]
     )
     assert weights_hash(from_pretrained("someone/clothes")) == weights_hash(from_pretrained(saved_model))
-    assert asked == ["someone/clothes"]
+    names = "config.json", "calibration.json", "model.safetensors"  # the large one last
+    assert asked == [("someone/clothes", name) for name in names]
 
 
 def test_without_network_a_hub_id_is_a_model_error_in_one_line(monkeypatch):
     offline = raising(ConnectionError("no route to the host\nand a long story"))
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(ModelError, match=r"someone/clothes: .*the Hub did not give it \(no route") as caught:
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    with pytest.raises(ModelError, match=r"someone/clothes: .*the Hub gave an error \(no route") as caught:
         from_pretrained("someone/clothes")
     assert "\n" not in str(caught.value)
 
@@ -106,7 +107,7 @@ def test_without_network_a_hub_id_is_a_model_error_in_one_line(monkeypatch):
 def test_a_mistyped_path_never_reaches_the_network(source, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "made").mkdir()
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("asked the Hub"))
     with pytest.raises(ModelError, match="no such directory"):
         from_pretrained(source)
 

@@ -56,7 +56,7 @@ def test_a_run_writes_what_it_promises(tiny_run, bumps):
     environment = json.loads((tiny_run / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     model = {path.name for path in (tiny_run / "model").iterdir()}
-    assert model == {"calibration.json", "config.json", "model.safetensors"}
+    assert model == {"calibration.json", "config.json", "model.safetensors", "README.md", "samples.png"}
     assert any((tiny_run / "tensorboard").glob("events.*"))
     assert not list(tiny_run.rglob("*.tmp"))
 

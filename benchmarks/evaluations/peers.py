@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from harness import LeftOutError, trained_net
 from sklearn.mixture import GaussianMixture
-from torch import Tensor
+from torch import Tensor, nn
 
 from mfimage.datasets import ImageSet
 from mfimage.models import GenerativeModel
@@ -95,6 +95,14 @@ class Diffusion(GenerativeModel):
         return self._known[key]
 
 
+def _begun(net: nn.Module) -> nn.Module:
+    """Start the layers that are zero, as ours are beside a linear map, like any: alone they would stay zero."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.any():
+            layer.reset_parameters()
+    return net
+
+
 def _pythae(kind: str, shape: tuple[int, ...], dim: int, quick: bool) -> Autoencoder:
     """Build a model of pythae on networks of our autoencoder: its own take seconds a step on a CPU."""
     try:
@@ -109,7 +117,7 @@ def _pythae(kind: str, shape: tuple[int, ...], dim: int, quick: bool) -> Autoenc
     class Sees(BaseEncoder):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.net = Encoder(shape, parts * dim, channels, halvings)
+            self.net = _begun(Encoder(shape, parts * dim, channels, halvings))
 
         def forward(self, x: Tensor) -> Any:
             mean, *rest = self.net(x).chunk(parts, 1)
@@ -118,7 +126,7 @@ def _pythae(kind: str, shape: tuple[int, ...], dim: int, quick: bool) -> Autoenc
     class Draws(BaseDecoder):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.net = Decoder(dim, shape, channels, halvings, hidden)
+            self.net = _begun(Decoder(dim, shape, channels, halvings, hidden))
 
         def forward(self, u: Tensor) -> Any:
             return ModelOutput(reconstruction=torch.sigmoid(self.net(u)))

@@ -6,6 +6,7 @@
   files; a .parquet file or a folder of them, as `mfimage pack` writes.
 - An .npy or .npz array (N, H, W) or (N, H, W, C); an .npz file of points (with an array x, see `load_points`)
   or a folder of them, as `mfimage stylegan manifold` writes.
+- `hf:NAME[/CONFIG][@REVISION][:SPLIT]`, a data set of Hugging Face: see `datasets.hugging_face`.
 - An array (N, H, W) or (N, H, W, C), a tensor (N, H, W) or (N, C, H, W), either of vectors (N, D), a data set
   of PyTorch (whose items are images, or images and labels) or of Hugging Face (with a column of images); a
   `Dataset`. These are taken whole, whatever the split.
@@ -28,6 +29,7 @@ from mfimage.config import Config, Reading
 from mfimage.datasets.decode import Preparation
 from mfimage.datasets.folders import FOLDERS
 from mfimage.datasets.from_python import array_of_images
+from mfimage.datasets.hugging_face import is_hub_data, open_hub_data, parse_name
 from mfimage.datasets.index import list_inputs
 from mfimage.datasets.named import NAMED
 from mfimage.datasets.pixels import Size
@@ -167,7 +169,7 @@ def load_watching(
         DataError: If these images are not of the kind of those to learn from.
     """
     sources = data if isinstance(data, list | tuple) else [data]
-    if not all(isinstance(one, str | Path | Mapping) for one in sources):  # these are taken whole
+    if any(map(_taken_whole, sources)):
         return None
     size = training.shape[1:] if len(training.shape) == 3 and config.size is not None else None
     channels = training.shape[0] if len(training.shape) == 3 else None
@@ -190,6 +192,13 @@ def load_watching(
             f"and {valid.shape}, classes {list(training.classes)} and {list(valid.classes)}"
         )
     return valid
+
+
+def _taken_whole(source: Source) -> bool:
+    """Whether a source has no splits, and is taken whole whatever the split."""
+    if isinstance(source, str) and is_hub_data(source):
+        return parse_name(source).split is not None
+    return not isinstance(source, str | Path | Mapping)
 
 
 def _photo_size(data: Data, channels: int | None, reading: Reading, root: Root) -> int | None:
@@ -236,6 +245,7 @@ def _sources(data: Data, split: str) -> list[Source]:
     """Sources one by one; of a mapping, such as Hugging Face's DatasetDict, the split."""
     sources: list[Source] = []
     for one in data if isinstance(data, list | tuple) else [data]:
+        one = open_hub_data(one) if isinstance(one, str) and is_hub_data(one) else one
         if not isinstance(one, Mapping):
             sources.append(one)
         elif split == "all":

@@ -144,7 +144,7 @@ def choose(divided: Mapping[str, _Part], split: str, name: str) -> _Part:
     wanted = split_name(split)
     if wanted not in divided:
         raise NoSplitError(f"{name}: has no split {split!r}; there are {', '.join(divided)}")
-    if not len(divided[wanted]):
+    if hasattr(divided[wanted], "__len__") and not len(divided[wanted]):  # a stream has none
         counts = ", ".join(f"{key} {len(part)}" for key, part in divided.items())
         raise NoSplitError(f"{name}: nothing falls into the split {split!r} ({counts}): give more images")
     return divided[wanted]
