@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from packaging.requirements import Requirement
@@ -22,6 +22,7 @@ from mfimage.datasets.sources import named_set
 from mfimage.errors import MfimageError, reason_of
 from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
 from mfimage.files import cache_folder
+from mfimage.models import ManifoldFlow
 from mfimage.pretrained import from_pretrained
 from mfimage.run import environment
 from mfimage.training import train
@@ -122,7 +123,7 @@ def _size(folder: Path) -> str:
 def _inception() -> Finding:
     """Find the network of the FID, without which `evaluate` leaves it out."""
     try:
-        return Finding("inception weights", str(find_inception_weights(download=False).path))
+        return Finding("inception weights", str(find_inception_weights(download=False).source))
     except InceptionUnavailable as error:
         return Finding("inception weights", str(error))
     except MfimageError as error:
@@ -144,10 +145,12 @@ def _try(device: str, home: Path) -> Iterator[str]:
     clothes = named_set("fashion-mini", "train").subset(range(_IMAGES))
     model = train(clothes, home / "run", _CONFIG, device=device)
     x = clothes.batch(range(8)).to(model.device)
+    assert isinstance(model, ManifoldFlow)
     yield f"{_CONFIG.steps} steps on {model.device}"
     again = from_pretrained(home / "run", model.device)
     _hold(torch.equal(again.project(x), model.project(x)), "a model that is read again projects otherwise")
-    gap = float((model.chart.inverse(model.chart(x)[0])[0] - x).detach().abs().max())
+    chart: Any = model.chart
+    gap = float((chart.inverse(chart(x)[0])[0] - x).detach().abs().max())
     _hold(gap < _CLOSE, f"the chart's inverse is off by {gap:.2g}")
     yield f"inverse off by {gap:.1g}"
     u = model.encode(x[:1]).detach()

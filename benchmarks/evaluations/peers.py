@@ -96,7 +96,7 @@ class Diffusion(GenerativeModel):
 
 
 def _begun(net: nn.Module) -> nn.Module:
-    """Start the layers that are zero, as ours are beside a linear map, like any: alone they would stay zero."""
+    """Start layers that are zero, as ours are beside a linear map, like any: alone they would stay so."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.any():
             layer.reset_parameters()

@@ -2,11 +2,13 @@
 
 import json
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from mfimage import __version__, doctor
 from mfimage.errors import ModelError, reason_of
+from mfimage.eval.inception import InceptionWeights
 
 
 @pytest.fixture
@@ -48,6 +50,19 @@ def test_what_is_wrong_is_told_and_ends_with_1(mfimage, untried, monkeypatch):
         "found": "missing: pip install 'mfimage[large]'",
         "wrong": False,
     }
+
+
+def test_weights_that_are_found_are_named_and_damaged_ones_are_wrong(mfimage, untried, monkeypatch):
+    weights = InceptionWeights({}, Path("inception.pth"), "")
+    monkeypatch.setattr(doctor, "find_inception_weights", lambda download: weights)
+    assert "inception weights\tinception.pth\n" in mfimage("doctor")[1]
+    monkeypatch.undo()
+    Path("damaged.pth").write_bytes(b"no weights")
+    monkeypatch.setenv("MFIMAGE_INCEPTION", "damaged.pth")
+    monkeypatch.setattr(doctor, "_try", lambda device, home: iter(["nothing"]))
+    code, out, _ = mfimage("doctor")
+    assert code == 1
+    assert "inception weights\tWRONG: damaged.pth: cannot be read as Inception weights" in out
 
 
 @pytest.mark.parametrize("error", [AssertionError("the metric is off by 2"), ModelError("no finite numbers")])
