@@ -1,5 +1,6 @@
 """Models that are shared over a Hub: pushed, found, cached, and refused in words."""
 
+import doctest
 import inspect
 import json
 import shutil
@@ -68,10 +69,8 @@ def test_what_is_asked_of_huggingface_hub_is_in_its_signatures():
     assert {"revision"} <= names(api.list_repo_files)
     ours, mixin = names(push_to_hub), names(huggingface_hub.ModelHubMixin.push_to_hub)
     assert ours & mixin == {"repo_id", "token", "private", "create_pr", "commit_message"}
-    ours = names(from_pretrained)
-    assert names(huggingface_hub.ModelHubMixin.from_pretrained) - ours == {
-        "pretrained_model_name_or_path", "model_kwargs",
-    }  # fmt: skip
+    words = {"force_download", "token", "cache_dir", "local_files_only", "revision"}
+    assert words <= names(from_pretrained) & names(huggingface_hub.ModelHubMixin.from_pretrained)
 
 
 @pytest.mark.filterwarnings("ignore::mfimage.errors.UnfamiliarWarning")
@@ -259,7 +258,7 @@ def test_offline_without_a_cache_is_told(hub, saved_model, offline):
     offline()
     with pytest.raises(ModelError, match=r"the Hub is not reached .* not in the Hub's cache here"):
         from_pretrained(NAME)
-    with pytest.raises(UsageError, match="org/bumps: the Hub is not reached"):
+    with pytest.raises(UsageError, match=r"org/bumps: the Hub is not reached .*HF_HUB_OFFLINE\)$"):
         push_to_hub(saved_model, NAME, licence="mit")
     assert not hub.asked
 
@@ -328,3 +327,12 @@ def test_the_verb_pushes_or_writes_what_it_would_push(hub, tiny_run, mfimage):
     assert "bumps: there is something in it: choose another --outdir" in err
     assert "**Not chosen yet**" in Path("bumps/README.md").read_text()
     assert mfimage("push", tiny_run, NAME, "-o", "x")[0] == 2
+
+
+def test_the_page_on_sharing_says_what_happens(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs" / "sharing.md"
+    text = page.read_text(encoding="utf-8").replace("  # doctest: +SKIP", "")  # the Hub is there
+    examples = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    assert len(examples.examples) > 10
+    assert doctest.DocTestRunner().run(examples).failed == 0
