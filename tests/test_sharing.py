@@ -4,6 +4,7 @@ import doctest
 import inspect
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -12,9 +13,9 @@ import torch
 from hubserver import TOKEN, Repo, hub_server
 from huggingface_hub import constants
 from PIL import Image
-from tiny import SMALL_MODEL, bump_images, contents, draw_bumps
+from tiny import SMALL_MODEL, VECTORS, bump_images, contents, draw_bumps, learn
 
-from mfimage import build, denoise, evaluate, from_pretrained, push_to_hub, save_pretrained, score
+from mfimage import build, card, denoise, evaluate, from_pretrained, push_to_hub, save_pretrained, score
 from mfimage.errors import ModelError, UsageError
 from mfimage.eval.verdict import verdict_of
 from mfimage.pretrained import weights_hash
@@ -102,7 +103,13 @@ def test_the_card_says_what_the_run_knows(hub, tiny_run):
     assert "mfimage" in front["tags"]
     data = json.loads((tiny_run / "data.json").read_text())
     verdict = str(verdict_of(from_pretrained(tiny_run)))
-    for said in (data["sha256"], f"{data['count']:,} of shape (1, 8, 8)", verdict, f'"{NAME}"', "seed: 0"):
+    for said in (
+        data["sha256"],
+        f"examples: {data['count']:,} of shape (1, 8, 8)",
+        verdict,
+        f'"{NAME}"',
+        "seed: 0",
+    ):
         assert said in card.text
     assert "source: bumps.npy" in card.text
     assert str(Path(data["data"]).parent) not in card.text  # nobody needs to know my folders
@@ -152,6 +159,38 @@ def test_an_edited_card_is_never_written_over(hub, tiny_run, tmp_path, capsys):
     assert "was edited, and is taken as it is" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"the licence is other, and the card \(README.md\) says mit"):
         push_to_hub(run, NAME, licence="other")
+
+
+def test_no_folders_of_mine_are_in_a_card():
+    words = {
+        "/home/me/my photos/": "my photos/", "--config=/home/me/c.json": "--config=c.json", "x/y": "x/y",
+        "hf:/home/me/set:train": "hf:set:train", "~/x.zip": "x.zip", "--outdir": "--outdir", "/": "/",
+    }  # fmt: skip
+    assert {word: card._shown(word) for word in words} == words
+
+
+def test_other_lines_of_a_licence_stay(hub, tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path)
+    edit_text(run / "model" / "README.md", "license:", "license: other\nlicense_name: mine")
+    push_to_hub(run, NAME, licence="other")
+    assert b"license: other\nlicense_name: mine\n---" in hub.repos[NAME].files()["README.md"]
+    (run / "model" / "README.md").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match=r"README.md: is no text in UTF-8"):
+        push_to_hub(run, NAME, licence="other")
+
+
+def test_a_card_of_vectors_promises_no_images(circle, tmp_path):
+    learn(circle, tmp_path / "run", VECTORS)
+    text = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "pipeline_tag" not in text
+    assert "vectors of length 2" in text
+    assert not (tmp_path / "run" / "model" / "samples.png").exists()
+
+
+def test_without_huggingface_hub_it_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UsageError, match=r"pip install huggingface_hub"):
+        from_pretrained(NAME)
 
 
 def test_a_card_without_front_matter_gets_a_licence(hub, saved_model):
