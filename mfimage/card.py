@@ -34,6 +34,7 @@ _LICENCE = re.compile(r"(?m)^license[a-z_]*:.*\n?")  # lines of the front matter
 _FILLED = re.compile(r"""(?m)^license:[ \t]*["']?([\w.+-]+)["']?[ \t]*$""")
 _KNOWN = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # as the Hub writes licences: mit, cc-by-4.0, other
 _MARK = re.compile(r"\n\n<!-- mfimage wrote this card, (\w{16}): .*-->\n*$")
+_WHOLE = re.compile(r"(^|=|^hf:)[/~].*/(?=[^/])")  # folders of a whole path
 _SHEET, _VALUES = (4, 8), 400_000  # rows and columns of samples, and how many values they have at most
 _KINDS = {
     "manifold-flow": "An image manifold-learning flow (M-flow)",
@@ -62,15 +63,17 @@ def write_card(model: GenerativeModel, folder: Path, run: Run | None, repo: str,
         UsageError: The licence is no name, or an edited card says another.
     """
     path = folder / CARD
-    known = path.read_text(encoding="utf-8") if path.exists() else ""
+    with boundary(UsageError, f"{path}: is no text in UTF-8"):
+        known = path.read_text(encoding="utf-8") if path.exists() else ""
     if known and (run is None or is_edited(known)):
         text = with_licence(known, licence)
     else:
         kept = "".join(_LICENCE.findall(_front(known))).rstrip()
-        lines = _line(licence) if licence else kept or NO_LICENCE
+        lines = _line(licence) if licence not in ("", licence_of(known)) else kept or NO_LICENCE
         samples = _write_samples(model, folder / SAMPLES)
         text = _marked(_render(model, run, repo, lines, samples))
-    write_text(path, text)
+    if text != known:
+        write_text(path, text)
     return text
 
 
@@ -207,9 +210,7 @@ def _of_run(model: GenerativeModel, run: Run | None) -> dict[str, Any]:
     about, sources = read_json(run.directory / "data.json"), run.sources()
     data = {
         "source": ", ".join(map(_shown, sources)),
-        "images"
-        if len(about["shape"]) == 3
-        else "vectors": f"{about['count']:,} of shape {tuple(about['shape'])}",
+        "examples": f"{about['count']:,} of shape {tuple(about['shape'])}",
         "left out, not readable": about["skipped"],
         "sha256": f"`{about['sha256']}`",
     }
@@ -233,7 +234,7 @@ def _command(run: Run) -> str:
 
 def _shown(word: str) -> str:
     """A source or a word of a command as others may read it: of a whole path its last part alone."""
-    return printable(Path(word).name if word.startswith(("/", "~")) else word)
+    return printable(_WHOLE.sub(r"\1", word))
 
 
 def _write_samples(model: GenerativeModel, path: Path) -> str:

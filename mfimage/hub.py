@@ -15,6 +15,7 @@ from mfimage.errors import MfimageError, ModelError, UsageError
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LONGEST = 300  # characters of an error of others
+_NOT_CACHED = ", and it is not in the Hub's cache here"
 _TOKEN = "it needs a token (hf auth login, or the environment variable HF_TOKEN)"
 
 
@@ -188,7 +189,5 @@ def _known(error: BaseException | None, repo: str, writes: bool) -> str:
     if isinstance(error, hub.RevisionNotFoundError):
         return f"the Hub's repository {repo} has no such revision"
     if isinstance(error, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled):
-        return (
-            "the Hub is not reached (no connection, or HF_HUB_OFFLINE), and it is not in the Hub's cache here"
-        )
+        return "the Hub is not reached (no connection, or HF_HUB_OFFLINE)" + _NOT_CACHED * (not writes)
     return "is no id of the Hub; user/name is expected" if isinstance(error, hub.HFValidationError) else ""

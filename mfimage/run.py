@@ -34,7 +34,8 @@ class Run:
     decisions.json, clock.json                              what was decided and why, seconds of each phase
     stats.jsonl, tensorboard/                               a line, and scalars, at every report
     checkpoints/                                            to resume from
-    model/                                                  model.safetensors, config.json, calibration.json
+    model/                                                  model.safetensors, config.json, calibration.json;
+                                                            README.md, its card, and samples.png
     pictures/                                               PNG sheets while it trains
     report.html                                             what was learned, when training ends
     metrics.json                                            what `evaluate` measured last

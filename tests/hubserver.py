@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
                 except Refused as refused:
                     return self.reply(refused.status, refused.content, refused.head)
                 return self.reply(200, *answer) if isinstance(answer, tuple) else self.reply(200, answer)
-        raise AssertionError(f"the stand-in knows nothing of {self.command} {self.path}")
+        return self.reply(404, {"error": "the stand-in knows nothing of this"})
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any
 

@@ -1,8 +1,10 @@
 """Models that are shared over a Hub: pushed, found, cached, and refused in words."""
 
+import doctest
 import inspect
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -11,9 +13,9 @@ import torch
 from hubserver import TOKEN, Repo, hub_server
 from huggingface_hub import constants
 from PIL import Image
-from tiny import SMALL_MODEL, bump_images, contents, draw_bumps
+from tiny import SMALL_MODEL, VECTORS, bump_images, contents, draw_bumps, learn
 
-from mfimage import build, denoise, evaluate, from_pretrained, push_to_hub, save_pretrained, score
+from mfimage import build, card, denoise, evaluate, from_pretrained, push_to_hub, save_pretrained, score
 from mfimage.errors import ModelError, UsageError
 from mfimage.eval.verdict import verdict_of
 from mfimage.pretrained import weights_hash
@@ -68,10 +70,8 @@ def test_what_is_asked_of_huggingface_hub_is_in_its_signatures():
     assert {"revision"} <= names(api.list_repo_files)
     ours, mixin = names(push_to_hub), names(huggingface_hub.ModelHubMixin.push_to_hub)
     assert ours & mixin == {"repo_id", "token", "private", "create_pr", "commit_message"}
-    ours = names(from_pretrained)
-    assert names(huggingface_hub.ModelHubMixin.from_pretrained) - ours == {
-        "pretrained_model_name_or_path", "model_kwargs",
-    }  # fmt: skip
+    words = {"force_download", "token", "cache_dir", "local_files_only", "revision"}
+    assert words <= names(from_pretrained) & names(huggingface_hub.ModelHubMixin.from_pretrained)
 
 
 @pytest.mark.filterwarnings("ignore::mfimage.errors.UnfamiliarWarning")
@@ -103,7 +103,13 @@ def test_the_card_says_what_the_run_knows(hub, tiny_run):
     assert "mfimage" in front["tags"]
     data = json.loads((tiny_run / "data.json").read_text())
     verdict = str(verdict_of(from_pretrained(tiny_run)))
-    for said in (data["sha256"], f"{data['count']:,} of shape (1, 8, 8)", verdict, f'"{NAME}"', "seed: 0"):
+    for said in (
+        data["sha256"],
+        f"examples: {data['count']:,} of shape (1, 8, 8)",
+        verdict,
+        f'"{NAME}"',
+        "seed: 0",
+    ):
         assert said in card.text
     assert "source: bumps.npy" in card.text
     assert str(Path(data["data"]).parent) not in card.text  # nobody needs to know my folders
@@ -153,6 +159,38 @@ def test_an_edited_card_is_never_written_over(hub, tiny_run, tmp_path, capsys):
     assert "was edited, and is taken as it is" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"the licence is other, and the card \(README.md\) says mit"):
         push_to_hub(run, NAME, licence="other")
+
+
+def test_no_folders_of_mine_are_in_a_card():
+    words = {
+        "/home/me/my photos/": "my photos/", "--config=/home/me/c.json": "--config=c.json", "x/y": "x/y",
+        "hf:/home/me/set:train": "hf:set:train", "~/x.zip": "x.zip", "--outdir": "--outdir", "/": "/",
+    }  # fmt: skip
+    assert {word: card._shown(word) for word in words} == words
+
+
+def test_other_lines_of_a_licence_stay(hub, tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path)
+    edit_text(run / "model" / "README.md", "license:", "license: other\nlicense_name: mine")
+    push_to_hub(run, NAME, licence="other")
+    assert b"license: other\nlicense_name: mine\n---" in hub.repos[NAME].files()["README.md"]
+    (run / "model" / "README.md").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match=r"README.md: is no text in UTF-8"):
+        push_to_hub(run, NAME, licence="other")
+
+
+def test_a_card_of_vectors_promises_no_images(circle, tmp_path):
+    learn(circle, tmp_path / "run", VECTORS)
+    text = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "pipeline_tag" not in text
+    assert "vectors of length 2" in text
+    assert not (tmp_path / "run" / "model" / "samples.png").exists()
+
+
+def test_without_huggingface_hub_it_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UsageError, match=r"pip install huggingface_hub"):
+        from_pretrained(NAME)
 
 
 def test_a_card_without_front_matter_gets_a_licence(hub, saved_model):
@@ -259,7 +297,7 @@ def test_offline_without_a_cache_is_told(hub, saved_model, offline):
     offline()
     with pytest.raises(ModelError, match=r"the Hub is not reached .* not in the Hub's cache here"):
         from_pretrained(NAME)
-    with pytest.raises(UsageError, match="org/bumps: the Hub is not reached"):
+    with pytest.raises(UsageError, match=r"org/bumps: the Hub is not reached .*HF_HUB_OFFLINE\)$"):
         push_to_hub(saved_model, NAME, licence="mit")
     assert not hub.asked
 
@@ -328,3 +366,12 @@ def test_the_verb_pushes_or_writes_what_it_would_push(hub, tiny_run, mfimage):
     assert "bumps: there is something in it: choose another --outdir" in err
     assert "**Not chosen yet**" in Path("bumps/README.md").read_text()
     assert mfimage("push", tiny_run, NAME, "-o", "x")[0] == 2
+
+
+def test_the_page_on_sharing_says_what_happens(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs" / "sharing.md"
+    text = page.read_text(encoding="utf-8").replace("  # doctest: +SKIP", "")  # the Hub is there
+    examples = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    assert len(examples.examples) > 10
+    assert doctest.DocTestRunner().run(examples).failed == 0

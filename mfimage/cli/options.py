@@ -60,10 +60,12 @@ def given(*paths: str | Path | None) -> None:
 
 Flag = Annotated[bool, Parameter(show_default=False)]
 Data = Annotated[
-    str, Parameter(required=True, help="Named set, folder, zip or array file; several are joined.")
+    str, Parameter(required=True, help="Named set, hf:NAME, folder, zip or array file; several are joined.")
 ]
 Inputs = Annotated[str, Parameter(required=True, help="Image files, folders or glob patterns.")]
-Model = Annotated[str, Parameter(alias="-m", help="Run directory, model directory or Hub id.")]
+Model = Annotated[
+    str, Parameter(alias="-m", help="Run directory, model directory or Hub id (user/name@revision).")
+]
 Outdir = Annotated[Path, Parameter(alias="-o", help="Where results go.")]
 OwnOutdir = Annotated[Path | None, Parameter(alias="-o")]  # whose default the verb explains
 ConfigFile = Annotated[Path | None, Parameter(name="--config", help="JSON file of settings.")]
