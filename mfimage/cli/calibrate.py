@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,11 +13,12 @@ from cyclopts import Parameter
 from mfimage import console
 from mfimage.cli import options as opt
 from mfimage.cli.values import RATE, check_budget
-from mfimage.errors import UsageError
+from mfimage.errors import NoSplitError, UsageError
 from mfimage.outputs import hold
 
 if TYPE_CHECKING:
     from mfimage.datasets import Dataset
+    from mfimage.models import GenerativeModel
     from mfimage.ood import Detector
 
 ScoreName = Literal[
@@ -43,12 +45,14 @@ def calibrate(
     """Learn from familiar images what is usual, and write calibration.json beside the model.
 
     The threshold and maps come from the split, and the density from the training split, unless the split is
-    all. The strangest of the images are named: what does not belong among them may be dropped.
+    all. Of a folder laid out as for anomalib (train/good, test/good), whose test is left for evaluate, they
+    come from those of train that watched the error of the training. The strangest of the images are named:
+    what does not belong among them may be dropped.
 
     Args:
         alpha: Share of familiar images that may be called strange; 0.01 if neither it nor a budget is given.
         kind: What is calibrated; auto, the density of all statistics, if not given.
-        split: Images not trained on, test if not given: test, valid, or all of a set of its own.
+        split: Images not trained on, test if not given (see above): test, valid, or all of a set of its own.
         update: Let images, all of them if no split is given, join those of the calibration that is there.
         drop: How many of the strangest images are left out, or the name of one that is; what is promised says
             so.
@@ -69,7 +73,7 @@ def calibrate(
             raise UsageError("--update: the score stays as it is calibrated, and nothing is dropped")
         detector = _updated(data, model, split or "all", alpha, batch_size, options)
     else:
-        how = kind or "auto", split or "test", 0.01 if alpha is None else alpha, seed, batch_size
+        how = kind or "auto", split, 0.01 if alpha is None else alpha, seed, batch_size
         detector = _calibrated(data, model, how, drop or [], options)
     path, known = detector.save(locate(model)), detector.calibration
     low, high = known.false_alarms
@@ -115,22 +119,18 @@ def _updated(
 def _calibrated(
     data: Sequence[str],
     model: str,
-    how: tuple[ScoreName, str, float, int, int],
+    how: tuple[ScoreName, str | None, float, int, int],
     drop: Sequence[str],
     options: opt.Options,
 ) -> Detector:
     """Calibrate anew, and tell which images were the strangest."""
     from mfimage.ood import Detector
-    from mfimage.ood.checks import require_enough
 
     kind, split, alpha, seed, batch_size = how
     flow = options.load(model, projects=True)
-    detector, density = Detector(flow, kind, batch_size), None
-    held = options.split(data, split, flow)
-    require_enough(len(held), alpha, split == "all")
+    detector = Detector(flow, kind, batch_size)
+    held, density = _familiar(data, split, flow, alpha, options)
     dropped = _rows(drop, held)
-    if split != "all":
-        density = options.split(data, "train", flow, min(_DENSITY, _BYTES // math.prod(flow.shape)))
     detector.calibrate(held, alpha, density, seed, dropped, maps=True)
     options.say("the strangest of these images:")
     names = _names(held)
@@ -139,6 +139,45 @@ def _calibrated(
     for row in dropped if isinstance(dropped, list) else ():
         options.say(f"  {names[row]}: dropped by name")
     return detector
+
+
+def _familiar(
+    data: Sequence[str], split: str | None, flow: GenerativeModel, alpha: float, options: opt.Options
+) -> tuple[Dataset, Dataset | None]:
+    """Load what sets the threshold, and what the density is of; None where that takes some of the former."""
+    from mfimage.ood.checks import require_enough
+    from mfimage.ood.defects import is_defect_root
+
+    if split is None and any(map(is_defect_root, data)):
+        held, density = _familiar_of_root(data, flow, options)
+        require_enough(len(held), alpha, density is None)
+        return held, density
+    held = options.split(data, split or "test", flow)
+    require_enough(len(held), alpha, split == "all")
+    return held, None if split == "all" else options.split(data, "train", flow, _most(flow))
+
+
+def _familiar_of_root(
+    data: Sequence[str], flow: GenerativeModel, options: opt.Options
+) -> tuple[Dataset, Dataset | None]:
+    """The same of a folder laid out as for anomalib: valid, or what watched the training, or all of train."""
+    from mfimage.eval.verdict import learned_of, watched_of
+
+    with suppress(NoSplitError):
+        valid = options.split(data, "valid", flow)
+        options.notes(["laid out as for anomalib: calibrated on valid"])
+        return valid, options.split(data, "train", flow, _most(flow))
+    images = options.split(data, "train", flow)
+    watched = watched_of(images, flow)
+    words = "which the model has not learned from" if watched is None else "of it what watched the training"
+    options.notes([f"laid out as for anomalib: calibrated on train, {words}"])
+    if watched is None:
+        return images, None
+    return watched, learned_of(images, flow).subset(slice(_most(flow)))
+
+
+def _most(flow: GenerativeModel) -> int:
+    return min(_DENSITY, _BYTES // math.prod(flow.shape))
 
 
 def _names(images: Dataset) -> Sequence[str]:

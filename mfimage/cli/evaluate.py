@@ -68,7 +68,7 @@ def evaluate(
 
     With --ood it measures, instead, how well a calibrated model finds defects, and where: AUROC of images and
     of pixels and AUPRO, for each kind, on images laid out as for anomalib: test/good, test/DEFECT,
-    ground_truth/DEFECT.
+    ground_truth/DEFECT. DATA that is a folder with train/good too is taken so, unless --metrics are chosen.
 
     Args:
         inputs: Run, model directory or Hub id, then a named set, folder, zip or array file; several sets are
@@ -83,22 +83,16 @@ def evaluate(
     from mfimage.eval import evaluate as evaluate_
     from mfimage.eval.cache import is_main
     from mfimage.eval.evaluation import page_of
-    from mfimage.pretrained import WEIGHTS
-    from mfimage.run import Run
+    from mfimage.ood.defects import is_defect_root
 
     if ood is not None or masks is not None:
         _evaluate_defects(inputs, model, outdir, ood, masks, measuring, options)
         return
-    if not inputs and model is None:
-        raise UsageError("name images to measure a model on, or a run alone: mfimage evaluate [MODEL] DATA")
-    if model is None:
-        learned = any(Path(inputs[0], name).is_file() for name in ("data.json", WEIGHTS))
-        model, inputs = (inputs[0], inputs[1:]) if learned or inputs[1:] else ("runs/latest", inputs)
-    if not inputs:
-        inputs = tuple(Run(model).sources())
-        if "DATA" in inputs:
-            raise UsageError(f"{model}: name images to measure it on: mfimage evaluate {model} DATA")
-        options.say(f"on what the run was given: {shlex.join(inputs)}")
+    model, inputs = _named(inputs, model, options)
+    if len(inputs) == 1 and is_defect_root(inputs[0]) and measuring.metrics == get_args(MetricName):
+        options.notes([f"laid out as for anomalib: --ood {shlex.quote(inputs[0])} is meant"])
+        _evaluate_defects((), model, outdir, Path(inputs[0]), masks, measuring, options)
+        return
     _choose_gpu()
     if outdir is None and (Path(model) / "checkpoints").is_dir():
         outdir = Path(model)  # a run keeps its own measurements
@@ -120,6 +114,24 @@ def evaluate(
             lines.append(page_of(report, Path(model).name).write(outdir / "evaluation.html"))
     options.put(report.as_json(), lines)
     late.end()
+
+
+def _named(inputs: tuple[str, ...], model: str | None, options: opt.Options) -> tuple[str, tuple[str, ...]]:
+    """Tell the model from the data; of a run alone these are its own."""
+    from mfimage.pretrained import WEIGHTS
+    from mfimage.run import Run
+
+    if not inputs and model is None:
+        raise UsageError("name images to measure a model on, or a run alone: mfimage evaluate [MODEL] DATA")
+    if model is None:
+        learned = any(Path(inputs[0], name).is_file() for name in ("data.json", WEIGHTS))
+        model, inputs = (inputs[0], inputs[1:]) if learned or inputs[1:] else ("runs/latest", inputs)
+    if not inputs:
+        inputs = tuple(Run(model).sources())
+        if "DATA" in inputs:
+            raise UsageError(f"{model}: name images to measure it on: mfimage evaluate {model} DATA")
+        options.say(f"on what the run was given: {shlex.join(inputs)}")
+    return model, inputs
 
 
 def _evaluate_defects(

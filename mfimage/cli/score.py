@@ -50,7 +50,8 @@ def score(
     Without a calibration the score is the reconstruction error a pixel. It is inf, with a reason, where the
     model gives no finite numbers. An input - stands for paths on standard input, one a line, that are scored
     as they come; what cannot be read has a line with its reason, and a drift is told at the image at which it
-    is noticed.
+    is noticed. Of a folder laid out as for anomalib (train/good, test/good) the images of test are scored,
+    with the name of their folder as class.
 
     Args:
         table: Write the rows here as CSV.
@@ -85,6 +86,7 @@ def score(
         raise UsageError("--ood is for the curves of a page: say where with --report")
     if tiles and (batch or report is not None or sigma is not None):
         raise UsageError("--tiles goes with none of --batch, --report and --sigma")
+    inputs, classed = _to_be_scored(inputs)
     place = locate(model)
     opt.given(*inputs, *(ood or ()), *(place / name for name in FILES))
     iter_files(ood or ())  # not to find out at the end that they are not there
@@ -116,6 +118,7 @@ def score(
             _draw(rows, found, heatmaps, set())
         with late:
             more = _of_the_set(detector, files, found, batch, report, ood or [], sigma, options)
+    _add_classes(rows if classed else [], options)
     with late:
         if table is not None:
             write_csv(table, rows)
@@ -146,6 +149,24 @@ def _errors(
     for row in rows if math.inf in errors else ():
         row["reason"] = UNSOUND if row["score"] == math.inf else ""
     return rows
+
+
+def _to_be_scored(inputs: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    """Put the test images in the place of folders laid out as for anomalib; say whether there are some."""
+    from mfimage.ood.defects import is_defect_root
+
+    found = tuple(str(Path(one, "test")) if is_defect_root(one) else one for one in inputs)
+    return found, found != inputs
+
+
+def _add_classes(rows: list[dict[str, Any]], options: opt.Options) -> None:
+    """Add to each row the folder that its image lies in, and tell how many of each are strange."""
+    for row in rows:
+        row["class"] = Path(row["path"]).parent.name
+    for name in sorted({row["class"] for row in rows}):
+        verdicts = [row.get("verdict") for row in rows if row["class"] == name]
+        if None not in verdicts:
+            options.say(f"  {name}: {verdicts.count('strange')} of {len(verdicts)} strange")
 
 
 def _require_learned(

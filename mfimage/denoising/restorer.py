@@ -95,7 +95,7 @@ class Restorer:
         if self.inverse:
             sigma = None if told is None else y.new_tensor([one.ranges[0][0] for one in told])
             return self._filled(y, sigma) if self.factor is None else self._enlarged(y, self.factor, sigma)
-        denoised = self._denoised(y, told)
+        denoised = self.denoised(y, told)
         restored = self._examined(y, denoised)
         if not self.uncertain:
             return restored
@@ -106,7 +106,8 @@ class Restorer:
         noise = self.noise if self.sigma is None else Gaussian((self.sigma, self.sigma))
         return None if noise is None else [in_luma(noise) if one else noise for one in luma]
 
-    def _denoised(self, y: Tensor, noise: Sequence[Noise] | None) -> Denoised:
+    def denoised(self, y: Tensor, noise: Sequence[Noise] | None) -> Denoised:
+        """Denoise images of the noise that each has, None: it is estimated; nothing is examined."""
         if not self.tiled:
             denoised = remove_noise(y, self.model, noise, self.method, self.batch_size, self.seen)
             self.advance(len(y))

@@ -30,7 +30,8 @@ class FeatureStore:
 
     A chunk is a file, written whole or not at all: what is there is not computed again, whoever computed it.
     Several processes, told apart by the RANK and WORLD_SIZE that launchers set, each compute their share.
-    The directory is features/ in `files.cache_folder` if None, a temporary one where that cannot be written.
+    The directory is features/ in `files.cache_folder` if None, a temporary one where that cannot be written,
+    or the extractor has no hash of weights that tells it from others.
     What cannot be written later, on a full disk, is kept in memory.
     """
 
@@ -41,7 +42,8 @@ class FeatureStore:
         tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.extractor, self.tell = extractor, tell
-        self.directory = self._writable(directory or cache_folder("features"))
+        kept = bool(extractor.weights)
+        self.directory = self._writable((directory or cache_folder("features")) if kept else None)
         self._unwritten: dict[Path, Tensor] = {}
 
     def _writable(self, folder: Path | None) -> Path:
@@ -54,7 +56,10 @@ class FeatureStore:
         except OSError as error:
             self.tell(f"{folder}: cannot be written ({error.strerror}): features are not kept")
         if _rank_and_world()[1] > 1:
-            raise UsageError("several processes share features in a folder: set XDG_CACHE_HOME to one")
+            raise UsageError(
+                "several processes share features in a folder: set XDG_CACHE_HOME to one; an extractor of "
+                "your own must be a module with weights"
+            )
         try:
             temporary = Path(tempfile.mkdtemp())
         except OSError:  # nothing can be written anywhere

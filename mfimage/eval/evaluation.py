@@ -15,7 +15,7 @@ from mfimage.datasets.loading import Data
 from mfimage.datasets.sets import Dataset, identity
 from mfimage.errors import DataError, UsageError
 from mfimage.eval.cache import FeatureStore, is_main
-from mfimage.eval.features import InceptionFeatures, ScatteringFeatures
+from mfimage.eval.features import InceptionFeatures, OwnFeatures, ScatteringFeatures
 from mfimage.eval.inception import InceptionUnavailable, find_inception_weights
 from mfimage.eval.metrics import (
     FEATURE_METRICS,
@@ -51,6 +51,7 @@ def evaluate(
     seed: int = 0,
     inception_weights: str | Path | None = None,
     batch_size: int = 256,
+    extractor: Callable[[Tensor], Tensor] | None = None,
     cache: Path | None = None,
     tell: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
@@ -73,7 +74,11 @@ def evaluate(
         seed: Of samples and draws.
         inception_weights: A file of the genuine Inception weights; see `eval.find_inception_weights`.
         batch_size: Images at a time.
-        cache: Directory of the features; ~/.cache/mfimage/features if None.
+        extractor: A network of your own, or any function of images to features: see `features.OwnFeatures`.
+            "fd", "kid" and "prdc" are then of these features, under its name (fd-NAME, kid-NAME, …), and
+            "fid" is left out.
+        cache: Directory of the features; ~/.cache/mfimage/features if None. Those of an extractor without
+            weights, which nothing tells from another, are not kept.
         tell: Is told in words what goes on.
 
     Returns:
@@ -83,8 +88,8 @@ def evaluate(
     Raises:
         DataError: If the images cannot be had, are not of the model's shape, or too few for any number.
         ModelError: If it is a model of vectors.
-        UsageError: If there is no such metric or protocol, or a conditional model is asked for more than its
-            reconstruction.
+        UsageError: If there is no such metric or protocol, a conditional model is asked for more than its
+            reconstruction, or the extractor is none.
     """
     _check(model, metrics, protocol)
     samples, density_images, seed, batch_size = plain((samples, density_images, seed, batch_size))
@@ -95,7 +100,10 @@ def evaluate(
     count = samples or rules.samples or min(len(test), MOST)
     learned = learned_of(train, model)
     s = Setup(model, test, train, learned, rules, count, density_images, seed, batch_size, weights[:12], tell)
-    spaces, skipped = _feature_spaces(s, metrics, inception_weights)
+    if extractor is None:
+        spaces, skipped = _feature_spaces(s, metrics, inception_weights)
+    else:
+        spaces, skipped = _own_space(s, metrics, extractor)
     skipped |= ruled_out(model, metrics)
     summaries = {"test": test.summary(), "train": train.summary()}
     numbers: Numbers = {}
@@ -115,6 +123,7 @@ def evaluate(
         pictures |= {way: s.sample(range(_SHOWN), detail) for way, detail in ways.items()}
     says = {"name": rules.name, "says": rules.says}
     asked = {"metrics": list(metrics), "samples": samples, "density_images": density_images, "seed": seed}
+    asked |= {} if extractor is None else {"extractor": [space.name for space in spaces]}
     described = {**_described(model, weights), "learned": len(learned)}
     words = in_words(numbers, model, len(learned))
     return Evaluation(described, summaries, says, numbers, skipped | failed, asked, words, pictures)
@@ -129,7 +138,8 @@ def evaluate_once(path: Path, data: Data, model: GenerativeModel, train: Data, *
         call.apply_defaults()
         asked = {name: call.arguments[name] for name in known.asked}
         if (
-            known.asked == {**asked, "metrics": list(call.arguments["metrics"])}
+            call.arguments["extractor"] is None
+            and known.asked == {**asked, "metrics": list(call.arguments["metrics"])}
             and known.protocol["name"] == call.arguments["protocol"]
             and known.model["sha256"] == weights_hash(model)
             and identity(known.data["test"]) == identity(test.summary())
@@ -174,6 +184,18 @@ def _feature_spaces(
         scattering = ScatteringFeatures(s.test.shape[0])
         spaces.append(FeatureSpace(scattering.name, scattering, ["fd"]))
     return spaces, skipped
+
+
+def _own_space(
+    s: Setup, metrics: Sequence[str], extractor: Callable[[Tensor], Tensor]
+) -> tuple[list[FeatureSpace], dict[str, str]]:
+    """The same of features of one's own, which are never called FID."""
+    own = OwnFeatures(extractor, s.test.shape)
+    name = f"fd-{own.name}"
+    wanted = [metric for metric in ("fd", "kid", "prdc") if metric in metrics]
+    skipped = {"fid": f"is of the Inception; by this extractor it is fd, called {name}"}
+    spaces = [FeatureSpace(name, own, wanted, f"-{own.name}")] if wanted else []
+    return spaces, skipped if "fid" in metrics else {}
 
 
 def _feature_numbers(

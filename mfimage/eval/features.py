@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfimage.errors import DataError, UsageError
 from mfimage.eval.inception import InceptionWeights, build_inception
+from mfimage.pretrained import weights_hash
 
 RESIZES = ("pytorch-fid", "clean-fid")
 _CHUNK = 32  # images that pass through the network at once, so that memory stays bounded
@@ -157,3 +160,50 @@ class ScatteringFeatures:
             found.append(F.adaptive_avg_pool2d(details, 4))
             x = (a + b + c + d) / 4
         return torch.cat([part.flatten(1) for part in found], 1)
+
+
+class OwnFeatures:
+    """Features of anyone's network: any function of images (B, C, H, W) in [0, 1] to features (B, dim).
+
+    It is given images of the model's channels and size, rounded to 8 bits, on the device of its weights:
+    what else it needs, such as three channels, another size or normalised values, it does itself.
+
+    Args:
+        function: A module in evaluation mode, or a function. Its attribute `name`, else the name of its class
+            or of itself, is that of the features.
+        shape: Of the images, (C, H, W).
+
+    Raises:
+        UsageError: If it does not give a vector an image, or is a module in training mode.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> None:
+        name = getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
+        self.name = str(name).strip("<>").replace("_", "-")
+        weights = getattr(function, "weights", "")
+        self.weights = weights if isinstance(weights, str) else ""
+        self._device, self._function = torch.device("cpu"), function
+        if isinstance(function, nn.Module):
+            if function.training:
+                raise UsageError(f"extractor {self.name}: in training mode: call its eval() first")
+            if function.state_dict():  # without weights two that differ may look alike
+                text = f"{function}{weights_hash(function)}"
+                self.weights = hashlib.sha256(text.encode()).hexdigest()[:12]
+            self._device = next((p.device for p in function.parameters()), self._device)
+        self.dim = self(torch.full((2, *shape), 0.5)).shape[1]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Compute features (B, dim) float32 on the CPU of images (B, C, H, W) in [0, 1]."""
+        _check_finite(images)
+        return torch.cat([self._features(part) for part in quantise(images).split(_CHUNK)])
+
+    def _features(self, images: Tensor) -> Tensor:
+        found = self._function(images.to(self._device))
+        if not (isinstance(found, Tensor) and found.ndim > 1 and len(found) == len(images)):
+            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UsageError(
+                f"extractor {self.name}: gives {what} for {len(images)} images, not features "
+                f"({len(images)}, dim)"
+            )
+        return found.flatten(1).float().cpu()

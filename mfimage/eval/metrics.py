@@ -176,6 +176,7 @@ class FeatureSpace(NamedTuple):
     name: str  # of its distances: "fid", or another that is not to be called so
     extractor: FeatureExtractor
     metrics: list[str]
+    own: str = ""  # what the names of its other numbers end in, where it is neither of ours
 
 
 FeatureSets: TypeAlias = dict[str, Tensor]  # features (N, dim): "real", and perhaps each of SETS
@@ -210,7 +211,8 @@ def measure_kid(s: Setup, space: FeatureSpace, sets: FeatureSets) -> Numbers:
     """Measure kernel distances to the held-out images, with their deviations over subsets."""
     real, numbers = sets["real"], {}
     for found, kind, ending, ours in compared(sets):
-        s.tell(f"kid{ending} of {len(found)} {kind}")
+        name = f"kid{space.own}{ending}"
+        s.tell(f"{name} of {len(found)} {kind}")
         least = min(len(found), len(real))
         size = max(2, min(1000, least // 2))
         value, spread = kernel_distance(found, real, _SUBSETS, size)
@@ -218,7 +220,7 @@ def measure_kid(s: Setup, space: FeatureSpace, sets: FeatureSets) -> Numbers:
         beside = {"deviation over subsets": spread, "subset": size}
         distance = Interval(value, value - half, value + half)
         better: Better = "lower" if ours else None
-        numbers[f"kid{ending}"] = s.number(distance, len(found), "", better, beside, space.extractor.weights)
+        numbers[name] = s.number(distance, len(found), "", better, beside, space.extractor.weights)
     return numbers
 
 
@@ -228,7 +230,7 @@ def measure_prdc(s: Setup, space: FeatureSpace, sets: FeatureSets) -> Numbers:
     for found, _, ending, ours in compared(sets):
         for name, values in coverage(sets["real"], found)._asdict().items():
             share = mean_interval(values).cut(0.0, math.inf if name == "density" else 1.0)
-            name = f"{'prdc_density' if name == 'density' else name}{ending}"
+            name = f"{'prdc_density' if name == 'density' else name}{space.own}{ending}"
             better: Better = "higher" if ours else None
             numbers[name] = s.number(share, len(values), better=better, weights=space.extractor.weights)
     return numbers

@@ -130,11 +130,23 @@ def projections(
 
 def learned_of(train: Dataset, model: GenerativeModel) -> Dataset:
     """Leave out of a training split what watched the error of a model; all of it if that lay elsewhere."""
+    rows = _divided(train, model)
+    return train if rows is None else train.subset(rows[0])
+
+
+def watched_of(train: Dataset, model: GenerativeModel) -> Dataset | None:
+    """Give what of a training split watched the error of a model; None if it was trained on another."""
+    rows = _divided(train, model)
+    return None if rows is None else train.subset(rows[1])
+
+
+def _divided(train: Dataset, model: GenerativeModel) -> tuple[Tensor, Tensor] | None:
+    """Rows of a training split that a model learned from and that watched; None if these lay elsewhere."""
     known = training_of(model)
     with boundary(ModelError, f"{CALIBRATION}: what is kept of the model's training is damaged"):
         if not known or known["sha256"] != train.summary()["sha256"] or known["validation"] is None:
-            return train
-        return train.subset(validation_rows(len(train), known["validation"], known["seed"])[0])
+            return None
+        return validation_rows(len(train), known["validation"], known["seed"])
 
 
 def training_of(model: GenerativeModel) -> dict[str, Any]:
@@ -175,7 +187,7 @@ def in_words(numbers: Mapping[str, Number], model: GenerativeModel, learned: int
             known.best if known else "",
         )  # fmt: skip
         words.append(str(found))
-    for name in [name for name in ("fid", "fd-scattering") if name in numbers][:1]:
+    for name in [name for name in numbers if name == "fid" or name.startswith("fd-")][:1]:
         beside = {
             "_detail": "with detail",
             "_reconstructions": "reconstructions of training images",

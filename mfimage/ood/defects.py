@@ -117,6 +117,11 @@ def _measured(pairs: Sequence[tuple[Detection, Detection]], seed: int) -> dict[s
     return {**by_score, "image_auroc_by_map": by_peak["image_auroc"]}
 
 
+def is_defect_root(path: str | Path) -> bool:
+    """Whether a folder is laid out as those of MVTec AD are: it has train/good and test/good."""
+    return all((Path(path) / split / GOOD).is_dir() for split in ("train", "test"))
+
+
 def read_defects(
     folder: Path, masks: Path | None, shape: tuple[int, ...], reading: Reading = Reading()
 ) -> DefectSet:
