@@ -11,7 +11,8 @@ mfimage with 1,000 samples; "detail" is drawn from σ = .5; the row --sharp lear
 of pythae on the networks of our autoencoder (VAE; WAE; RAE with a mixture of Gaussians), and a small U-Net of
 denoising-diffusion-pytorch, sampled in 50 steps. AUROC: whether digits are told from clothes by the squared
 reconstruction error, by an ambient flow with −log p. The models are trained at first and kept in --models
-FOLDER. Others' packages are needed for their rows alone:
+FOLDER; what is found is kept in evaluations/rows, so that a table may be made row by row (--only), and the
+page is written of all that is there. Others' packages are needed for their rows alone:
 
     pip install --no-deps pythae pydantic pydantic-core annotated-types typing-inspection cloudpickle \
         denoising-diffusion-pytorch ema-pytorch einops tqdm
@@ -45,8 +46,9 @@ from mfimage.eval import (
 from mfimage.eval.evaluation import evaluate_once
 from mfimage.eval.image_metrics import mse
 from mfimage.inputs import in_batches
+from mfimage.run import environment
 
-PARTS = ("parity", "rates", "ordering", "fashion-mnist", "celeba")
+SOUNDNESS, TABLES = ("parity", "rates", "ordering"), ("fashion-mnist", "celeba")
 OWN: dict[str, dict[str, Any]] = {  # folder of a model → its settings
     "m-flow": {},
     "m-flow-sharp": {"sharp": True, "noise": 0.0},
@@ -60,6 +62,7 @@ ROWS = {
     "M-flow": "m-flow", "M-flow --sharp": "m-flow-sharp", "Me-flow": "me-flow", "PIE": "pie", "AF": "af",
     "ae": "pae", "PCA": "pca", **{row: name for name, (row, *_) in PEERS.items()},
 }  # fmt: skip
+KEPT = Path(__file__).parent / "evaluations" / "rows"  # a file a part; a folder a data set, a file a row
 OF_DENSITIES = ("density", "geometry", "latent")  # metrics of models that have one
 SHOWN = (  # with intervals
     "fid", "fid_detail", "fid_reconstructions", "fid_floor", "kid", "kid_detail", "recall", "recall_detail",
@@ -125,8 +128,22 @@ def table(
         if digits is not None and (model.has_manifold or model.has_ambient_density):
             inside, outside = strangeness(model, test.batch(slice(0, 2000))), strangeness(model, digits)
             rows[row][f"auroc {what}"] = auroc(inside, outside)
-        (folder / f"{which}-row.json").write_text(json.dumps(rows[row]))
+        if not quick:
+            keep(KEPT / name / f"{which}.json", rows[row], folder / f"{which}-evaluation.json")
     return rows
+
+
+def keep(path: Path, values: dict[str, float], evaluation: Path) -> None:
+    """Keep what was found of a row: its values, the machine, and the whole evaluation."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = {"values": values, "machine": environment()["processor"]}
+    path.write_text(json.dumps({**found, "evaluation": json.loads(evaluation.read_text())}) + "\n")
+
+
+def kept_rows(name: str) -> dict[str, dict[str, Any]]:
+    """Read the rows of a table that were found, by their titles."""
+    paths = {row: KEPT / name / f"{which}.json" for row, which in ROWS.items()}
+    return {row: json.loads(path.read_text()) for row, path in paths.items() if path.exists()}
 
 
 def row_of(values: Values, columns: list[str]) -> str:
@@ -142,8 +159,10 @@ def with_interval(n: Number | None) -> str:
     return f"{n.value:.4g}" + ("" if n.interval is None else " ({:.4g}–{:.4g})".format(*n.interval))
 
 
-def write_page(found: dict[str, Values], folder: Path) -> None:
-    """benchmarks/evaluation.md: all figures."""
+def write_page() -> None:
+    """benchmarks/evaluation.md: all figures that are kept."""
+    paths = {name: KEPT / f"{name}.json" for name in SOUNDNESS}
+    found = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     lines = ["# Evaluation", "", *__doc__.splitlines(), ""]
     for name, what in (("parity", "Against other programs"), ("rates", "Rates")):
         if values := found.get(name):
@@ -158,25 +177,31 @@ def write_page(found: dict[str, Values], folder: Path) -> None:
             "|---" * (len(columns) + 1) + "|",
         ]
         lines += [*(f"| {name} | {row_of(row, columns)} |" for name, row in values.items()), ""]
-    for name in ("fashion-mnist", "celeba"):
-        if not (rows := found.get(name)):
+    for name in TABLES:
+        if not (rows := kept_rows(name)):
             continue
-        extra = [key for key in next(iter(rows.values())) if key.startswith("auroc")] + ["cpu_seconds"]
-        side = compared(rows, folder / name)
+        first = next(iter(rows.values()))["values"]
+        extra = [key for key in first if key.startswith("auroc")] + ["cpu_seconds"]
+        side = compared(rows)
         lines += [
             f"## {name}", "", "| | " + " | ".join(c.replace("_", " ") for c in (*SHOWN, *extra)) + " |",
             "|---" * (len(SHOWN) + len(extra) + 1) + "|",
         ]  # fmt: skip
-        for row, values in rows.items():
+        for row, one in rows.items():
             cells = [with_interval(side.reports[row].numbers.get(c)) for c in SHOWN]
-            lines.append(f"| {row} | " + " | ".join(cells) + f" | {row_of(values, extra)} |")
-        lines += ["", side.markdown(), ""]
+            lines.append(f"| {row} | " + " | ".join(cells) + f" | {row_of(one['values'], extra)} |")
+        lines += ["", f"On {', '.join(sorted({one['machine'] for one in rows.values()}))}.", ""]
+        lines += [side.markdown(), ""]
     Path(__file__).with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
-def compared(rows: Values, folder: Path) -> Comparison:
+def compared(rows: dict[str, dict[str, Any]]) -> Comparison:
     """The evaluations side by side, as `mfimage compare` would."""
-    return compare({row: read_evaluation(folder / f"{ROWS[row]}-evaluation.json") for row in rows})
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {row: Path(folder, ROWS[row]) for row in rows}
+        for row, path in paths.items():
+            path.write_text(json.dumps(rows[row]["evaluation"]))
+        return compare({row: read_evaluation(path) for row, path in paths.items()})
 
 
 def main() -> None:
@@ -184,7 +209,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute or two, for a look")
     parser.add_argument("--models", type=Path, default=Path("runs/benchmarks"), help="where models are kept")
-    parser.add_argument("--parts", default=",".join(PARTS), help="which parts, comma-separated; or none")
+    parser.add_argument(
+        "--parts", default=",".join(SOUNDNESS + TABLES), help="which parts, comma-separated; or none"
+    )
     parser.add_argument("--only", default="", help="which models of a table, comma-separated")
     parser.add_argument("--time", type=float, help="CPU seconds of a training")
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's idx files ($MFIMAGE_DATA)")
@@ -194,8 +221,6 @@ def main() -> None:
     quick, folder = arguments.quick, arguments.models
     folder = Path(tempfile.mkdtemp()) if quick else folder
     only = [name for name in arguments.only.split(",") if name]
-    kept = folder / "evaluation"
-    kept.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Callable[[], Values]] = {
         "parity": lambda: parity(quick),
         "rates": lambda: rates(quick),
@@ -205,18 +230,13 @@ def main() -> None:
         ),
         "celeba": lambda: table("celeba", folder / "celeba", quick, None, only, arguments.time),
     }
-    for name in arguments.parts.split(","):
-        if name in parts:
-            (kept / f"{name}.json").write_text(json.dumps(parts[name]()))
-    found = {
-        name: json.loads((kept / f"{name}.json").read_text())
-        for name in PARTS
-        if (kept / f"{name}.json").exists()
-    }
+    found = {name: parts[name]() for name in arguments.parts.split(",") if name in parts}
+    tables = {name: found.pop(name) for name in TABLES if name in found}
     if not quick:
-        write_page(found, folder)
-    tables = {name: found[name] for name in ("fashion-mnist", "celeba") if name in found}
-    put(quick, tables=tables, **{name: found.get(name, {}) for name in ("parity", "rates", "ordering")})
+        for name, values in found.items():
+            (KEPT / f"{name}.json").write_text(json.dumps(values) + "\n")
+        write_page()
+    put(quick, tables=tables, **{name: found.get(name, {}) for name in SOUNDNESS})
 
 
 if __name__ == "__main__":
