@@ -75,7 +75,10 @@ def open_hub_data(source: str) -> Any:
             )
     except Exception as error:  # of many kinds: of datasets, of the Hub, of what they ask by
         raise DataError(f"{source}: {_why(error)}") from error
-    return found if asked.split else _divided(found)
+    found = found if asked.split else _divided(found)
+    for one in found.values() if isinstance(found, Mapping) else [found]:
+        one.info.dataset_name = source  # what messages call it
+    return found
 
 
 def _divided(found: Any) -> Any:

@@ -43,7 +43,8 @@ def name_of(source: Source) -> str:
         return str(source)
     if isinstance(source, np.ndarray):
         return "array"
-    return getattr(source, "name", None) or type(source).__name__
+    theirs = getattr(getattr(source, "info", None), "dataset_name", None)  # of Hugging Face
+    return getattr(source, "name", None) or theirs or type(source).__name__
 
 
 def prefer_folder(source: Source, root: Root = None) -> tuple[Source, tuple[str, ...]]:

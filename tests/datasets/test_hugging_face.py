@@ -76,6 +76,7 @@ def test_splits_are_for_their_uses(folder):
     training, test = load(name), load(name, "test")
     assert (len(training), len(test), len(load(name, "all"))) == (30, 10, 40)
     assert training.classes == ("a", "b")
+    assert (training.name, test.paths[3]) == (name, f"{name}[3]")
     assert training.labels.bincount().tolist() == [15, 15]
     files = load(folder)
     assert {x.numpy().tobytes() for x in training.images} == {x.numpy().tobytes() for x in files.images}
