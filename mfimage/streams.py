@@ -14,6 +14,7 @@ _BREAKS = "\t\n"
 # controls, line breaks that only some know, and what turns the direction of writing
 _HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
 _IN_NAMES, _IN_TEXT = re.compile(f"[{_BREAKS}{_HIDDEN}]"), re.compile(f"[{_HIDDEN}]")
+_IN_TALK = re.compile(f"[{_HIDDEN}\ud800-\udfff]")  # and what no handler could write: names that are no text
 _ERRORS = "mfimage"  # how stdout writes what its encoding has not
 
 
@@ -55,7 +56,7 @@ def say(text: str, level: int = logging.INFO) -> None:
 
     Lines after the first are indented: no name with a line break in it looks like a message of its own.
     """
-    LOG.log(level, "%s", re.sub(r"\n(?!  )", "\n  ", _IN_TEXT.sub(_escape, text)))
+    LOG.log(level, "%s", re.sub(r"\n(?!  )", "\n  ", _IN_TALK.sub(_escape, text)))
 
 
 def put(text: str, end: str = "\n") -> None:

@@ -56,8 +56,8 @@ def test_a_name_takes_one_line_and_moves_no_cursor(name, line):
 
 
 def test_talk_that_looks_like_another_message_is_indented_and_tamed(capsys):
-    say("mfimage: a\nb.png\x1b]0;title\x07: is damaged\n  and more")
-    assert capsys.readouterr().err == ("mfimage: a\n  b.png\\x1b]0;title\\x07: is damaged\n  and more\n")
+    say("mfimage: a\nb\udce9.png\x1b]0;title\x07: is damaged\n  and more")
+    assert capsys.readouterr().err == "mfimage: a\n  b\\udce9.png\\x1b]0;title\\x07: is damaged\n  and more\n"
 
 
 @pytest.mark.parametrize("stream", [Broken(errno.EPIPE), Broken(errno.ENOSPC), Broken(errno.EIO), None])
