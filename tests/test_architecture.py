@@ -54,6 +54,7 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
     {"account", "phases", "results", "training"},
     {"experiments"},
     {"clothes_demo"},
+    {"plugs"},
     {"cli", "__main__"},
 )
 STRANGERS = ({"models", "datasets"}, {"denoising", "ood"})  # on one floor, and nothing of each other's

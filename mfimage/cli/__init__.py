@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 from cyclopts import App, CycloptsError, Parameter
 
 from mfimage import __version__, console, outputs
-from mfimage.cli import calibrate, denoise, evaluate, manifold, score, stylegan, train
+from mfimage.cli import calibrate, denoise, evaluate, export, manifold, score, stylegan, train
 from mfimage.cli.options import Talk
 from mfimage.errors import UsageError
 from mfimage.streams import settle_streams
@@ -31,7 +31,7 @@ app = App(
 for verb in (
     train.train, manifold.sample, denoise.denoise, calibrate.calibrate, score.score, manifold.log_prob,
     manifold.directions, manifold.interpolate, train.dimension, evaluate.evaluate, evaluate.compare,
-    train.pack, train.reproduce, train.demo,
+    export.export, train.pack, train.reproduce, train.demo,
 ):  # fmt: skip
     app.command(verb)
 app["train"].usage = "Usage: mfimage train [OPTIONS] DATA..."  # which --print-config does without
