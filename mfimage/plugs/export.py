@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from mfimage import __version__
-from mfimage.errors import ModelError, UsageError, boundary
+from mfimage.errors import ModelError, UsageError, boundary, reason_of
 from mfimage.files import whole
 from mfimage.models import GenerativeModel
+from mfimage.modes import plainly
 from mfimage.plugs.fixed import fixed, plain
 from mfimage.plugs.programs import PROGRAMS, Program, program_of
 from mfimage.pretrained import weights_hash
@@ -27,6 +28,7 @@ _STEPS = ("p_value", "strange")  # outputs that jump where a score passes anothe
 _Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
+@plainly
 @torch.no_grad()
 def export(model: GenerativeModel, path: str | Path, what: str = "project") -> dict[str, str]:
     """Write a function of a model as a program that runs without mfimage, for batches of any size.
@@ -82,15 +84,16 @@ class _Call(nn.Module):
 def _examples(model: GenerativeModel, program: Program) -> list[Tensor]:
     """Make three of each input, like those to come."""
     still, generator = plain(model), torch.Generator().manual_seed(0)
-    theta = [torch.rand(3, model.context_features, generator=generator)] * model.conditional
-    z = torch.randn(3, model.dim, generator=generator)
+    real = torch.float32
+    theta = [torch.rand(3, model.context_features, generator=generator, dtype=real)] * model.conditional
+    z = torch.randn(3, model.dim, generator=generator, dtype=real)
     u = still.push_forward(z, *theta)
     x = still.decode(u, *theta)
-    y = x + 0.1 * torch.randn(x.shape, generator=generator)
+    y = x + 0.1 * torch.randn(x.shape, generator=generator, dtype=real)
     if len(model.shape) == 3:
         x = x.clamp(0, 1)
         y = torch.cat([y[:1].clamp(0, 1), y[1:]])  # noise that is cut, and noise that is not
-    known = {"z": z, "u": u, "x": x, "y": y, "sigma": torch.tensor([0.02, 0.1, 0.3])}
+    known = {"z": z, "u": u, "x": x, "y": y, "sigma": torch.tensor([0.02, 0.1, 0.3], dtype=real)}
     return [known[name] if name in known else theta[0] for name in program.inputs]
 
 
@@ -118,8 +121,9 @@ def _graph(module: nn.Module, program: Program, given: Sequence[Tensor]) -> torc
     shapes = {"given": tuple({0: batch} for _ in given)}
     with boundary(UsageError, f"this function of this model cannot be traced by torch {torch.__version__}"):
         graph = torch.export.export(module, tuple(given), dynamic_shapes=shapes)
-    for node in graph.graph.nodes:
-        node.meta.pop("stack_trace", None)  # which names the files of this machine
+    for part in graph.graph_module.modules():
+        for node in getattr(part, "graph", graph.graph).nodes:
+            node.meta.pop("stack_trace", None)  # which names the files of this machine
     return graph
 
 
@@ -144,19 +148,25 @@ def _onnx(
             f"ONNX needs onnx and onnxscript ({error}): pip install 'mfimage[export]'"
         ) from error
     graph = _graph(module, program, given)
-    with warnings.catch_warnings(), boundary(UsageError, "this function of this model has no form in ONNX"):
-        warnings.simplefilter("ignore")
-        made: Any = torch.onnx.export(
-            graph, dynamo=True, verbose=False, input_names=program.inputs, output_names=program.outputs
-        )
-        made.model.metadata_props.update(facts)
-        proto = made.model_proto
-        if proto.ByteSize() > _MOST:
-            raise UsageError(
-                f"it has {proto.ByteSize():,} bytes, more than an ONNX file may hold: write a .pt2"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the exporter itself uses
+            made: Any = torch.onnx.export(
+                graph, dynamo=True, verbose=False, input_names=program.inputs, output_names=program.outputs
             )
-        content = proto.SerializeToString()
+    except Exception as error:
+        raise UsageError(f"this has no form in ONNX ({reason_of(_root(error))}): write a .pt2") from error
+    made.model.metadata_props.update(facts)
+    proto = made.model_proto
+    if proto.ByteSize() > _MOST:
+        raise UsageError(f"it has {proto.ByteSize():,} bytes, more than an ONNX file may hold: write a .pt2")
+    content = proto.SerializeToString()
     return content, _onnx_run(content, program)
+
+
+def _root(error: Exception) -> Exception:
+    """Find the error behind others, which names what is missing."""
+    return _root(error.__cause__) if isinstance(error.__cause__, Exception) else error
 
 
 def _onnx_run(content: bytes, program: Program) -> _Run | None:

@@ -21,16 +21,15 @@ __all__ = ["fixed", "plain", "while_loop"]
 
 def plain(model: GenerativeModel) -> GenerativeModel:
     """Copy a model for inference, in float32 on the CPU."""
-    copy = deepcopy(model).cpu().float().eval().requires_grad_(False)
-    for buffer in copy.buffers():
-        buffer.data = buffer.clone()  # one that is a part of another's memory would be written with a warning
-    return copy
+    return deepcopy(model).cpu().float().eval().requires_grad_(False)
 
 
 def fixed(model: GenerativeModel) -> GenerativeModel:
     """Copy it so, with parts that need neither a solver nor an unrolled loop."""
     copy = plain(model)
     _fix(copy)
+    for tensor in (*copy.parameters(), *copy.buffers()):  # .pt2 files want them in order
+        tensor.data = tensor.clone(memory_format=torch.contiguous_format)
     return copy
 
 

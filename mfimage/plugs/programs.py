@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mfimage.denoising.curve import NOISY, DenoisingCurve, PsnrCurve, curve_of
 from mfimage.denoising.methods import is_cut, quick_methods, quick_results
-from mfimage.errors import ModelError, UsageError
+from mfimage.errors import ModelError, UsageError, boundary
 from mfimage.inputs import require_image_manifold, require_images
 from mfimage.models import ChartedModel, GenerativeModel, ManifoldFlow
+from mfimage.models.charts import Manifold
 from mfimage.models.duals import Dual
 from mfimage.models.flow import EXACT_DIM
 from mfimage.models.geometry import metric_log_volume
@@ -21,10 +22,9 @@ from mfimage.ood.calibration import DetectorCalibration, parse_calibration
 from mfimage.ood.detector import DETECTOR
 from mfimage.ood.statistics import HUGE, finite
 from mfimage.plugs.fixed import while_loop
-from mfimage.pretrained import weights_hash
+from mfimage.pretrained import CALIBRATION, weights_hash
 
 _SCORE = "reconstruction"  # the score that a program can compute
-
 
 Function = Callable[..., Any]  # of a model and tensors, θ last where it is conditional, to one or several
 
@@ -74,11 +74,15 @@ def _log_prob(model: GenerativeModel, onnx: bool) -> Program:
         return Program(lambda m, *x: m.log_prob(*x), ("x",), ("log_prob",))
     if model.dim > EXACT_DIM:
         raise UsageError(f"log-prob at d = {model.dim} is an estimate by random probes, no fixed computation")
+    if type(model.chart).push_codes is Manifold.push_codes:
+        raise UsageError(
+            "log-prob of this manifold differentiates the decoder, which no exported program can"
+        )
     volume = _pivots if onnx else metric_log_volume
 
     def log_prob(model: ManifoldFlow, x: Tensor, *theta: Tensor) -> Tensor:
         u = model.encode(x, *theta)
-        directions = torch.eye(model.dim).expand(u.shape[0], -1, -1)
+        directions = torch.eye(model.dim, dtype=u.dtype).expand(u.shape[0], -1, -1)
         j = model.chart.push_codes(Dual(u, directions), theta[0] if theta else None, rotated=True)
         rows = j.tangent.flatten(2).double()
         return model.density.log_prob(u, *theta).double() - volume(rows @ rows.mT)
@@ -136,7 +140,7 @@ class _Choice:
     def _rows(self, part: PsnrCurve) -> tuple[Tensor, Tensor]:
         """The log of each σ where the curve is known, (S,), and decibels there, (S, M)."""
         decibels = torch.tensor([part.psnr[name] for name in self.names], dtype=torch.float64)
-        return torch.tensor(part.sigmas, dtype=torch.float64).log(), decibels.T
+        return torch.tensor(part.sigmas, dtype=torch.float64).log(), decibels.T.contiguous()
 
     def __call__(self, cut: Tensor, sigma: Tensor) -> Tensor:
         where = sigma.double().clamp_min(1e-9).log()[:, None]
@@ -157,19 +161,16 @@ def _score(model: GenerativeModel, onnx: bool) -> Program:
     known = _calibration(model)
     if known is None:
         return Program(_error, ("x",), ("score",))
-    facts = {
-        "threshold": repr(known.threshold),
-        "alpha": repr(known.alpha),
-        "familiar": f"{len(known.scores)}",
-    }
+    scores, threshold, most = known.scores, known.threshold, len(known.scores) + 1
+    facts = {"threshold": repr(threshold), "alpha": repr(known.alpha), "familiar_images": str(len(scores))}
 
     def judge(model: ChartedModel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         u = model.encode(x)
         left, rarity = x - model.decode(finite(u, HUGE)), model.density.log_prob(finite(u, HUGE))
         sound = torch.cat([u, left.flatten(1), rarity[:, None]], 1).isfinite().all(1)
         score = torch.where(sound, finite(left, 1e3).double().square().flatten(1).mean(1), torch.inf)
-        above = (known.scores >= score[:, None]).sum(1)
-        return score, (1 + above).double() / (len(known.scores) + 1), score > known.threshold
+        above = (scores >= score[:, None]).sum(1)
+        return score, (1 + above).double() / most, score > threshold
 
     return Program(judge, ("x",), ("score", "p_value", "strange"), facts)
 
@@ -182,9 +183,12 @@ def _error(model: GenerativeModel, x: Tensor) -> Tensor:
 def _calibration(model: GenerativeModel) -> DetectorCalibration | None:
     """What was calibrated, if that is of the score that is exported."""
     stored = model.measured.get(DETECTOR)
-    if stored is None or stored.get("score") != _SCORE:
+    if stored is None:
         return None
-    known = parse_calibration(stored)
+    with boundary(ModelError, f"{CALIBRATION}: damaged: calibrate the model again"):
+        known = parse_calibration(stored)
+    if known.score != _SCORE:
+        return None
     if known.model != weights_hash(model):
         raise ModelError("the calibration was made for another model: calibrate this one (mfimage calibrate)")
     return known
