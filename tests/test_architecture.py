@@ -54,14 +54,11 @@ FLOORS = (  # from the ground up: a room imports its own files, its floor, and w
     {"denoising", "ood"},
     {"account", "phases", "results", "card", "sharing", "training"},
     {"experiments"},
-    {"clothes_demo"},
-    {"cli", "__main__", "plugs"},
+    {"clothes_demo", "doctor"},
+    {"plugs"},
+    {"cli", "__main__"},
 )
-STRANGERS = (
-    {"models", "datasets"},
-    {"denoising", "ood"},
-    {"cli", "plugs"},
-)  # on one floor, and nothing of each other's
+STRANGERS = ({"models", "datasets"}, {"denoising", "ood"})  # on one floor, and nothing of each other's
 HEAVY = ("torch", "numpy", "PIL", "nflows", "torchvision", "scipy", "accelerate", "safetensors")
 
 

@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 from cyclopts import App, CycloptsError, Parameter
 
 from mfimage import __version__, console, outputs
-from mfimage.cli import calibrate, denoise, doctor, evaluate, manifold, push, score, stylegan, train
+from mfimage.cli import calibrate, denoise, doctor, evaluate, export, manifold, push, score, stylegan, train
 from mfimage.cli.options import Talk
 from mfimage.errors import UsageError
 from mfimage.streams import LOG, settle_streams
@@ -32,7 +32,7 @@ app = App(
 for verb in (
     train.train, manifold.sample, denoise.denoise, calibrate.calibrate, score.score, manifold.log_prob,
     manifold.directions, manifold.interpolate, train.dimension, evaluate.evaluate, evaluate.compare,
-    push.push, train.pack, train.reproduce, train.demo, doctor.doctor,
+    push.push, export.export, train.pack, train.reproduce, train.demo, doctor.doctor,
 ):  # fmt: skip
     app.command(verb)
 app["train"].usage = "Usage: mfimage train [OPTIONS] DATA..."  # which --print-config does without

@@ -47,7 +47,7 @@ class ChartedModel(GenerativeModel):
     @plainly
     def clear(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         deviation = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
-        return self.chart.clear(y, deviation if deviation.ndim else deviation.expand(len(y)))
+        return self.chart.clear(y, deviation if deviation.ndim else deviation.expand(y.shape[0]))
 
     def metric(self, u: Tensor, context: Tensor | None = None) -> Tensor:
         """Compute JᵀJ at coordinates u, shape (B, d) to (B, d, d), float64; see `geometry.metric`."""

@@ -173,7 +173,7 @@ class ImageChart(Chart):
         x̂ = mean + U (q·s²/(s² + σ²)) + (w − Uq)·r²/(r² + σ²),   s² and r² mean squares on clean images
         """
         denoiser, rotation = _able(self.denoiser), self.subspace.rotation
-        sigma = sigma.to(y).view(len(y), 1, *(sigma.shape[2:] or (1, 1)))
+        sigma = sigma.to(y).view(y.shape[0], 1, *(sigma.shape[2:] or (1, 1)))
         typical = sigma.square().flatten(1).mean(1).sqrt()
         principal, rest = self._linear(y)
         with full_precision(y):

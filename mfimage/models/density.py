@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from nflows.distributions import StandardNormal
 from nflows.flows import Flow
 from nflows.nn.nets import ResidualNet
-from nflows.transforms import MaskedPiecewiseRationalQuadraticAutoregressiveTransform
-from nflows.transforms import PiecewiseRationalQuadraticCouplingTransform as SplineCoupling
+from nflows.transforms import (
+    MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+    PiecewiseRationalQuadraticCouplingTransform,
+)
 from nflows.transforms.made import MADE, MaskedLinear
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +21,7 @@ from torch.nn import functional as F
 from mfimage.models.duals import Dual, by_jvp, push
 from mfimage.models.layers import ActNorm, CompositeTransform, Transform, Value, start
 from mfimage.models.linear import LULinear
+from mfimage.models.splines import spline
 from mfimage.modes import plainly
 
 
@@ -108,10 +112,19 @@ def _coupling(dim: int, step: int, width: int, bins: int, tail_bound: float, con
     return SplineCoupling(mask, conditioner, num_bins=bins, tails="linear", tail_bound=tail_bound)
 
 
+class SplineCoupling(PiecewiseRationalQuadraticCouplingTransform):
+    """nflows' coupling with our `spline`."""
+
+    def _piecewise_cdf(self, inputs: Tensor, transform_params: Tensor, inverse: bool = False) -> Value:
+        split, unit = 2 * self.num_bins, math.sqrt(self.transform_net.hidden_features)
+        shares, slopes = transform_params[..., :split] / unit, transform_params[..., split:]
+        return spline(inputs, torch.cat([shares, slopes], -1), self.tail_bound, inverse)
+
+
 class AutoregressiveSplines(MaskedPiecewiseRationalQuadraticAutoregressiveTransform):
     """z_i = spline(u_i; numbers that a masked network makes of u_1 … u_(i−1) and θ).
 
-    nflows' own inverts all d splines in each of d passes; here pass i inverts the i-th.
+    nflows' own inverts all d splines in each of d passes; here pass i inverts the i-th, by our `spline`.
 
     Args:
         dim: d.
@@ -146,6 +159,11 @@ class AutoregressiveSplines(MaskedPiecewiseRationalQuadraticAutoregressiveTransf
             found.append(u_i)
             ladj = ladj + ladj_i
         return torch.cat(found, 1), ladj
+
+    def _elementwise(self, inputs: Tensor, autoregressive_params: Tensor, inverse: bool = False) -> Value:
+        numbers = autoregressive_params.unflatten(1, (inputs.shape[1], -1))
+        y, ladj = spline(inputs, numbers, self.tail_bound, inverse)
+        return y, ladj.sum(1)
 
     def _hidden(self, u: Tensor, context: Tensor | None) -> Tensor:
         """What the last layer of the network is given."""
@@ -193,7 +211,7 @@ def _push_splines(function: Callable[[Tensor, Tensor], Value], x: Dual, given: D
     """
     with torch.enable_grad():
         before, numbers = x.value.detach().requires_grad_(), given.value.detach().requires_grad_()
-        after, _ = function(before, numbers.clone())  # which changes them in place
+        after, _ = function(before, numbers)
         slope, steep = torch.autograd.grad(
             after.sum(), (before, numbers), allow_unused=True, materialize_grads=True
         )

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from mfimage.models.duals import Dual, by_jvp, push
 
-Value = tuple[Tensor, Tensor]  # the mapped batch, and log|det| of the direction called, shape (B,)
+# The mapped batch, and log|det| of the direction called, shape (B,). Where models compute, B is x.shape[0]:
+# of len(x) exported programs make a constant.
+Value = tuple[Tensor, Tensor]
 
 
 def full_precision(x: Tensor) -> torch.autocast:

@@ -38,7 +38,7 @@ class LevelCouplings(nn.Module):
 
     def forward(self, low: Tensor, details: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map averages and details; the third is ladj, (B,)."""
-        ladj = low.new_zeros(len(low))
+        ladj = low.new_zeros(low.shape[0])
         for fine, coarse in zip(self.fine, self.coarse, strict=True):
             details, first = fine(details, low)
             low, second = coarse(low, details)
@@ -47,7 +47,7 @@ class LevelCouplings(nn.Module):
 
     def inverse(self, low: Tensor, details: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map back."""
-        ladj = low.new_zeros(len(low))
+        ladj = low.new_zeros(low.shape[0])
         for fine, coarse in zip(reversed(self.fine), reversed(self.coarse), strict=True):
             low, first = coarse.inverse(low, details)
             details, second = fine.inverse(details, low)
@@ -84,7 +84,7 @@ class Multiscale(Transform):
         self.register_buffer("offset", torch.zeros(wavelets.shape))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        x, ladj, details = x - self.offset, x.new_zeros(len(x)), []
+        x, ladj, details = x - self.offset, x.new_zeros(x.shape[0]), []
         for level, couple in enumerate(self.couplings):
             x, fine = self.wavelets.split(x, level)
             x, fine, step = couple(x, fine)
@@ -93,7 +93,7 @@ class Multiscale(Transform):
         return self.wavelets.pack(x, details), ladj
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        ladj = x.new_zeros(len(x))
+        ladj = x.new_zeros(x.shape[0])
         image, details = self.wavelets.unpack(x)
         for level in reversed(range(len(details))):
             image, fine, step = self.couplings[level].inverse(image, details[level])

@@ -47,13 +47,13 @@ class DensePair(Transform):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
         u = self.codes(x)
         v = x[:, self.dim :] - self._drawn(u)
-        return torch.cat([u, v], 1), x.new_zeros(len(x))
+        return torch.cat([u, v], 1), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Value:
         u, v = z[:, : self.dim], z[:, self.dim :]
         v = v + self._drawn(u)
         u = u + self.rest_scale * self.encoder(v / self.rest_scale).to(u)
-        return torch.cat([u, v], 1), z.new_zeros(len(z))
+        return torch.cat([u, v], 1), z.new_zeros(z.shape[0])
 
     def push(self, z: Dual) -> Dual:
         u, v = z.part(None, self.dim), z.part(self.dim, None)

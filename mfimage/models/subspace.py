@@ -147,10 +147,10 @@ class Householder(Transform):
             return x - (x @ self.vectors @ self._derived()[0].T) @ self.vectors.T
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Value:
-        return self.turn(x - self.mean), x.new_zeros(len(x))
+        return self.turn(x - self.mean), x.new_zeros(x.shape[0])
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        return self.back(x) + self.mean, x.new_zeros(len(x))
+        return self.back(x) + self.mean, x.new_zeros(x.shape[0])
 
     def push(self, z: Dual) -> Dual:
         return Dual(self.back(z.value) + self.mean, z.linear(self.back).tangent)

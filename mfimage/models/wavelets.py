@@ -41,7 +41,7 @@ class Haar(Transform):
         return self._at_borders(y, math.sqrt(0.5)), x.new_zeros(batch)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> Value:
-        return self._synthesise(x), x.new_zeros(len(x))
+        return self._synthesise(x), x.new_zeros(x.shape[0])
 
     def push(self, z: Dual) -> Dual:
         return z.linear(self._synthesise)

@@ -1,1 +1,1 @@
-"""Adapters for other libraries, each in that library's words; none is imported unless it is asked for."""
+"""Doors to other libraries and formats, each in their words; what it needs is imported where it is used."""
