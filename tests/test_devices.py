@@ -117,7 +117,6 @@ def test_every_kind_of_model_is_used_elsewhere(algorithm):
 
 def test_the_surrogate_of_the_volume_takes_a_step_without_any_numbers(monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda kind, **how: nullcontext())  # meta tensors know none
-    monkeypatch.setattr(torch.fx.experimental._config, "meta_nonzero_assume_all_nonzero", True)
     model, config = untrained("free-form", (1, 8, 8), 0, TINY)
     model.initialise(bump_images(40))
     (phase,) = ALGORITHMS["free-form"].phases
