@@ -85,7 +85,9 @@ def _packages() -> Iterator[Finding]:
         about = metadata("mfimage")
     except PackageNotFoundError:
         yield Finding(
-            "packages", "mfimage is not installed, only found in a folder: pip install it", wrong=True
+            "packages",
+            "none is known: this package lies in a folder and was not installed; pip install it",
+            wrong=True,
         )
         return
     extras = about.get_all("Provides-Extra", [])

@@ -43,9 +43,9 @@ def test_by_the_clock_the_rest_is_what_was_given(clock, capsys):
     tell(account, MANIFOLD, schedule, records, clock, 60.0)
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["found", "training for 10 min; mfimage train --time sets how long"]
-    assert said[2].startswith("manifold   13 %  step 1  error 120  8 min left of 10 min")
-    assert said[3].startswith("manifold   25 %  step 2  error 110 (held out 82, 0.82 of PCA's)  7 min left")
-    assert said[4].startswith("manifold   38 %  step 4  error 105 (held out 82, 0.82 of PCA's)  6 min left")
+    assert said[2].startswith("manifold   13 %  step 1  error 120  9 min left of 10 min")
+    assert said[3].startswith("manifold   25 %  step 2  error 110 (held out 82, 0.82 of PCA's)  8 min left")
+    assert said[4].startswith("manifold   38 %  step 4  error 105 (held out 82, 0.82 of PCA's)  7 min left")
 
 
 def test_by_steps_the_rest_is_measured_on_the_first_steps(clock, capsys):

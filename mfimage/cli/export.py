@@ -28,7 +28,7 @@ def export(
         model: Run directory, model directory or Hub id.
         path: The file to be written: .pt2 (torch.export.load), or .onnx (onnxruntime and others).
         what: project, encode, decode, denoise (by the method for Gaussian noise of a σ that is an input),
-            score (of reconstruction; with p-value and verdict after calibrate --score reconstruction),
+            score (of reconstruction; with p-value and verdict if it was calibrated by that score),
             log-prob (exact, in nats), or sample (from base noise).
     """
     if path.suffix.lower() not in (".pt2", ".onnx"):

@@ -1,4 +1,4 @@
-"""Features of mfimage as the module that torchmetrics' distances take.
+"""Feature extractors of ours as the module that torchmetrics' distances take.
 
 >>> import torch
 >>> from mfimage.plugs.torchmetrics import FeatureModule, scattering_features

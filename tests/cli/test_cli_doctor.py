@@ -84,4 +84,4 @@ def test_what_was_not_installed_is_told(mfimage, untried, monkeypatch):
     monkeypatch.setattr(doctor, "metadata", nobody)
     code, out, _ = mfimage("doctor")
     assert code == 1
-    assert "packages\tWRONG: mfimage is not installed, only found in a folder" in out
+    assert "packages\tWRONG: none is known: this package lies in a folder and was not installed" in out
