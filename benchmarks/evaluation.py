@@ -134,10 +134,14 @@ def table(
 
 
 def keep(path: Path, values: dict[str, float], evaluation: Path) -> None:
-    """Keep what was found of a row: its values, the machine, and the whole evaluation."""
+    """Keep a row: its evaluation, what that lacks, and the machine; of paths the last part alone."""
+    known = json.loads(evaluation.read_text())
+    for data in known["data"].values():
+        data["name"] = " + ".join(Path(one).name for one in data["name"].split(" + "))
+    beside = {key: value for key, value in values.items() if key not in known["numbers"]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = {"values": values, "machine": environment()["processor"]}
-    path.write_text(json.dumps({**found, "evaluation": json.loads(evaluation.read_text())}) + "\n")
+    found = {"values": beside, "machine": environment()["processor"], "evaluation": known}
+    path.write_text(json.dumps(found) + "\n")
 
 
 def kept_rows(name: str) -> dict[str, dict[str, Any]]:

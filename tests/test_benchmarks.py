@@ -192,3 +192,19 @@ def test_the_page_of_denoising_is_written_of_what_is_measured(noisy, monkeypatch
     assert "Left out: deepinv is not installed – DnCNN." in lines
     with Image.open(tmp_path / "denoising.png") as picture:
         assert picture.width > 300
+
+
+def test_a_row_is_kept_without_the_paths_of_a_machine(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from evaluation import KEPT, keep
+
+    data = {"train": {"name": "/home/me/a.zip + /home/me/b.zip"}, "test": {"name": "fashion-mnist"}}
+    written = tmp_path / "evaluation.json"
+    written.write_text(json.dumps({"data": data, "numbers": {"fid": {"value": 60.0}}}))
+    keep(tmp_path / "rows" / "ours.json", {"fid": 60.0, "cpu_seconds": 9.0}, written)
+    found = json.loads((tmp_path / "rows" / "ours.json").read_text())
+    assert found["values"] == {"cpu_seconds": 9.0}
+    assert {one["name"] for one in found["evaluation"]["data"].values()} == {"a.zip + b.zip", "fashion-mnist"}
+    rows = list(KEPT.glob("*/*.json"))
+    assert rows
+    assert not [path for path in rows if '"/' in path.read_text()]
