@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shlex
 from collections.abc import Mapping
@@ -131,7 +132,10 @@ def still_true(known: Mapping[str, Any], model: GenerativeModel) -> dict[str, An
     if isinstance(detector, dict) and detector.get("model") == weights_hash(model):
         kept[DETECTOR] = detector
     elif detector is not None:
-        say("note: the model has changed, so its calibration is gone: mfimage calibrate makes one anew")
+        say(
+            "note: the model has changed, so its calibration is gone: mfimage calibrate makes one anew",
+            logging.WARNING,
+        )
     return kept
 
 
@@ -141,7 +145,7 @@ def tell_if_worse(known: Mapping[str, Any], model: GenerativeModel) -> None:
         before, now = read_verdict(known), verdict_of(model)
         if before and now and now.error > before.error:
             errors = f"squared error {number(before.error)} an image held out, now {number(now.error)}"
-            say(f"note: the model that this run had before was better: {errors}")
+            say(f"note: the model that this run had before was better: {errors}", logging.WARNING)
 
 
 def _course(run: Run, config: Config, count: int) -> tuple[Best, float]:

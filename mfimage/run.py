@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shlex
@@ -154,7 +155,7 @@ class Run:
             self._curved = False
             unnamed = "the name of the run's directory is no UTF-8"
             why = reason_of(error) if isinstance(error, OSError) else unnamed
-            say(f"note: no curves for TensorBoard: {why}")
+            say(f"note: no curves for TensorBoard: {why}", logging.WARNING)
 
     @cached_property
     def _tensorboard(self) -> Any:

@@ -30,7 +30,7 @@ def _tiny(monkeypatch):
         (["image-manifold", "--channels", "2"], ['"2" for --channels', "1, 3"]),
         (["circle", "--algorithm", "fom,nonsense"], ["no algorithm 'nonsense': choose all, or of m-flow"]),
         (["circle", "--runs", "0"], ["--runs"]),
-        (["circle", "--device", "tpu"], ['"tpu" for --device', '"auto", "cpu", "cuda"']),
+        (["circle", "--device", "tpu"], ["--device: tpu: auto, cpu, cuda or cuda:N is expected"]),
         ([], ["EXPERIMENT requires an argument"]),
     ],
 )
