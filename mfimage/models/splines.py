@@ -52,8 +52,14 @@ def spline(x: Tensor, numbers: Tensor, bound: float, inverse: bool = False) -> t
 
 
 def _knots(numbers: Tensor, bound: float) -> Tensor:
-    """Turn the numbers of K bins, shape (K, …), into the places of K + 1 knots from −bound to bound."""
-    shares = LEAST + (1 - LEAST * len(numbers)) * numbers.softmax(0)[:-1]
+    """Turn the numbers of K bins, shape (K, …), into the places of K + 1 knots from −bound to bound.
+
+    Softmax by hand: torch's own rounds a column by its place among others, so that a value would depend on
+    the batch that it comes in.
+    """
+    weights = (numbers - numbers.amax(0)).exp()
+    softmax = weights / weights.cumsum(0)[-1]
+    shares = LEAST + (1 - LEAST * len(numbers)) * softmax[:-1]
     inner, ends = 2 * bound * shares.cumsum(0) - bound, [0, 0] * (numbers.dim() - 1)
     return F.pad(F.pad(inner, (*ends, 1, 0), value=-bound), (*ends, 0, 1), value=bound)
 

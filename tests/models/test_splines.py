@@ -99,3 +99,13 @@ def test_log_prob_is_compiled_whole(autoregressive):
     u = 3 * torch.randn(9, 3)
     compiled = torch.compile(density.log_prob, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(u), density.log_prob(u))
+
+
+@pytest.mark.parametrize("cut", [16, 120, 200, 399])
+def test_knots_do_not_depend_on_the_batch_that_they_come_in(cut):
+    numbers = torch.randn(8, 400, 1).float()
+    whole, parts = (
+        _knots(numbers, BOUND),
+        [_knots(part, BOUND) for part in numbers.split([cut, 400 - cut], 1)],
+    )
+    assert torch.equal(torch.cat(parts, 1), whole)
